@@ -1,0 +1,95 @@
+"""Chooses the backend of a primitive, obeys an explicit wish or raises, and explains.
+
+A backend exists for a primitive when its file does (``kernels/<primitive>/<file>.py``). Such a file exports the primitive's
+own name and may export ``unusable(*arguments, **options)``, which returns the reason why it cannot serve this call, or
+None. Nothing is imported before it is asked for.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+
+FILES = {"triton": "gpu_triton", "cupy": "gpu_cupy", "cpu": "cpu", "pytorch": "pytorch", "reference": "reference"}
+INSTALL = {
+    "triton": "pip install 'statespace-learn[gpu]'",
+    "cupy": "pip install 'statespace-learn[gpu]'",
+    "cpu": "pip install numba",
+    "pytorch": "pip install torch",
+}
+
+
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot serve this call; the message says why, and which ones can."""
+
+
+def available(primitive):
+    """The names of the backends for which ``primitive`` has a file, best first."""
+    return [name for name, file in FILES.items() if find_spec(f"statespace.kernels.{primitive}.{file}")]
+
+
+def reason_against(primitive, backend, *arguments, **options):
+    """Why ``backend`` cannot serve this call, or None if it can."""
+    if backend not in FILES:
+        return f"no backend has this name; the names are {', '.join(FILES)}"
+    if backend not in available(primitive):
+        return f"{primitive} has no {backend} implementation"
+    try:
+        module = import_module(f"statespace.kernels.{primitive}.{FILES[backend]}")
+    except ImportError as error:
+        return f"{error} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
+    check = getattr(module, "unusable", None)
+    return check(*arguments, **options) if check else None
+
+
+def choose(primitive, backend, *arguments, **options):
+    """The module of ``backend``, or of the best usable one when ``backend`` is None.
+
+    Raises
+    ------
+    BackendError
+        An explicit backend that cannot serve the call is never replaced by another.
+    """
+    if backend is not None:
+        reason = reason_against(primitive, backend, *arguments, **options)
+        if reason is None:
+            return import_module(f"statespace.kernels.{primitive}.{FILES[backend]}")
+        usable = [n for n in available(primitive) if reason_against(primitive, n, *arguments, **options) is None]
+        raise BackendError(
+            f"backend={backend!r} cannot run {primitive} here: {reason}. Usable here: {', '.join(usable) or 'none'}."
+        )
+    for name in available(primitive):
+        if reason_against(primitive, name, *arguments, **options) is None:
+            return import_module(f"statespace.kernels.{primitive}.{FILES[name]}")
+    raise BackendError(f"no backend can run {primitive} here:\n{explain(primitive, *arguments, **options)}")
+
+
+def explain(primitive, *arguments, **options):
+    """One line for each backend of ``primitive``: usable or why not, and which one a call without ``backend=`` takes.
+
+    Parameters
+    ----------
+    primitive : str
+        The primitive's name, such as ``"linear_scan"``.
+    *arguments, **options
+        The arguments of the call in question; without them only what is installed is judged.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from statespace.kernels import explain
+    >>> print(explain("linear_scan").splitlines()[0])
+    linear_scan
+    """
+    if not available(primitive):
+        raise ValueError(f"no primitive is called {primitive!r}")
+    lines, chosen = [primitive], False
+    for name in FILES:
+        reason = reason_against(primitive, name, *arguments, **options)
+        if reason is None:
+            lines.append(f"  {name}: usable{'' if chosen else ' (chosen)'}")
+            chosen = True
+        else:
+            lines.append(f"  {name}: {reason}")
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""State-space models for irregularly sampled series, classic and deep, behind one interface.
+
+A hidden state evolves in continuous time, is written to by an input, and is read out::
+
+    x'(t) = A x(t) + B u(t),    y(t) = C x(t) + D u(t),
+
+discretised with the gap Δ_k = t_k − t_{k−1} that each sample really has. The same object carries the
+Kalman filters (``KalmanRegressor``) and the deep layers (``S4DRegressor``).
+
+Five words from top to bottom, and imports that only point down:
+estimator → model → layer → kernel → backend.
+
+Names are loaded when they are first used, so that ``import statespace`` needs neither torch nor numba.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "KalmanRegressor": "filtering",
+    "S4DRegressor": "regression",
+    "SeriesCollection": "series",
+    "KalmanForecaster": "forecasting",
+    "S4DForecaster": "forecasting",
+    "load": "persistence",
+}
+_SUBPACKAGES = (
+    "datasets", "filtering", "forecasting", "kalman", "kernels", "layers", "models", "persistence", "regression",
+    "series", "streaming", "training", "validation",
+)  # fmt: skip
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from statespace.filtering import KalmanRegressor
+    from statespace.forecasting import KalmanForecaster, S4DForecaster
+    from statespace.persistence import load
+    from statespace.regression import S4DRegressor
+    from statespace.series import SeriesCollection
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"statespace.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBPACKAGES:
+        return import_module(f"statespace.{name}")
+    raise AttributeError(f"module 'statespace' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME, *_SUBPACKAGES})
