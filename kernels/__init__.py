@@ -11,20 +11,13 @@ This folder stands at the top of the repository and is imported as ``statespace.
 if not __name__.startswith("statespace."):
     raise ImportError("this folder is imported as statespace.kernels, not as a bare `kernels`")
 
-from importlib import import_module
-
 from statespace.kernels.dispatch import BackendError, explain
 
-_PRIMITIVES = ("kalman_filter", "linear_scan", "long_convolution", "vandermonde")
+# A primitive's function has the name of its folder; imported here, at once, the function stands for good where
+# the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
+from statespace.kernels.kalman_filter import kalman_filter
+from statespace.kernels.linear_scan import linear_scan
+from statespace.kernels.long_convolution import long_convolution
+from statespace.kernels.vandermonde import vandermonde
 
-__all__ = [*_PRIMITIVES, "BackendError", "explain"]
-
-
-def __getattr__(name):
-    # A primitive's function shares the name of its folder. Importing the folder binds the module here,
-    # so the function is bound over it.
-    if name in _PRIMITIVES:
-        function = getattr(import_module(f"statespace.kernels.{name}"), name)
-        globals()[name] = function
-        return function
-    raise AttributeError(f"module 'statespace.kernels' has no attribute {name!r}")
+__all__ = ["BackendError", "explain", "kalman_filter", "linear_scan", "long_convolution", "vandermonde"]
