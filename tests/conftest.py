@@ -1,6 +1,7 @@
 """What every test shares: threads, the real data, and the tests that need a GPU."""
 
 import importlib.abc
+import importlib.machinery
 import os
 import sys
 from pathlib import Path
@@ -19,12 +20,9 @@ class _OneTorchThread(importlib.abc.MetaPathFinder):
     """
 
     def find_spec(self, name, path=None, target=None):
-        if name != "torch":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name == "torch" else None
         if spec is None or spec.loader is None:
-            return spec
+            return None
         execute = spec.loader.exec_module
 
         def exec_module(module):
@@ -54,7 +52,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def data_path():
-    """``data_path(name)``: a file or folder of the real data; where it is absent the test is skipped with the reason."""
+    """``data_path(name)``: a file or folder of the real data; without it the test is skipped with the reason."""
     root = os.environ.get("STATESPACE_DATA")
 
     def find(name):

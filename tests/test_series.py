@@ -79,7 +79,8 @@ def test_forms(form):
 @pytest.mark.parametrize(
     "times",
     [TIMES, list(TIMES), pd.Index(TIMES), pd.Series(TIMES), np.tile(TIMES, (2, 1)), [TIMES, TIMES],
-     (list(TIMES), TIMES), pd.Timestamp(0) + pd.to_timedelta(TIMES, unit="D"), np.array([TIMES, TIMES[:]], dtype=object)],
+     (list(TIMES), TIMES), pd.Timestamp(0) + pd.to_timedelta(TIMES, unit="D"),
+     np.array([TIMES, TIMES], dtype=object)],
     ids=["vector", "list", "Index", "Series", "matrix", "list of vectors", "tuple", "DatetimeIndex", "objects"],
 )  # fmt: skip
 def test_forms_of_times(times):

@@ -37,14 +37,16 @@ def test_table_is_checked_by_scikit_learn():
     check_collection(pd.DataFrame(np.zeros((2, 3)), columns=["a", "b", "c"]), estimator=model, reset=True)
     assert model.n_features_in_ == 3
     assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="The feature names should match"):
+        check_collection(pd.DataFrame(np.zeros((2, 2)), columns=["a", "b"]), estimator=model)
+    check_collection(np.zeros((2, 3)), estimator=model, reset=True)
     with pytest.raises(ValueError, match="X has 2 features, but Model is expecting 3 features as input"):
         check_collection(np.zeros((2, 2)), estimator=model)
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
         check_collection(np.zeros(3), estimator=model)
-    check_collection([[1.0]], estimator=model)
+    check_collection([[1.0]], estimator=model)  # a list of series has no features to compare
     check_collection(np.zeros((2, 3, 1)), estimator=model, reset=True)
     assert not hasattr(model, "n_features_in_")
-    assert not hasattr(model, "feature_names_in_")
 
 
 def test_missing_values_are_allowed_and_infinite_are_not():
