@@ -35,7 +35,7 @@ def load(name):
 
 
 def public(module):
-    """The names that a user may call: what a package lists in ``__all__``, and what a module beside the packages defines."""
+    """What a user may call: the names in ``__all__``, or those that a module beside the packages defines."""
     if hasattr(module, "__all__"):
         return {name: getattr(module, name) for name in module.__all__ if not name.startswith("_")}
     if hasattr(module, "__path__") or module.__name__.count(".") > 1:
@@ -63,19 +63,14 @@ def test_public_names_have_a_docstring_with_an_example(name):
     for label, value in public(module).items():
         if not (inspect.isfunction(value) or inspect.isclass(value)):
             continue
-        if ">>>" not in (inspect.getdoc(value) or "") and not issubclass_of_exception(value):
+        exception = inspect.isclass(value) and issubclass(value, Exception)
+        if ">>>" not in (inspect.getdoc(value) or "") and not exception:
             bare.append(f"{label}: no example")
         if inspect.isclass(value):
             bare += [f"{label}.{m}: no docstring" for m in own_methods(value) if not inspect.getdoc(getattr(value, m))]
     assert bare == []
 
 
-def issubclass_of_exception(value):
-    return inspect.isclass(value) and issubclass(value, Exception)
-
-
 def own_methods(cls):
-    return [
-        name for name, value in vars(cls).items()
-        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod))
-    ]  # fmt: skip
+    kinds = type(own_methods) | property | classmethod | staticmethod
+    return [name for name, value in vars(cls).items() if not name.startswith("_") and isinstance(value, kinds)]
