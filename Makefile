@@ -1,7 +1,7 @@
 # make demo    fit, forecast and stream a real, gappy series; writes demo.png
 # make test    the whole test suite
 # make lint    ruff and mypy
-# make bench   every comparison with peers, each after the tests of what it times
+# make bench   the comparisons with peers, each after the tests of what it times; BENCH="kalman s4d" runs these two
 # make docs    the documentation, into docs/_build/html
 # make gpu-check   the tests that need a CUDA device
 #
@@ -41,7 +41,7 @@ lint: .venv/.installed
 	$(BIN)/python -m mypy
 
 bench: .venv/.installed-bench
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 docs: .venv/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
