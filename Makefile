@@ -51,6 +51,6 @@ gpu-check: .venv/.installed
 	$(BIN)/python -m pytest -m gpu -n 0
 
 clean:
-	rm -rf .venv build dist docs/_build docs/api docs/gallery .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf .venv build dist docs/_build docs/api docs/gallery docs/sg_execution_times.rst .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
 	find . -name '__pycache__' -prune -exec rm -rf {} +
 	rm -rf *.egg-info
