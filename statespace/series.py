@@ -256,14 +256,22 @@ def check_values(values, *, name="X"):
     array([[ 1., nan],
            [ 2.,  3.]])
     """
-    if isinstance(values, np.ndarray) and values.dtype == np.float64 and not np.isinf(values).any():
-        return values
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        numbers = values.astype(np.float64, copy=False)
+        if not np.isinf(numbers).any():
+            return numbers
+    return _numbers(values, name, ensure_2d=False, allow_nd=True, ensure_min_samples=0, ensure_min_features=0)
+
+
+def _numbers(values, name, **options):
+    """What scikit-learn's check makes of the values, in float64; datetimes, which it would let through, are refused."""
     from sklearn.utils.validation import check_array
 
-    checked = check_array(
-        values, dtype="numeric", ensure_2d=False, allow_nd=True, ensure_all_finite="allow-nan",
-        ensure_min_samples=0, ensure_min_features=0, input_name=name,
-    )  # fmt: skip
+    dtypes = values.dtypes if isinstance(values, pd.DataFrame) else [getattr(values, "dtype", None)]
+    for dtype in dtypes:
+        if getattr(dtype, "kind", "") in ("m", "M"):
+            raise ValueError(f"{name} must hold numbers, got {dtype}. Times go into the index, or into times=.")
+    checked = check_array(values, dtype="numeric", ensure_all_finite="allow-nan", input_name=name, **options)
     return checked.astype(np.float64, copy=False)
 
 
@@ -334,10 +342,7 @@ def _parse(X):
         X = check_values(X)
         if X.ndim == 3:
             return list(X), None, None, None
-    from sklearn.utils.validation import check_array
-
-    table = check_array(X, dtype="numeric", ensure_all_finite="allow-nan", input_name="X")
-    return list(table.astype(np.float64, copy=False)), None, None, None
+    return list(_numbers(X, "X")), None, None, None
 
 
 def _parse_panel(X):

@@ -238,7 +238,7 @@ def _is_ragged(y):
         return True
     if isinstance(y, pd.DataFrame | pd.Series):
         return isinstance(y.index, pd.MultiIndex)
-    if not isinstance(y, list | tuple) or not all(hasattr(row, "__len__") for row in y):
+    if not isinstance(y, list | tuple | np.ndarray) or not all(hasattr(row, "__len__") for row in y):
         return False
     return any(isinstance(row, pd.DataFrame | pd.Series) for row in y) or len({np.shape(row) for row in y}) > 1
 
