@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 
 _DAY = 86_400_000_000_000  # nanoseconds; times any day count of a datetime64[ns] it is exact in float64
-_NUMBERS = ("floating", "integer", "mixed-integer-float", "decimal", "empty")
-_DATETIMES = ("datetime", "datetime64", "date")
-_TIMEDELTAS = ("timedelta", "timedelta64")
+_NUMBERS = ("floating", "integer", "mixed-integer-float", "decimal", "empty")  # as pandas calls what objects are
 
 
 def check_times(times, *, series=None, allow_equal=True):
@@ -124,9 +122,9 @@ def _to_array(times, series):
     try:
         if isinstance(dtype, pd.PeriodDtype) or found == "period":
             return pd.PeriodIndex(times).to_timestamp().as_unit("ns").to_numpy()
-        if pd.api.types.is_datetime64_any_dtype(dtype) or found in _DATETIMES:
+        if pd.api.types.is_datetime64_any_dtype(dtype) or found in ("datetime", "datetime64", "date"):
             return _datetimes(times, found, series)
-        if pd.api.types.is_timedelta64_dtype(dtype) or found in _TIMEDELTAS:
+        if pd.api.types.is_timedelta64_dtype(dtype) or found in ("timedelta", "timedelta64"):
             return pd.TimedeltaIndex(times).as_unit("ns").to_numpy()
     except (pd.errors.OutOfBoundsDatetime, pd.errors.OutOfBoundsTimedelta):
         raise ValueError(
@@ -161,10 +159,8 @@ def _datetimes(times, found, series):
 def _numbers(times, series):
     if np.iscomplexobj(times):
         raise ValueError(f"{_times_of(series)} must be real numbers, got complex ones.")
-    if isinstance(times, pd.Index):
-        array = times.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        array = times.astype(np.float64)
+    index = isinstance(times, pd.Index)
+    array = times.to_numpy(dtype=np.float64, na_value=np.nan) if index else times.astype(np.float64)
     if getattr(times.dtype, "kind", "") in "iu" and len(array) and np.abs(array).max() > 2**53:
         lost = array.astype(object) != np.asarray(times).astype(object)
         if lost.any():
@@ -191,16 +187,12 @@ def _is_clock(times):
 
 def _nanoseconds(unit):
     try:
-        span = pd.Timedelta(1, unit=unit) if isinstance(unit, str) else pd.Timedelta(unit)
+        length = f"1 {unit}" if isinstance(unit, str) and not unit[:1].isdigit() else unit
+        return pd.Timedelta(length) / pd.Timedelta(1, unit="ns")
     except ValueError:
-        try:
-            span = pd.Timedelta(unit)
-        except ValueError:
-            raise ValueError(
-                f"`unit` must be a pandas unit of time such as 'D', 'h' or 's', or a length such as '365.25D'. "
-                f"Got {unit!r}."
-            ) from None
-    return span / pd.Timedelta(1, unit="ns")
+        raise ValueError(
+            f"`unit` must be a pandas unit of time such as 'D', 'h' or 's', or a length: '365.25D'. Got {unit!r}."
+        ) from None
 
 
 def _difference(later, earlier):
