@@ -111,6 +111,12 @@ def test_imports_point_down(path):
     assert wrong == []
 
 
+def test_every_package_has_its_page_in_the_api():
+    listed = set(re.findall(r"^   (statespace[.\w]*)$", (ROOT / "docs" / "api.rst").read_text(), re.MULTILINE))
+    packages = {f"statespace.{path.parent.name}" for path in (ROOT / "statespace").glob("*/__init__.py")}
+    assert packages <= listed
+
+
 def primitives():
     return sorted(p.parent.name for p in (ROOT / "kernels").glob("*/__init__.py"))
 
