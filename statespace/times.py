@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 _DAY = 86_400_000_000_000  # nanoseconds; times any day count of a datetime64[ns] it is exact in float64
-_NUMBERS = ("floating", "integer", "mixed-integer-float", "decimal", "empty")  # as pandas calls what objects are
+_NUMBERS = ("floating", "integer", "mixed-integer-float", "decimal", "empty")
+_DATETIMES = ("datetime", "datetime64", "date")
+_TIMEDELTAS = ("timedelta", "timedelta64")
 
 
 def check_times(times, *, series=None, allow_equal=True):
@@ -122,9 +124,9 @@ def _to_array(times, series):
     try:
         if isinstance(dtype, pd.PeriodDtype) or found == "period":
             return pd.PeriodIndex(times).to_timestamp().as_unit("ns").to_numpy()
-        if pd.api.types.is_datetime64_any_dtype(dtype) or found in ("datetime", "datetime64", "date"):
+        if pd.api.types.is_datetime64_any_dtype(dtype) or found in _DATETIMES:
             return _datetimes(times, found, series)
-        if pd.api.types.is_timedelta64_dtype(dtype) or found in ("timedelta", "timedelta64"):
+        if pd.api.types.is_timedelta64_dtype(dtype) or found in _TIMEDELTAS:
             return pd.TimedeltaIndex(times).as_unit("ns").to_numpy()
     except (pd.errors.OutOfBoundsDatetime, pd.errors.OutOfBoundsTimedelta):
         raise ValueError(
