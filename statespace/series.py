@@ -7,7 +7,7 @@ because X itself carries them. Below: ``forms``, which reads X, and ``times``, w
 import numpy as np
 import pandas as pd
 
-from statespace.forms import check_values, has_rows, is_nested, parse
+from statespace.forms import check_shapes, has_rows, is_default, is_nested, parse
 from statespace.times import check_length, check_times, gaps
 
 
@@ -83,10 +83,10 @@ class SeriesCollection:
             return
         values, index, self.columns, self.labels = parse(X)
         if times is not None and index is not None:
-            if not all(_is_default(t) for t in index):
+            if not all(is_default(t) for t in index):
                 raise ValueError("X has times in its index, and times= was given too. Give one of the two.")
             index = None
-        self.values = _check_shapes(values, self)
+        self.values = check_shapes(values, self.label)
         self.lengths = np.array([len(v) for v in self.values], dtype=np.int64)
         self.times = self._check_times(times if index is None else index)
 
@@ -238,41 +238,3 @@ def _is_shared(times):
     if isinstance(times, np.ndarray) and not is_nested(times):
         return times.ndim < 2
     return len(times) == 0 or not has_rows(times[0])
-
-
-def _is_default(index):
-    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
-
-
-def _check_shapes(values, collection):
-    """Every series as float64 of shape (n_times_i, n_channels), none of them empty."""
-    if not values:
-        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X must hold a series.")
-    label = collection.label
-    checked = []
-    for i, value in enumerate(values):
-        try:
-            array = check_values(value, name=f"X (series {label(i)!r})")
-        except ValueError as error:
-            if "inhomogeneous" not in str(error):
-                raise
-            raise ValueError(
-                f"series {label(i)!r} of X must be rectangular, (n_times, n_channels): its rows differ in length."
-            ) from None
-        if array.ndim == 1:
-            array = array[:, np.newaxis]
-        if array.ndim != 2:
-            raise ValueError(
-                f"series {label(i)!r} of X must have shape (n_times,) or (n_times, n_channels), got {array.shape}."
-            )
-        if array.size == 0:
-            raise ValueError(
-                f"series {label(i)!r} of X is empty, of shape {array.shape}: give it at least one sample, or drop it."
-            )
-        if checked and array.shape[1] != checked[0].shape[1]:
-            raise ValueError(
-                f"series {label(i)!r} of X has {array.shape[1]} channels, but series {label(0)!r} has "
-                f"{checked[0].shape[1]}. Give every series the same channels; NaN marks what was not measured."
-            )
-        checked.append(array)
-    return checked
