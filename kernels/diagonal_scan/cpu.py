@@ -7,6 +7,7 @@ import torch
 from numba import njit, prange
 
 from statespace.kernels.diagonal_scan.decay import expm1_complex
+from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 
 SEGMENT = 32  # steps between two stored states; the reverse sweep recomputes one segment at a time
 LANES = 8  # nodes are padded to a multiple of this, so that no loop has a remainder
@@ -165,16 +166,6 @@ def _backward(u, dt, bilinear, nodes, rate, c, stored, grad_y, grad_state, grad_
             grad_state[b, h, block] = work[G : G + 2 * N]
             grad_rate[b, h, block] = work[GR : GR + 2 * N]
             grad_c[b, h, block] = work[GC : GC + 2 * N]
-
-
-def unusable(u, dt, rate, c, initial=None, *, discretization="zoh"):
-    """Why these loops cannot serve the call, or None."""
-    for x in (u, dt, rate, c, initial):
-        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
-            return f"its loops run on CPU tensors, and a tensor is on {x.device}"
-        if isinstance(x, torch.Tensor) and x.dtype in (torch.float16, torch.bfloat16):
-            return f"Numba has no {x.dtype}"
-    return None
 
 
 def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh"):
