@@ -8,6 +8,7 @@ from numba import njit, prange
 
 from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.threads import threads
 
 SEGMENT = 32  # steps between two stored states; the reverse sweep recomputes one segment at a time
 LANES = 8  # nodes are padded to a multiple of this, so that no loop has a remainder
@@ -206,7 +207,8 @@ class _Scan(torch.autograd.Function):
         rate = torch.cat([rate.to(u.dtype), high, (turns - high.double()).to(u.dtype)], dim=-1)
         y, final = torch.zeros_like(u), state.clone()
         stored = u.new_empty(*state.shape[:3], -(-L // SEGMENT) if any(ctx.needs_input_grad) else 0, 2 * N)
-        _forward(*_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored))
+        with threads(u.numel() * nodes):
+            _forward(*_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored))
         ctx.save_for_backward(u, dt, rate, c, stored)
         ctx.nodes, ctx.bilinear = nodes, bilinear
         return y, final
@@ -219,10 +221,10 @@ class _Scan(torch.autograd.Function):
         grad_u, grad_state = torch.zeros_like(u), grad_final.clone(memory_format=torch.contiguous_format)
         grad_dt = u.new_zeros(B, H, L if ctx.needs_input_grad[1] else 0)
         grad_rate, grad_c = torch.empty_like(grad_state), torch.empty_like(grad_state)
+        inputs = _arrays(rate, c, stored, grad_y.contiguous())
         gradients = _arrays(grad_state, grad_u, grad_dt, grad_rate, grad_c)
-        _backward(
-            *_arrays(u, dt), ctx.bilinear, ctx.nodes, *_arrays(rate, c, stored, grad_y.contiguous()), *gradients
-        )
+        with threads(u.numel() * ctx.nodes):
+            _backward(*_arrays(u, dt), ctx.bilinear, ctx.nodes, *inputs, *gradients)
         return grad_u, grad_dt.sum(1), grad_rate.sum(0).double(), grad_c.sum(0), grad_state, None, None
 
 
