@@ -87,7 +87,7 @@ class S4D(SequenceMixer):
     Notes
     -----
     δ, A and B carry ``_optim = {"group": "ssm"}``: they want a lower learning rate and no weight decay, as in the
-    paper's experiments. The real part of A is -exp of a parameter, so that the system is stable whatever the optimiser does.
+    paper's experiments. The real part of A is -exp of a parameter: the system is stable whatever the optimiser does.
 
     References
     ----------
@@ -255,7 +255,8 @@ class S4D(SequenceMixer):
         if lengths is not None:
             # Align the ends: sample m - 1 goes last, what follows it is cleared.
             index = torch.arange(L, device=u.device) - (L - lengths).unsqueeze(-1)
-            u = torch.where((index < 0).unsqueeze(1), 0.0, u.gather(-1, index.clamp(min=0).unsqueeze(1).expand(B, H, L)))
+            aligned = u.gather(-1, index.clamp(min=0).unsqueeze(1).expand(B, H, L))
+            u = torch.where((index < 0).unsqueeze(1), 0.0, aligned)
         dtype = torch.promote_types(u.dtype, torch.complex64)
         M = 1 << math.ceil(math.log2(L) / 2)
         R = -(-L // M)
@@ -314,8 +315,8 @@ class S4D(SequenceMixer):
             return None, None
         series, index = torch.nonzero(unequal)[0].tolist()
         raise ValueError(
-            f"mode='convolution' needs one gap throughout: dt[{series}, {index}] = {gaps[series, index].item():g} differs "
-            f"from dt[{first}, 0] = {gap:g}. Use mode='auto' or mode='scan' for irregular times."
+            f"mode='convolution' needs one gap throughout: dt[{series}, {index}] = {gaps[series, index].item():g} "
+            f"differs from dt[{first}, 0] = {gap:g}. Use mode='auto' or mode='scan' for irregular times."
         )
 
     def _check(self, u, state, dimensions):
@@ -327,7 +328,8 @@ class S4D(SequenceMixer):
             )
         if self.bidirectional and (dimensions == 2 or state is not None):
             raise ValueError(
-                "a bidirectional S4D reads the whole record: it has no step and takes no state. Use bidirectional=False."
+                "a bidirectional S4D reads the whole record: it has no step and takes no state. "
+                "Use bidirectional=False."
             )
         if state is not None and state.shape != (len(u), *self.log_A_real.shape, 2):
             raise ValueError(

@@ -94,7 +94,7 @@ def test_float32_holds_over_a_long_record():
 
 def test_wrong_device_and_dtype_are_refused():
     u, dt, rate, c, initial = (torch.from_numpy(x) for x in problem())
-    with pytest.raises(BackendError, match="it has no torch.bfloat16"):
+    with pytest.raises(BackendError, match=r"it has no torch\.bfloat16"):
         diagonal_scan(u.bfloat16(), dt, rate, c, initial, backend="cpu")
     with pytest.raises(BackendError, match="not torch tensors"):
         diagonal_scan(u, dt, rate, c, initial, backend="reference")
