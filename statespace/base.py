@@ -4,6 +4,7 @@ Above: ``regression``. Below: ``validation`` checks what is given, ``persistence
 """
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -98,9 +99,9 @@ class SeriesEstimator(BaseEstimator):
     """
 
     # Times are no option that a meta-estimator must be told of: they are routed whenever they are given.
-    __metadata_request__fit = {"times": True}
-    __metadata_request__predict = {"times": True}
-    __metadata_request__score = {"times": True}
+    __metadata_request__fit: ClassVar = {"times": True}
+    __metadata_request__predict: ClassVar = {"times": True}
+    __metadata_request__score: ClassVar = {"times": True}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -38,9 +38,9 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
         Parameters
         ----------
         X : array-like
-            Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list of
-            (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames indexed by
-            time; or a SeriesCollection. NaN is a missing value.
+            Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
+            of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
+            indexed by time; or a SeriesCollection. NaN is a missing value.
         y : array-like
             One target a series, (n_series,) or (n_series, n_outputs); or one a step, (n_series, n_times), (n_series,
             n_times, n_outputs) or a list of (n_times_i,) or (n_times_i, n_outputs) arrays. NaN is a target that is not
@@ -197,7 +197,7 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
     def _check_streamable(self):
         check_is_fitted(self)
         if not self.model_.causal:
-            raise ValueError("A bidirectional model has to see the whole record: fit with bidirectional=False to stream.")
+            raise ValueError("A bidirectional model reads the whole record: fit with bidirectional=False to stream.")
 
     def _check_parameters(self):
         for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
@@ -304,8 +304,8 @@ class S4DRegressor(DeepRegressor):
     """Regression on series with a stack of S4D layers: diagonal linear systems in continuous time, between gated units.
 
     Each of ``n_layers`` blocks runs ``d_model`` linear systems x'(t) = A x(t) + B u(t), y(t) = C x(t) + D u(t) with
-    diagonal A over the gaps that the samples really have, and mixes their outputs by a gated linear unit [1]_. Inputs and
-    targets are scaled to mean 0 and standard deviation 1, gaps by their median.
+    diagonal A over the gaps that the samples really have, and mixes their outputs by a gated linear unit [1]_. Inputs
+    and targets are scaled to mean 0 and standard deviation 1, gaps by their median.
 
     Parameters
     ----------
@@ -344,8 +344,8 @@ class S4DRegressor(DeepRegressor):
     gradient_clip : float or None, default=1.0
         Largest norm of the gradient.
     validation_fraction : float, default=0.1
-        Share of the series held out to choose the best epoch; with fewer than 1 / ``validation_fraction`` series none is,
-        and the epoch of least training loss is kept.
+        Share of the series held out to choose the best epoch. With fewer than 1 / ``validation_fraction`` series there
+        is none, and the epoch of least training loss is kept.
     patience : int or None, default=10
         Epochs without a better validation loss after which training stops; None never stops early.
     device : str or torch.device, default="auto"
@@ -377,8 +377,8 @@ class S4DRegressor(DeepRegressor):
     Missing inputs. Fitted on series with NaN, the model reads, beside each channel (0 where missing), whether it is
     observed. Fitted without, it takes a NaN at prediction for the channel's mean and warns.
 
-    Times. Gaps are taken in float64, divided by ``time_scale_``, and only then cast; the gap before the first sample of a
-    series is 1. Fitted with times, the model refuses series without. Equal times within a series are refused.
+    Times. Gaps are taken in float64, divided by ``time_scale_``, and only then cast; the gap before the first sample of
+    a series is 1. Fitted with times, the model refuses series without. Equal times within a series are refused.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""A model's outputs over many series in bounded memory: short series together, long ones in chunks with carried state."""
+"""Outputs over many series in bounded memory: short series together, long ones in chunks with carried state."""
 
 import numpy as np
 import torch

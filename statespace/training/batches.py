@@ -78,13 +78,11 @@ class SeriesBatches:
         self._per_step = targets is not None and not isinstance(targets, np.ndarray)
         self._targets = None
         if targets is not None:
-            self._targets = (
-                self._join(targets, dtype, device) if self._per_step else torch.as_tensor(targets, dtype=dtype).to(device)
-            )
+            self._targets = self._join(targets if self._per_step else [targets], dtype, device)
 
     @staticmethod
     def _join(arrays, dtype, device) -> Tensor:
-        return torch.as_tensor(np.concatenate(arrays)).to(device=device, dtype=dtype)
+        return torch.from_numpy(np.concatenate(arrays)).to(device=device, dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -99,8 +97,8 @@ class SeriesBatches:
             padding; with targets ``y``, (B, n_outputs) or (B, L, n_outputs) with NaN at padded steps.
         """
         device = self._inputs.device
-        lengths = np.clip(self.lengths[indices] if stop is None else np.minimum(self.lengths[indices], stop), start, None)
-        lengths = torch.as_tensor(lengths - start, device=device)
+        ends = self.lengths[indices] if stop is None else np.minimum(self.lengths[indices], stop)
+        lengths = torch.as_tensor(np.maximum(ends - start, 0), device=device)
         steps = torch.arange(int(lengths.max()), device=device)
         mask = steps < lengths[:, None]
         first = torch.as_tensor(self._starts[indices] + start, device=device)
