@@ -16,36 +16,8 @@ from statespace.validation import (
     check_times_as_fitted,
     clock,
     median_gap,
+    scale_gaps,
 )
-
-# A scaled gap this near to 1 is a rounded 1 (0.3 - 0.2 in floats is not 0.1), and a regular grid can be convolved.
-_ROUNDED = 1e-6
-
-
-def scale_gaps(gaps, time_scale):
-    """Gaps in units of ``time_scale``; what differs from 1 by rounding is 1.
-
-    Parameters
-    ----------
-    gaps : ndarray, float64
-        Gaps as ``validation.gaps`` gives them.
-    time_scale : float
-        The training data's median gap.
-
-    Returns
-    -------
-    ndarray of the same shape
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from statespace.base import scale_gaps
-    >>> scale_gaps(np.diff([0.1, 0.2, 0.3, 0.7]), 0.1)
-    array([1., 1., 4.])
-    """
-    scaled = np.asarray(gaps, dtype=np.float64) / time_scale
-    return np.where(np.abs(scaled - 1) < _ROUNDED, 1.0, scaled)
-
 
 def mean_and_scale(arrays):
     """Mean and standard deviation of every column over the rows of all arrays, NaN left out.
@@ -96,6 +68,13 @@ class SeriesEstimator(BaseEstimator):
         The kind of times; None if there were none.
     time_scale_ : float
         Median gap, in units of the times; in days for datetimes and timedeltas. 1 without times.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.base import SeriesEstimator
+    >>> issubclass(S4DRegressor, SeriesEstimator)
+    True
     """
 
     # Times are no option that a meta-estimator must be told of: they are routed whenever they are given.
@@ -123,9 +102,7 @@ class SeriesEstimator(BaseEstimator):
     def _read(self, X, times):
         """The checked series of ``predict``."""
         check_is_fitted(self)
-        collection = check_collection(
-            X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False
-        )
+        collection = check_collection(X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False)
         check_times_as_fitted(collection, self.clock_)
         names = _names(collection)
         if None not in (names, self.channel_names_) and names != self.channel_names_:

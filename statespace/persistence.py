@@ -48,6 +48,18 @@ def save(estimator, path) -> None:
         An estimator of another class, or a parameter that JSON cannot hold.
     sklearn.exceptions.NotFittedError
         The estimator is not fitted.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np, statespace
+    >>> from statespace.persistence import save
+    >>> X, y = np.random.default_rng(0).normal(size=(20, 10)), np.arange(20.0)
+    >>> reg = statespace.S4DRegressor(d_model=4, n_layers=1, d_state=4, max_epochs=1, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(reg, os.path.join(folder, "model"))
+    ...     os.listdir(folder)
+    ['model']
     """
     from safetensors.numpy import save as to_bytes
 

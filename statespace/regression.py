@@ -28,9 +28,21 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
 
     A subclass has an ``__init__`` that stores the parameters of `S4DRegressor`'s list that are not the layer's own, and
     says which layer it stacks: its name in ``_layer``, its arguments by ``_layer_options()``.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.regression import DeepRegressor
+    >>> isinstance(S4DRegressor(), DeepRegressor)
+    True
     """
 
     _layer: str
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def fit(self, X, y, times=None):
         """Fit the model.

@@ -25,6 +25,16 @@ def predict_steps(model: ResidualStack, data, max_steps: int = MAX_STEPS) -> lis
     Returns
     -------
     outputs : list of ndarray of shape (n_times_i, d_output)
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from statespace.models import ResidualStack, predict_steps
+    >>> from statespace.training import SeriesBatches
+    >>> data = SeriesBatches([np.zeros((5, 1)), np.ones((30, 1))])
+    >>> model = ResidualStack(1, 2, d_model=4, n_layers=1, layer_options={"d_state": 4}).eval()
+    >>> [row.shape for row in predict_steps(model, data, max_steps=8)]
+    [(5, 2), (30, 2)]
     """
     outputs = [np.empty(0)] * len(data)
     with torch.inference_mode():
@@ -49,6 +59,16 @@ def predict_series(model: ResidualStack, data, max_steps: int = MAX_STEPS) -> np
     Returns
     -------
     outputs : ndarray of shape (n_series, d_output)
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from statespace.models import ResidualStack, predict_series
+    >>> from statespace.training import SeriesBatches
+    >>> data = SeriesBatches([np.zeros((5, 1)), np.ones((30, 1))])
+    >>> model = ResidualStack(1, 2, d_model=4, n_layers=1, layer_options={"d_state": 4}, pooling="last").eval()
+    >>> predict_series(model, data, max_steps=8).shape
+    (2, 2)
     """
     outputs: list[np.ndarray] = [np.empty(0)] * len(data)
     with torch.inference_mode():

@@ -28,6 +28,15 @@ class ResidualBlock(nn.Module):
         A layer with ``forward(u, dt, state)`` and ``step(u_t, state, dt)``.
     dropout : float, default=0.0
         Share of the block's outputs dropped while training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from statespace.layers import S4D
+    >>> from statespace.models import ResidualBlock
+    >>> h, state = ResidualBlock(8, S4D(8, d_state=4))(torch.randn(2, 5, 8))
+    >>> h.shape
+    torch.Size([2, 5, 8])
     """
 
     def __init__(self, d_model: int, mixer: SequenceMixer, dropout: float = 0.0):

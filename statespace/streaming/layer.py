@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from statespace.base import scale_gaps
+from statespace.times import scale_gaps
 
 
 class LayerStream:

@@ -60,6 +60,19 @@ class SeriesBatches:
         One row a series, or one a step; NaN where unknown.
     dtype : torch.dtype, default=torch.float32
     device : str or torch.device, default="cpu"
+
+    Attributes
+    ----------
+    lengths : ndarray of shape (n_series,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.training import SeriesBatches
+    >>> data = SeriesBatches([np.ones((2, 1)), np.ones((3, 1))], gaps=[np.array([1.0, 0.5]), np.ones(3)])
+    >>> data.batch(np.array([0, 1]))["dt"]
+    tensor([[1.0000, 0.5000, 0.0000],
+            [1.0000, 1.0000, 1.0000]])
     """
 
     def __init__(

@@ -44,6 +44,12 @@ class History:
         The epoch (from 0) whose weights were kept; -1: those before the first epoch.
     stopped : {"max_epochs", "early", "callback", "interrupted", "diverged"}
         Why training ended.
+
+    Examples
+    --------
+    >>> from statespace.training import History
+    >>> History(loss=[1.0, 0.5], best_epoch=1).stopped
+    'max_epochs'
     """
 
     loss: list[float] = field(default_factory=list)

@@ -27,6 +27,14 @@ def parameter_groups(
     -------
     groups : list of dict
         Empty groups are left out.
+
+    Examples
+    --------
+    >>> from statespace.layers import S4D
+    >>> from statespace.training import parameter_groups
+    >>> groups = parameter_groups(S4D(4), learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.1)
+    >>> [(len(group["params"]), group["lr"], group["weight_decay"]) for group in groups]
+    [(1, 0.01, 0.1), (1, 0.01, 0.0), (4, 0.001, 0.0)]
     """
     weights, vectors, dynamics = [], [], []
     for parameter in model.parameters():
