@@ -1,11 +1,12 @@
 """exp(z) - 1 of a complex z, in polynomials that LLVM turns into vector instructions.
 
 The library functions are called once for each number; these are straight-line arithmetic, so that a loop over the nodes of a
-system computes 8 or 16 at a time. With z = a + 2πi t, a <= 0 and t reduced to [-1/2, 1/2] turns,
+system computes 8 or 16 at a time. With z = Δ (a + 2πi f), a <= 0 and t = Δ f reduced to [-1/2, 1/2] turns,
 
-    Re(exp(z) - 1) = expm1(a) - 2 exp(a) sin²(πt),    Im(exp(z) - 1) = 2 exp(a) sin(πt) cos(πt),
+    Re(exp(z) - 1) = expm1(Δa) - 2 exp(Δa) sin²(πt),    Im(exp(z) - 1) = 2 exp(Δa) sin(πt) cos(πt),
 
-sums of one sign, so that a tiny z keeps all its digits.
+sums of one sign, so that a tiny z keeps all its digits. Frequencies come as sums of two numbers and meet the gap in a fused
+multiply-add: after hundreds of turns a single float32 product would have lost the phase's last three digits.
 """
 
 import math
@@ -30,6 +31,16 @@ def nearest(typingctx, x):
 
 
 @intrinsic
+def fused(typingctx, x, y, z):
+    """x y + z, rounded once."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return x(x, x, x), codegen
+
+
+@intrinsic
 def as_float(typingctx, bits):
     """The float whose bits these are."""
     result = types.float32 if bits == types.int32 else types.float64
@@ -40,13 +51,13 @@ def as_float(typingctx, bits):
     return result(bits), codegen
 
 
-def expm1_complex(a, turns):
-    """Real and imaginary part of exp(a + 2πi turns) - 1, for a <= 0; ``turns`` is float64 whatever the type of ``a``."""
+def expm1_complex(gap, a, f, f_low):
+    """Real and imaginary part of exp(Δ (a + 2πi (f + f_low))) - 1, for Δ >= 0 and a <= 0."""
     raise TypeError("called from compiled code only")
 
 
 @overload(expm1_complex, jit_options={"fastmath": {"contract", "nsz"}})
-def _expm1_complex(a, turns):
+def _expm1_complex(gap, a, f, f_low):
     real = np.float32 if a == types.float32 else np.float64
     lowest, log2e = real(LOWEST[real]), real(math.log2(math.e))
     # ln 2 in two parts, the first short enough that its product with the exponent is exact.
@@ -62,13 +73,13 @@ def _expm1_complex(a, turns):
 
     if real is np.float32:
 
-        def implementation(a, turns):
-            a = max(a, lowest)
+        def implementation(gap, a, f, f_low):
+            a = max(gap * a, lowest)
             n = nearest(a * log2e)
             r = a - n * ln2_high - n * ln2_low
             p = r + r * r * (half + r * (e3 + r * (e4 + r * (e5 + r * (e6 + r * e7)))))
             power = as_float(np.int32((np.int32(n) + 127) << 23))
-            h = pi * np.float32(turns - nearest(turns))
+            h = pi * (fused(gap, f, -nearest(gap * f)) + gap * f_low)
             q = h * h
             s = h + h * q * (s3 + q * (s5 + q * (s7 + q * (s9 + q * (s11 + q * s13)))))
             c = one + q * (c2 + q * (c4 + q * (c6 + q * (c8 + q * (c10 + q * (c12 + q * c14))))))
@@ -78,15 +89,15 @@ def _expm1_complex(a, turns):
 
     else:
 
-        def implementation(a, turns):
-            a = max(a, lowest)
+        def implementation(gap, a, f, f_low):
+            a = max(gap * a, lowest)
             n = nearest(a * log2e)
             r = a - n * ln2_high - n * ln2_low
             p = e9 + r * (e10 + r * (e11 + r * (e12 + r * e13)))
             p = e3 + r * (e4 + r * (e5 + r * (e6 + r * (e7 + r * (e8 + r * p)))))
             p = r + r * r * (e2 + r * p)
             power = as_float((np.int64(n) + 1023) << 52)
-            h = pi * (turns - nearest(turns))
+            h = pi * (fused(gap, f, -nearest(gap * f)) + gap * f_low)
             q = h * h
             s = s11 + q * (s13 + q * (s15 + q * (s17 + q * (s19 + q * s21))))
             s = h + h * q * (s3 + q * (s5 + q * (s7 + q * (s9 + q * s))))

@@ -1,0 +1,21 @@
+"""NumPy arrays in, NumPy arrays out, for the backends that compute with torch."""
+
+from functools import wraps
+
+import numpy as np
+import torch
+
+
+def accepts_numpy(function):
+    """Lets a function of tensors take NumPy arrays as well; it then returns arrays."""
+
+    @wraps(function)
+    def wrapper(*arguments, **options):
+        if any(isinstance(x, torch.Tensor) for x in arguments):
+            return function(*arguments, **options)
+        arguments = [torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in arguments]
+        with torch.no_grad():
+            result = function(*arguments, **options)
+        return tuple(x.numpy() for x in result) if isinstance(result, tuple) else result.numpy()
+
+    return wrapper
