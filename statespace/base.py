@@ -19,6 +19,7 @@ from statespace.validation import (
     scale_gaps,
 )
 
+
 def mean_and_scale(arrays):
     """Mean and standard deviation of every column over the rows of all arrays, NaN left out.
 

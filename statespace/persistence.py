@@ -155,7 +155,7 @@ def load(path):
         name, state, kinds = content["class"], content["state"], content["kinds"]
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} has no readable description of its model: {error!r}.") from None
-    if name not in _MODULES:
+    if not isinstance(name, str) or name not in _MODULES:
         raise FileError(f"{path} holds a {name!r}; this statespace loads {', '.join(_MODULES)}.")
     arrays = {key: _restored(array, kinds.get(key)) for key, array in plain.items()}
     estimator = getattr(import_module(_MODULES[name]), name)

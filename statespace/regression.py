@@ -263,6 +263,7 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
         return deepcopy(self.model_).to(device=device, dtype=dtype).eval()
 
     def _export(self):
+        check_is_fitted(self)
         state = {"params": self.get_params(deep=False), "model": self.model_.config, "learned": {}}
         if not isinstance(state["params"]["random_state"], Integral):
             state["params"]["random_state"] = None

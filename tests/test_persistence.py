@@ -146,7 +146,7 @@ def test_a_file_that_was_altered_is_refused(tmp_path):
         ({"format_version": "one"}, "format version"),
         ({"format": "pt"}, "not one that statespace wrote"),
         ({"document": {"class": "os.system"}}, "holds a 'os.system'; this statespace loads KalmanRegressor"),
-        ({"document": {"class": ["S4DRegressor"]}}, "class"),
+        ({"document": {"class": ["S4DRegressor"]}}, "holds a"),
         ({"document": {"state": {}}}, "does not describe a whole S4DRegressor"),
         ({"document": {"state": {"params": {"d_modal": 4}}}}, "does not describe a whole S4DRegressor"),
         ({"checksum": "0"}, "its checksum does not fit"),

@@ -1,5 +1,7 @@
 """A fitted deep model one sample at a time: the recurrent face, whose answers equal ``predict``'s."""
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import torch
@@ -43,6 +45,7 @@ class LayerStream:
 
     def __init__(self, estimator):
         estimator._check_streamable()
+        estimator = copy(estimator)  # what it learned by now, whatever it is fitted to later
         self._encode = estimator._encode
         self._n_channels = estimator.n_channels_
         self._clock, self._time_scale = estimator.clock_, estimator.time_scale_
