@@ -13,7 +13,8 @@ def accepts_numpy(function):
     def wrapper(*arguments, **options):
         if any(isinstance(x, torch.Tensor) for x in arguments):
             return function(*arguments, **options)
-        arguments = [torch.from_numpy(np.ascontiguousarray(x)) if isinstance(x, np.ndarray) else x for x in arguments]
+        # np.generic: an array of no dimension turns into a scalar at NumPy's first touch.
+        arguments = [torch.tensor(x) if isinstance(x, np.ndarray | np.generic) else x for x in arguments]
         with torch.no_grad():
             result = function(*arguments, **options)
         return tuple(x.numpy() for x in result) if isinstance(result, tuple) else result.numpy()

@@ -26,6 +26,8 @@ class BackendError(RuntimeError):
 @cache
 def available(primitive):
     """The names of the backends for which ``primitive`` has a file, best first."""
+    if find_spec(f"statespace.kernels.{primitive}") is None:
+        return []
     return [name for name, file in FILES.items() if find_spec(f"statespace.kernels.{primitive}.{file}")]
 
 
@@ -107,7 +109,7 @@ def explain(primitive, *arguments, **options):
     linear_scan
     """
     if not available(primitive):
-        raise ValueError(f"no primitive is called {primitive!r}")
+        raise ValueError(f"no primitive is called {primitive!r}; statespace.kernels lists them in __all__.")
     lines, chosen = [primitive], False
     for name in FILES:
         reason = reason_against(primitive, name, *arguments, **options)

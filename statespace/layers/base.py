@@ -19,9 +19,21 @@ class SequenceMixer(torch.nn.Module, ABC):
     ----------
     d_model : int
         Number of channels of input and output.
+    slow_parameters : tuple of str
+        Names of the parameters that carry ``_optim``.
     """
 
     d_model: int
+    slow_parameters: tuple[str, ...] = ()
+
+    def _mark_slow_parameters(self):
+        for name in self.slow_parameters:
+            getattr(self, name)._optim = {"group": "ssm"}
+
+    def __setstate__(self, state):
+        """Copies and pickles of a tensor lose its attributes; the layer puts the marks back."""
+        super().__setstate__(state)
+        self._mark_slow_parameters()
 
     @abstractmethod
     def forward(self, u, dt=None, state=None):

@@ -86,8 +86,8 @@ class S4D(SequenceMixer):
 
     Notes
     -----
-    δ, A and B carry ``_optim = {"group": "ssm"}``: they want a lower learning rate and no weight decay (section 4 of the
-    paper). The real part of A is -exp of a parameter, so that the system is stable whatever the optimiser does.
+    δ, A and B carry ``_optim = {"group": "ssm"}``: they want a lower learning rate and no weight decay, as in the
+    paper's experiments. The real part of A is -exp of a parameter, so that the system is stable whatever the optimiser does.
 
     References
     ----------
@@ -106,6 +106,8 @@ class S4D(SequenceMixer):
     >>> y_next.shape
     torch.Size([2, 4])
     """
+
+    slow_parameters = ("log_step", "log_A_real", "A_imag", "B")
 
     def __init__(
         self,
@@ -154,8 +156,7 @@ class S4D(SequenceMixer):
         self.B = torch.nn.Parameter(one.repeat(d_model, n, 1))
         self.C = torch.nn.Parameter(torch.randn(directions * d_model, n, 2) * math.sqrt(0.5))
         self.D = torch.nn.Parameter(torch.randn(d_model))
-        for parameter in (self.log_step, self.log_A_real, self.A_imag, self.B):
-            parameter._optim = {"group": "ssm"}
+        self._mark_slow_parameters()
 
     def extra_repr(self):
         return (
