@@ -143,6 +143,12 @@ class ResidualStack(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, d_output)
 
+    def freeze(self) -> "ResidualStack":
+        """Prepare for many steps with weights that no longer change; returns self."""
+        for block in self._blocks:
+            block.mixer.freeze()
+        return self
+
     @property
     def _blocks(self) -> Iterator[ResidualBlock]:
         return cast(Iterator[ResidualBlock], iter(self.blocks))

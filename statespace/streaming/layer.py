@@ -51,7 +51,7 @@ class LayerStream:
         self._clock, self._time_scale = estimator.clock_, estimator.time_scale_
         self._single = estimator.single_
         self._y_mean, self._y_scale = estimator.y_mean_, estimator.y_scale_
-        self._model = estimator._copy_model(torch.device("cpu"), torch.float64)
+        self._model = estimator._copy_model(torch.device("cpu"), torch.float64).freeze()
         self.reset()
 
     def reset(self):

@@ -9,10 +9,10 @@ from statespace.models import ResidualStack, predict_series, predict_steps
 from statespace.training import SeriesBatches
 
 
-def make_stack(pooling=None, **options):
+def make_stack(pooling=None, layer="s4d", **options):
     torch.manual_seed(0)
     model = ResidualStack(
-        3, 2, d_model=8, n_layers=2, layer_options={"d_state": 4, **options}, dropout=0.3, pooling=pooling
+        3, 2, d_model=8, n_layers=2, layer=layer, layer_options={"d_state": 4, **options}, dropout=0.3, pooling=pooling
     )
     return model.double().eval()
 
@@ -31,7 +31,7 @@ def part(dt, *slices):
 @pytest.mark.parametrize("irregular", [False, True])
 @pytest.mark.parametrize("layer", sorted(LAYERS))
 def test_folding_step_equals_forward(irregular, layer):
-    model = make_stack()
+    model = make_stack(layer=layer)
     x, dt = make_record(irregular)
     whole, end = model(x, dt)
     state, outputs = model.initial_state(2), []
@@ -41,6 +41,18 @@ def test_folding_step_equals_forward(irregular, layer):
     torch.testing.assert_close(torch.stack(outputs, dim=1), whole, rtol=1e-10, atol=1e-11)
     for a, b in zip(state, end, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+@pytest.mark.parametrize("layer", sorted(LAYERS))
+def test_a_frozen_stack_steps_the_same(irregular, layer):
+    model, frozen = make_stack(layer=layer), make_stack(layer=layer).freeze()
+    x, dt = make_record(irregular)
+    state, other = model.initial_state(2), frozen.initial_state(2)
+    for k in range(3):
+        y, state = model.step(x[:, k], state, part(dt, slice(None), k))
+        same, other = frozen.step(x[:, k], other, part(dt, slice(None), k))
+        torch.testing.assert_close(same, y, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("irregular", [False, True])
