@@ -60,6 +60,14 @@ class SequenceMixer(torch.nn.Module, ABC):
     def step(self, u_t, state, dt=None):
         """One sample: ``u_t`` of shape (batch, d_model), gap ``dt`` of shape (batch,) or None; returns (y_t, state)."""
 
+    def freeze(self):
+        """Prepare for many steps with weights that no longer change; returns self.
+
+        A layer computes here once what every `step` needs of its weights alone. Weights that change afterwards are not
+        noticed: streams freeze a copy of their own.
+        """
+        return self
+
     @abstractmethod
     def initial_state(self, batch_size):
         """The state at rest for ``batch_size`` records."""

@@ -142,6 +142,7 @@ class S4D(SequenceMixer):
         self.d_model, self.d_state = d_model, d_state
         self.init, self.discretization, self.mode = init, discretization, mode
         self.bidirectional, self.backend = bidirectional, backend
+        self._frozen = None
         A = INITS[init](d_state)
         n = len(A)  # nodes: N/2 of conjugate pairs, or N real ones
         self.weight = 1.0 if init == "real" else 2.0
@@ -171,6 +172,13 @@ class S4D(SequenceMixer):
         if self.bidirectional:
             raise ValueError("a bidirectional S4D reads the whole record and has no state to pass on.")
         return self.D.new_zeros(batch_size, *self.log_A_real.shape, 2)
+
+    def freeze(self):
+        """Compute δA and CB/A once, for steps with weights that no longer change; returns self."""
+        with torch.no_grad():
+            rate, readout = self._system()
+            self._frozen = rate, readout, self._decay(rate)
+        return self
 
     def forward(self, u, dt=None, state=None):
         """Outputs over a record and the state at its end; see :meth:`SequenceMixer.forward`.
@@ -207,10 +215,13 @@ class S4D(SequenceMixer):
             state = self.initial_state(len(u_t))
         self._check(u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
-            rate, readout = self._system()
-            z = rate if dt is None else rate * dt.to(rate.real.dtype).view(-1, 1, 1)
+            rate, readout, decay = self._frozen or (*self._system(), None)
+            if dt is not None:
+                decay = self._decay(rate * dt.to(rate.real.dtype).view(-1, 1, 1))
+            elif decay is None:
+                decay = self._decay(rate)
             s = torch.view_as_complex(state.contiguous())
-            s = s + self._decay(z).to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
+            s = s + decay.to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
             y = (readout.to(s.dtype) * s).real.sum(-1) + self.D * u_t
         return y.to(u_t.dtype), torch.view_as_real(s)
 
