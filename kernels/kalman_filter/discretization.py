@@ -16,10 +16,18 @@ def gamma_3(z, e):
     """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel."""
     if z > 0.5:
         return 1.0 - e * (1.0 + z * (1.0 + 0.5 * z))
-    s = 1.0
-    for j in range(14, 3, -1):
-        s = 1.0 + s * z / j
-    return e * z * z * z / 6.0 * s
+    s = 1.0 + z * (1 / 14)
+    s = 1.0 + z * (1 / 13) * s
+    s = 1.0 + z * (1 / 12) * s
+    s = 1.0 + z * (1 / 11) * s
+    s = 1.0 + z * (1 / 10) * s
+    s = 1.0 + z * (1 / 9) * s
+    s = 1.0 + z * (1 / 8) * s
+    s = 1.0 + z * (1 / 7) * s
+    s = 1.0 + z * (1 / 6) * s
+    s = 1.0 + z * (1 / 5) * s
+    s = 1.0 + z * (1 / 4) * s
+    return e * z * z * z * (1 / 6) * s
 
 
 @njit(cache=True)
@@ -47,6 +55,35 @@ def rotation(angle):
 
 
 @njit(cache=True)
+def ornstein_uhlenbeck(rate, variance, gap):
+    x = rate * gap
+    if x > 0.3:
+        root = np.exp(-x)
+        return root, variance * (1.0 - root * root)
+    fall = np.expm1(-x)
+    return 1.0 + fall, -variance * fall * (2.0 + fall)
+
+
+@njit(cache=True)
+def matern32(rate, variance, gap):
+    """A row by row, then Q_00, Q_01, Q_11."""
+    x = rate * gap
+    root = np.exp(-x)
+    e = root * root
+    z = 2.0 * x
+    g = gamma_3(z, e)
+    return (
+        root * (1.0 + x),
+        root * gap,
+        -root * rate * x,
+        root * (1.0 - x),
+        variance * g,
+        0.5 * variance * rate * z * z * e,
+        variance * rate * rate * (g + 2.0 * z * e),
+    )
+
+
+@njit(cache=True)
 def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
     """Write A(Δ) and Q(Δ), one block after the other, each row-major, into the flat arrays ``A`` and ``Q``."""
     kind, size, owner = units
@@ -58,25 +95,13 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
         first = parameters[owner[b], 0]
         second = parameters[owner[b], 1]
         if k == MATERN32:
-            x = first * gap
-            root = np.exp(-x)
-            e = root * root
-            z = 2.0 * x
-            g = gamma_3(z, e)
-            A[p] = root * (1.0 + x)
-            A[p + 1] = root * gap
-            A[p + 2] = -root * first * x
-            A[p + 3] = root * (1.0 - x)
-            Q[p] = second * g
-            Q[p + 1] = 0.5 * second * first * z * z * e
+            A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(first, second, gap)
             Q[p + 2] = Q[p + 1]
-            Q[p + 3] = second * first * first * (g + 2.0 * z * e)
         elif k == RANDOM_WALK:
             A[p] = 1.0
             Q[p] = first * gap
         elif k == OU:
-            A[p] = np.exp(-first * gap)
-            Q[p] = -second * np.expm1(-2.0 * first * gap)
+            A[p], Q[p] = ornstein_uhlenbeck(first, second, gap)
         elif k == TREND:
             A[p] = 1.0
             A[p + 1] = gap

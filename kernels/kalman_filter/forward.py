@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from statespace.kernels.kalman_filter.discretization import discretize, has_table
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU
+from statespace.kernels.kalman_filter.discretization import discretize, has_table, matern32, ornstein_uhlenbeck
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
     DIFFUSE,
@@ -220,24 +221,31 @@ def forward_pair(record, units, first, last, state):
     q11 = 0.0
     count = 0
     logs, product, squares, before = state.totals
+    first_parameter, second_parameter = record.parameters[0]
     gap = np.nan
     row = -1
     for t in range(first, last):
         if record.dt[t] != gap or (table and record.gap_index[t] != row):
             gap = record.dt[t]
             row = record.gap_index[t] if table else 0
-            discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
-            c00 = A[0]
-            q00 = Q[0]
-            if size[0] == 2:
-                c01 = A[1]
-                c10 = A[2]
-                c11 = A[3]
-                q01 = Q[1]
-                q11 = Q[3]
+            # called through arrays, a transition would cost more than the whole step
+            if kind[0] == MATERN32:
+                c00, c01, c10, c11, q00, q01, q11 = matern32(first_parameter, second_parameter, gap)
+            elif kind[0] == OU and n == 1:
+                c00, q00 = ornstein_uhlenbeck(first_parameter, second_parameter, gap)
             else:
-                c11 = A[1]
-                q11 = Q[1]
+                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
+                c00 = A[0]
+                q00 = Q[0]
+                if size[0] == 2:
+                    c01 = A[1]
+                    c10 = A[2]
+                    c11 = A[3]
+                    q01 = Q[1]
+                    q11 = Q[3]
+                else:
+                    c11 = A[1]
+                    q11 = Q[1]
         w00 = c00 * p00 + c01 * p01
         w01 = c00 * p01 + c01 * p11
         w10 = c10 * p00 + c11 * p01
