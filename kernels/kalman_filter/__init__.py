@@ -1,28 +1,14 @@
 """Filter, smoother and exact gradient of a linear-Gaussian model on irregular times."""
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
 from statespace.kernels.dispatch import choose
 from statespace.kernels.kalman_filter.blocks import Blocks, behaved, check_blocks
+from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
 
 _backend = cache(lambda name: choose("kalman_filter", name))
-
-
-class FilterResult(NamedTuple):
-    log_likelihood: float
-    mean: np.ndarray
-    covariance: np.ndarray
-    innovation: np.ndarray
-    innovation_variance: np.ndarray
-    diffuse: np.ndarray
-    n_diffuse: int
-
-    @property
-    def diffuse_covariance(self):
-        return self.diffuse @ self.diffuse.T
 
 
 def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
@@ -52,3 +38,22 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
 def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     return _backend(backend).kalman_log_likelihood(*arguments)
+
+
+def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+    value, gradient = _backend(backend).kalman_gradient(*arguments)
+    return value, gradient._replace(
+        noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
+        observation=gradient.observation.reshape(np.shape(observation)),
+    )
+
+
+def kalman_smoother(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, readout=None, *, backend=None
+):
+    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+    if readout is not None:
+        readout = behaved(readout)
+        readout = readout[None] if readout.ndim == 2 else readout
+    return _backend(backend).kalman_smoother(*arguments, readout)

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from statespace.kernels.kalman_filter import FilterResult
+from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 from statespace.kernels.kalman_filter.discretization import discretize, expand
 from statespace.kernels.kalman_filter.forward import (
     FILTERED,
@@ -15,6 +15,8 @@ from statespace.kernels.kalman_filter.forward import (
     room,
     start,
 )
+from statespace.kernels.kalman_filter.gradient import gradient
+from statespace.kernels.kalman_filter.smoothing import smooth
 
 
 @njit(cache=True)
@@ -74,3 +76,16 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     record = Record(y, dt, *blocks, observation, noise_variance)
     log_likelihood, kept, left, n_diffuse = _filter(record, mean, covariance, diffuse)
     return FilterResult(log_likelihood, kept.mean, kept.covariance, kept.innovation, kept.variance, left, n_diffuse)
+
+
+def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+    value, adjoints = gradient(Record(y, dt, *blocks, observation, noise_variance), mean, covariance, diffuse)
+    return value, Gradient(*adjoints)
+
+
+def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout):
+    record = Record(y, dt, *blocks, observation, noise_variance)
+    whole = readout is None
+    rows = np.zeros((1, 0, len(mean))) if whole else readout
+    value, means, variances, covariances = smooth(record, mean, covariance, diffuse, rows, whole)
+    return SmootherResult(value, means, covariances if whole else variances)

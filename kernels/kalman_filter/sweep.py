@@ -253,15 +253,12 @@ def correct_diffuse(a, P, m, F, k, v):
 
 
 @njit(cache=True)
-def retreat(N, r, h, k, u, x, Nk):
-    """N ← (I − h kᵀ) N (I − k hᵀ) + x h hᵀ and r ← r + u h, given Nk = N k; returns kᵀ N k."""
+def fold(N, h, e, c):
+    """N ← N − h eᵀ − e hᵀ + c h hᵀ."""
     n = len(h)
-    c = 0.5 * (dot(k, Nk) + x)
     for i in range(n):
         if h[i] != 0.0:
-            r[i] += u * h[i]
             for j in range(n):
-                e = h[i] * (Nk[j] - c * h[j])
-                N[i, j] -= e
-                N[j, i] -= e
-    return 2.0 * c - x
+                x = h[i] * (e[j] - 0.5 * c * h[j])
+                N[i, j] -= x
+                N[j, i] -= x
