@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from statespace.kernels.kalman_filter.backward import Backward
+from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import discretize_all, expand
 from statespace.kernels.kalman_filter.forward import (
     FILTERED,
@@ -30,7 +31,9 @@ SEGMENT_BYTES = 64_000_000
 def discretize_blocks(blocks, dt):
     n = blocks.n_states
     transition, process_noise = np.zeros((len(dt), n, n)), np.zeros((len(dt), n, n))
-    discretize_all(expand(blocks.kind, blocks.size), blocks, dt, transition, process_noise)
+    units = expand(blocks.kind, blocks.size)
+    work = workspace(units, n, 0)
+    discretize_all(units, blocks, dt, work.A, work.Q, transition, process_noise)
     return transition, process_noise
 
 
@@ -38,9 +41,10 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     state = _start(mean, covariance, diffuse)
-    stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0))
+    work = workspace(units, *diffuse.shape)
+    stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0), work)
     if stop < len(y):
-        forward_pair(record, units, stop, len(y), state)
+        forward_pair(record, units, stop, len(y), state, work)
     return _log_likelihood(state)
 
 
@@ -48,7 +52,8 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     record = Record(y, dt, *blocks, observation, noise_variance)
     state = _start(mean, covariance, diffuse)
     kept = _room(len(y), len(mean), 0)
-    forward(record, expand(blocks.kind, blocks.size), 0, len(y), state, FILTERED, kept)
+    units = expand(blocks.kind, blocks.size)
+    forward(record, units, 0, len(y), state, FILTERED, kept, workspace(units, *diffuse.shape))
     return FilterResult(
         _log_likelihood(state), kept.mean, kept.covariance, kept.innovation, kept.variance, _left(state),
         int(state.counts[3]),
@@ -59,7 +64,8 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
     state = _start(mean, covariance, diffuse)
     kept = _room(1, len(mean), 0)
     record = Record(y, dt, *blocks, observation, noise_variance)
-    forward(record, expand(blocks.kind, blocks.size), 0, 1, state, FILTERED, kept)
+    units = expand(blocks.kind, blocks.size)
+    forward(record, units, 0, 1, state, FILTERED, kept, workspace(units, *diffuse.shape))
     return Step(state.mean, state.covariance, _left(state), float(kept.innovation[0]), float(kept.variance[0]))
 
 
@@ -69,8 +75,9 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     arguments = (*blocks[2:5], noise_variance, observation, mean, covariance, diffuse)
     gradient = Gradient(*(np.zeros_like(argument) for argument in arguments))
     origin, state, b = _start(mean, covariance, diffuse), _start(mean, covariance, diffuse), _nothing_seen(len(mean))
-    for first, last, kept in _backwards(record, units, state):
-        gradient_segment(record, units, first, last, state.counts[2], origin, kept, b, gradient)
+    work = workspace(units, *diffuse.shape)
+    for first, last, kept in _backwards(record, units, state, work):
+        gradient_segment(record, units, first, last, state.counts[2], origin, kept, b, gradient, work)
     gradient.mean[:] = b.r0
     gradient.covariance[:] = 0.5 * (np.outer(b.r0, b.r0) - b.N0)
     gradient.diffuse[:] = (np.outer(b.r0, b.r1) + np.outer(b.r1, b.r0) - b.N1) @ diffuse
@@ -87,10 +94,11 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     means, variances = np.empty((T, n if whole else r)), np.empty((T, r))
     covariances = np.empty((T if whole else 0, n, n))
     state, b = _start(mean, covariance, diffuse), _nothing_seen(n)
-    for first, last, kept in _backwards(record, units, state):
+    work = workspace(units, *diffuse.shape)
+    for first, last, kept in _backwards(record, units, state, work):
         smooth_segment(
             record, units, first, last, state.counts[2], state.counts[0] > 0, kept, b, readout, means, variances,
-            covariances,
+            covariances, work,
         )  # fmt: skip
     return SmootherResult(_log_likelihood(state), means, covariances if whole else variances)
 
@@ -121,7 +129,7 @@ def _room(length, n, d):
     )  # fmt: skip
 
 
-def _backwards(record, units, state):
+def _backwards(record, units, state, work):
     """Run the filter, then yield (first, last, kept predictions) of each segment, from the last to the first.
 
     ``state`` is the final one from the first segment on.
@@ -133,9 +141,9 @@ def _backwards(record, units, state):
     beginnings = []
     for first in range(0, T, length):
         beginnings.append(State(*(array.copy() for array in state)))
-        forward(record, units, first, min(T, first + length), state, PREDICTED, kept)
+        forward(record, units, first, min(T, first + length), state, PREDICTED, kept, work)
     for first in range((len(beginnings) - 1) * length, -1, -length):
         last = min(T, first + length)
         if last < T:
-            forward(record, units, first, last, beginnings[first // length], PREDICTED, kept)
+            forward(record, units, first, last, beginnings[first // length], PREDICTED, kept, work)
         yield first, last, kept

@@ -269,26 +269,16 @@ def contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o):
     )
 
 
-@entry()
 def expand(kind, size):
     """The blocks as the loops see them: a random walk of s states is s blocks of one state.
 
     Returns (kind, size, owner); ``owner[u]`` is the block that unit u belongs to.
     """
-    n = 0
-    for b in range(len(kind)):
-        n += size[b] if kind[b] == RANDOM_WALK else 1
-    kinds = np.empty(n, np.int64)
-    sizes = np.empty(n, np.int64)
-    owner = np.empty(n, np.int64)
-    u = 0
-    for b in range(len(kind)):
-        for _ in range(size[b] if kind[b] == RANDOM_WALK else 1):
-            kinds[u] = kind[b]
-            sizes[u] = 1 if kind[b] == RANDOM_WALK else size[b]
-            owner[u] = b
-            u += 1
-    return kinds, sizes, owner
+    walk = kind == RANDOM_WALK
+    if not walk.any():
+        return kind, size, np.arange(len(kind))
+    owner = np.repeat(np.arange(len(kind)), np.where(walk, size, 1))
+    return kind[owner], np.where(walk, 1, size)[owner], owner
 
 
 @helper()
@@ -300,14 +290,9 @@ def has_table(kind):
 
 
 @entry()
-def discretize_all(units, blocks, dt, transition, process_noise):
+def discretize_all(units, blocks, dt, A, Q, transition, process_noise):
     """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
     size = units[1]
-    width = 0
-    for s in size:
-        width += s * s
-    A = np.empty(width)
-    Q = np.empty(width)
     table = has_table(units[0])
     for t in range(len(dt)):
         row = blocks.gap_index[t] if table else 0

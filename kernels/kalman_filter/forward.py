@@ -82,20 +82,12 @@ def multiply_in(totals, F):
 
 
 @entry()
-def forward(record, units, first, last, state, keep, kept):
+def forward(record, units, first, last, state, keep, kept, work):
     """Filter samples first..last−1; returns where it stopped: early when ``forward_pair`` can take over, else ``last``."""
     a, P, D, counts, totals = state
     kind, size, _ = units
     n = len(a)
-    width = 0
-    for s in size:
-        width += s * s
-    A = np.empty(width)
-    Q = np.empty(width)
-    W = np.empty((n, n))
-    m = np.empty(n)
-    k = np.empty(n)
-    g = np.empty(len(D))
+    A, Q, W, m, k, g = work.A, work.Q, work.W, work.m, work.K0, work.g
     table = has_table(kind)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
@@ -165,15 +157,14 @@ def forward(record, units, first, last, state, keep, kept):
 
 
 @entry()
-def forward_pair(record, units, first, last, state):
+def forward_pair(record, units, first, last, state, work):
     """``forward`` for one or two states and no diffuse direction left, with the state in registers; keeps nothing."""
     kind, size, _ = units
     n = len(state.mean)
     table = has_table(kind)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
-    A = np.zeros(4)
-    Q = np.zeros(4)
+    A, Q = work.A, work.Q
     # a single state is the first of two, the second being 0 for ever
     a0 = state.mean[0]
     a1 = state.mean[n - 1] if n == 2 else 0.0

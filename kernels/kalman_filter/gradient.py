@@ -22,7 +22,7 @@ from statespace.kernels.kalman_filter.sweep import (
 
 
 @entry()
-def gradient_segment(record, units, first, last, last_diffuse, origin, kept, b, out):
+def gradient_segment(record, units, first, last, last_diffuse, origin, kept, b, out, work):
     """Take ``b`` from after sample last−1 to after sample first−1 (to before the start, if first = 0); add to ``out``.
 
     ``kept`` holds the predicted moments of the segment, ``origin`` the state before the first sample of the record.
@@ -32,25 +32,7 @@ def gradient_segment(record, units, first, last, last_diffuse, origin, kept, b, 
     d = len(origin.diffuse)
     T = len(record.y)
     table = has_table(kind)
-    width = 0
-    for s in size:
-        width += s * s
-    A = np.empty(width)
-    Q = np.empty(width)
-    At = np.empty(width)
-    A_bar = np.zeros(width)
-    Q_bar = np.zeros(width)
-    W = np.empty((n, n))
-    scratch = np.empty((3, max(n, d)))
-    m = np.empty(n)
-    K0 = np.zeros(n)
-    e0 = np.empty(n)
-    e1 = np.zeros(n)
-    g = np.empty(d)
-    u = np.zeros(4)
-    a = np.empty(n)
-    P = np.empty((n, n))
-    D = np.empty((d, n))
+    A, Q, At, A_bar, Q_bar, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     gap = np.nan

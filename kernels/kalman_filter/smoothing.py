@@ -77,16 +77,16 @@ def spread(P, D, alive, b, late, z, y, w, x):
 
 
 @helper()
-def smoothed_covariance(P, D, alive, b, late, W, X, V):
+def smoothed_covariance(P, D, alive, b, late, W, X, infinite, V):
     """V = P∗ − P∗N₀P∗ − P∗N₁P∞ − P∞N₁P∗ − P∞N₂P∞."""
     n = len(P)
     multiply_dense(b.N0, P, W)
     multiply_dense(P, W, V)
     if late:
-        infinite = np.zeros((n, n))
-        for c in range(alive):
-            for i in range(n):
-                for j in range(n):
+        for i in range(n):
+            for j in range(n):
+                infinite[i, j] = 0.0
+                for c in range(alive):
                     infinite[i, j] += D[c, i] * D[c, j]
         multiply_dense(b.N1, infinite, W)
         multiply_dense(P, W, X)
@@ -118,7 +118,9 @@ def multiply_dense(X, Y, out):
 
 
 @entry()
-def smooth_segment(record, units, first, last, last_diffuse, open_end, kept, b, readout, means, variances, covariances):
+def smooth_segment(
+    record, units, first, last, last_diffuse, open_end, kept, b, readout, means, variances, covariances, work
+):
     """Take ``b`` back over a segment, writing the smoothed moments of its samples.
 
     Means and variances (T, r) of ``readout`` (1 or T, r, n), or where r = 0 means (T, n) and covariances (T, n, n).
@@ -128,26 +130,7 @@ def smooth_segment(record, units, first, last, last_diffuse, open_end, kept, b, 
     d = kept.diffuse.shape[1]
     T = len(record.y)
     table = has_table(kind)
-    width = 0
-    for s in size:
-        width += s * s
-    A = np.empty(width)
-    Q = np.empty(width)
-    At = np.empty(width)
-    W = np.empty((n, n))
-    X = np.empty((n, n))
-    scratch = np.empty((3, max(n, d)))
-    m = np.empty(n)
-    K0 = np.zeros(n)
-    e0 = np.empty(n)
-    e1 = np.zeros(n)
-    g = np.empty(d)
-    u = np.zeros(4)
-    a = np.empty(n)
-    P = np.empty((n, n))
-    D = np.empty((d, n))
-    z = np.zeros(n)
-    x = np.empty(n)
+    A, Q, At, _, _, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     each_z = 1 if len(readout) > 1 else 0
@@ -191,7 +174,7 @@ def smooth_segment(record, units, first, last, last_diffuse, open_end, kept, b, 
         if r == 0:
             copy_vector(a, means[t])
             V = covariances[t]
-            smoothed_covariance(P, directions, alive, b, late, W, X, V)
+            smoothed_covariance(P, directions, alive, b, late, W, X, Y, V)
             for j in range(n if open_end else 0):
                 z[j] = 1.0
                 if unresolved(units, z, directions, alive, b.N1, m, x):
