@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, TREND
-from statespace.kernels.kalman_filter.compiled import helper
+from statespace.kernels.kalman_filter.compiled import helper, shared
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     SEEN,
@@ -209,7 +209,7 @@ def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W,
         p += s * s
 
 
-@helper()
+@shared()
 def subtract_product(units, W, x, A_bar, swap):
     """Ā ← Ā − Wᵀ x xᵀ, block by block."""
     _, size, _ = units
