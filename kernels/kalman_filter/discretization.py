@@ -283,10 +283,10 @@ def expand(kind, size):
 
 @helper()
 def has_table(kind):
+    found = False
     for k in kind:
-        if k == TABLE:
-            return True
-    return False
+        found = found or k == TABLE
+    return found
 
 
 @entry()

@@ -9,7 +9,7 @@ from statespace.kernels.kalman_filter.backward import (
     recover,
 )
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
-from statespace.kernels.kalman_filter.compiled import entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import entry, shared
 from statespace.kernels.kalman_filter.discretization import discretize, has_table
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
@@ -127,7 +127,6 @@ def smooth_segment(
     """
     kind, size, _ = units
     n = len(b.r0)
-    d = kept.diffuse.shape[1]
     T = len(record.y)
     table = has_table(kind)
     A, Q, At, _, _, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
@@ -154,7 +153,7 @@ def smooth_segment(
         copy_vector(kept.mean[i], a)
         copy_matrix(kept.covariance[i], P)
         directions = kept.diffuse[i]
-        if status == SEEN or status == DIFFUSE:
+        if status in (SEEN, DIFFUSE):
             for c in range(alive):
                 copy_vector(directions[c], D[c])
             v = kept.innovation[i]

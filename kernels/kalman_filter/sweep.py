@@ -62,7 +62,7 @@ def multiply(size, A, x, scratch):
 
 @shared()
 def congruence(size, A, P, W):
-    """P ← A P Aᵀ for symmetric P in O(n² · block); leaves A P in ``W``. Only one triangle is computed: P stays symmetric."""
+    """P ← A P Aᵀ in O(n² · block); leaves A P in ``W``. One triangle is computed, so P stays symmetric."""
     n = P.shape[0]
     o = 0
     p = 0
@@ -230,7 +230,7 @@ def diffuse_gain(D, d, g, F_inf, k):
 
 @helper()
 def is_certain(signal, R, before):
-    """A noise-free observation of something already known: its variance is only the rounding left by the last one, F."""
+    """A noise-free observation of what is already known: its variance is only the rounding that the last one left."""
     return R == 0.0 and signal <= 1e-14 * before
 
 
