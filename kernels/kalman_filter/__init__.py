@@ -119,7 +119,7 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     >>> from statespace.kernels.kalman_filter.blocks import OU
     >>> process = Blocks([OU], [1], [[0.5, 2.0]])
     >>> round(kalman_log_likelihood([0.3, -0.1], [0.0, 1.5], process, [1.0], 0.1, [0.0], [[2.0]]), 6)
-    -2.525889
+    -2.504658
     """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     return _backend(backend).kalman_log_likelihood(*arguments)

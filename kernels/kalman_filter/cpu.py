@@ -26,6 +26,7 @@ from statespace.kernels.kalman_filter.results import FilterResult, Gradient, Smo
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
+SHORTEST_SEGMENT = 16
 
 
 def discretize_blocks(blocks, dt):
@@ -136,7 +137,7 @@ def _backwards(record, units, state, work):
     """
     T, n, d = len(record.y), len(state.mean), len(state.diffuse)
     fit = SEGMENT_BYTES // (8 * (n * n + n * (1 + d) + 4))
-    length = min(T, max(fit, math.isqrt(T), 16))
+    length = min(T, max(fit, math.isqrt(T), SHORTEST_SEGMENT))
     kept = _room(length, n, d)
     beginnings = []
     for first in range(0, T, length):
