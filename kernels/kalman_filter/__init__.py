@@ -7,6 +7,7 @@ limit κ → ∞. README.md derives the recursions. Every function here checks i
 float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
 """
 
+import math
 from functools import cache
 
 import numpy as np
@@ -227,8 +228,16 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
     >>> state.mean.round(6).tolist(), state.covariance.round(6).tolist()
     ([1.6], [[0.6]])
     """
-    arguments = _check([y], [dt], blocks, observation, noise_variance, mean, covariance, diffuse)
-    return _backend(backend).kalman_step(*arguments)
+    y, dt, noise_variance = float(y), float(dt), float(noise_variance)
+    if math.isinf(y) or not 0.0 <= dt < math.inf or not noise_variance >= 0.0:
+        raise ValueError(
+            f"y must be finite or NaN, dt finite and not negative, noise_variance not negative; got y={y}, dt={dt}, "
+            f"noise_variance={noise_variance}."
+        )
+    blocks, observation, mean, covariance, diffuse = _check_model(1, blocks, observation, mean, covariance, diffuse)
+    return _backend(backend).kalman_step(
+        np.array([y]), np.array([dt]), blocks, observation, np.array([noise_variance]), mean, covariance, diffuse
+    )
 
 
 def discretize_blocks(blocks, dt, *, backend=None):
@@ -260,23 +269,28 @@ def discretize_blocks(blocks, dt, *, backend=None):
 
 def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
     """Every argument as the backends take it: C-contiguous float64, H (1, n) or (T, n), R (1,) or (T,), D (n, d)."""
-    y, dt, mean, covariance = behaved(y), behaved(dt), behaved(mean), behaved(covariance)
-    observation, noise_variance = behaved(observation), behaved(noise_variance)
+    y, dt, noise_variance = behaved(y), behaved(dt), behaved(noise_variance)
     if y.ndim != 1 or len(y) == 0:
         raise ValueError(f"y must have shape (n_times,) with at least one sample; got {y.shape}.")
     if np.isinf(y).any():
         raise ValueError(f"y[{np.flatnonzero(np.isinf(y))[0]}] is infinite. Use NaN for a missing observation.")
     T = len(y)
     _check_gaps(dt, (T,))
-    blocks = check_blocks(blocks, T)
-    n = blocks.n_states
-    diffuse = np.zeros((n, 0)) if diffuse is None else behaved(diffuse)
-    if observation.shape != (n,) and observation.shape != (T, n):
-        raise ValueError(f"observation must have shape ({n},) or ({T}, {n}); got {observation.shape}.")
     if noise_variance.shape != () and noise_variance.shape != (T,):
         raise ValueError(f"noise_variance must be a number or have shape ({T},); got shape {noise_variance.shape}.")
     if not (noise_variance >= 0.0).all():
         raise ValueError(f"noise_variance must not be negative or NaN; its least value is {noise_variance.min()}.")
+    blocks, observation, mean, covariance, diffuse = _check_model(T, blocks, observation, mean, covariance, diffuse)
+    return y, dt, blocks, observation, noise_variance.reshape(-1), mean, covariance, diffuse
+
+
+def _check_model(T, blocks, observation, mean, covariance, diffuse):
+    blocks = check_blocks(blocks, T)
+    n = blocks.n_states
+    observation, mean, covariance = behaved(observation), behaved(mean), behaved(covariance)
+    diffuse = np.zeros((n, 0)) if diffuse is None else behaved(diffuse)
+    if observation.shape != (n,) and observation.shape != (T, n):
+        raise ValueError(f"observation must have shape ({n},) or ({T}, {n}); got {observation.shape}.")
     if mean.shape != (n,) or covariance.shape != (n, n):
         raise ValueError(
             f"blocks have {n} states, so mean must have shape ({n},) and covariance ({n}, {n}); got {mean.shape} and "
@@ -284,8 +298,7 @@ def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
         )
     if diffuse.ndim != 2 or len(diffuse) != n or diffuse.shape[1] > n:
         raise ValueError(f"diffuse must have shape ({n}, d), d ≤ {n}, a column for each direction; got {diffuse.shape}.")
-    # a single row stands for every sample, also where there is only one
-    return y, dt, blocks, observation.reshape(-1, n), noise_variance.reshape(-1), mean, covariance, diffuse
+    return blocks, observation.reshape(-1, n), mean, covariance, diffuse
 
 
 def _check_gaps(dt, shape):

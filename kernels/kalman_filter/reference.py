@@ -173,7 +173,7 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     for position, array in enumerate(inputs):
         gradient = np.zeros_like(array)
         for index in np.ndindex(array.shape):
-            width = 1e-3 * max(abs(array[index]), 0.1)
+            width = 2e-4 * max(abs(array[index]), 0.1)
             for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
                 moved = array.copy()
                 moved[index] += factor * width
