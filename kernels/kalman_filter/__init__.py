@@ -2,8 +2,8 @@
 
     x_k = A(Δ_k) x_{k−1} + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x_k + ε_k,  ε_k ~ N(0, R_k),
 
-with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in the exact
-limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to C-contiguous
+with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in
+the exact limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to C-contiguous
 float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
 """
 
@@ -39,18 +39,18 @@ def _backend(name):
 def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
     """Filtered moments E[x_t | y_1 … y_t], cov[x_t | y_1 … y_t], innovations and log-likelihood.
 
-    With v = y − H a and F = H P Hᵀ + R, an observed sample adds −½ (log 2π + log F + v²/F) to the log-likelihood. One that
-    sees a diffuse direction adds −½ (log 2π + log F∞) with F∞ = H P∞ Hᵀ, P∞ = D Dᵀ: the full convention of Durbin & Koopman
-    (2012, section 7.2), every observed sample counted. A noise-free observation (R = 0) of what is already known exactly
-    adds nothing, or −∞ if it contradicts.
+    With v = y − H a and F = H P Hᵀ + R, an observed sample adds −½ (log 2π + log F + v²/F) to the log-likelihood.
+    One that sees a diffuse direction adds −½ (log 2π + log F∞) with F∞ = H P∞ Hᵀ, P∞ = D Dᵀ: the full convention of
+    Durbin & Koopman (2012, section 7.2), every observed sample counted. A noise-free observation (R = 0) of what is
+    already known exactly adds nothing, or −∞ if it contradicts.
 
     Parameters
     ----------
     y : array_like of shape (n_times,)
         Observations; NaN where missing.
     dt : array_like of shape (n_times,)
-        Gaps Δ ≥ 0 in the unit of time of ``blocks``. ``dt[0]`` leads from the initial state to the first sample: 0 for a
-        fresh record, the true gap when a state is carried on.
+        Gaps Δ ≥ 0 in the unit of time of ``blocks``. ``dt[0]`` leads from the initial state to the first sample: 0 for
+        a fresh record, the true gap when a state is carried on.
     blocks : Blocks
         A(Δ) and Q(Δ).
     observation : array_like of shape (n_states,) or (n_times, n_states)
@@ -130,9 +130,9 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
 
     The sweep is the smoother's recursion (r, N of Durbin & Koopman, in powers of 1/κ through the diffuse start): the
-    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), and they are contracted with dA/dθ and dQ/dθ of
-    each block on the way. Predicted moments are kept for at most about 64 MB of samples and recomputed from checkpoints
-    beyond, so memory does not grow with the record's moments.
+    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), contracted with dA/dθ and dQ/dθ of each block
+    on the way. Predicted moments are kept for about 64 MB of samples at most and recomputed from checkpoints beyond,
+    so memory does not grow with the record's moments.
 
     Parameters are those of ``kalman_filter``.
 
@@ -140,8 +140,8 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     -------
     log_likelihood : float
     gradient : Gradient
-        ``parameters`` (n_blocks, 2), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``, ``mean``,
-        ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
+        ``parameters`` (n_blocks, 2), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``,
+        ``mean``, ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
 
     References
     ----------
@@ -179,8 +179,8 @@ def kalman_smoother(
     Returns
     -------
     SmootherResult
-        ``log_likelihood``, ``mean`` (n_times, n_states) and ``covariance`` (n_times, n_states, n_states); with ``readout``
-        means (n_times, r) and variances (n_times, r). A variance is infinite where the data leave it unbounded.
+        ``log_likelihood``, ``mean`` (n_times, n_states) and ``covariance`` (n_times, n_states, n_states); with
+        ``readout`` means (n_times, r) and variances (n_times, r). A variance that the data leave unbounded is infinite.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def _check_model(T, blocks, observation, mean, covariance, diffuse):
             f"{covariance.shape}."
         )
     if diffuse.ndim != 2 or len(diffuse) != n or diffuse.shape[1] > n:
-        raise ValueError(f"diffuse must have shape ({n}, d), d ≤ {n}, a column for each direction; got {diffuse.shape}.")
+        raise ValueError(f"diffuse must have shape ({n}, d), d ≤ {n}, one column a direction; got {diffuse.shape}.")
     return blocks, observation.reshape(-1, n), mean, covariance, diffuse
 
 

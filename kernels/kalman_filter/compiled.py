@@ -3,8 +3,8 @@
 ``entry`` is what Python calls, and is cached on disk. Arrays come from Python only (``Workspace``): without Numba's own
 memory there is no reference counting, whose atomic increments would cost more than a step of the filter. A ``helper``
 is inlined for the same reason, an array being seven words to pass; a ``shared`` one does enough work, in enough places,
-to be called. Neither has a Python wrapper, which would take longer to compile than itself. Division by zero gives inf or
-NaN as in NumPy, without a branch at every division.
+to be called. Neither has a Python wrapper, which would take longer to compile than itself. Division by zero gives inf
+or NaN as in NumPy, without a branch at every division.
 
 Numba looks only at an entry's own file to see whether its cache is stale: after a change to a helper, delete
 ``__pycache__``.

@@ -1,4 +1,4 @@
-"""The exact gradient: against central differences of the plain reference, and against torch's autograd of a dense Gaussian."""
+"""The exact gradient: against central differences of the reference, and torch's autograd of a dense Gaussian."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ EVERYTHING = [
 def problem(items=EVERYTHING, T=14, d=4, seed=0, varying=True, regular=False):
     """Everything general: correlated initial covariance, oblique diffuse directions, missing values, equal times."""
     rng = np.random.default_rng(seed)
-    blocks = Blocks(*(np.array([item[i] for item in items]) for i in (0, 1)), np.array([i[2:] for i in items], dtype=float))
+    kind, size = (np.array([item[i] for item in items]) for i in (0, 1))
+    blocks = Blocks(kind, size, np.array([item[2:] for item in items], dtype=float))
     n = blocks.n_states
     d = min(d, n)
     y = rng.normal(size=T)
@@ -94,10 +95,12 @@ def dense_torch(y, dt, blocks, parameters, h, R, mean, covariance, diffuse):
     seen = [t for t in range(T) if not np.isnan(y[t])]
     H = h.expand(T, n)
     R = R.expand(T)
-    K = torch.stack([
-        torch.stack([H[min(s, t)] @ rows[max(s, t)][min(s, t)] @ H[max(s, t)] + (R[t] if s == t else 0.0) for s in seen])
-        for t in seen
-    ])  # fmt: skip
+
+    def covariance_of(s, t):
+        s, t = min(s, t), max(s, t)
+        return H[s] @ rows[t][s] @ H[t] + (R[t] if s == t else 0.0)
+
+    K = torch.stack([torch.stack([covariance_of(s, t) for s in seen]) for t in seen])
     e = torch.stack([y[t] - H[t] @ means[t] for t in seen])
     value = -0.5 * (len(seen) * np.log(2 * np.pi) + torch.linalg.slogdet(K)[1])
     if diffuse.shape[1] == 0:
@@ -138,7 +141,8 @@ def test_equals_differences_of_the_reference(case):
 
 def test_tables():
     """A table's gradient is that of its entries, and chained through dA/dθ it is the closed form's."""
-    y, dt, blocks, h, R, mean, covariance, diffuse = problem(items=[(RANDOM_WALK, 1, 0.2, 0.0), (MATERN32, 2, 0.9, 1.3)], d=2)
+    items = [(RANDOM_WALK, 1, 0.2, 0.0), (MATERN32, 2, 0.9, 1.3)]
+    y, dt, blocks, h, R, mean, covariance, diffuse = problem(items=items, d=2)
     dt = np.round(dt) * 0.5
     gaps, index = np.unique(dt, return_inverse=True)
     _, closed = kalman_gradient(y, dt, blocks, h, R, mean, covariance, diffuse)
@@ -162,7 +166,7 @@ def test_tables():
 
 @pytest.mark.parametrize("kind", [OU, MATERN32, MATERN52])
 def test_derivative_of_the_noise_over_extreme_gaps(kind):
-    """One gap at a time from λΔ = 1e-6 to 1e4, against differences with a relative step: no digit lost to cancellation."""
+    """One gap at a time from λΔ = 1e-6 to 1e4, against differences: no digit is lost to cancellation."""
     size = {OU: 1, MATERN32: 2, MATERN52: 3}[kind]
     h = np.eye(size)[0]
     for gap in np.geomspace(1e-6, 1e4, 21):
@@ -170,7 +174,7 @@ def test_derivative_of_the_noise_over_extreme_gaps(kind):
 
         def value(rate, variance, given=given, h=h):
             blocks = Blocks([kind], [size], [[rate, variance]])
-            return kalman_log_likelihood(*given, blocks, h, 0.0, np.zeros(size), np.zeros((size, size)) + 1e-3 * np.eye(size))
+            return kalman_log_likelihood(*given, blocks, h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
 
         blocks = Blocks([kind], [size], [[1.0, 1.0]])
         _, gradient = kalman_gradient(*given, blocks, h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
