@@ -28,10 +28,12 @@ _HOME = {
 }
 _SUBPACKAGES = (
     "datasets", "filtering", "forecasting", "kalman", "kernels", "layers", "models", "persistence", "regression",
-    "series", "streaming", "training", "validation",
+    "series", "streaming", "times", "training", "validation",
 )  # fmt: skip
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "KalmanForecaster", "KalmanRegressor", "S4DForecaster", "S4DRegressor", "SeriesCollection", "__version__", "load",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.filtering import KalmanRegressor
