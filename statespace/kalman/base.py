@@ -16,7 +16,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.blocks import TABLE, Blocks, discretize_blocks
+from statespace.kernels.kalman_filter import discretize_blocks
+from statespace.kernels.kalman_filter.blocks import TABLE, Blocks
 
 # A parameter of no unit of its own, or of a process that is not bound to data, may take any value that a float can
 # square and add without losing everything else.

@@ -124,36 +124,11 @@ class Binding:
         return part
 
     def filter_to_end(self, y, noise):
-        """The filtered state at the last sample, in bounded memory, and how many diffuse directions were resolved."""
-        state, n_diffuse = None, 0
+        """The filtered state at the last sample, in bounded memory."""
+        state = None
         for start in range(0, len(self), _CHUNK):
             stop = min(start + _CHUNK, len(self))
             local_noise = noise if np.ndim(noise) == 0 else noise[start:stop]
             result = self.part(start, stop, state)._call(kalman_filter, y[start:stop], local_noise)
-            state = State(result.mean[-1].copy(), result.covariance[-1].copy(), factor(result.diffuse_covariance))
-            n_diffuse += result.n_diffuse
-        return state, n_diffuse
-
-
-def factor(covariance):
-    """D with D Dᵀ = covariance, as many columns as it has directions.
-
-    Parameters
-    ----------
-    covariance : ndarray of shape (n, n)
-        Positive semi-definite.
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from statespace.kalman.binding import factor
-    >>> factor(np.diag([0.0, 4.0])).shape
-    (2, 1)
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > 1e-10 * max(1.0, values.max(initial=0.0))
-    return vectors[:, kept] * np.sqrt(values[kept])
+            state = State(result.mean[-1].copy(), result.covariance[-1].copy(), result.diffuse)
+        return state

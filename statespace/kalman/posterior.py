@@ -6,7 +6,7 @@ import numpy as np
 
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.fitting import Likelihood
-from statespace.kernels.kalman_filter.blocks import discretize_blocks
+from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.times import gaps
 
 # Gaps whose matrices are held at once while a path is drawn.
@@ -91,26 +91,15 @@ class Posterior:
         y = self.record.y / self.scale.value
         known = None if self.record.noise is None else self.scaled_noise
         binding = self._binding(self.record.times, self.record.covariates)
-        factor = self.scaled.diffuse_scale(self.scale)
-        constant = 0.0
-        if factor.size and np.any(factor != 1.0):
-            # With diffuse directions in scaled units the filter sees numbers near 1; what that takes from the
-            # likelihood is known only if the data resolve all of those directions.
-            resolved = [self._resolves(binding, column, factor) for column in y.T]
-            if all(resolved):
-                constant -= y.shape[1] * np.log(factor).sum()
-            else:
-                binding.diffuse_factor = factor
-                binding.bind(self.scaled)
+        # A diffuse direction of the data's own units, in scaled ones; that of y itself comes with the constant.
+        binding.diffuse_factor = self.process.diffuse_scale(self.scale)
+        binding.bind(self.scaled)
+        n_diffuse = binding.initial.diffuse.shape[1]
+        counted = 0
         for column in y.T:
-            _, n_diffuse = binding.filter_to_end(column, self.scaled_noise)
-            constant -= (np.isfinite(column).sum() - n_diffuse) * np.log(self.scale.value)
-        return Likelihood(self.scaled, [(binding, y, known)]), constant
-
-    def _resolves(self, binding, column, factor):
-        state, _ = binding.filter_to_end(column, self.scaled_noise)
-        start = binding.initial.diffuse @ (factor != 1.0)
-        return not np.any(np.abs(state.diffuse.T @ (start != 0)) > 1e-8)
+            left = binding.filter_to_end(column, self.scaled_noise).diffuse.shape[1]
+            counted += np.isfinite(column).sum() - (n_diffuse - left)
+        return Likelihood(self.scaled, [(binding, y, known)]), -counted * np.log(self.scale.value)
 
     def _merged(self, times, covariates):
         """The record and the new rows in one order of time; where the new rows stand in it."""
@@ -211,7 +200,7 @@ class Posterior:
     def last_states(self):
         """For each output the filtered state at the record's last sample, in scaled units: a list of State."""
         binding = self._binding(self.record.times, self.record.covariates)
-        return [binding.filter_to_end(column, self.scaled_noise)[0] for column in (self.record.y / self.scale.value).T]
+        return [binding.filter_to_end(column, self.scaled_noise) for column in (self.record.y / self.scale.value).T]
 
 
 def _draw(binding, n_samples, random_state):

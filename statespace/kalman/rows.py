@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_array, validate_data
 
-from statespace.validation import as_times, check_same_clock, clock
+from statespace.times import as_times, check_same_clock, clock
 
 _TIME_INDEX = (pd.DatetimeIndex, pd.PeriodIndex, pd.TimedeltaIndex)
 
