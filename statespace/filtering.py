@@ -72,7 +72,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     time_scale_ : float
         The median positive gap.
     n_features_in_ : int
-        The number of columns of X.
+        The number of columns of X; of the covariates only where times are datetimes, because they may stand in the index.
 
     Examples
     --------

@@ -253,7 +253,8 @@ class Regression(ClosedForm):
     def resolved(self, scale):
         """A copy that knows where its columns stand, and in which neither parameter nor bound is None."""
         names = list(scale.columns)
-        columns = names if self.columns is None else np.atleast_1d(np.asarray(self.columns, dtype=object)).tolist()
+        given = range(len(names)) if self.columns is None else self.columns
+        columns = np.atleast_1d(np.asarray(given, dtype=object)).tolist()
         if not columns:
             raise ValueError("Regression needs covariates: give X columns after the time.")
         places = []

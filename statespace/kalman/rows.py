@@ -81,6 +81,8 @@ def read(X, estimator, *, reset):
 
 
 def _numeric(X, estimator, reset):
+    if not reset:
+        check_same_clock(np.zeros(1), clock(estimator._times))
     frame = X
     X = validate_data(estimator, X, reset=reset, dtype=np.float64)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
