@@ -4,6 +4,7 @@ Above: the forecasters. Below: `statespace.kalman`, the processes and how they m
 """
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from statespace.kalman.base import Component, Scale
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
+from statespace.kalman.description import description, restored
 from statespace.kalman.fitting import fit
 from statespace.kalman.posterior import Posterior, Record
 from statespace.kalman.rows import read
@@ -141,9 +143,9 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         y = _checked_targets(y, len(rows.times))
         known = self._checked_noise(noise_variance, len(y))
         order = np.argsort(elapsed(rows.times, origin=rows.times.min()), kind="stable")
-        self._times, self._order, self._single = rows.times[order], order, y.ndim == 1
+        self._single = y.ndim == 1
         ordered_noise = known[order] if np.ndim(known) else known
-        self._record = Record(self._times, rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
+        self._record = Record(rows.times[order], rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
         given = self._chosen_process(rows)
         given.validate()
         self._scale = _scale_of(self._record, rows.names, given, self.time_unit)
@@ -178,12 +180,23 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-        self.theta_ = theta
-        self.process_, noise = self._unpack(theta)
-        self.noise_variance_ = noise if known is None or np.ndim(known) == 0 else known
-        self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
-        self.params_ = _table(self._names(), theta, bounds, standard_error, at_bound)
+        noise = np.exp(theta[-1]) if known is None else known
+        self._conclude(theta, float(noise) if np.ndim(noise) == 0 else noise, standard_error, at_bound)
         return self
+
+    def _conclude(self, theta, noise_variance, standard_error, at_bound):
+        self.theta_, self.noise_variance_ = theta, noise_variance
+        self.process_, _ = self._unpack(theta)
+        self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
+        estimate = np.exp(theta)
+        columns = {
+            "estimate": estimate,
+            "standard_error": estimate * standard_error,
+            "lower_bound": np.exp(self._bounds[:, 0]),
+            "upper_bound": np.exp(self._bounds[:, 1]),
+            "at_bound": at_bound,
+        }
+        self.params_ = pd.DataFrame(columns, index=pd.Index(self._names(), name="parameter"))
 
     def _chosen_process(self, rows):
         if self.process is None:
@@ -257,7 +270,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         gradient : ndarray of shape (n_parameters,)
             By theta; only with ``eval_gradient``.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "theta_")
         theta = self.theta_ if theta is None else np.asarray(theta, dtype=float)
         if theta.shape != self.theta_.shape:
             raise ValueError(f"theta must have {len(self.theta_)} entries {self._names()}, got an array of shape {theta.shape}.")
@@ -265,6 +278,72 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             value, gradient = self._likelihood.gradient(theta - self._shift)
             return value + self._constant, gradient
         return self._likelihood.value(theta - self._shift) + self._constant
+
+    def _export(self):
+        """What `statespace.persistence.save` writes: a dict that JSON can hold, and arrays."""
+        check_is_fitted(self)
+        params = self.get_params(deep=False) | {"process": description(self.process)}
+        if not isinstance(self.random_state, Integral):
+            params["random_state"] = None
+        scale, record = self._scale._asdict(), self._record
+        arrays = {
+            "times": record.times, "covariates": record.covariates, "y": record.y, "theta": self.theta_,
+            "bounds": self._bounds, "shift": self._shift, "covariate_scale": scale.pop("covariates"),
+            "standard_error": (self.params_["standard_error"] / self.params_["estimate"]).to_numpy(),
+            "at_bound": self.params_["at_bound"].to_numpy(),
+        }  # fmt: skip
+        known = {"known_noise": record.noise, "noise_variance": self.noise_variance_}
+        arrays |= {name: noise for name, noise in known.items() if np.ndim(noise)}
+        state = {
+            "params": params,
+            "process": description(self.process_),
+            "scale": scale | {"columns": [_plain(name) for name in scale["columns"]]},
+            "noise": {name: noise for name, noise in known.items() if not np.ndim(noise)},
+            "single": self._single,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": [str(name) for name in getattr(self, "feature_names_in_", [])],
+        }
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        """The fitted estimator that `_export` described."""
+        params = state["params"] | {"process": restored(state["params"]["process"])}
+        if isinstance(params["noise_variance_bounds"], list):
+            params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
+        self = cls(**params)
+        noise = state["noise"] | arrays
+        self._record = Record(arrays["times"], arrays["covariates"], arrays["y"], noise["known_noise"])
+        scale = state["scale"] | {"columns": tuple(state["scale"]["columns"]), "covariates": arrays["covariate_scale"]}
+        self._scale, self._single, self.time_scale_ = Scale(**scale), state["single"], state["scale"]["time"]
+        self._start, self._bounds, self._shift = restored(state["process"]), arrays["bounds"], arrays["shift"]
+        self.n_features_in_ = state["n_features_in"]
+        if state["feature_names_in"]:
+            self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
+        self._likelihood, self._constant = self._posterior(arrays["theta"]).likelihood()
+        self._conclude(arrays["theta"], noise["noise_variance"], arrays["standard_error"], arrays["at_bound"])
+        return self
+
+    def save(self, path):
+        """Write the fitted estimator to one safetensors file; ``statespace.load(path)`` reads it.
+
+        A ``random_state`` that is no integer is not kept.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file, replaced as a whole if it exists.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator is not fitted.
+        TypeError
+            The process is not made of this package's own components, or the optimizer is a callable.
+        """
+        from statespace import persistence
+
+        persistence.save(self, path)
 
     # Predicting.
 
@@ -421,15 +500,5 @@ def _scale_of(record, names, process, unit):
     return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))
 
 
-def _table(names, theta, bounds, standard_error, at_bound):
-    estimate = np.exp(theta)
-    return pd.DataFrame(
-        {
-            "estimate": estimate,
-            "standard_error": estimate * standard_error,
-            "lower_bound": np.exp(bounds[:, 0]),
-            "upper_bound": np.exp(bounds[:, 1]),
-            "at_bound": at_bound,
-        },
-        index=pd.Index(names, name="parameter"),
-    )
+def _plain(name):
+    return int(name) if isinstance(name, Integral) else str(name)

@@ -11,6 +11,8 @@ from statespace.times import gaps
 
 # Gaps whose matrices are held at once while a path is drawn.
 _CHUNK = 4096
+# Gaps this near to a multiple of the median gap, in proportion, are that multiple but for rounding.
+_ROUNDED = 1e-9
 
 
 class Record(NamedTuple):
@@ -78,7 +80,11 @@ class Posterior:
         self.scaled_noise = noise / scale.value**2
 
     def _binding(self, times, covariates):
-        return Binding(self.scaled, gaps(times, unit=self.unit) / self.scale.time, covariates, self.backend)
+        scaled = gaps(times, unit=self.unit) / self.scale.time
+        # 0.3 − 0.2 is not 0.1 in floats: on a regular grid every gap would be another one, to the filter at a cost.
+        whole = np.rint(scaled)
+        scaled = np.where(np.abs(scaled - whole) <= _ROUNDED * whole, whole, scaled)
+        return Binding(self.scaled, scaled, covariates, self.backend)
 
     def likelihood(self):
         """The likelihood in scaled units, and the constant that makes it that of the data as they are.

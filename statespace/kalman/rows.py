@@ -82,7 +82,7 @@ def read(X, estimator, *, reset):
 
 def _numeric(X, estimator, reset):
     if not reset:
-        check_same_clock(np.zeros(1), clock(estimator._times))
+        check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
     X = validate_data(estimator, X, reset=reset, dtype=np.float64)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
@@ -92,7 +92,7 @@ def _numeric(X, estimator, reset):
 def _checked(times, covariates, names, index, estimator, reset):
     times = as_times(times)
     if not reset:
-        check_same_clock(times, clock(estimator._times))
+        check_same_clock(times, clock(estimator._record.times))
     return Rows(times, covariates, names, index)
 
 
