@@ -365,7 +365,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         -------
         mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         std : ndarray of the same shape
-            Infinite where the data leave a diffuse process open.
+            Infinite where the data leave a diffuse process open; the mean is then any number.
         cov : ndarray of shape (n_samples, n_samples) or (n_samples, n_samples, n_outputs)
 
         Raises

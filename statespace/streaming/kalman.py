@@ -1,5 +1,7 @@
 """A fitted Kalman model that takes one sample at a time: constant time and memory for each, equal to filtering the whole."""
 
+from datetime import timedelta
+
 import numpy as np
 
 from statespace.kalman.binding import State
@@ -106,7 +108,7 @@ class KalmanStream:
             return 0.0
         if dt is None:
             return 1.0
-        if not isinstance(dt, float | int | np.number):
+        if isinstance(dt, timedelta | np.timedelta64):
             dt = elapsed(np.array([dt], dtype="timedelta64[ns]"), origin=np.timedelta64(0, "ns"), unit=self._unit)[0]
         if not 0.0 <= dt < np.inf:
             raise ValueError(f"dt must be finite and >= 0: the time since the sample before. Got {dt}.")

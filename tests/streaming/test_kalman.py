@@ -42,7 +42,11 @@ def test_a_new_stream_equals_filtering(process):
     stream, gaps = gp.stream(from_prior=True), np.diff(t, prepend=t[0])
     streamed = np.array([stream.step(value, dt=gap) for value, gap in zip(y, gaps, strict=True)])
     expected = filtered(gp, t, y)
-    np.testing.assert_allclose(streamed, expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(streamed[:, 1], expected[:, 1], rtol=1e-10)
+    # Where nothing is known yet, the mean is any number.
+    known = np.isfinite(expected[:, 1])
+    assert known.sum() >= 39
+    np.testing.assert_allclose(streamed[known], expected[known], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=repr)
