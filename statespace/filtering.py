@@ -17,7 +17,7 @@ from statespace.kalman.base import Component, Scale
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
 from statespace.kalman.description import description, restored
-from statespace.kalman.fitting import fit
+from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior, Record
 from statespace.kalman.rows import read
 from statespace.times import elapsed, median_gap
@@ -70,7 +70,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         The log-likelihood at ``theta_``.
     params_ : DataFrame
         For each free parameter its estimate, standard error (from the observed information), bounds, and whether it ended at one of them.
-        At a bound the standard error is NaN.
+        At a bound the standard error is NaN. The errors are computed on access.
     time_scale_ : float
         The median positive gap.
     n_features_in_ : int
@@ -161,42 +161,45 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(self._scale.value))
         self._start, self._bounds, self._shift = process, bounds, shift
         self._likelihood, self._constant = self._posterior(theta).likelihood()
-        standard_error, at_bound = np.full(len(theta), np.nan), np.zeros(len(theta), dtype=bool)
         if self.optimizer is not None and len(theta):
-            outcome = fit(
+            search = Search(
                 self._likelihood,
                 bounds - shift[:, np.newaxis],
                 is_variance,
                 [values - own for values, own in zip(choices, shift, strict=True)],
-                optimizer=self._checked_optimizer(),
-                n_restarts=self.n_restarts_optimizer,
-                random_state=check_random_state(self.random_state),
+                self._checked_optimizer(),
             )
-            theta, standard_error, at_bound = outcome.theta + shift, outcome.standard_error, outcome.at_bound
-            if outcome.message:
+            scaled, message = fit(search, self.n_restarts_optimizer, check_random_state(self.random_state))
+            theta = np.clip(scaled + shift, *bounds.T)
+            if message:
                 warnings.warn(
-                    f"The maximum of the likelihood was not reached: {outcome.message}. Give start values or narrower bounds, "
+                    f"The maximum of the likelihood was not reached: {message}. Give start values or narrower bounds, "
                     "or raise n_restarts_optimizer.",
                     ConvergenceWarning,
                     stacklevel=2,
                 )
         noise = np.exp(theta[-1]) if known is None else known
-        self._conclude(theta, float(noise) if np.ndim(noise) == 0 else noise, standard_error, at_bound)
+        self._conclude(theta, float(noise) if np.ndim(noise) == 0 else noise)
         return self
 
-    def _conclude(self, theta, noise_variance, standard_error, at_bound):
+    def _conclude(self, theta, noise_variance):
         self.theta_, self.noise_variance_ = theta, noise_variance
         self.process_, _ = self._unpack(theta)
         self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
-        estimate = np.exp(theta)
+
+    @property
+    def params_(self):
+        """DataFrame of the free parameters, computed when it is asked for: 2 gradients a parameter."""
+        check_is_fitted(self)
+        held = at_bounds(self.theta_, self._bounds)
         columns = {
-            "estimate": estimate,
-            "standard_error": estimate * standard_error,
+            "estimate": np.exp(self.theta_),
+            "standard_error": np.exp(self.theta_) * standard_errors(self._likelihood, self.theta_ - self._shift, ~held),
             "lower_bound": np.exp(self._bounds[:, 0]),
             "upper_bound": np.exp(self._bounds[:, 1]),
-            "at_bound": at_bound,
+            "at_bound": held,
         }
-        self.params_ = pd.DataFrame(columns, index=pd.Index(self._names(), name="parameter"))
+        return pd.DataFrame(columns, index=pd.Index(self._names(), name="parameter"))
 
     def _chosen_process(self, rows):
         if self.process is None:
@@ -289,8 +292,6 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         arrays = {
             "times": record.times, "covariates": record.covariates, "y": record.y, "theta": self.theta_,
             "bounds": self._bounds, "shift": self._shift, "covariate_scale": scale.pop("covariates"),
-            "standard_error": (self.params_["standard_error"] / self.params_["estimate"]).to_numpy(),
-            "at_bound": self.params_["at_bound"].to_numpy(),
         }  # fmt: skip
         known = {"known_noise": record.noise, "noise_variance": self.noise_variance_}
         arrays |= {name: noise for name, noise in known.items() if np.ndim(noise)}
@@ -321,7 +322,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         if state["feature_names_in"]:
             self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
         self._likelihood, self._constant = self._posterior(arrays["theta"]).likelihood()
-        self._conclude(arrays["theta"], noise["noise_variance"], arrays["standard_error"], arrays["at_bound"])
+        self._conclude(arrays["theta"], noise["noise_variance"])
         return self
 
     def save(self, path):

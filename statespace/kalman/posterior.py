@@ -103,8 +103,7 @@ class Posterior:
         n_diffuse = binding.initial.diffuse.shape[1]
         counted = 0
         for column in y.T:
-            left = binding.filter_to_end(column, self.scaled_noise).diffuse.shape[1]
-            counted += np.isfinite(column).sum() - (n_diffuse - left)
+            counted += np.isfinite(column).sum() - n_diffuse + binding.n_open(column, self.scaled_noise)
         return Likelihood(self.scaled, [(binding, y, known)]), -counted * np.log(self.scale.value)
 
     def _merged(self, times, covariates):
