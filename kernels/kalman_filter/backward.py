@@ -7,14 +7,14 @@ diffuse variance κ → ∞. r₁, N₁, N₂ are zero after the last diffuse sa
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, TREND
-from statespace.kernels.kalman_filter.forward import PREDICTED, State, forward, room
+from statespace.kernels.kalman_filter.compiled import helper
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     SEEN,
     congruence,
+    copy_vector,
     correct,
     correct_diffuse,
     diffuse_gain,
@@ -37,26 +37,7 @@ class Backward(NamedTuple):
     N2: np.ndarray
 
 
-@njit(cache=True)
-def nothing_seen(n):
-    return Backward(np.zeros(n), np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n)))
-
-
-@njit(cache=True)
-def segment_length(n_times, n, d):
-    """As many samples as fit into 64 MB, at least √T of them, so that the checkpoints between segments stay small too."""
-    fit = 64_000_000 // (8 * (n * n + n * (1 + d) + 8))
-    return min(n_times, max(fit, int(np.sqrt(n_times)), 16))
-
-
-@njit(cache=True)
-def copy_of(state):
-    return State(
-        state.mean.copy(), state.covariance.copy(), state.diffuse.copy(), state.counts.copy(), state.totals.copy()
-    )
-
-
-@njit(cache=True)
+@helper()
 def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
     """From the predicted moments a, P, D of one sample to the filtered ones, in place; leaves m and the gain; gives F, F∞."""
     symmetric_product(P, h, m)
@@ -74,7 +55,7 @@ def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
     return F, F_inf
 
 
-@njit(cache=True)
+@helper()
 def observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u):
     """r, N from after an observation to before it, in powers of 1/κ.
 
@@ -117,7 +98,7 @@ def observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u):
     fold(N0, h, e0, u[2])
 
 
-@njit(cache=True)
+@helper()
 def lift(b, late, h, u):
     """r ← r + u h, the last act of an observation's backward step."""
     for i in range(len(h)):
@@ -126,7 +107,7 @@ def lift(b, late, h, u):
             b.r1[i] += u[1] * h[i]
 
 
-@njit(cache=True)
+@helper()
 def add_observation_adjoints(b, late, h, F_inf, m, K0, a, P, D, alive, e0, e1, u, R_bar, H_bar, scratch):
     """Add ∂ℓ/∂R to ``R_bar`` (1,) and ∂ℓ/∂h to ``H_bar`` (n,); r and N are those after the observation, e and u as above."""
     n = len(h)
@@ -150,7 +131,7 @@ def add_observation_adjoints(b, late, h, F_inf, m, K0, a, P, D, alive, e0, e1, u
                 H_bar[i] += D[c, i] * along
 
 
-@njit(cache=True)
+@helper()
 def advance(b, late, size, At, W, scratch):
     """r, N from before a transition's end to its beginning: r ← Aᵀr, N ← AᵀNA; leaves AᵀN₀ in ``W``."""
     multiply(size, At, b.r0, scratch)
@@ -161,7 +142,7 @@ def advance(b, late, size, At, W, scratch):
     congruence(size, At, b.N0, W)
 
 
-@njit(cache=True)
+@helper()
 def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W, scratch):
     """Step r, N back over a transition that began at the filtered a, P, D; add Ā and Q̄ of every block.
 
@@ -178,7 +159,7 @@ def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W,
                 Q_bar[p + i * s + j] += 0.5 * (b.r0[o + i] * b.r0[o + j] - b.N0[o + i, o + j])
         o += s
         p += s * s
-    before[:] = b.r0
+    copy_vector(b.r0, before)
     if late:
         multiply(size, At, b.r1, swap)
         congruence(size, At, b.N2, W)
@@ -228,7 +209,7 @@ def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W,
         p += s * s
 
 
-@njit(cache=True)
+@helper()
 def subtract_product(units, W, x, A_bar, swap):
     """Ā ← Ā − Wᵀ x xᵀ, block by block."""
     _, size, _ = units
@@ -246,18 +227,3 @@ def subtract_product(units, W, x, A_bar, swap):
                 A_bar[p + i * s + j] -= swap[o + i] * x[o + j]
         o += s
         p += s * s
-
-
-@njit(cache=True)
-def checkpoints(record, units, state, length):
-    """Run the filter once, leaving a copy of its state at the beginning of each segment."""
-    n, d = len(state.mean), len(state.diffuse)
-    T = len(record.y)
-    count = (T + length - 1) // length
-    copies = [copy_of(state)]
-    kept = room(min(length, T), n, d)
-    for i in range(count):
-        forward(record, units, i * length, min(T, (i + 1) * length), state, PREDICTED, kept)
-        if i + 1 < count:
-            copies.append(copy_of(state))
-    return copies, kept

@@ -1,24 +1,28 @@
 """The smoother: the filter's checkpoints, then the backward recursion segment by segment."""
 
 import numpy as np
-from numba import njit
 
 from statespace.kernels.kalman_filter.backward import (
     advance,
-    checkpoints,
     lift,
-    nothing_seen,
     observe_backward,
     recover,
-    segment_length,
 )
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
-from statespace.kernels.kalman_filter.discretization import discretize, expand, has_table
-from statespace.kernels.kalman_filter.forward import PREDICTED, forward, log_likelihood, start
-from statespace.kernels.kalman_filter.sweep import DIFFUSE, SEEN, dot, symmetric_product, transpose
+from statespace.kernels.kalman_filter.compiled import entry, helper
+from statespace.kernels.kalman_filter.discretization import discretize, has_table
+from statespace.kernels.kalman_filter.sweep import (
+    DIFFUSE,
+    SEEN,
+    copy_matrix,
+    copy_vector,
+    dot,
+    symmetric_product,
+    transpose,
+)
 
 
-@njit(cache=True)
+@helper()
 def unresolved(units, z, D, alive, N1, y, w):
     """Whether the data leave z·x without any bound: the diffuse part of its smoothed variance is not rounding noise.
 
@@ -52,7 +56,7 @@ def unresolved(units, z, D, alive, N1, y, w):
     return np.sqrt(total) > 1e-8 * scale
 
 
-@njit(cache=True)
+@helper()
 def spread(P, D, alive, b, late, z, y, w, x):
     """z V zᵀ of V = P∗ − P∗N₀P∗ − P∗N₁P∞ − P∞N₁P∗ − P∞N₂P∞; leaves P∗z in ``y``."""
     symmetric_product(P, z, y)
@@ -72,120 +76,17 @@ def spread(P, D, alive, b, late, z, y, w, x):
     return max(total, 0.0)
 
 
-@njit(cache=True)
-def smooth(record, mean, covariance, diffuse, readout, whole):
-    """Means and variances (T, r) of ``readout`` (1 or T, r, n); or, if ``whole``, means (T, n) and covariances (T, n, n)."""
-    units = expand(record.kind, record.size)
-    kind, size, _ = units
-    n, d = diffuse.shape
-    T = len(record.y)
-    table = has_table(kind)
-    width = (size * size).sum()
-    A = np.empty(width)
-    Q = np.empty(width)
-    At = np.empty(width)
-    W = np.empty((n, n))
-    X = np.empty((n, n))
-    scratch = np.empty((3, max(n, d)))
-    m = np.empty(n)
-    K0 = np.zeros(n)
-    e0 = np.empty(n)
-    e1 = np.zeros(n)
-    g = np.empty(d)
-    u = np.zeros(4)
-    a = np.empty(n)
-    P = np.empty((n, n))
-    D = np.empty((d, n))
-    z = np.zeros(n)
-    x = np.empty(n)
-    each_h = 1 if len(record.observation) > 1 else 0
-    each_R = 1 if len(record.noise_variance) > 1 else 0
-    each_z = 1 if len(readout) > 1 else 0
-    r = readout.shape[1]
-    means = np.empty((T, n if whole else r))
-    variances = np.empty((0 if whole else T, r))
-    covariances = np.empty((T if whole else 0, n, n))
-    length = segment_length(T, n, d)
-    state = start(mean, covariance, diffuse)
-    copies, kept = checkpoints(record, units, state, length)
-    last_diffuse = state.counts[2]
-    open_end = state.counts[0] > 0
-    value = log_likelihood(state)
-    b = nothing_seen(n)
-    gap = np.nan
-    row = -1
-    for segment in range(len(copies) - 1, -1, -1):
-        first = segment * length
-        last = min(T, first + length)
-        if segment + 1 < len(copies):
-            forward(record, units, first, last, copies[segment], PREDICTED, kept)
-        for t in range(last - 1, first - 1, -1):
-            i = t - first
-            late = t < last_diffuse
-            alive = kept.alive[i]
-            status = kept.status[i]
-            h = record.observation[t * each_h]
-            if t + 1 < T:
-                following = record.gap_index[t + 1] if table else 0
-                if record.dt[t + 1] != gap or following != row:
-                    gap = record.dt[t + 1]
-                    row = following
-                    discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
-                    transpose(size, A, At)
-                advance(b, t + 1 < last_diffuse, size, At, W, m)
-            if status == SEEN or status == DIFFUSE:
-                a[:] = kept.mean[i]
-                P[:] = kept.covariance[i]
-                for c in range(alive):
-                    D[c] = kept.diffuse[i, c]
-                R = record.noise_variance[t * each_R]
-                v = kept.innovation[i]
-                F, F_inf = recover(units, h, v, R, status, alive, a, P, D, m, g, K0)
-                observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u)
-                lift(b, late, h, u)
-            a[:] = kept.mean[i]
-            P[:] = kept.covariance[i]
-            directions = kept.diffuse[i]
-            symmetric_product(P, b.r0, m)
-            for j in range(n):
-                a[j] += m[j]
-            if late:
-                for c in range(alive):
-                    along = dot(directions[c], b.r1)
-                    for j in range(n):
-                        a[j] += along * directions[c, j]
-            if whole:
-                means[t] = a
-                V = covariances[t]
-                smoothed_covariance(P, directions, alive, b, late, W, X, V)
-                for j in range(n):
-                    if open_end:
-                        z[j] = 1.0
-                        if unresolved(units, z, directions, alive, b.N1, m, x):
-                            V[j, j] = np.inf
-                        z[j] = 0.0
-            else:
-                for q in range(r):
-                    row_z = readout[t * each_z, q]
-                    means[t, q] = dot(row_z, a)
-                    if open_end and unresolved(units, row_z, directions, alive, b.N1, m, x):
-                        variances[t, q] = np.inf
-                    else:
-                        variances[t, q] = spread(P, directions, alive, b, late, row_z, m, e0, x)
-    return value, means, variances, covariances
-
-
-@njit(cache=True)
-def smoothed_covariance(P, D, alive, b, late, W, X, V):
+@helper()
+def smoothed_covariance(P, D, alive, b, late, W, X, infinite, V):
     """V = P∗ − P∗N₀P∗ − P∗N₁P∞ − P∞N₁P∗ − P∞N₂P∞."""
     n = len(P)
     multiply_dense(b.N0, P, W)
     multiply_dense(P, W, V)
     if late:
-        infinite = np.zeros((n, n))
-        for c in range(alive):
-            for i in range(n):
-                for j in range(n):
+        for i in range(n):
+            for j in range(n):
+                infinite[i, j] = 0.0
+                for c in range(alive):
                     infinite[i, j] += D[c, i] * D[c, j]
         multiply_dense(b.N1, infinite, W)
         multiply_dense(P, W, X)
@@ -204,7 +105,7 @@ def smoothed_covariance(P, D, alive, b, late, W, X, V):
         V[i, i] = max(V[i, i], 0.0)
 
 
-@njit(cache=True)
+@helper()
 def multiply_dense(X, Y, out):
     n = len(X)
     for i in range(n):
@@ -214,3 +115,75 @@ def multiply_dense(X, Y, out):
             c = X[i, k]
             for j in range(n):
                 out[i, j] += c * Y[k, j]
+
+
+@entry()
+def smooth_segment(
+    record, units, first, last, last_diffuse, open_end, kept, b, readout, means, variances, covariances, work
+):
+    """Take ``b`` back over a segment, writing the smoothed moments of its samples.
+
+    Means and variances (T, r) of ``readout`` (1 or T, r, n), or where r = 0 means (T, n) and covariances (T, n, n).
+    """
+    kind, size, _ = units
+    n = len(b.r0)
+    d = kept.diffuse.shape[1]
+    T = len(record.y)
+    table = has_table(kind)
+    A, Q, At, _, _, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
+    each_h = 1 if len(record.observation) > 1 else 0
+    each_R = 1 if len(record.noise_variance) > 1 else 0
+    each_z = 1 if len(readout) > 1 else 0
+    r = readout.shape[1]
+    gap = np.nan
+    row = -1
+    for t in range(last - 1, first - 1, -1):
+        i = t - first
+        late = t < last_diffuse
+        alive = kept.alive[i]
+        status = kept.status[i]
+        h = record.observation[t * each_h]
+        if t + 1 < T:
+            following = record.gap_index[t + 1] if table else 0
+            if record.dt[t + 1] != gap or following != row:
+                gap = record.dt[t + 1]
+                row = following
+                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
+                transpose(size, A, At)
+            advance(b, t + 1 < last_diffuse, size, At, W, m)
+        copy_vector(kept.mean[i], a)
+        copy_matrix(kept.covariance[i], P)
+        directions = kept.diffuse[i]
+        if status == SEEN or status == DIFFUSE:
+            for c in range(alive):
+                copy_vector(directions[c], D[c])
+            v = kept.innovation[i]
+            F, F_inf = recover(units, h, v, record.noise_variance[t * each_R], status, alive, a, P, D, m, g, K0)
+            observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u)
+            lift(b, late, h, u)
+            copy_vector(kept.mean[i], a)
+            copy_matrix(kept.covariance[i], P)
+        symmetric_product(P, b.r0, m)
+        for j in range(n):
+            a[j] += m[j]
+        if late:
+            for c in range(alive):
+                along = dot(directions[c], b.r1)
+                for j in range(n):
+                    a[j] += along * directions[c, j]
+        if r == 0:
+            copy_vector(a, means[t])
+            V = covariances[t]
+            smoothed_covariance(P, directions, alive, b, late, W, X, Y, V)
+            for j in range(n if open_end else 0):
+                z[j] = 1.0
+                if unresolved(units, z, directions, alive, b.N1, m, x):
+                    V[j, j] = np.inf
+                z[j] = 0.0
+        for q in range(r):
+            z_row = readout[t * each_z, q]
+            means[t, q] = dot(z_row, a)
+            if open_end and unresolved(units, z_row, directions, alive, b.N1, m, x):
+                variances[t, q] = np.inf
+            else:
+                variances[t, q] = spread(P, directions, alive, b, late, z_row, m, e0, x)
