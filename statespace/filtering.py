@@ -152,12 +152,13 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         self.time_scale_ = self._scale.time
 
         process = given.resolved(self._scale)
-        theta, bounds, choices = process.theta, process.bounds, given.choices(self._scale)
+        theta, bounds, ranges = process.theta, process.bounds, given.ranges(self._scale)
         is_variance = process.is_variance()
         shift = theta - process.rescaled(self._scale).theta
         if known is None:
-            start, noise_bounds, noise_choices = self._noise_start()
-            theta, bounds, choices = np.append(theta, start), np.vstack([bounds, noise_bounds]), [*choices, noise_choices]
+            start, noise_bounds, noise_range = self._noise_start()
+            theta, bounds = np.append(theta, start), np.vstack([bounds, noise_bounds])
+            ranges = np.vstack([ranges, noise_range])
             is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(self._scale.value))
         self._start, self._bounds, self._shift = process, bounds, shift
         self._likelihood, self._constant = self._posterior(theta).likelihood()
@@ -166,7 +167,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
                 self._likelihood,
                 bounds - shift[:, np.newaxis],
                 is_variance,
-                [values - own for values, own in zip(choices, shift, strict=True)],
+                ranges - shift[:, np.newaxis],
                 self._checked_optimizer(),
             )
             scaled, message = fit(search, self.n_restarts_optimizer, check_random_state(self.random_state))
@@ -241,8 +242,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         low, high = (_NOISE[0] * variance, _NOISE[1] * variance) if bounds is None else bounds
         if not 0 < low <= high:
             raise ValueError(f"noise_variance_bounds must be a pair 0 < lower <= upper or None. Got {bounds!r}.")
-        choices = np.log(variance * np.array([1e-4, 1e-3, 1e-2, 0.1, 0.5]))
-        return choices[3], np.log([low, high]), choices
+        return np.log(0.1 * variance), np.log([low, high]), np.log([1e-4 * variance, variance])
 
     def _unpack(self, theta):
         """The process and the noise variance (of the record, in the order of time) that θ stands for."""

@@ -79,13 +79,13 @@ class Scale(NamedTuple):
     def natural(self, unit):
         """The least and the greatest value that a quantity of this unit is likely to have.
 
-        A variance of y lies between a thousandth of y's own and the whole; a rate of variance reaches that variance
-        within a gap at the most and within the span at the least; a length of time lies between gap and span.
+        A variance explains between a thousandth and the whole of y's own; a rate of variance brings that about within the
+        span at the least and within a gap at the most; a length of time lies between gap and span.
         """
         of_value, of_time = unit
         sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
         low, high = sorted(sizes)
-        return (1e-3 * high, high) if of_time == 0 else (low, high)
+        return (1e-3 * low, high) if of_value else (low, high)
 
 
 class Component:
@@ -350,8 +350,8 @@ class Component:
         """ndarray of shape (n_free,): which of ``theta`` scale a noise, which vanishes when they run to zero."""
         return np.array([self.units.get(name, (0, 0))[0] == 2 for name in self.free], dtype=bool)
 
-    def choices(self, scale):
-        """For each free parameter: the logarithms that are tried as start values.
+    def ranges(self, scale):
+        """The values of θ that are likely, to start from.
 
         Parameters
         ----------
@@ -359,18 +359,14 @@ class Component:
 
         Returns
         -------
-        list of ndarray
-            One entry for each of ``theta``; one value where the user gave it.
+        ndarray of shape (n_free, 2)
+            Logarithms; the same twice where a value is given.
         """
-        tried = []
+        likely = []
         for name in self.free:
-            given = getattr(self, name)
-            if given is not None or name not in self.units:
-                tried.append(np.log([self.value(name)]))
-            else:
-                low, high = np.log(scale.natural(self.units[name]))
-                tried.append(low + (high - low) * np.array([0.1, 0.3, 0.5, 0.7, 0.9]))
-        return tried
+            given = getattr(self, name) is not None or name not in self.units
+            likely.append((self.value(name),) * 2 if given else scale.natural(self.units[name]))
+        return np.log(likely).reshape(-1, 2)
 
     def rescaled(self, scale):
         """The same process for y / ``scale.value`` and times / ``scale.time``.

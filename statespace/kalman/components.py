@@ -272,9 +272,9 @@ class Regression(ClosedForm):
     def _own_units(self, scale, places):
         return scale._replace(value=scale.value / np.sqrt(np.mean(scale.covariates[places] ** 2)))
 
-    def choices(self, scale):
-        """For each free parameter: the logarithms that are tried as start values."""
-        return super().choices(self._own_units(scale, self.resolved(scale)._places()))
+    def ranges(self, scale):
+        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from; the same twice where one is given."""
+        return super().ranges(self._own_units(scale, self.resolved(scale)._places()))
 
     def rescaled(self, scale):
         """The same process for y / ``scale.value``, times / ``scale.time`` and covariates of root mean square 1."""

@@ -4,8 +4,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 
-# Start values are looked for in no more samples than this.
-_SCOUTED = 500
+# Start values are compared on no more samples than this, and improved on no more than that.
+_SCOUTED, _ROUGH = 200, 500
+# Start values that are compared for each parameter that has none.
+_POINTS = 24
 # The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-10 there.
 _TOLERANCE = 3e-5
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
@@ -83,40 +85,31 @@ class Likelihood:
         return Likelihood(self.process, records)
 
 
-def scout(likelihood, choices, sweeps=2):
-    """A start for the search: the best of a few values for each parameter, one parameter after the other.
+def scout(likelihood, ranges):
+    """A start for the search: the best of a few points spread evenly over the likely values.
 
     Parameters
     ----------
     likelihood : Likelihood
-    choices : list of ndarray
-        For each of θ, the values to try.
-    sweeps : int, default=2
-        How often to go through the parameters.
+    ranges : ndarray of shape (k, 2)
+        The least and the greatest likely value of each of θ; the same twice where the value is given.
 
     Returns
     -------
     ndarray of shape (k,)
     """
-    theta = np.array([values[len(values) // 2] for values in choices])
-    open_ones = [j for j, values in enumerate(choices) if len(values) > 1]
-    if not open_ones:
-        return theta
-    seen = {tuple(theta): likelihood.value(theta)}
-    for _ in range(sweeps):
-        before = theta
-        # The noise is last in θ and decides most: it goes first.
-        for j in reversed(open_ones):
-            for value in choices[j]:
-                trial = theta.copy()
-                trial[j] = value
-                if tuple(trial) not in seen:
-                    seen[tuple(trial)] = likelihood.value(trial)
-            line = [trial for trial in seen if np.array_equal(np.delete(trial, j), np.delete(theta, j))]
-            theta = np.array(max(line, key=seen.__getitem__))
-        if np.array_equal(before, theta):
-            break
-    return theta
+    low, high = ranges.T
+    spread = np.flatnonzero(high > low)
+    if len(spread) == 0:
+        return low
+    # The additive sequence whose steps are the powers of the root of x^(k + 1) = x + 1: even in any number of dimensions.
+    root = 2.0
+    for _ in range(40):
+        root = (1 + root) ** (1 / (len(spread) + 1))
+    points = np.tile(low, (_POINTS * len(spread), 1))
+    steps = np.arange(1, len(points) + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
+    points[:, spread] += (high - low)[spread] * ((0.5 + steps) % 1.0)
+    return max(points, key=likelihood.value)
 
 
 class Search:
@@ -130,8 +123,8 @@ class Search:
     is_variance : ndarray of bool, shape (k,)
         Which of θ scale a noise: towards their lower bound the likelihood is flat, so that a gradient alone
         neither brings them there nor away from there.
-    choices : list of ndarray
-        Values of θ to start from, and to try for a noise that ended at its lower bound.
+    ranges : ndarray of shape (k, 2)
+        The least and the greatest likely value of each of θ.
     optimizer : "fmin_l_bfgs_b" or callable
         A callable has the signature that scikit-learn's GaussianProcessRegressor asks for.
 
@@ -141,18 +134,18 @@ class Search:
         Why the last search ended before the maximum; empty if it did not.
     """
 
-    def __init__(self, likelihood, bounds, is_variance, choices, optimizer="fmin_l_bfgs_b"):
+    def __init__(self, likelihood, bounds, is_variance, ranges, optimizer="fmin_l_bfgs_b"):
         self.likelihood, self.bounds, self.is_variance = likelihood, bounds, is_variance
-        self.choices, self.optimizer = choices, optimizer
+        self.ranges, self.optimizer = ranges, optimizer
         self.message = ""
 
     def start(self):
         """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
-        head = self.likelihood.head(_SCOUTED)
-        start = np.clip(scout(head, self.choices), *self.bounds.T)
+        head = self.likelihood.head(_ROUGH)
+        start = np.clip(scout(self.likelihood.head(_SCOUTED), self.ranges), *self.bounds.T)
         if head.n_observed >= self.likelihood.n_observed or callable(self.optimizer):
             return start, None
-        rough = Search(head, self.bounds, self.is_variance, self.choices)
+        rough = Search(head, self.bounds, self.is_variance, self.ranges)
         start, _ = rough.climb(start, None, tolerance=0.1)
         return start, rough.curvature(start) * (self.likelihood.n_observed / head.n_observed)
 
@@ -220,7 +213,7 @@ class Search:
         best, moved = value, theta.copy()
         for j in np.flatnonzero(self.is_variance):
             low = self.bounds[j, 0]
-            for candidate in [low] if moved[j] > low else self.choices[j]:
+            for candidate in [low] if moved[j] > low else np.linspace(*self.ranges[j], 5):
                 trial = moved.copy()
                 trial[j] = candidate
                 found = self.likelihood.value(trial)
