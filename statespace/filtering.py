@@ -33,22 +33,24 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
 
         x(t_k) = A(Δ_k) x(t_{k−1}) + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x(t_k) + ε_k,  ε_k ~ N(0, R_k).
 
-    Times may be irregular, repeated, and in any order; NaN in y is a missing observation. Processes that are not stationary start
-    exactly diffuse (Koopman 1997; Durbin & Koopman 2012, chapter 5). The parameters maximise the exact likelihood, whose
-    exact gradient one reverse sweep gives. The likelihood counts all constants of Durbin & Koopman's convention.
+    Times may be irregular, repeated, and in any order; NaN in y is a missing observation. Processes that are not
+    stationary start exactly diffuse (Koopman 1997; Durbin & Koopman 2012, chapter 5). The parameters maximise the
+    exact likelihood, whose exact gradient one reverse sweep gives. The likelihood counts all constants of Durbin &
+    Koopman's convention.
 
     Parameters
     ----------
     process : Component, optional
-        By default a `LocalTrend`, and a `Regression` on all covariates if there are any. Parameters that are None start from values taken
-        from the data.
+        By default a `LocalTrend`, and a `Regression` on all covariates if there are any. Parameters that are None
+        start from values taken from the data.
     noise_variance : "fit" or float, default="fit"
         The variance R of the observation noise; known variances of single samples are given to `fit`.
     noise_variance_bounds : pair of float, optional
         Bounds of a noise variance that is fitted. None stands for wide ones in the data's units.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
-        None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta, bounds)`` and returns
-        ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta, eval_gradient=True)`` is to be minimised.
+        None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta,
+        bounds)`` and returns ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta,
+        eval_gradient=True)`` is to be minimised.
     n_restarts_optimizer : int, default=0
         Further searches from starts drawn at random around the first one.
     time_unit : str, default="D"
@@ -69,12 +71,13 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     log_marginal_likelihood_value_ : float
         The log-likelihood at ``theta_``.
     params_ : DataFrame
-        For each free parameter its estimate, standard error (from the observed information), bounds, and whether it ended at one of them.
-        At a bound the standard error is NaN. The errors are computed on access.
+        For each free parameter its estimate, standard error (from the observed information), bounds, and whether it
+        ended at one of them. At a bound the standard error is NaN. The errors are computed on access.
     time_scale_ : float
         The median positive gap.
     n_features_in_ : int
-        The number of columns of X; of the covariates only where times are datetimes, because they may stand in the index.
+        The number of columns of X; of the covariates only where times are datetimes, because they may stand in the
+        index.
 
     Examples
     --------
@@ -123,8 +126,9 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, 1 + n_covariates), DataFrame, or datetimes of shape (n_samples,)
-            X[:, 0] is the time, as numbers or datetimes; the other columns are covariates. Or a DataFrame of covariates with a
-            DatetimeIndex; or a DatetimeIndex or datetime64 array alone. Rows in any order; times may repeat.
+            X[:, 0] is the time, as numbers or datetimes; the other columns are covariates. Or a DataFrame of
+            covariates with a DatetimeIndex; or a DatetimeIndex or datetime64 array alone. Rows in any order; times
+            may repeat.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             NaN marks a missing observation. Several outputs are independent series with the same parameters.
         noise_variance : float or array-like of shape (n_samples,), optional
@@ -137,7 +141,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or y is empty, not finite (but NaN in y), of unequal length, or y is NaN throughout; if a parameter is no positive number.
+            If X or y is empty, not finite (but NaN in y), of unequal length, or y is NaN throughout; if a parameter
+            is no positive number.
         """
         rows = read(X, self, reset=True)
         y = _checked_targets(y, len(rows.times))
@@ -372,8 +377,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For X as in `fit`; if both std and cov are asked for; or for the noise of new samples where only that of each known sample is
-            known.
+            For X as in `fit`; if both std and cov are asked for; or for the noise of new samples where only that of
+            each known sample is known.
         """
         check_is_fitted(self)
         if return_std and return_cov:
@@ -396,8 +401,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     def _new_noise(self):
         if np.ndim(self._record.noise):
             raise ValueError(
-                "include_noise=True needs the noise variance of new samples, and fit was given that of each known sample only. "
-                "Predict without it and add the variance that you know."
+                "include_noise=True needs the noise variance of new samples, and fit was given that of each known sample "
+                "only. Predict without it and add the variance that you know."
             )
         return self.noise_variance_
 
@@ -411,8 +416,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Returns
         -------
         DataFrame with n_samples rows
-            Two columns for each component: its mean, and its standard deviation with the suffix ``_std``. Of several outputs, one such table
-            beside the other under a first level of columns that counts them.
+            Two columns for each component: its mean, and its standard deviation with the suffix ``_std``. Of several
+            outputs, one such table beside the other under a first level of columns that counts them.
         """
         check_is_fitted(self)
         rows = read(X, self, reset=False)

@@ -12,7 +12,16 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from statespace import KalmanRegressor
-from statespace.kalman import Component, Initial, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Regression, Seasonal
+from statespace.kalman import (
+    Component,
+    Initial,
+    LocalLevel,
+    LocalTrend,
+    Matern,
+    OrnsteinUhlenbeck,
+    Regression,
+    Seasonal,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -146,7 +155,9 @@ def test_components_equal_dense_conditioning_and_add_up(name):
 
 def test_equals_the_gaussian_process_regressor():
     t, y = times(50), RNG.normal(size=50)
-    theirs = GaussianProcessRegressor(3.0 * kernels.Matern(2.0, nu=1.5) + kernels.WhiteKernel(0.5), optimizer=None).fit(t[:, None], y)
+    theirs = GaussianProcessRegressor(3.0 * kernels.Matern(2.0, nu=1.5) + kernels.WhiteKernel(0.5), optimizer=None).fit(
+        t[:, None], y
+    )
     ours = KalmanRegressor(Matern(1.5, 2.0, 3.0), noise_variance=0.5, optimizer=None).fit(t[:, None], y)
     assert ours.log_marginal_likelihood_value_ == pytest.approx(theirs.log_marginal_likelihood_value_, rel=1e-9)
     np.testing.assert_allclose(ours.predict(t[:, None]), theirs.predict(t[:, None]), atol=1e-8)
@@ -199,7 +210,9 @@ def check_gradient(gp, step=1e-5):
     for j in range(len(theta)):
         shift = np.zeros(len(theta))
         shift[j] = step
-        difference = (gp.log_marginal_likelihood(theta + shift) - gp.log_marginal_likelihood(theta - shift)) / (2 * step)
+        difference = (gp.log_marginal_likelihood(theta + shift) - gp.log_marginal_likelihood(theta - shift)) / (
+            2 * step
+        )
         assert gradient[j] == pytest.approx(difference, rel=1e-6, abs=1e-6)
 
 
@@ -224,7 +237,9 @@ def test_order_of_rows_does_not_matter():
     new_order = np.random.default_rng(4).permutation(len(t_new))
     one = KalmanRegressor(process, optimizer=None).fit(t[:, None], y)
     other = KalmanRegressor(process, optimizer=None).fit(t[order][:, None], y[order])
-    np.testing.assert_allclose(other.predict(t_new[new_order][:, None]), one.predict(t_new[:, None])[new_order], rtol=1e-12)
+    np.testing.assert_allclose(
+        other.predict(t_new[new_order][:, None]), one.predict(t_new[:, None])[new_order], rtol=1e-12
+    )
 
 
 def test_a_shift_of_all_times_changes_nothing():
@@ -300,8 +315,12 @@ def test_several_outputs_share_the_process():
     gp = KalmanRegressor(LocalLevel() + Matern()).fit(t[:, None], Y)
     new = np.array([[3.0], [30.0]])
     mean, std = gp.predict(new, return_std=True)
-    singles = [KalmanRegressor(gp.process_, noise_variance=gp.noise_variance_, optimizer=None).fit(t[:, None], y) for y in Y.T]
-    assert gp.log_marginal_likelihood_value_ == pytest.approx(sum(s.log_marginal_likelihood_value_ for s in singles), rel=1e-9)
+    singles = [
+        KalmanRegressor(gp.process_, noise_variance=gp.noise_variance_, optimizer=None).fit(t[:, None], y) for y in Y.T
+    ]
+    assert gp.log_marginal_likelihood_value_ == pytest.approx(
+        sum(s.log_marginal_likelihood_value_ for s in singles), rel=1e-9
+    )
     for k, single in enumerate(singles):
         np.testing.assert_allclose(mean[:, k], single.predict(new), rtol=1e-9)
         np.testing.assert_allclose(std[:, k], single.predict(new, return_std=True)[1], rtol=1e-9)
@@ -320,7 +339,9 @@ def test_samples_have_the_posterior_moments():
     std = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose((drawn.mean(axis=1) - mean) / std, 0.0, atol=5 / np.sqrt(4000))
     np.testing.assert_allclose(np.cov(drawn) / np.outer(std, std), covariance / np.outer(std, std), atol=0.09)
-    np.testing.assert_array_equal(gp.sample_y(t_new[:, None], 2, random_state=3), gp.sample_y(t_new[:, None], 2, random_state=3))
+    np.testing.assert_array_equal(
+        gp.sample_y(t_new[:, None], 2, random_state=3), gp.sample_y(t_new[:, None], 2, random_state=3)
+    )
     noisy = gp.sample_y(t_new[:, None], 4000, random_state=1, include_noise=True)
     np.testing.assert_allclose(noisy.var(axis=1), np.diag(covariance) + 0.4, rtol=0.15)
 

@@ -79,8 +79,8 @@ class Scale(NamedTuple):
     def natural(self, unit):
         """The least and the greatest value that a quantity of this unit is likely to have.
 
-        A variance explains between a thousandth and the whole of y's own; a rate of variance brings that about within the
-        span at the least and within a gap at the most; a length of time lies between gap and span.
+        A variance explains between a thousandth and the whole of y's own; a rate of variance brings that about within
+        the span at the least and within a gap at the most; a length of time lies between gap and span.
         """
         of_value, of_time = unit
         sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
@@ -93,12 +93,12 @@ class Component:
 
     A subclass defines ``transition(dt)`` and ``process_noise(dt)``, of shape (n_gaps, n, n) for dt of shape (n_gaps,),
     ``observation()`` of shape (n,) and ``initial()``, an `Initial`. Its ``__init__`` stores its arguments unchanged. An
-    argument ``name`` that comes with another ``name_bounds`` is a positive parameter that can be fitted: its bounds are a
-    pair, ``"fixed"``, or None for wide ones.
+    argument ``name`` that comes with another ``name_bounds`` is a positive parameter that can be fitted: its bounds
+    are a pair, ``"fixed"``, or None for wide ones.
 
-    The four methods are called once for each different gap, so a class of your own is quick on a regular grid, and costs
-    memory in proportion to the number of different gaps elsewhere. The gradient by its parameters is taken by central
-    differences of its small matrices; `pullback` can be overridden by an exact one.
+    The four methods are called once for each different gap, so a class of your own is quick on a regular grid, and
+    costs memory in proportion to the number of different gaps elsewhere. The gradient by its parameters is taken by
+    central differences of its small matrices; `pullback` can be overridden by an exact one.
 
     Attributes
     ----------
@@ -415,8 +415,8 @@ class Component:
         Parameters
         ----------
         gradient : Gradient
-            With ``parameters`` (n_blocks, 2), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation`` (n,), ``mean`` (n,),
-            ``covariance`` (n, n) and ``diffuse`` (n, d), each restricted to this component.
+            With ``parameters`` (n_blocks, 2), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation``
+            (n,), ``mean`` (n,), ``covariance`` (n, n) and ``diffuse`` (n, d), each restricted to this component.
         gaps : ndarray of shape (n_gaps,), optional
             The different gaps.
 
@@ -444,8 +444,8 @@ class Component:
 class ClosedForm(Component):
     """A component whose A and Q are blocks that the kernel knows in closed form; its parameters have `units`.
 
-    A subclass gives ``blocks``, ``observation``, ``initial``, and ``derivatives``: for each parameter the derivatives of the
-    block parameters and of the initial covariance by its logarithm.
+    A subclass gives ``blocks``, ``observation``, ``initial``, and ``derivatives``: for each parameter the derivatives
+    of the block parameters and of the initial covariance by its logarithm.
     """
 
     tabulated = False

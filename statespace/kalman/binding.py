@@ -1,7 +1,8 @@
 """A process bound to the gaps and covariates of one record: what the kernel needs, and what comes back from it.
 
-Everything here is in scaled units (`Component.rescaled`): y divided by its spread, times by their median gap, covariates
-by their root mean squares. A variance of 1e-9 or gaps in nanoseconds then look like any others to the filter.
+Everything here is in scaled units (`Component.rescaled`): y divided by its spread, times by their median gap,
+covariates by their root mean squares. A variance of 1e-9 or gaps in nanoseconds then look like any others to the
+filter.
 """
 
 from collections import deque

@@ -26,7 +26,7 @@ class Sum(Component):
     >>> process.hyperparameters()
     ['local_level__variance', 'matern__length_scale', 'matern__variance']
     >>> process.set_params(matern__variance=2.0)
-    LocalLevel() + Matern(nu=1.5, length_scale=3, variance=2)
+    LocalLevel() + Matern(length_scale=3, variance=2)
     """
 
     def __init__(self, components):

@@ -3,7 +3,6 @@
 import numpy as np
 from scipy.optimize import minimize
 
-
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
 # Start values that are compared for each parameter that has none.

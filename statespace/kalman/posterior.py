@@ -45,8 +45,8 @@ class Record(NamedTuple):
 class Posterior:
     """A process and a noise variance, given a record. What goes in and comes out is in the data's units.
 
-    Inside, y is measured in ``scale.value`` and time in ``scale.time`` (see `statespace.kalman.binding`), which takes nothing
-    from the result but a constant of the likelihood.
+    Inside, y is measured in ``scale.value`` and time in ``scale.time`` (see `statespace.kalman.binding`), which takes
+    nothing from the result but a constant of the likelihood.
 
     Parameters
     ----------
@@ -158,7 +158,8 @@ class Posterior:
     def joint_covariance(self, times, covariates):
         """The covariance of the signal between all other rows, of shape (n, n, m).
 
-        Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0 everywhere and 1 there.
+        Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0
+        everywhere and 1 there.
         """
         binding, y, noise, place = self._merged(times, covariates)
         n, m = len(place), y.shape[1]
@@ -183,8 +184,8 @@ class Posterior:
     def sample(self, times, covariates, n_samples, random_state):
         """Joint draws of the signal at other rows given the record, of shape (n, m, n_samples).
 
-        A path drawn from the prior is corrected by the smoothed difference between the data and samples of that path (Durbin & Koopman
-        2002). NaN where the record leaves the signal diffuse.
+        A path drawn from the prior is corrected by the smoothed difference between the data and samples of that path
+        (Durbin & Koopman 2002). NaN where the record leaves the signal diffuse.
         """
         binding, y, noise, place = self._merged(times, covariates)
         result = np.empty((len(place), y.shape[1], n_samples))

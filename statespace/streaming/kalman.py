@@ -12,9 +12,9 @@ from statespace.times import elapsed
 class KalmanStream:
     """The filtered signal, sample by sample.
 
-    Each `step` advances the state by the gap, x ← A(Δ) x + w, and conditions it on the new sample; it equals the filter over
-    all samples so far. Made by `KalmanRegressor.stream`; it holds copies, so that the regressor is not changed, and
-    ``copy.deepcopy`` branches it.
+    Each `step` advances the state by the gap, x ← A(Δ) x + w, and conditions it on the new sample; it equals the
+    filter over all samples so far. Made by `KalmanRegressor.stream`; it holds copies, so that the regressor is not
+    changed, and ``copy.deepcopy`` branches it.
 
     Parameters
     ----------
@@ -67,8 +67,9 @@ class KalmanStream:
         y_t : float or array-like of shape (n_outputs,)
             NaN only predicts.
         dt : float or timedelta, optional
-            The time since the sample before, >= 0, in the unit of the fitted times (``time_unit`` for datetimes). None is the median gap of
-            the data of `fit`. Before the first sample of a new series there is no gap, and dt is not used.
+            The time since the sample before, >= 0, in the unit of the fitted times (``time_unit`` for datetimes).
+            None is the median gap of the data of `fit`. Before the first sample of a new series there is no gap, and
+            dt is not used.
         x : array-like of shape (n_covariates,), optional
             The covariates, where the model has some.
 

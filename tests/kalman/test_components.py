@@ -88,7 +88,9 @@ def test_the_stationary_start_stays(component):
 def test_covariance_is_that_of_scikit_learn(nu):
     component = Matern(nu=nu, length_scale=2.0, variance=3.0)
     lags = np.array([0.0, 1e-3, 0.3, 2.0, 40.0])
-    ours = component.transition(lags) @ component.initial().covariance @ component.observation() @ component.observation()
+    ours = (
+        component.transition(lags) @ component.initial().covariance @ component.observation() @ component.observation()
+    )
     theirs = 3.0 * kernels.Matern(length_scale=2.0, nu=nu)(lags[:, None], [[0.0]])[:, 0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
@@ -107,7 +109,9 @@ def exact_noise(component, dt):
         for i in range(n):
             for j in range(n):
                 if (i + j) % 2 == 0:
-                    spectral = {(1, 0): 1, (2, 0): 1, (2, 2): 1, (3, 0): 1, (3, 2): mpmath.mpf(1) / 3, (3, 4): 1}[n, i + j]
+                    spectral = {(1, 0): 1, (2, 0): 1, (2, 2): 1, (3, 0): 1, (3, 2): mpmath.mpf(1) / 3, (3, 4): 1}[
+                        n, i + j
+                    ]
                     P[i, j] = (-1) ** ((i - j) // 2) * spectral * component.variance * rate ** (i + j)
         A = mpmath.expm(F * mpmath.mpf(dt), method="taylor")
         return np.array((P - A * P * A.T).tolist(), dtype=float)
@@ -186,7 +190,9 @@ def test_rescaled_is_the_same_process_in_other_units(component):
     ours, theirs = np.broadcast_to(component.design(x), (2, component.n_states)), scaled.design(x)
     theirs = np.broadcast_to(theirs, ours.shape)
     Q, Q_scaled = component.process_noise(dt), scaled.process_noise(dt / SCALE.time)
-    np.testing.assert_allclose(np.einsum("tn,tnm,tm->t", theirs, Q_scaled, theirs) * SCALE.value**2, np.einsum("tn,tnm,tm->t", ours, Q, ours))
+    np.testing.assert_allclose(
+        np.einsum("tn,tnm,tm->t", theirs, Q_scaled, theirs) * SCALE.value**2, np.einsum("tn,tnm,tm->t", ours, Q, ours)
+    )
     # A path of one diffuse direction
     factor = component.diffuse_scale(SCALE)
     D, D_scaled = component.initial().diffuse, scaled.initial().diffuse * factor

@@ -90,7 +90,9 @@ def test_covariates_and_outputs():
     np.testing.assert_allclose(streamed, filtered(gp, t, y, x)[30:], rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="x must be 2 finite covariates"):
         stream.step(1.0, dt=1.0)
-    both = KalmanRegressor(LocalLevel(2.0), noise_variance=0.3, optimizer=None).fit(t[:, None], np.column_stack([y, -y]))
+    both = KalmanRegressor(LocalLevel(2.0), noise_variance=0.3, optimizer=None).fit(
+        t[:, None], np.column_stack([y, -y])
+    )
     mean, std = both.stream().step([1.0, -1.0], dt=0.2)
     assert mean[0] == pytest.approx(-mean[1])
     assert std.shape == (2,)
@@ -116,7 +118,9 @@ def test_timedeltas():
     assert gp.stream().step(0.5, dt=np.timedelta64(6, "h")) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [((1.0, -0.5), "dt must be finite and >= 0"), ((np.inf, 1.0), "finite, or NaN")])
+@pytest.mark.parametrize(
+    ("arguments", "words"), [((1.0, -0.5), "dt must be finite and >= 0"), ((np.inf, 1.0), "finite, or NaN")]
+)
 def test_bad_steps_are_refused(arguments, words):
     gp = KalmanRegressor(LocalLevel()).fit([[0.0], [1.0], [2.0]], [1.0, 2.0, 1.5])
     with pytest.raises(ValueError, match=words):
