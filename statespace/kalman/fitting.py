@@ -7,6 +7,8 @@ from scipy.optimize import minimize
 _SCOUTED, _ROUGH = 200, 500
 # Start values that are compared for each parameter that has none.
 _POINTS = 24
+# The number of starts for many parameters, and how far apart they are in proportion to what is likely.
+_STARTS, _APART = 3, 0.3
 # The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-10 there.
 _TOLERANCE = 3e-5
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
@@ -84,31 +86,39 @@ class Likelihood:
         return Likelihood(self.process, records)
 
 
-def scout(likelihood, ranges):
-    """A start for the search: the best of a few points spread evenly over the likely values.
+def scout(likelihood, ranges, count):
+    """Starts for the search: the best of points spread evenly over the likely values, apart from each other.
 
     Parameters
     ----------
     likelihood : Likelihood
     ranges : ndarray of shape (k, 2)
         The least and the greatest likely value of each of θ; the same twice where the value is given.
+    count : int
+        The number of starts that are wanted.
 
     Returns
     -------
-    ndarray of shape (k,)
+    list of ndarray of shape (k,)
+        Best first.
     """
     low, high = ranges.T
     spread = np.flatnonzero(high > low)
     if len(spread) == 0:
-        return low
+        return [low]
     # The additive sequence whose steps are the powers of the root of x^(k + 1) = x + 1: even in any number of dimensions.
     root = 2.0
     for _ in range(40):
         root = (1 + root) ** (1 / (len(spread) + 1))
-    points = np.tile(low, (_POINTS * len(spread), 1))
-    steps = np.arange(1, len(points) + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
-    points[:, spread] += (high - low)[spread] * ((0.5 + steps) % 1.0)
-    return max(points, key=likelihood.value)
+    steps = np.arange(1, _POINTS * len(spread) + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
+    places = (0.5 + steps) % 1.0
+    points = np.tile(low, (len(places), 1))
+    points[:, spread] += (high - low)[spread] * places
+    chosen: list[int] = []
+    for k in np.argsort([-likelihood.value(point) for point in points], kind="stable"):
+        if all(np.abs(places[k] - places[other]).max() > _APART for other in chosen):
+            chosen.append(k)
+    return [points[k] for k in chosen[:count]]
 
 
 class Search:
@@ -140,13 +150,16 @@ class Search:
 
     def start(self):
         """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
+        # Sums of like processes have several maxima.
+        count = 1 if len(self.bounds) <= 3 else _STARTS
+        starts = [np.clip(start, *self.bounds.T) for start in scout(self.likelihood.head(_SCOUTED), self.ranges, count)]
+        whole = self.likelihood.n_observed
         head = self.likelihood.head(_ROUGH)
-        start = np.clip(scout(self.likelihood.head(_SCOUTED), self.ranges), *self.bounds.T)
-        if head.n_observed >= self.likelihood.n_observed or callable(self.optimizer):
-            return start, None
+        if callable(self.optimizer) or (len(starts) == 1 and head.n_observed == whole):
+            return starts[0], None
         rough = Search(head, self.bounds, self.is_variance, self.ranges)
-        start, _ = rough.climb(start, None, tolerance=0.1)
-        return start, rough.curvature(start) * (self.likelihood.n_observed / head.n_observed)
+        start, _ = max((rough.climb(start, None, tolerance=0.1) for start in starts), key=lambda end: end[1])
+        return start, rough.curvature(start) * (whole / head.n_observed)
 
     def curvature(self, theta, step=1e-3):
         """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""
