@@ -1,7 +1,7 @@
-"""One step of the backward recursion, and its contraction with the model: the smoother and the exact gradient share it.
+"""One step of the backward recursion and its contraction with the model; smoother and gradient share it.
 
-Letters as in README.md: r = r₀ + r₁/κ, N = N₀ + N₁/κ + N₂/κ², the backward recursion of Durbin & Koopman in powers of the
-diffuse variance κ → ∞. r₁, N₁, N₂ are zero after the last diffuse sample and cost nothing there.
+Letters as in README.md: r = r₀ + r₁/κ, N = N₀ + N₁/κ + N₂/κ², the backward recursion of Durbin & Koopman in powers of
+the diffuse variance κ → ∞. r₁, N₁, N₂ are zero after the last diffuse sample and cost nothing there.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, TREND
-from statespace.kernels.kalman_filter.compiled import helper
+from statespace.kernels.kalman_filter.compiled import helper, shared
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     SEEN,
@@ -39,7 +39,7 @@ class Backward(NamedTuple):
 
 @helper()
 def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
-    """From the predicted moments a, P, D of one sample to the filtered ones, in place; leaves m and the gain; gives F, F∞."""
+    """From the predicted a, P, D of one sample to the filtered ones, in place; leaves m and the gain; gives F, F∞."""
     symmetric_product(P, h, m)
     F = max(dot(h, m), 0.0) + R
     F_inf = 0.0
@@ -59,7 +59,7 @@ def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
 def observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u):
     """r, N from after an observation to before it, in powers of 1/κ.
 
-    r is left for ``lift``. Leaves in ``u`` (4,): u₀, u₁, c₀, c₁ with u = v/F − k·r and c = 1/F + kᵀNk, and N k in ``e0``, ``e1``.
+    r is left for ``lift``. Leaves u₀, u₁, c₀, c₁ in ``u``, where u = v/F − k·r and c = 1/F + kᵀNk, and N k in ``e0``, ``e1``.
     """
     r0, r1, N0, N1, N2 = b
     n = len(h)
@@ -109,7 +109,7 @@ def lift(b, late, h, u):
 
 @helper()
 def add_observation_adjoints(b, late, h, F_inf, m, K0, a, P, D, alive, e0, e1, u, R_bar, H_bar, scratch):
-    """Add ∂ℓ/∂R to ``R_bar`` (1,) and ∂ℓ/∂h to ``H_bar`` (n,); r and N are those after the observation, e and u as above."""
+    """Add ∂ℓ/∂R to ``R_bar`` (1,) and ∂ℓ/∂h to ``H_bar`` (n,); r is that after the observation, e and u as above."""
     n = len(h)
     x0, x1 = scratch[0], scratch[1]
     F0 = 0.5 * (u[0] * u[0] - u[2])
@@ -209,7 +209,7 @@ def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W,
         p += s * s
 
 
-@helper()
+@shared()
 def subtract_product(units, W, x, A_bar, swap):
     """Ā ← Ā − Wᵀ x xᵀ, block by block."""
     _, size, _ = units

@@ -1,10 +1,13 @@
-"""How the loops of this folder are compiled: once per machine, ``entry`` for what Python calls, ``helper`` for the rest.
+"""How the loops of this folder are compiled: once per machine.
 
-Arrays come from Python only (``Workspace``): without Numba's own memory there is no reference counting, whose atomic
-increments would cost more than a step of the filter. Helpers are inlined by LLVM, for the same reason: an array is seven
-words to pass. Division by zero gives inf or NaN as in NumPy, without a branch at every division; a helper has no Python wrapper,
-which would take longer to compile than itself. Numba looks only at the file of an entry to see whether its cache is stale:
-after a change to a helper, delete ``__pycache__``.
+``entry`` is what Python calls, and is cached on disk. Arrays come from Python only (``Workspace``): without Numba's own memory
+there is no reference counting, whose atomic increments would cost more than a step of the filter. A ``helper`` is inlined
+for the same reason, an array being seven words to pass; a ``shared`` one does enough work, in enough places, to be called.
+Neither has a Python wrapper, which would take longer to compile than itself. Division by zero gives inf or NaN as in
+NumPy, without a branch at every division.
+
+Numba looks only at an entry's own file to see whether its cache is stale: after a change to a helper, delete
+``__pycache__``.
 """
 
 from functools import partial
@@ -14,9 +17,8 @@ import numpy as np
 from numba import njit
 
 entry = partial(njit, cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
-helper = partial(
-    njit, error_model="numpy", forceinline=True, no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False
-)
+shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False)
+helper = partial(shared, forceinline=True)
 
 
 class Workspace(NamedTuple):

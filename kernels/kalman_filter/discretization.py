@@ -8,7 +8,7 @@ P_k ~ zᵏ/k! would be lost in 1 − 1. The derivation is in README.md.
 import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU, RANDOM_WALK, ROTATION, TABLE, TREND
-from statespace.kernels.kalman_filter.compiled import entry, helper
+from statespace.kernels.kalman_filter.compiled import entry, helper, shared
 
 
 @helper()
@@ -131,7 +131,7 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
         p += s * s
 
 
-@helper()
+@shared()
 def matern52(rate, variance, gap, A, Q, p):
     x = rate * gap
     root = np.exp(-x)
@@ -161,7 +161,7 @@ def matern52(rate, variance, gap, A, Q, p):
     Q[p + 7] = Q[p + 5]
 
 
-@helper()
+@shared()
 def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ to ``gradient``, a TABLE block's Ā and Q̄ to its row; set Ā and Q̄ to 0."""
     out = gradient.parameters
@@ -225,7 +225,7 @@ def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
         Q_bar[i] = 0.0
 
 
-@helper()
+@shared()
 def contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o):
     x = rate * gap
     root = np.exp(-x)
@@ -283,10 +283,10 @@ def expand(kind, size):
 
 @helper()
 def has_table(kind):
+    found = False
     for k in kind:
-        if k == TABLE:
-            return True
-    return False
+        found = found or k == TABLE
+    return found
 
 
 @entry()

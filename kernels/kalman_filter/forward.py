@@ -1,4 +1,4 @@
-"""The filter's forward sweep: any number of states, the exact diffuse start, and a register path for one or two states."""
+"""The filter's forward sweep: any number of states, the exact diffuse start, and a register path for n ≤ 2."""
 
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Record(NamedTuple):
 class State(NamedTuple):
     """What a sweep carries and changes in place: a (n,), P (n, n), D (d, n) row by row, and running totals.
 
-    ``counts``: rows of D still alive, samples observed, 1 + index of the last DIFFUSE sample, samples that began diffuse.
+    ``counts``: rows of D still alive, samples observed, 1 + index of the last DIFFUSE one, samples that began diffuse.
     ``totals``: Σ log F so far, the running product of F since, Σ v²/F, the last F.
     """
 
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a sweep leaves for each of its samples: the moments, D and how many of its rows, v, F, the observation's status."""
+    """What a sweep leaves of each sample: the moments, D and how many of its rows live, v, F, the observation's status."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -83,7 +83,7 @@ def multiply_in(totals, F):
 
 @entry()
 def forward(record, units, first, last, state, keep, kept, work):
-    """Filter samples first..last−1; returns where it stopped: early when ``forward_pair`` can take over, else ``last``."""
+    """Filter samples first..last−1; returns where it stopped: early where ``forward_pair`` takes over, else ``last``."""
     a, P, D, counts, totals = state
     kind, size, _ = units
     n = len(a)

@@ -28,7 +28,6 @@ def gradient_segment(record, units, first, last, last_diffuse, origin, kept, b, 
     ``kept`` holds the predicted moments of the segment, ``origin`` the state before the first sample of the record.
     """
     kind, size, _ = units
-    n = len(origin.mean)
     d = len(origin.diffuse)
     T = len(record.y)
     table = has_table(kind)
@@ -75,7 +74,7 @@ def gradient_segment(record, units, first, last, last_diffuse, origin, kept, b, 
                 transpose(size, A, At)
             left = alive - 1 if status == DIFFUSE else alive
             add_transition_adjoints(b, t + 1 < last_diffuse, units, At, a, P, D, left, A_bar, Q_bar, W, scratch)
-        if status == SEEN or status == DIFFUSE:
+        if status in (SEEN, DIFFUSE):
             observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u)
             add_observation_adjoints(
                 b, late, h, F_inf, m, K0, kept.mean[i], kept.covariance[i], kept.diffuse[i], alive, e0, e1, u,

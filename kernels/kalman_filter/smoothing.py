@@ -9,7 +9,7 @@ from statespace.kernels.kalman_filter.backward import (
     recover,
 )
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
-from statespace.kernels.kalman_filter.compiled import entry, helper
+from statespace.kernels.kalman_filter.compiled import entry, shared
 from statespace.kernels.kalman_filter.discretization import discretize, has_table
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
@@ -22,7 +22,7 @@ from statespace.kernels.kalman_filter.sweep import (
 )
 
 
-@helper()
+@shared()
 def unresolved(units, z, D, alive, N1, y, w):
     """Whether the data leave z·x without any bound: the diffuse part of its smoothed variance is not rounding noise.
 
@@ -56,7 +56,7 @@ def unresolved(units, z, D, alive, N1, y, w):
     return np.sqrt(total) > 1e-8 * scale
 
 
-@helper()
+@shared()
 def spread(P, D, alive, b, late, z, y, w, x):
     """z V zᵀ of V = P∗ − P∗N₀P∗ − P∗N₁P∞ − P∞N₁P∗ − P∞N₂P∞; leaves P∗z in ``y``."""
     symmetric_product(P, z, y)
@@ -76,7 +76,7 @@ def spread(P, D, alive, b, late, z, y, w, x):
     return max(total, 0.0)
 
 
-@helper()
+@shared()
 def smoothed_covariance(P, D, alive, b, late, W, X, infinite, V):
     """V = P∗ − P∗N₀P∗ − P∗N₁P∞ − P∞N₁P∗ − P∞N₂P∞."""
     n = len(P)
@@ -105,7 +105,7 @@ def smoothed_covariance(P, D, alive, b, late, W, X, infinite, V):
         V[i, i] = max(V[i, i], 0.0)
 
 
-@helper()
+@shared()
 def multiply_dense(X, Y, out):
     n = len(X)
     for i in range(n):
@@ -127,7 +127,6 @@ def smooth_segment(
     """
     kind, size, _ = units
     n = len(b.r0)
-    d = kept.diffuse.shape[1]
     T = len(record.y)
     table = has_table(kind)
     A, Q, At, _, _, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
@@ -154,7 +153,7 @@ def smooth_segment(
         copy_vector(kept.mean[i], a)
         copy_matrix(kept.covariance[i], P)
         directions = kept.diffuse[i]
-        if status == SEEN or status == DIFFUSE:
+        if status in (SEEN, DIFFUSE):
             for c in range(alive):
                 copy_vector(directions[c], D[c])
             v = kept.innovation[i]

@@ -7,7 +7,7 @@ m = P h, F = h·m + R, k = m / F, v innovation; r, N the backward recursion of D
 import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
-from statespace.kernels.kalman_filter.compiled import helper
+from statespace.kernels.kalman_filter.compiled import helper, shared
 
 MISSING, SEEN, DIFFUSE, CERTAIN = range(4)
 
@@ -60,9 +60,9 @@ def multiply(size, A, x, scratch):
         p += s * s
 
 
-@helper()
+@shared()
 def congruence(size, A, P, W):
-    """P ← A P Aᵀ for symmetric P in O(n² · block); leaves A P in ``W``. Only one triangle is computed: P stays symmetric."""
+    """P ← A P Aᵀ in O(n² · block); leaves A P in ``W``. One triangle is computed, so P stays symmetric."""
     n = P.shape[0]
     o = 0
     p = 0
@@ -138,7 +138,7 @@ def add_blocks(size, Q, P):
         p += s * s
 
 
-@helper()
+@shared()
 def symmetric_product(P, x, out):
     """out = P x, skipping the zeros of x; P symmetric, so its rows are read in place of its columns."""
     n = len(x)
@@ -159,7 +159,7 @@ def dot(x, y):
     return total
 
 
-@helper()
+@shared()
 def visible(units, h, D, d, g):
     """g = D h with invisible entries set to exactly 0; returns F∞ = g·g.
 
@@ -192,7 +192,7 @@ def visible(units, h, D, d, g):
     return total
 
 
-@helper()
+@shared()
 def eliminate(D, d, g):
     """Reflect the d rows of D so that one of them carries all of g, and drop that one: P∞ ← P∞ − M∞M∞ᵀ/F∞."""
     pivot = 0
@@ -230,7 +230,7 @@ def diffuse_gain(D, d, g, F_inf, k):
 
 @helper()
 def is_certain(signal, R, before):
-    """A noise-free observation of something already known: its variance is only the rounding left by the last one, F."""
+    """A noise-free observation of what is already known: its variance is only the rounding that the last one left."""
     return R == 0.0 and signal <= 1e-14 * before
 
 
