@@ -13,13 +13,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
-from statespace.kalman.base import Component, Scale
+from statespace.kalman.base import Component
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
 from statespace.kalman.description import description, restored
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior, Record
 from statespace.kalman.rows import read
+from statespace.kalman.scale import Scale
 from statespace.times import elapsed, median_gap
 
 # Noise variances that are fitted lie between these multiples of y's variance: the lower one stands for none.
@@ -211,13 +212,13 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         if self.process is None:
             return LocalTrend() + Regression() if rows.names else LocalTrend()
         if not isinstance(self.process, Component):
-            raise ValueError(f"process must be a component from statespace.kalman or a sum of them. Got {self.process!r}.")
+            raise ValueError(f"process must be a component of statespace.kalman or a sum. Got {self.process!r}.")
         components = self.process.components if isinstance(self.process, Sum) else [self.process]
         reads = any(type(component).design is not Component.design for component in components)
         if rows.names and not reads:
             raise ValueError(
-                f"X has the covariates {list(rows.names)} besides the time, and no component of {self.process!r} reads them. "
-                "Add Regression(), or drop the columns."
+                f"X has the covariates {list(rows.names)} besides the time, and no component of {self.process!r} "
+                "reads them. Add Regression(), or drop the columns."
             )
         return self.process
 
@@ -230,7 +231,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             return None
         noise = np.asarray(noise, dtype=float)
         if noise.shape not in ((), (n,)):
-            raise ValueError(f"noise_variance must be one number, or one for each of the {n} rows. Got shape {noise.shape}.")
+            raise ValueError(f"noise_variance must be a number or one for each of the {n} rows. Got {noise.shape}.")
         if not (np.isfinite(noise).all() and (noise >= 0).all()):
             wrong = noise if noise.ndim == 0 else noise[~(noise >= 0) | ~np.isfinite(noise)][0]
             raise ValueError(f"noise_variance must be finite and >= 0. Got {wrong}.")
@@ -281,7 +282,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "theta_")
         theta = self.theta_ if theta is None else np.asarray(theta, dtype=float)
         if theta.shape != self.theta_.shape:
-            raise ValueError(f"theta must have {len(self.theta_)} entries {self._names()}, got an array of shape {theta.shape}.")
+            raise ValueError(f"theta must have an entry for each of {self._names()}. Got shape {theta.shape}.")
         if eval_gradient:
             value, gradient = self._likelihood.gradient(theta - self._shift)
             return value + self._constant, gradient
@@ -401,8 +402,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     def _new_noise(self):
         if np.ndim(self._record.noise):
             raise ValueError(
-                "include_noise=True needs the noise variance of new samples, and fit was given that of each known sample "
-                "only. Predict without it and add the variance that you know."
+                "include_noise=True needs the noise variance of new samples, and fit was given that of each known "
+                "sample only. Predict without it and add the variance that you know."
             )
         return self.noise_variance_
 

@@ -33,7 +33,7 @@ def times(n, seed=1):
     return t
 
 
-# Oracle: universal kriging. Covariances of what is left when the diffuse start is zero at t = 0, and the diffuse directions' shapes.
+# Oracle: universal kriging, with the covariances of walks that start at zero and the shapes of the diffuse directions.
 
 
 def walk(s, t):
@@ -229,7 +229,7 @@ def test_gradient(name):
 
 
 def test_order_of_rows_does_not_matter():
-    process, _, (t, x, y), (t_new, _) = problem("sum")
+    process, _, (t, _, y), (t_new, _) = problem("sum")
     order = np.random.default_rng(3).permutation(len(t))
     one = KalmanRegressor(process).fit(t[:, None], y)
     other = KalmanRegressor(process).fit(t[order][:, None], y[order])
@@ -276,7 +276,7 @@ def test_nile(data_path):
     assert gp.process_.variance == pytest.approx(1469.18, abs=0.5)
     assert gp.noise_variance_ == pytest.approx(15098.5, abs=1.0)
     assert [*gp.params_.index] == ["variance", "noise_variance"]
-    # Durbin & Koopman 2012, section 2.10.3 report the estimates only; the errors are those of statsmodels' observed information.
+    # From second differences of statsmodels' likelihood.
     np.testing.assert_allclose(gp.params_["standard_error"], [1280.4, 3145.6], rtol=1e-3)
 
 

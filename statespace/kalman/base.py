@@ -1,4 +1,4 @@
-"""What a component is: four small methods for the process, and logarithmic parameters as scikit-learn's GP kernels have them.
+"""What a component is: four small methods, and logarithmic parameters as scikit-learn's GP kernels have them.
 
 A component is a linear-Gaussian process in continuous time with a state x of n numbers,
 
@@ -16,7 +16,6 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.kernels.kalman_filter.blocks import TABLE, Blocks
 
 # A parameter of no unit of its own, or of a process that is not bound to data, may take any value that a float can
@@ -44,48 +43,6 @@ class Initial(NamedTuple):
     mean: np.ndarray
     covariance: np.ndarray
     diffuse: np.ndarray
-
-
-class Scale(NamedTuple):
-    """What the data say about sizes: the source of start values and bounds that are not given.
-
-    Attributes
-    ----------
-    value : float
-        The spread of y.
-    time : float
-        The median positive gap.
-    span : float
-        The last time minus the first, at least ``time``.
-    columns : tuple of str or int
-        The covariates' names.
-    covariates : ndarray of shape (n_covariates,)
-        Their root mean squares.
-
-    Examples
-    --------
-    >>> from statespace.kalman import LocalLevel
-    >>> from statespace.kalman.base import Scale
-    >>> LocalLevel().resolved(Scale(value=2.0, time=1.0, span=100.0)).variance > 0
-    True
-    """
-
-    value: float
-    time: float
-    span: float
-    columns: tuple = ()
-    covariates: np.ndarray = np.zeros(0)
-
-    def natural(self, unit):
-        """The least and the greatest value that a quantity of this unit is likely to have.
-
-        A variance explains between a thousandth and the whole of y's own; a rate of variance brings that about within
-        the span at the least and within a gap at the most; a length of time lies between gap and span.
-        """
-        of_value, of_time = unit
-        sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
-        low, high = sorted(sizes)
-        return (1e-3 * low, high) if of_value else (low, high)
 
 
 class Component:
@@ -213,7 +170,8 @@ class Component:
         pair = np.asarray(bounds, dtype=float)
         if pair.shape != (2,) or not 0 < pair[0] <= pair[1] < np.inf:
             raise ValueError(
-                f"{name}_bounds of {type(self).__name__} must be a pair 0 < lower <= upper, 'fixed' or None. Got {bounds!r}."
+                f"{name}_bounds of {type(self).__name__} must be a pair 0 < lower <= upper, 'fixed' or None. "
+                f"Got {bounds!r}."
             )
         return float(pair[0]), float(pair[1])
 
@@ -266,7 +224,8 @@ class Component:
         for name, value in params.items():
             if name not in self._arguments():
                 raise ValueError(
-                    f"Invalid parameter {name!r} for {type(self).__name__}. Valid parameters are: {[*self._arguments()]}."
+                    f"Invalid parameter {name!r} for {type(self).__name__}. "
+                    f"Valid parameters are: {[*self._arguments()]}."
                 )
             setattr(self, name, value)
         return self
@@ -384,7 +343,7 @@ class Component:
         return Rescaled(self, scale.value, scale.time)
 
     def diffuse_scale(self, scale):
-        """ndarray of shape (d,): what a unit of each diffuse column is in the units of `rescaled`, but for y's own unit."""
+        """ndarray of shape (d,): a unit of each diffuse column in the units of `rescaled`, but for that of y itself."""
         return np.ones(self.initial().diffuse.shape[1])
 
     def blocks(self, gaps=None):
@@ -441,65 +400,6 @@ class Component:
         return result
 
 
-class ClosedForm(Component):
-    """A component whose A and Q are blocks that the kernel knows in closed form; its parameters have `units`.
-
-    A subclass gives ``blocks``, ``observation``, ``initial``, and ``derivatives``: for each parameter the derivatives
-    of the block parameters and of the initial covariance by its logarithm.
-    """
-
-    tabulated = False
-
-    def transition(self, dt):
-        """A(Δ) of shape (..., n, n) for gaps of shape (...)."""
-        return self._discretized(dt)[0]
-
-    def process_noise(self, dt):
-        """Q(Δ) of shape (..., n, n) for gaps of shape (...)."""
-        return self._discretized(dt)[1]
-
-    def _discretized(self, dt):
-        dt = np.asarray(dt, dtype=float)
-        A, Q = discretize_blocks(self.blocks(), dt.ravel())
-        return A.reshape(*dt.shape, *A.shape[1:]), Q.reshape(*dt.shape, *Q.shape[1:])
-
-    def derivatives(self):
-        """dict of parameter to (derivative of the block parameters, of the initial covariance or None) by its logarithm."""
-        raise TypeError(f"{type(self).__name__} must define derivatives().")
-
-    def pullback(self, gradient, gaps=None):
-        """The gradient by θ, given the gradient by the block parameters and the initial covariance."""
-        derivatives = self.derivatives()
-        result = np.empty(len(self.free))
-        for j, name in enumerate(self.free):
-            by_blocks, by_covariance = derivatives[name]
-            result[j] = np.vdot(gradient.parameters, by_blocks)
-            if by_covariance is not None:
-                result[j] += np.vdot(gradient.covariance, by_covariance)
-        return result
-
-    def rescaled(self, scale):
-        """The same process for y / ``scale.value`` and times / ``scale.time``."""
-        clone = copy.copy(self)
-        for name, (of_value, of_time) in self.units.items():
-            factor = scale.value**-of_value * scale.time**-of_time
-            setattr(clone, name, self.value(name) * factor)
-            bounds = getattr(self, f"{name}_bounds")
-            if bounds is not None and not isinstance(bounds, str):
-                setattr(clone, f"{name}_bounds", (bounds[0] * factor, bounds[1] * factor))
-        return clone
-
-
-def closed_blocks(kind, size, parameters):
-    """Blocks of closed form: no table."""
-    parameters = np.array(parameters, dtype=float).reshape(-1, 2)
-    count = len(parameters)
-    return Blocks(
-        kind=np.full(count, kind), size=np.full(count, size), parameters=parameters,
-        transition=np.zeros((1, 0)), process_noise=np.zeros((1, 0)), gap_index=None,
-    )  # fmt: skip
-
-
 def _terms(component):
     from statespace.kalman.composition import Sum
 
@@ -518,7 +418,7 @@ def _matrices(given, n_gaps, n, component, method):
     given = np.asarray(given, dtype=float)
     if given.shape != (n_gaps, n, n):
         raise ValueError(
-            f"{type(component).__name__}.{method}(dt) must have shape ({n_gaps}, {n}, {n}) for {n_gaps} gaps and the {n} states "
-            f"of its observation(). Got {given.shape}."
+            f"{type(component).__name__}.{method}(dt) must have shape ({n_gaps}, {n}, {n}) for {n_gaps} gaps and the "
+            f"{n} states of its observation(). Got {given.shape}."
         )
     return given

@@ -106,7 +106,7 @@ class Binding:
         return value, self.process.pullback(by, self.different), by.noise_variance
 
     def smooth(self, y, noise, readout):
-        """Means and variances, each (n_times, r), of ``readout`` x given all of y; readout (r, n) or (n_times, r, n)."""
+        """Means and variances (n_times, r) of ``readout`` x given all of y; readout (r, n) or (n_times, r, n)."""
         result = self._call(kalman_smoother, y, noise, readout=readout)
         return result.mean, result.covariance
 

@@ -1,10 +1,12 @@
 """The processes of structural time series: level, trend, seasonal pattern, covariates. All start exactly diffuse."""
 
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 
-from statespace.kalman.base import ClosedForm, Initial, closed_blocks
+from statespace.kalman.base import Initial
+from statespace.kalman.closed import ClosedForm, closed_blocks
 from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, ROTATION, TREND
 
 # The textbook's seasonal has period/2 harmonics. A weekly pattern of minutes would need 5040; what is sharper
@@ -34,7 +36,7 @@ class LocalLevel(ClosedForm):
            [[1.]]])
     """
 
-    units = {"variance": (2, -1)}
+    units: ClassVar = {"variance": (2, -1)}
 
     def __init__(self, variance=None, variance_bounds=None):
         self.variance = variance
@@ -60,9 +62,9 @@ class LocalLevel(ClosedForm):
 class LocalTrend(ClosedForm):
     """A level with a slope that both wander: dμ = ν dt + dw₁, dν = dw₂, f = μ, both diffuse at the start.
 
-    Over a gap Δ the noise is Q = ``level_variance`` Δ e₁e₁ᵀ + ``slope_variance`` [[Δ³/3, Δ²/2], [Δ²/2, Δ]]: the slope's noise, integrated,
-    moves the level too. With ``level_variance`` near zero the smoothed level is the cubic smoothing spline (Wahba
-    1978).
+    Over a gap Δ the noise is Q = ``level_variance`` Δ e₁e₁ᵀ + ``slope_variance`` [[Δ³/3, Δ²/2], [Δ²/2, Δ]]: the
+    slope's noise, integrated, moves the level too. With ``level_variance`` near zero the smoothed level is the cubic
+    smoothing spline (Wahba 1978).
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ class LocalTrend(ClosedForm):
             [ 6.,  6.]]])
     """
 
-    units = {"level_variance": (2, -1), "slope_variance": (2, -3)}
+    units: ClassVar = {"level_variance": (2, -1), "slope_variance": (2, -3)}
 
     def __init__(
         self, level_variance=None, slope_variance=None, level_variance_bounds=None, slope_variance_bounds=None
@@ -148,7 +150,7 @@ class Seasonal(ClosedForm):
     12
     """
 
-    units = {"period": (0, 1), "variance": (2, -1)}
+    units: ClassVar = {"period": (0, 1), "variance": (2, -1)}
 
     def __init__(self, period, harmonics=None, variance=None, variance_bounds=None, period_bounds="fixed"):
         self.period = period
@@ -206,7 +208,7 @@ class Seasonal(ClosedForm):
 
 
 class Regression(ClosedForm):
-    """Covariates with coefficients that are constant or drift slowly: f = Σ β_j x_j, dβ_j = dw_j, β diffuse at the start.
+    """Covariates with coefficients that are constant or drift: f = Σ β_j x_j, dβ_j = dw_j, β diffuse at the start.
 
     Parameters
     ----------
@@ -226,7 +228,7 @@ class Regression(ClosedForm):
     array([[1., 3.]])
     """
 
-    units = {"variance": (2, -1)}
+    units: ClassVar = {"variance": (2, -1)}
 
     def __init__(self, columns=None, variance=0.0, variance_bounds=None):
         self.columns = columns
@@ -267,7 +269,7 @@ class Regression(ClosedForm):
             elif isinstance(column, Integral) and 0 <= column < len(names):
                 places.append(int(column))
             else:
-                raise ValueError(f"Regression knows no column {column!r}. X has the covariates {names}, counted from 0.")
+                raise ValueError(f"Regression knows no column {column!r}. X has the covariates {names}, from 0 on.")
         clone = super().resolved(self._own_units(scale, places))
         clone._positions = places
         return clone
@@ -276,7 +278,7 @@ class Regression(ClosedForm):
         return scale._replace(value=scale.value / np.sqrt(np.mean(scale.covariates[places] ** 2)))
 
     def ranges(self, scale):
-        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from; the same twice where one is given."""
+        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from."""
         return super().ranges(self._own_units(scale, self.resolved(scale)._places()))
 
     def rescaled(self, scale):

@@ -157,7 +157,7 @@ class Sum(Component):
         return self._with(self._each("resolved", scale))
 
     def ranges(self, scale):
-        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from; the same twice where one is given."""
+        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from."""
         return np.concatenate(self._each("ranges", scale))
 
     def is_variance(self):
@@ -169,7 +169,7 @@ class Sum(Component):
         return self._with(self._each("rescaled", scale))
 
     def diffuse_scale(self, scale):
-        """ndarray of shape (d,): what a unit of each diffuse column is in the units of `rescaled`, but for y's own unit."""
+        """ndarray of shape (d,): a unit of each diffuse column in the units of `rescaled`, but for that of y itself."""
         return np.concatenate(self._each("diffuse_scale", scale))
 
     def blocks(self, gaps=None):
@@ -181,7 +181,7 @@ class Sum(Component):
             size=np.concatenate([part.size for part in parts]),
             parameters=np.concatenate([part.parameters for part in parts]),
             transition=np.hstack([np.broadcast_to(p.transition, (rows, p.transition.shape[1])) for p in parts]),
-            process_noise=np.hstack([np.broadcast_to(p.process_noise, (rows, p.process_noise.shape[1])) for p in parts]),
+            process_noise=np.hstack([np.broadcast_to(p.process_noise, (rows, p.transition.shape[1])) for p in parts]),
             gap_index=None,
         )
 
@@ -207,7 +207,9 @@ class Sum(Component):
 
 
 class Rescaled(Component):
-    """A process for y / ``value_scale`` and times / ``time_scale``, whatever its parameters mean: its own states, divided by ``value``.
+    """A process for y / ``value_scale`` and times / ``time_scale``, whatever its parameters mean.
+
+    The states are its own, divided by ``value_scale``.
 
     Parameters
     ----------

@@ -72,8 +72,8 @@ def restored(described):
     if described["class"] == "Sum":
         return Sum([restored(part) for part in params["components"]])
     # JSON has lists only; bounds are pairs.
-    params = {key: tuple(value) if key.endswith("_bounds") and isinstance(value, list) else value for key, value in params.items()}
-    process = _CLASSES[described["class"]](**params)
+    pairs = {key: tuple(value) for key, value in params.items() if key.endswith("_bounds") and isinstance(value, list)}
+    process = _CLASSES[described["class"]](**(params | pairs))
     if "positions" in described:
         process._positions = described["positions"]
     return process

@@ -1,4 +1,4 @@
-"""Maximum likelihood in θ: start values, L-BFGS-B with the exact gradient, variances that belong at zero, standard errors."""
+"""Maximum likelihood in θ: starts, L-BFGS-B with the exact gradient, noises that belong at zero, standard errors."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -106,7 +106,7 @@ def scout(likelihood, ranges, count):
     spread = np.flatnonzero(high > low)
     if len(spread) == 0:
         return [low]
-    # The additive sequence whose steps are the powers of the root of x^(k + 1) = x + 1: even in any number of dimensions.
+    # The additive sequence with the powers of the root of x^(k + 1) = x + 1 as steps is even in any dimension.
     root = 2.0
     for _ in range(40):
         root = (1 + root) ** (1 / (len(spread) + 1))
@@ -205,7 +205,7 @@ class Search:
         return np.clip(result.x * unit, *self.bounds.T), -float(result.fun)
 
     def maximum(self, theta, curvature=None):
-        """The maximum near ``theta``, with noises that belong at zero brought to their bound: θ and the log-likelihood."""
+        """The maximum near ``theta``, with noises that belong at zero at their bound: θ and the log-likelihood."""
         theta, value = self.climb(theta, curvature)
         for _ in range(3):
             moved, moved_value = self._to_zero_and_back(theta, value)
@@ -221,7 +221,7 @@ class Search:
         return theta, value
 
     def _to_zero_and_back(self, theta, value):
-        """Noises moved to their lower bound where that costs nothing, and away from it where that gains; None if neither."""
+        """Noises moved to their lower bound where that is free, away from it where that gains; None if neither."""
         best, moved = value, theta.copy()
         for j in np.flatnonzero(self.is_variance):
             low = self.bounds[j, 0]

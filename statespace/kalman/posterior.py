@@ -1,4 +1,4 @@
-"""A process given the samples of one record: likelihood, smoothing at other times, joint covariance, samples, the last state."""
+"""A process given the samples of one record: likelihood, smoothing at other times, joint covariance, draws."""
 
 from typing import NamedTuple
 
@@ -64,7 +64,7 @@ class Posterior:
     --------
     >>> import numpy as np
     >>> from statespace.kalman import LocalLevel
-    >>> from statespace.kalman.base import Scale
+    >>> from statespace.kalman.scale import Scale
     >>> from statespace.kalman.posterior import Posterior, Record
     >>> record = Record(np.arange(3.0), np.zeros((3, 0)), np.array([[1.0], [2.0], [4.0]]), None)
     >>> posterior = Posterior(LocalLevel(variance=1.0), 1.0, record, Scale(1.0, 1.0, 2.0), "D")
@@ -193,7 +193,8 @@ class Posterior:
         start = binding.initial
         for k, column in enumerate(y.T):
             paths = _draw(binding, n_samples, random_state)
-            errors = random_state.normal(size=paths.shape) * np.sqrt(np.broadcast_to(noise, len(binding)))[:, np.newaxis]
+            errors = random_state.normal(size=paths.shape)
+            errors *= np.sqrt(np.broadcast_to(noise, len(binding)))[:, np.newaxis]
             # The mean of the start is in the paths already.
             binding.initial = State(np.zeros_like(start.mean), start.covariance, start.diffuse)
             for s in range(n_samples):

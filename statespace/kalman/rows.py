@@ -1,5 +1,6 @@
 """X as rows of a time and covariates, in the forms that `statespace.KalmanRegressor` takes."""
 
+from datetime import date, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -113,7 +114,7 @@ def _as_frame_if_clock(X):
         return pd.Index(X) if _is_clock(X) else X
     if isinstance(X, list | tuple) and len(X):
         first = X[0][0] if isinstance(X[0], list | tuple) and len(X[0]) else X[0]
-        if not isinstance(first, pd.Timestamp | pd.Period | pd.Timedelta | np.datetime64) and not hasattr(first, "year"):
+        if not isinstance(first, date | timedelta | pd.Period | np.datetime64 | np.timedelta64):
             return X
         X = np.array(X, dtype=object)
     if isinstance(X, np.ndarray) and X.dtype.kind in "mMO":

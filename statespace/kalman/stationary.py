@@ -1,8 +1,11 @@
-"""Stationary Gaussian processes with Markov form: Ornstein–Uhlenbeck and Matérn, parametrised as scikit-learn's kernels."""
+"""Stationary Gaussian processes in Markov form: Ornstein–Uhlenbeck and Matérn, with scikit-learn's parameters."""
+
+from typing import ClassVar
 
 import numpy as np
 
-from statespace.kalman.base import ClosedForm, Initial, closed_blocks
+from statespace.kalman.base import Initial
+from statespace.kalman.closed import ClosedForm, closed_blocks
 from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU
 
 _ORDERS = {0.5: (OU, 1), 1.5: (MATERN32, 2), 2.5: (MATERN52, 3)}
@@ -39,7 +42,7 @@ class Matern(ClosedForm):
     True
     """
 
-    units = {"length_scale": (0, 1), "variance": (2, 0)}
+    units: ClassVar = {"length_scale": (0, 1), "variance": (2, 0)}
 
     def __init__(self, nu=1.5, length_scale=None, variance=None, length_scale_bounds=None, variance_bounds=None):
         self.nu = nu
@@ -50,7 +53,7 @@ class Matern(ClosedForm):
 
     def _form(self):
         if self.nu not in _ORDERS:
-            raise ValueError(f"nu of Matern must be 0.5, 1.5 or 2.5: other orders have no finite state. Got {self.nu!r}.")
+            raise ValueError(f"nu of Matern must be 0.5, 1.5 or 2.5: others are not built here. Got {self.nu!r}.")
         return _ORDERS[self.nu]
 
     def validate(self):
@@ -94,9 +97,10 @@ class Matern(ClosedForm):
 
 
 class OrnsteinUhlenbeck(ClosedForm):
-    """The process that returns to zero exponentially, df = −f / ``length_scale`` dt + dw, with kernel σ² exp(−|t − t'| / ``length_scale``).
+    """The process that returns to zero exponentially, df = −f / ``length_scale`` dt + dw.
 
-    It starts from its stationary distribution, N(0, σ²) (Uhlenbeck & Ornstein 1930).
+    Its kernel is σ² exp(−|t − t'| / ``length_scale``). It starts from its stationary distribution,
+    N(0, σ²) (Uhlenbeck & Ornstein 1930).
 
     Parameters
     ----------
@@ -114,7 +118,7 @@ class OrnsteinUhlenbeck(ClosedForm):
     array([[3.]])
     """
 
-    units = {"length_scale": (0, 1), "variance": (2, 0)}
+    units: ClassVar = {"length_scale": (0, 1), "variance": (2, 0)}
 
     def __init__(self, length_scale=None, variance=None, length_scale_bounds=None, variance_bounds=None):
         self.length_scale = length_scale

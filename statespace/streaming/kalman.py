@@ -1,11 +1,12 @@
-"""A fitted Kalman model that takes one sample at a time: constant time and memory for each, equal to filtering the whole."""
+"""A fitted Kalman model one sample at a time: constant time and memory for each, equal to filtering the whole."""
 
+import math
 from datetime import timedelta
 
 import numpy as np
 
 from statespace.kalman.binding import State
-from statespace.kernels.kalman_filter import kalman_filter
+from statespace.kernels.kalman_filter import kalman_step
 from statespace.times import elapsed
 
 
@@ -34,8 +35,8 @@ class KalmanStream:
     >>> import numpy as np
     >>> from statespace import KalmanRegressor
     >>> from statespace.kalman import LocalLevel
-    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None).fit([[0.0], [1.0]], [1.0, 2.0])
-    >>> stream = gp.stream()
+    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None)
+    >>> stream = gp.fit([[0.0], [1.0]], [1.0, 2.0]).stream()
     >>> mean, std = stream.step(2.5, dt=0.2)
     >>> mean_later, std_later = stream.step(np.nan, dt=3.0)
     >>> mean == mean_later, std < std_later
@@ -50,7 +51,7 @@ class KalmanStream:
         self._single = single
         self._n_covariates = posterior.record.covariates.shape[1]
         self._blocks = None if process.tabulated else process.blocks()
-        self._rows = None if self._n_covariates else process.design()[np.newaxis]
+        self._row = None if self._n_covariates else np.ascontiguousarray(process.design())
         self._fresh = from_prior
         if from_prior:
             mean, covariance, diffuse = process.initial()
@@ -79,30 +80,28 @@ class KalmanStream:
             Of the signal at this time, given all samples up to this one.
         """
         gap = self._gap(dt)
-        rows = self._rows if self._rows is not None else self._design(x)
+        row = self._row if self._row is not None else self._design(x)
         blocks = self._blocks
         if blocks is None:
             blocks = self._process.blocks(np.array([gap]))._replace(gap_index=np.zeros(1, dtype=np.int64))
         values = (y_t,) if self._single else np.ravel(y_t)
         if len(values) != len(self._states):
             raise ValueError(f"y_t must have {len(self._states)} outputs, as y had in fit. Got {len(values)}.")
-        dt_array, row = np.array([gap]), rows[0]
-        means, variances, states = [], [], []
+        unit, means, variances, states = self._scale.value, [], [], []
         for value, state in zip(values, self._states, strict=True):
-            y = np.array([value], dtype=float) / self._scale.value
-            if np.isinf(y[0]):
-                raise ValueError("y_t must be finite, or NaN where it is missing. Got inf.")
-            result = kalman_filter(y, dt_array, blocks, rows, self._noise, *state, backend=self._backend)
-            mean, covariance, diffuse = result.mean[0], result.covariance[0], result.diffuse
-            states.append(State(mean, covariance, diffuse))
-            means.append(float(row @ mean))
-            # What is left of the diffuse directions that this row sees through rounding is not open any more.
-            still_open = diffuse.shape[1] and np.any(np.abs(row @ diffuse) > 1e-9 * np.abs(row) @ np.abs(diffuse))
-            variances.append(np.inf if still_open else max(float(row @ covariance @ row), 0.0) + self._added)
+            scaled = float(value) / unit
+            if math.isinf(scaled):
+                raise ValueError(f"y_t must be finite, or NaN where it is missing. Got {value}.")
+            after = kalman_step(scaled, gap, blocks, row, self._noise, *state, backend=self._backend)
+            states.append(State(after.mean, after.covariance, after.diffuse))
+            means.append(float(row @ after.mean))
+            variances.append(max(float(row @ after.covariance @ row), 0.0) + self._added)
+            if after.diffuse.shape[1] and _sees(row, after.diffuse):
+                variances[-1] = math.inf
         self._states, self._fresh = states, False
         if self._single:
-            return means[0] * self._scale.value, variances[0] ** 0.5 * self._scale.value
-        return np.array(means) * self._scale.value, np.sqrt(variances) * self._scale.value
+            return means[0] * unit, math.sqrt(variances[0]) * unit
+        return np.array(means) * unit, np.sqrt(variances) * unit
 
     def _gap(self, dt):
         if self._fresh:
@@ -119,4 +118,9 @@ class KalmanStream:
         covariates = np.atleast_2d(np.asarray(np.nan if x is None else x, dtype=float))
         if covariates.shape != (1, self._n_covariates) or not np.isfinite(covariates).all():
             raise ValueError(f"x must be {self._n_covariates} finite covariates, as in fit. Got {x!r}.")
-        return np.broadcast_to(self._process.design(covariates), (1, self._process.n_states))
+        return np.ravel(self._process.design(covariates))
+
+
+def _sees(row, diffuse):
+    """Whether the row reads a direction that is open, beyond the rounding that closed ones leave."""
+    return bool(np.any(np.abs(row @ diffuse) > 1e-9 * (np.abs(row) @ np.abs(diffuse))))

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from typing import ClassVar
 
 import mpmath
 import numpy as np
@@ -18,8 +19,8 @@ from statespace.kalman import (
     Seasonal,
     Sum,
 )
-from statespace.kalman.base import Scale
 from statespace.kalman.composition import Rescaled
+from statespace.kalman.scale import Scale
 
 SCALE = Scale(value=3.0, time=0.5, span=200.0, columns=("a", "b"), covariates=np.array([2.0, 0.1]))
 COMPONENTS = [
@@ -38,7 +39,7 @@ COMPONENTS = [
 class Drift(Component):
     """A random walk of one's own, with the four methods only."""
 
-    units = {"variance": (2, -1)}
+    units: ClassVar = {"variance": (2, -1)}
 
     def __init__(self, variance=None, variance_bounds=None):
         self.variance = variance
