@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from statespace.kalman.base import Component
 from statespace.kalman.components import LocalTrend, Regression
@@ -19,9 +19,9 @@ from statespace.kalman.composition import Sum
 from statespace.kalman.description import description, restored
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior, Record
-from statespace.kalman.rows import read
-from statespace.kalman.scale import Scale
-from statespace.times import elapsed, median_gap
+from statespace.kalman.rows import read, read_targets
+from statespace.kalman.scale import Scale, measure
+from statespace.times import elapsed
 
 # Noise variances that are fitted lie between these multiples of y's variance: the lower one stands for none.
 _NOISE = (1e-14, 1e2)
@@ -146,7 +146,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             is no positive number.
         """
         rows = read(X, self, reset=True)
-        y = _checked_targets(y, len(rows.times))
+        y = read_targets(y, len(rows.times))
         known = self._checked_noise(noise_variance, len(y))
         order = np.argsort(elapsed(rows.times, origin=rows.times.min()), kind="stable")
         self._single = y.ndim == 1
@@ -154,7 +154,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         self._record = Record(rows.times[order], rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
         given = self._chosen_process(rows)
         given.validate()
-        self._scale = _scale_of(self._record, rows.names, given, self.time_unit)
+        self._scale = measure(self._record, rows.names, given, self.time_unit)
         self.time_scale_ = self._scale.time
 
         process = given.resolved(self._scale)
@@ -474,37 +474,11 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         return KalmanStream(
             self._posterior(),
-            self._new_noise(),
+            self._new_noise() if include_noise or not np.ndim(self._record.noise) else None,
             single=self._single,
             from_prior=from_prior,
             include_noise=include_noise,
         )
-
-
-def _checked_targets(y, n):
-    if y is None:
-        raise ValueError("This estimator requires y to be passed, but the target y is None.")
-    y = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
-    if y.ndim > 2:
-        raise ValueError(f"y must have one or two dimensions, got an array of shape {y.shape}.")
-    check_consistent_length(range(n), y)
-    if np.isnan(y).all():
-        raise ValueError("Input y contains NaN only: there is nothing to learn from.")
-    return y
-
-
-def _scale_of(record, names, process, unit):
-    """What the data say about sizes; a size of nothing is 1."""
-    y = record.y
-    mean = np.zeros(y.shape[1]) if process.initial().diffuse.shape[1] == 0 else np.nanmean(y, axis=0)
-    value = float(np.sqrt(np.nanmean((y - mean) ** 2)))
-    # What rounding leaves of a constant series is no spread.
-    if value <= 1e-13 * np.abs(mean).max():
-        value = float(np.abs(mean).max())
-    time = median_gap([record.times], unit=unit)
-    span = float(elapsed(record.times[-1:], origin=record.times[0], unit=unit)[0])
-    sizes = np.sqrt(np.mean(record.covariates**2, axis=0))
-    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))
 
 
 def _plain(name):

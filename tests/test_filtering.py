@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 import warnings
 
@@ -21,7 +22,9 @@ from statespace.kalman import (
     OrnsteinUhlenbeck,
     Regression,
     Seasonal,
+    fitting,
 )
+from statespace.kernels import BackendError
 
 RNG = np.random.default_rng(0)
 
@@ -297,6 +300,19 @@ def test_airline_ends_at_the_maximum(data_path):
     assert np.isinf(std[1])
 
 
+def test_backends_agree_and_none_is_replaced():
+    process, _, (t, _, y), (t_new, _) = problem("sum", n=15)
+    one, other = (
+        KalmanRegressor(process, noise_variance=0.4, optimizer=None, backend=backend).fit(t[:, None], y)
+        for backend in ("cpu", "reference")
+    )
+    assert one.log_marginal_likelihood_value_ == pytest.approx(other.log_marginal_likelihood_value_, rel=1e-12)
+    expected = other.predict(t_new[:, None], return_std=True)
+    np.testing.assert_allclose(one.predict(t_new[:, None], return_std=True), expected, rtol=1e-9)
+    with pytest.raises(BackendError, match="backend='triton' cannot run kalman_filter here"):
+        KalmanRegressor(process, backend="triton").fit(t[:, None], y)
+
+
 def test_missing_values_are_left_out():
     t, y = times(40), RNG.normal(size=40)
     missing = np.arange(40) % 3 == 1
@@ -457,13 +473,31 @@ def test_a_line_is_found_without_noise():
     np.testing.assert_allclose(gp.predict(t + 60), 3.0 + 2.0 * (t[:, 0] + 60), rtol=1e-6)
 
 
-def test_a_search_that_ends_early_warns():
-    def give_up(objective, theta, bounds):
-        return theta, objective(theta, eval_gradient=False)
+def test_a_search_that_ends_early_warns(monkeypatch):
+    def give_up(*arguments, options, **others):
+        return minimize(*arguments, options=options | {"maxiter": 1}, **others)
 
-    t, y = times(20)[:, None], RNG.normal(size=20)
-    start = KalmanRegressor(LocalLevel(), optimizer=None).fit(t, y)
-    assert KalmanRegressor(LocalLevel(), optimizer=give_up).fit(t, y).theta_.shape == start.theta_.shape
+    minimize = fitting.minimize
+    monkeypatch.setattr(fitting, "minimize", give_up)
+    rng = np.random.default_rng(0)
+    y = np.cumsum(rng.normal(size=200)) + rng.normal(size=200)
+    with pytest.warns(ConvergenceWarning, match="The maximum of the likelihood was not reached: STOP"):
+        KalmanRegressor(LocalTrend()).fit(np.arange(200.0)[:, None], y)
+
+
+def test_an_optimizer_of_ones_own():
+    def random_search(objective, theta, bounds):
+        assert objective(theta)[1].shape == theta.shape
+        rng = np.random.default_rng(0)
+        points = [np.clip(theta + rng.normal(size=len(theta)), *bounds.T) for _ in range(300)]
+        best = min(points, key=lambda point: objective(point, eval_gradient=False))
+        return best, objective(best, eval_gradient=False)
+
+    t, y = times(40)[:, None], np.sin(times(40)) + RNG.normal(size=40)
+    best = KalmanRegressor(LocalLevel()).fit(t, y)
+    found = KalmanRegressor(LocalLevel(), optimizer=random_search).fit(t, y)
+    shortfall = best.log_marginal_likelihood_value_ - found.log_marginal_likelihood_value_
+    assert 0 < shortfall < 1.0
 
 
 def test_restarts_never_lose_and_repeat():
@@ -473,6 +507,27 @@ def test_restarts_never_lose_and_repeat():
     again = KalmanRegressor(Matern() + OrnsteinUhlenbeck(), n_restarts_optimizer=3, random_state=0).fit(t, y)
     assert more.log_marginal_likelihood_value_ >= once.log_marginal_likelihood_value_ - 1e-9
     np.testing.assert_array_equal(more.theta_, again.theta_)
+
+
+@pytest.mark.parametrize("known", [None, np.linspace(0.1, 1.0, 30)])
+@pytest.mark.parametrize("as_datetimes", [False, True])
+def test_a_description_restores_it(known, as_datetimes):
+    X = pd.DataFrame({"when": times(30), "x": RNG.normal(size=30)})
+    if as_datetimes:
+        X["when"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(X["when"], unit="h")
+    process = LocalLevel() + Regression("x") + Matern(variance_bounds=(1e-3, 10.0))
+    gp = KalmanRegressor(process, time_unit="h", random_state=3).fit(X, RNG.normal(size=30), noise_variance=known)
+    state, arrays = gp._export()
+    again = KalmanRegressor._import(json.loads(json.dumps(state)), arrays)
+    assert again.get_params() == gp.get_params()
+    assert again.process_ == gp.process_
+    np.testing.assert_array_equal(again.predict(X, return_std=True), gp.predict(X, return_std=True))
+    np.testing.assert_array_equal(again.noise_variance_, gp.noise_variance_)
+    pd.testing.assert_frame_equal(again.params_, gp.params_)
+    step = {"dt": 0.3, "x": [1.0]} if known is None else {"dt": 0.3, "x": [1.0], "noise_variance": 0.2}
+    assert again.stream().step(0.5, **step) == gp.stream().step(0.5, **step)
+    with pytest.raises(TypeError, match="a file holds processes of"):
+        KalmanRegressor(Ramp(), optimizer=None).fit([[0.0], [1.0]], [1.0, 2.0])._export()
 
 
 def test_it_clones_pickles_and_searches():

@@ -120,6 +120,8 @@ class Component:
     @classmethod
     @cache
     def _arguments(cls):
+        if cls.__init__ is object.__init__:
+            return {}
         found = [p for p in signature(cls.__init__).parameters.values() if p.name != "self"]
         if any(p.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD) for p in found):
             raise TypeError(f"{cls.__name__}.__init__ must name its arguments: *args and **kwargs cannot be cloned.")

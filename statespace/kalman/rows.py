@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 
 from statespace.times import as_times, check_same_clock, clock
 
@@ -79,6 +79,41 @@ def read(X, estimator, *, reset):
     if table.shape[1]:
         covariates = check_array(table, dtype=np.float64, input_name="X", estimator=estimator)
     return _checked(times, covariates, tuple(table.columns), index, estimator, reset)
+
+
+def read_targets(y, n):
+    """y as float64 of shape (n,) or (n, m), NaN where missing.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, m)
+    n : int
+        The number of rows of X.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ValueError
+        If there is no y, an infinity, nothing but NaN, or another number of rows.
+
+    Examples
+    --------
+    >>> from statespace.kalman.rows import read_targets
+    >>> read_targets([1, None], 2)
+    array([ 1., nan])
+    """
+    if y is None:
+        raise ValueError("This estimator requires y to be passed, but the target y is None.")
+    y = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
+    if y.ndim > 2:
+        raise ValueError(f"y must have one or two dimensions, got an array of shape {y.shape}.")
+    check_consistent_length(range(n), y)
+    if np.isnan(y).all():
+        raise ValueError("Input y contains NaN only: there is nothing to learn from.")
+    return y
 
 
 def _numeric(X, estimator, reset):

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from statespace.times import elapsed, median_gap
+
 
 class Scale(NamedTuple):
     """What the data say about sizes: the source of start values and bounds that are not given.
@@ -45,3 +47,32 @@ class Scale(NamedTuple):
         sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
         low, high = sorted(sizes)
         return (1e-3 * low, high) if of_value else (low, high)
+
+
+def measure(record, names, process, unit):
+    """What a record says about sizes; a size of nothing is 1.
+
+    Parameters
+    ----------
+    record : Record
+    names : tuple of str or int
+        The covariates' names.
+    process : Component
+        Where it starts diffuse, the mean of y is taken to be its level, and only the spread to be explained.
+    unit : str
+        The unit of time for datetimes.
+
+    Returns
+    -------
+    Scale
+    """
+    y = record.y
+    mean = np.zeros(y.shape[1]) if process.initial().diffuse.shape[1] == 0 else np.nanmean(y, axis=0)
+    value = float(np.sqrt(np.nanmean((y - mean) ** 2)))
+    # What rounding leaves of a constant series is no spread.
+    if value <= 1e-13 * np.abs(mean).max():
+        value = float(np.abs(mean).max())
+    time = median_gap([record.times], unit=unit)
+    span = float(elapsed(record.times[-1:], origin=record.times[0], unit=unit)[0])
+    sizes = np.sqrt(np.mean(record.covariates**2, axis=0))
+    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))

@@ -21,8 +21,8 @@ class KalmanStream:
     ----------
     posterior : Posterior
         The fitted process with its data.
-    noise : float
-        The noise variance of new samples.
+    noise : float or None
+        The noise variance of new samples; None if each sample must come with its own.
     single : bool
         Whether samples are numbers, rather than arrays of shape (n_outputs,).
     from_prior : bool
@@ -46,7 +46,7 @@ class KalmanStream:
     def __init__(self, posterior, noise, *, single, from_prior, include_noise):
         process, scale = posterior.scaled, posterior.scale
         self._process, self._scale, self._unit, self._backend = process, scale, posterior.unit, posterior.backend
-        self._noise = noise / scale.value**2
+        self._noise = None if noise is None else noise / scale.value**2
         self._added = self._noise if include_noise else 0.0
         self._single = single
         self._n_covariates = posterior.record.covariates.shape[1]
@@ -60,7 +60,7 @@ class KalmanStream:
         else:
             self._states = posterior.last_states()
 
-    def step(self, y_t, dt=None, x=None):
+    def step(self, y_t, dt=None, x=None, noise_variance=None):
         """Advance by ``dt`` and take a sample.
 
         Parameters
@@ -73,11 +73,18 @@ class KalmanStream:
             dt is not used.
         x : array-like of shape (n_covariates,), optional
             The covariates, where the model has some.
+        noise_variance : float, optional
+            The known variance of this sample's noise; needed where `fit` was given that of each sample.
 
         Returns
         -------
         mean, std : float or ndarray of shape (n_outputs,)
             Of the signal at this time, given all samples up to this one.
+
+        Raises
+        ------
+        ValueError
+            For a gap that is negative or not finite, an infinite y_t, or other covariates or outputs than in `fit`.
         """
         gap = self._gap(dt)
         row = self._row if self._row is not None else self._design(x)
@@ -88,11 +95,14 @@ class KalmanStream:
         if len(values) != len(self._states):
             raise ValueError(f"y_t must have {len(self._states)} outputs, as y had in fit. Got {len(values)}.")
         unit, means, variances, states = self._scale.value, [], [], []
+        noise = self._noise if noise_variance is None else noise_variance / unit**2
+        if noise is None:
+            raise ValueError("step needs noise_variance: fit was given that of each known sample only.")
         for value, state in zip(values, self._states, strict=True):
             scaled = float(value) / unit
             if math.isinf(scaled):
                 raise ValueError(f"y_t must be finite, or NaN where it is missing. Got {value}.")
-            after = kalman_step(scaled, gap, blocks, row, self._noise, *state, backend=self._backend)
+            after = kalman_step(scaled, gap, blocks, row, noise, *state, backend=self._backend)
             states.append(State(after.mean, after.covariance, after.diffuse))
             means.append(float(row @ after.mean))
             variances.append(max(float(row @ after.covariance @ row), 0.0) + self._added)

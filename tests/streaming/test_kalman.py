@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from statespace import KalmanRegressor
-from statespace.kalman import LocalLevel, LocalTrend, Matern, Regression, Seasonal
+from statespace.kalman import Component, Initial, LocalLevel, LocalTrend, Matern, Regression, Seasonal
 
 PROCESSES = [
     LocalLevel(2.0),
@@ -57,6 +57,28 @@ def test_a_stream_goes_on_where_the_data_end(process):
     stream = gp.stream()
     streamed = np.array([stream.step(y[k], dt=t[k] - t[k - 1]) for k in range(25, 40)])
     np.testing.assert_allclose(streamed, filtered(gp, t, y)[25:], rtol=1e-10, atol=1e-10)
+
+
+class Growth(Component):
+    """A walk from a known start."""
+
+    def transition(self, dt):
+        return np.ones((len(dt), 1, 1))
+
+    def process_noise(self, dt):
+        return np.reshape(dt, (-1, 1, 1))
+
+    def observation(self):
+        return np.ones(1)
+
+    def initial(self):
+        return Initial(np.full(1, 3.0), np.ones((1, 1)), np.zeros((1, 0)))
+
+
+def test_no_gap_lies_before_a_new_series():
+    gp = KalmanRegressor(Growth(), noise_variance=1.0, optimizer=None).fit([[0.0], [1.0]], [1.0, 2.0])
+    mean, std = gp.stream(from_prior=True).step(5.0, dt=100.0)
+    assert (mean, std**2) == (pytest.approx(4.0), pytest.approx(0.5))
 
 
 def test_nan_only_predicts():
