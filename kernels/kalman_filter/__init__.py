@@ -2,11 +2,12 @@
 
     x_k = A(Δ_k) x_{k−1} + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x_k + ε_k,  ε_k ~ N(0, R_k),
 
-with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in the exact
-limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to C-contiguous
+with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in
+the exact limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to C-contiguous
 float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
 """
 
+import math
 from functools import cache
 
 import numpy as np
@@ -38,18 +39,18 @@ def _backend(name):
 def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
     """Filtered moments E[x_t | y_1 … y_t], cov[x_t | y_1 … y_t], innovations and log-likelihood.
 
-    With v = y − H a and F = H P Hᵀ + R, an observed sample adds −½ (log 2π + log F + v²/F) to the log-likelihood. One that
-    sees a diffuse direction adds −½ (log 2π + log F∞) with F∞ = H P∞ Hᵀ, P∞ = D Dᵀ: the full convention of Durbin & Koopman
-    (2012, section 7.2), every observed sample counted. A noise-free observation (R = 0) of what is already known exactly
-    adds nothing, or −∞ if it contradicts.
+    With v = y − H a and F = H P Hᵀ + R, an observed sample adds −½ (log 2π + log F + v²/F) to the log-likelihood.
+    One that sees a diffuse direction adds −½ (log 2π + log F∞) with F∞ = H P∞ Hᵀ, P∞ = D Dᵀ: the full convention of
+    Durbin & Koopman (2012, section 7.2), every observed sample counted. A noise-free observation (R = 0) of what is
+    already known exactly adds nothing, or −∞ if it contradicts.
 
     Parameters
     ----------
     y : array_like of shape (n_times,)
         Observations; NaN where missing.
     dt : array_like of shape (n_times,)
-        Gaps Δ ≥ 0 in the unit of time of ``blocks``. ``dt[0]`` leads from the initial state to the first sample: 0 for a
-        fresh record, the true gap when a state is carried on.
+        Gaps Δ ≥ 0 in the unit of time of ``blocks``. ``dt[0]`` leads from the initial state to the first sample: 0 for
+        a fresh record, the true gap when a state is carried on.
     blocks : Blocks
         A(Δ) and Q(Δ).
     observation : array_like of shape (n_states,) or (n_times, n_states)
@@ -119,7 +120,7 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     >>> from statespace.kernels.kalman_filter.blocks import OU
     >>> process = Blocks([OU], [1], [[0.5, 2.0]])
     >>> round(kalman_log_likelihood([0.3, -0.1], [0.0, 1.5], process, [1.0], 0.1, [0.0], [[2.0]]), 6)
-    -2.525889
+    -2.504658
     """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     return _backend(backend).kalman_log_likelihood(*arguments)
@@ -129,9 +130,9 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
 
     The sweep is the smoother's recursion (r, N of Durbin & Koopman, in powers of 1/κ through the diffuse start): the
-    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), and they are contracted with dA/dθ and dQ/dθ of
-    each block on the way. Predicted moments are kept for at most about 64 MB of samples and recomputed from checkpoints
-    beyond, so memory does not grow with the record's moments.
+    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), contracted with dA/dθ and dQ/dθ of each block
+    on the way. Predicted moments are kept for about 64 MB of samples at most and recomputed from checkpoints beyond,
+    so memory does not grow with the record's moments.
 
     Parameters are those of ``kalman_filter``.
 
@@ -139,8 +140,8 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     -------
     log_likelihood : float
     gradient : Gradient
-        ``parameters`` (n_blocks, 2), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``, ``mean``,
-        ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
+        ``parameters`` (n_blocks, 2), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``,
+        ``mean``, ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
 
     References
     ----------
@@ -178,8 +179,8 @@ def kalman_smoother(
     Returns
     -------
     SmootherResult
-        ``log_likelihood``, ``mean`` (n_times, n_states) and ``covariance`` (n_times, n_states, n_states); with ``readout``
-        means (n_times, r) and variances (n_times, r). A variance is infinite where the data leave it unbounded.
+        ``log_likelihood``, ``mean`` (n_times, n_states) and ``covariance`` (n_times, n_states, n_states); with
+        ``readout`` means (n_times, r) and variances (n_times, r). A variance that the data leave unbounded is infinite.
 
     Examples
     --------
@@ -227,8 +228,16 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
     >>> state.mean.round(6).tolist(), state.covariance.round(6).tolist()
     ([1.6], [[0.6]])
     """
-    arguments = _check([y], [dt], blocks, observation, noise_variance, mean, covariance, diffuse)
-    return _backend(backend).kalman_step(*arguments)
+    y, dt, noise_variance = float(y), float(dt), float(noise_variance)
+    if math.isinf(y) or not 0.0 <= dt < math.inf or not noise_variance >= 0.0:
+        raise ValueError(
+            f"y must be finite or NaN, dt finite and not negative, noise_variance not negative; got y={y}, dt={dt}, "
+            f"noise_variance={noise_variance}."
+        )
+    blocks, observation, mean, covariance, diffuse = _check_model(1, blocks, observation, mean, covariance, diffuse)
+    return _backend(backend).kalman_step(
+        np.array([y]), np.array([dt]), blocks, observation, np.array([noise_variance]), mean, covariance, diffuse
+    )
 
 
 def discretize_blocks(blocks, dt, *, backend=None):
@@ -260,32 +269,36 @@ def discretize_blocks(blocks, dt, *, backend=None):
 
 def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
     """Every argument as the backends take it: C-contiguous float64, H (1, n) or (T, n), R (1,) or (T,), D (n, d)."""
-    y, dt, mean, covariance = behaved(y), behaved(dt), behaved(mean), behaved(covariance)
-    observation, noise_variance = behaved(observation), behaved(noise_variance)
+    y, dt, noise_variance = behaved(y), behaved(dt), behaved(noise_variance)
     if y.ndim != 1 or len(y) == 0:
         raise ValueError(f"y must have shape (n_times,) with at least one sample; got {y.shape}.")
     if np.isinf(y).any():
         raise ValueError(f"y[{np.flatnonzero(np.isinf(y))[0]}] is infinite. Use NaN for a missing observation.")
     T = len(y)
     _check_gaps(dt, (T,))
-    blocks = check_blocks(blocks, T)
-    n = blocks.n_states
-    diffuse = np.zeros((n, 0)) if diffuse is None else behaved(diffuse)
-    if observation.shape != (n,) and observation.shape != (T, n):
-        raise ValueError(f"observation must have shape ({n},) or ({T}, {n}); got {observation.shape}.")
     if noise_variance.shape != () and noise_variance.shape != (T,):
         raise ValueError(f"noise_variance must be a number or have shape ({T},); got shape {noise_variance.shape}.")
     if not (noise_variance >= 0.0).all():
         raise ValueError(f"noise_variance must not be negative or NaN; its least value is {noise_variance.min()}.")
+    blocks, observation, mean, covariance, diffuse = _check_model(T, blocks, observation, mean, covariance, diffuse)
+    return y, dt, blocks, observation, noise_variance.reshape(-1), mean, covariance, diffuse
+
+
+def _check_model(T, blocks, observation, mean, covariance, diffuse):
+    blocks = check_blocks(blocks, T)
+    n = blocks.n_states
+    observation, mean, covariance = behaved(observation), behaved(mean), behaved(covariance)
+    diffuse = np.zeros((n, 0)) if diffuse is None else behaved(diffuse)
+    if observation.shape != (n,) and observation.shape != (T, n):
+        raise ValueError(f"observation must have shape ({n},) or ({T}, {n}); got {observation.shape}.")
     if mean.shape != (n,) or covariance.shape != (n, n):
         raise ValueError(
             f"blocks have {n} states, so mean must have shape ({n},) and covariance ({n}, {n}); got {mean.shape} and "
             f"{covariance.shape}."
         )
     if diffuse.ndim != 2 or len(diffuse) != n or diffuse.shape[1] > n:
-        raise ValueError(f"diffuse must have shape ({n}, d), d ≤ {n}, a column for each direction; got {diffuse.shape}.")
-    # a single row stands for every sample, also where there is only one
-    return y, dt, blocks, observation.reshape(-1, n), noise_variance.reshape(-1), mean, covariance, diffuse
+        raise ValueError(f"diffuse must have shape ({n}, d), d ≤ {n}, one column a direction; got {diffuse.shape}.")
+    return blocks, observation.reshape(-1, n), mean, covariance, diffuse
 
 
 def _check_gaps(dt, shape):

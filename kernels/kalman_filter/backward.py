@@ -59,7 +59,7 @@ def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
 def observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u):
     """r, N from after an observation to before it, in powers of 1/κ.
 
-    r is left for ``lift``. Leaves u₀, u₁, c₀, c₁ in ``u``, where u = v/F − k·r and c = 1/F + kᵀNk, and N k in ``e0``, ``e1``.
+    r is left for ``lift``. Leaves u₀, u₁, c₀, c₁ in ``u``, where u = v/F − k·r, c = 1/F + kᵀNk; N k in ``e0``, ``e1``.
     """
     r0, r1, N0, N1, N2 = b
     n = len(h)

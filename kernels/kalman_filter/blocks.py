@@ -12,7 +12,7 @@ RANDOM_WALK, TREND, ROTATION, OU, MATERN32, MATERN52, TABLE = range(7)
 
 NAMES = ("RANDOM_WALK", "TREND", "ROTATION", "OU", "MATERN32", "MATERN52", "TABLE")
 SIZES = {TREND: 2, ROTATION: 2, OU: 1, MATERN32: 2, MATERN52: 3}
-_ZERO_COLUMNS = np.zeros((1, 0))
+_ZERO_COLUMNS, _NO_ROWS = np.zeros((1, 0)), np.zeros(0, dtype=np.int64)
 
 
 class Blocks(NamedTuple):
@@ -50,11 +50,11 @@ class Blocks(NamedTuple):
     parameters: np.ndarray
     transition: np.ndarray = _ZERO_COLUMNS
     process_noise: np.ndarray = _ZERO_COLUMNS
-    gap_index: np.ndarray = np.zeros(0, dtype=np.int64)
+    gap_index: np.ndarray = _NO_ROWS
 
     @property
     def n_states(self):
-        return int(np.sum(self.size))
+        return sum(np.asarray(self.size).tolist())
 
 
 def behaved(array, dtype=np.float64):
@@ -73,14 +73,15 @@ def check_blocks(blocks, n_times):
             f"shapes {kind.shape}, {size.shape} and {parameters.shape}."
         )
     n_table = 0
-    for b, (k, s) in enumerate(zip(kind.tolist(), size.tolist(), strict=True)):
+    kinds = kind.tolist()
+    for b, (k, s) in enumerate(zip(kinds, size.tolist(), strict=True)):
         if not 0 <= k < len(NAMES):
             raise ValueError(f"block {b} has kind {k}; the kinds are {', '.join(NAMES)} (0 to {len(NAMES) - 1}).")
         if s < 1 or SIZES.get(k, s) != s:
             raise ValueError(f"block {b} ({NAMES[k]}) must have {SIZES.get(k, 'at least 1')} states; got size {s}.")
         n_table += s * s if k == TABLE else 0
-    if TABLE not in kind:
-        return Blocks(kind, size, parameters, np.zeros((1, 0)), np.zeros((1, 0)), np.zeros(1, dtype=np.int64))
+    if TABLE not in kinds:
+        return Blocks(kind, size, parameters, _ZERO_COLUMNS, _ZERO_COLUMNS, _NO_ROWS)
     transition, process_noise = behaved(transition), behaved(process_noise)
     gap_index = behaved(gap_index, np.int64)
     if transition.ndim != 2 or transition.shape != process_noise.shape or transition.shape[1] != n_table:

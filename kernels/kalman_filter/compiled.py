@@ -1,16 +1,16 @@
 """How the loops of this folder are compiled: once per machine.
 
-``entry`` is what Python calls, and is cached on disk. Arrays come from Python only (``Workspace``): without Numba's own memory
-there is no reference counting, whose atomic increments would cost more than a step of the filter. A ``helper`` is inlined
-for the same reason, an array being seven words to pass; a ``shared`` one does enough work, in enough places, to be called.
-Neither has a Python wrapper, which would take longer to compile than itself. Division by zero gives inf or NaN as in
-NumPy, without a branch at every division.
+``entry`` is what Python calls, and is cached on disk. Arrays come from Python only (``Workspace``): without Numba's own
+memory there is no reference counting, whose atomic increments would cost more than a step of the filter. A ``helper``
+is inlined for the same reason, an array being seven words to pass; a ``shared`` one does enough work, in enough places,
+to be called. Neither has a Python wrapper, which would take longer to compile than itself. Division by zero gives inf
+or NaN as in NumPy, without a branch at every division.
 
 Numba looks only at an entry's own file to see whether its cache is stale: after a change to a helper, delete
 ``__pycache__``.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +46,10 @@ class Workspace(NamedTuple):
     scratch: np.ndarray
 
 
-def workspace(units, n, d):
-    width = max(4, int((units[1] * units[1]).sum()))
+@lru_cache(maxsize=32)
+def workspace(width, n, d):
+    """``width`` is Σ s². Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind."""
+    width = max(4, width)
     packed = np.zeros((5, width))
     matrices = np.zeros((4, n, n))
     return Workspace(

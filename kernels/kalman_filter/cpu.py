@@ -26,13 +26,14 @@ from statespace.kernels.kalman_filter.results import FilterResult, Gradient, Smo
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
+SHORTEST_SEGMENT = 16
 
 
 def discretize_blocks(blocks, dt):
     n = blocks.n_states
     transition, process_noise = np.zeros((len(dt), n, n)), np.zeros((len(dt), n, n))
     units = expand(blocks.kind, blocks.size)
-    work = workspace(units, n, 0)
+    work = _workspace(units, n, 0)
     discretize_all(units, blocks, dt, work.A, work.Q, transition, process_noise)
     return transition, process_noise
 
@@ -41,7 +42,7 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     state = _start(mean, covariance, diffuse)
-    work = workspace(units, *diffuse.shape)
+    work = _workspace(units, *diffuse.shape)
     stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0), work)
     if stop < len(y):
         forward_pair(record, units, stop, len(y), state, work)
@@ -53,7 +54,7 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     state = _start(mean, covariance, diffuse)
     kept = _room(len(y), len(mean), 0)
     units = expand(blocks.kind, blocks.size)
-    forward(record, units, 0, len(y), state, FILTERED, kept, workspace(units, *diffuse.shape))
+    forward(record, units, 0, len(y), state, FILTERED, kept, _workspace(units, *diffuse.shape))
     return FilterResult(
         _log_likelihood(state), kept.mean, kept.covariance, kept.innovation, kept.variance, _left(state),
         int(state.counts[3]),
@@ -65,7 +66,7 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
     kept = _room(1, len(mean), 0)
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
-    forward(record, units, 0, 1, state, FILTERED, kept, workspace(units, *diffuse.shape))
+    forward(record, units, 0, 1, state, FILTERED, kept, _workspace(units, *diffuse.shape))
     return Step(state.mean, state.covariance, _left(state), float(kept.innovation[0]), float(kept.variance[0]))
 
 
@@ -75,7 +76,7 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     arguments = (*blocks[2:5], noise_variance, observation, mean, covariance, diffuse)
     gradient = Gradient(*(np.zeros_like(argument) for argument in arguments))
     origin, state, b = _start(mean, covariance, diffuse), _start(mean, covariance, diffuse), _nothing_seen(len(mean))
-    work = workspace(units, *diffuse.shape)
+    work = _workspace(units, *diffuse.shape)
     for first, last, kept in _backwards(record, units, state, work):
         gradient_segment(record, units, first, last, state.counts[2], origin, kept, b, gradient, work)
     gradient.mean[:] = b.r0
@@ -94,7 +95,7 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     means, variances = np.empty((T, n if whole else r)), np.empty((T, r))
     covariances = np.empty((T if whole else 0, n, n))
     state, b = _start(mean, covariance, diffuse), _nothing_seen(n)
-    work = workspace(units, *diffuse.shape)
+    work = _workspace(units, *diffuse.shape)
     for first, last, kept in _backwards(record, units, state, work):
         smooth_segment(
             record, units, first, last, state.counts[2], state.counts[0] > 0, kept, b, readout, means, variances,
@@ -107,6 +108,10 @@ def _start(mean, covariance, diffuse):
     """The state before the first sample, copied."""
     rows = diffuse.T.copy()
     return State(mean.copy(), covariance.copy(), rows, np.array([len(rows), 0, 0, 0]), np.array([0.0, 1.0, 0.0, 0.0]))
+
+
+def _workspace(units, n, d):
+    return workspace(sum(s * s for s in units[1].tolist()), n, d)
 
 
 def _left(state):
@@ -136,7 +141,7 @@ def _backwards(record, units, state, work):
     """
     T, n, d = len(record.y), len(state.mean), len(state.diffuse)
     fit = SEGMENT_BYTES // (8 * (n * n + n * (1 + d) + 4))
-    length = min(T, max(fit, math.isqrt(T), 16))
+    length = min(T, max(fit, math.isqrt(T), SHORTEST_SEGMENT))
     kept = _room(length, n, d)
     beginnings = []
     for first in range(0, T, length):

@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a sweep leaves of each sample: the moments, D and how many of its rows live, v, F, the observation's status."""
+    """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -83,7 +83,7 @@ def multiply_in(totals, F):
 
 @entry()
 def forward(record, units, first, last, state, keep, kept, work):
-    """Filter samples first..last−1; returns where it stopped: early where ``forward_pair`` takes over, else ``last``."""
+    """Filter samples first..last−1; returns where it stopped: where ``forward_pair`` takes over, else ``last``."""
     a, P, D, counts, totals = state
     kind, size, _ = units
     n = len(a)
@@ -156,9 +156,14 @@ def forward(record, units, first, last, state, keep, kept, work):
     return last
 
 
-@entry()
+@entry(fastmath={"contract"})
 def forward_pair(record, units, first, last, state, work):
-    """``forward`` for one or two states and no diffuse direction left, with the state in registers; keeps nothing."""
+    """``forward`` for one or two states and no diffuse direction left, with the state in registers; keeps nothing.
+
+    A step is as long as its chain of dependent operations. So an update waits for the next prediction, which is
+    A P Aᵀ + Q − (A m)(A m)ᵀ/F, all but its last product ready before 1/F is; F is a quadratic form in P, not a product
+    with m; and multiplications fuse with additions ("contract").
+    """
     kind, size, _ = units
     n = len(state.mean)
     table = has_table(kind)
@@ -179,6 +184,11 @@ def forward_pair(record, units, first, last, state, work):
     q00 = 0.0
     q01 = 0.0
     q11 = 0.0
+    # the update that waits: m, 1/F and v/F
+    m0 = 0.0
+    m1 = 0.0
+    inverse = 0.0
+    gain = 0.0
     count = 0
     logs = state.totals[0]
     product = state.totals[1]
@@ -210,16 +220,20 @@ def forward_pair(record, units, first, last, state, work):
                 else:
                     c11 = A[1]
                     q11 = Q[1]
+        n0 = c00 * m0 + c01 * m1
+        n1 = c10 * m0 + c11 * m1
         w00 = c00 * p00 + c01 * p01
         w01 = c00 * p01 + c01 * p11
         w10 = c10 * p00 + c11 * p01
         w11 = c10 * p01 + c11 * p11
-        p00 = w00 * c00 + w01 * c01 + q00
-        p01 = w00 * c10 + w01 * c11 + q01
-        p11 = w10 * c10 + w11 * c11 + q11
+        p00 = (w00 * c00 + (w01 * c01 + q00)) - (n0 * n0) * inverse
+        p01 = (w00 * c10 + (w01 * c11 + q01)) - (n0 * n1) * inverse
+        p11 = (w10 * c10 + (w11 * c11 + q11)) - (n1 * n1) * inverse
         x0 = a0
-        a0 = c00 * x0 + c01 * a1
-        a1 = c10 * x0 + c11 * a1
+        a0 = (c00 * x0 + c01 * a1) + n0 * gain
+        a1 = (c10 * x0 + c11 * a1) + n1 * gain
+        inverse = 0.0
+        gain = 0.0
         h0 = record.observation[t * each_h, 0]
         if n == 2:
             h1 = record.observation[t * each_h, 1]
@@ -229,27 +243,27 @@ def forward_pair(record, units, first, last, state, work):
             continue
         m0 = p00 * h0 + p01 * h1
         m1 = p01 * h0 + p11 * h1
-        signal = max(h0 * m0 + h1 * m1, 0.0)
-        if is_certain(signal, R, before):
+        F = (h0 * h0) * p00 + ((2.0 * h0 * h1) * p01 + ((h1 * h1) * p11 + R))
+        if F < R:
+            F = R
+        if is_certain(F, R, before):
             if contradicts(v, record.y[t], before):
                 squares = np.inf
             continue
-        F = signal + R
         inverse = 1.0 / F
-        k0 = m0 * inverse
-        k1 = m1 * inverse
-        a0 += k0 * v
-        a1 += k1 * v
-        p00 -= k0 * m0
-        p01 -= k0 * m1
-        p11 -= k1 * m1
-        squares += v * v * inverse
+        gain = v * inverse
+        squares += v * gain
         before = F
         count += 1
         product *= F
         if not 1e-140 < product < 1e140:
             logs += np.log(product)
             product = 1.0
+    a0 += m0 * gain
+    a1 += m1 * gain
+    p00 -= (m0 * m0) * inverse
+    p01 -= (m0 * m1) * inverse
+    p11 -= (m1 * m1) * inverse
     state.mean[0] = a0
     state.covariance[0, 0] = p00
     if n == 2:

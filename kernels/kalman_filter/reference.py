@@ -1,7 +1,7 @@
 """The mathematics, as plain NumPy loops over dense matrices: the truth that the other backends are tested against.
 
-Nothing here shares a formula with the fast path: Q(Δ) is integrated and doubled instead of taken from a closed form, the
-diffuse covariance P∞ is carried as a matrix and not as directions, and the gradient is a central difference.
+Nothing here shares a formula with the fast path: Q(Δ) is integrated and doubled instead of taken from a closed form,
+the diffuse covariance P∞ is carried as a matrix and not as directions, and the gradient is a central difference.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def discretize_blocks(blocks, dt):
 
 
 def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    """Forward recursion of Durbin & Koopman (2012), section 5.2 with one observation at a time; a list of all it met."""
+    """Forward recursion of Durbin & Koopman (2012), section 5.2, with a list of all it met."""
     A, Q = discretize_blocks(blocks, dt)
     T, n = len(y), len(mean)
     H, R = np.broadcast_to(observation, (T, n)), np.broadcast_to(noise_variance, T)
@@ -75,8 +75,9 @@ def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
         h = H[t]
         M, M_inf = P @ h, P_inf @ h
         F, F_inf, v = h @ M + R[t], h @ M_inf, y[t] - h @ a
-        step = {"A": A[t], "h": h, "a": a, "P": P, "P_inf": P_inf, "v": v, "F": F, "F_inf": 0.0, "K0": None, "left": left}
-        sees = left > 0 and F_inf > INVISIBLE * scale * (h @ h)
+        step = {"A": A[t], "h": h, "a": a, "P": P, "P_inf": P_inf, "v": v, "F": F, "F_inf": 0.0, "K0": None}
+        step["left"] = left
+        sees = left > 0 and F_inf > scale * (h @ h) * INVISIBLE
         if sees:
             step["F_inf"] = F_inf
         if np.isnan(y[t]):
@@ -126,16 +127,16 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
 
 
 def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout):
-    """Backward recursion of Durbin & Koopman (2012), sections 4.4 and 5.3, with matrices L as they are written there."""
+    """Backward recursion of Durbin & Koopman (2012), sections 4.4 and 5.3, with the matrices L."""
     value, steps, _, left = _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    n, I = len(mean), np.eye(len(mean))
+    n, eye = len(mean), np.eye(len(mean))
     r0, r1, N0, N1, N2 = np.zeros(n), np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
     means, covariances = [], []
     for t in reversed(range(len(steps))):
         step = steps[t]
         h, K0, v, F, F_inf, P, P_inf = (step[key] for key in ("h", "K0", "v", "F", "F_inf", "P", "P_inf"))
         if K0 is not None:
-            L0 = I - np.outer(K0, h)
+            L0 = eye - np.outer(K0, h)
             if F_inf:
                 L1 = -np.outer(step["K1"], h)
                 r1 = h * v / F_inf + L0.T @ r1 + L1.T @ r0
@@ -146,7 +147,7 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
             else:
                 r0, r1 = h * v / F + L0.T @ r0, L0.T @ r1
                 N0, N1, N2 = L0.T @ N0 @ L0 + np.outer(h, h) / F, L0.T @ N1 @ L0, L0.T @ N2 @ L0
-        z = I if readout is None else readout[t if len(readout) > 1 else 0]
+        z = eye if readout is None else readout[t if len(readout) > 1 else 0]
         cross = P_inf @ N1 @ P
         V = P - P @ N0 @ P - cross - cross.T - P_inf @ N2 @ P_inf
         V_inf = np.diag(z @ (P_inf - P_inf @ N1 @ P_inf) @ z.T)
@@ -173,7 +174,7 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     for position, array in enumerate(inputs):
         gradient = np.zeros_like(array)
         for index in np.ndindex(array.shape):
-            width = 1e-3 * max(abs(array[index]), 0.1)
+            width = 2e-4 * max(abs(array[index]), 0.1)
             for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
                 moved = array.copy()
                 moved[index] += factor * width
