@@ -1,0 +1,78 @@
+"""The Kalman log-likelihood against celerite2 and statsmodels, and whole maximum-likelihood fits against statsmodels."""
+
+import warnings
+
+import numpy as np
+from harness import machine, race, table
+
+from statespace import KalmanRegressor
+from statespace.kalman import LocalLevel, Matern, Seasonal
+
+TESTS = ["tests/kernels/test_kalman_filter.py", "tests/kalman"]
+
+
+def likelihood_contenders(n_samples):
+    """The same Matérn-3/2 likelihood: in celerite2 it is the limit of its SHO, so an SHO of two states stands there."""
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.exponential(size=n_samples))
+    y = np.sin(times / 5) + 0.3 * rng.standard_normal(n_samples)
+    model = KalmanRegressor(Matern(nu=1.5, length_scale=3.0, variance=1.0), noise_variance=0.09, optimizer=None)
+    model.fit(times[:, None], y)
+    contenders = {"statespace": lambda: model.log_marginal_likelihood(model.theta_)}
+    contenders["statespace, with gradient"] = lambda: model.log_marginal_likelihood(model.theta_, eval_gradient=True)
+    try:
+        import celerite2
+    except ImportError:
+        print("celerite2 is not installed: no row")
+        return contenders
+    process = celerite2.GaussianProcess(celerite2.terms.Matern32Term(sigma=1.0, rho=3.0), mean=0.0)
+
+    def celerite():
+        process.compute(times, diag=np.full(n_samples, 0.09), quiet=True)
+        return process.log_likelihood(y)
+
+    contenders["celerite2 (J = 2)"] = celerite
+    print(f"log-likelihoods: statespace {model.log_marginal_likelihood():.6f}, celerite2 {celerite():.6f}")
+    return contenders
+
+
+def fit_contenders(n_samples):
+    """Level and trigonometric seasonal of period 12 with all six harmonics: three variances, by maximum likelihood."""
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(1)
+    level = np.cumsum(0.3 * rng.standard_normal(n_samples))
+    phase = 2 * np.pi * np.arange(n_samples) / 12
+    y = level + 2 * np.cos(phase) + np.sin(2 * phase) + 0.5 * rng.standard_normal(n_samples)
+    times = np.arange(n_samples, dtype=float)[:, None]
+    fits = {}
+
+    def ours():
+        fits["statespace"] = KalmanRegressor(LocalLevel() + Seasonal(period=12, harmonics=6)).fit(times, y)
+
+    def peer():
+        model = sm.tsa.UnobservedComponents(
+            y, "llevel", freq_seasonal=[{"period": 12, "harmonics": 6}], use_exact_diffuse=True
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fits["statsmodels"] = model.fit(disp=False)
+
+    return {"statespace": ours, "statsmodels": peer}, fits
+
+
+def main():
+    print(machine(["numba", "celerite2", "statsmodels"]))
+    n_samples = 100_000
+    table(
+        f"log-likelihood, Matérn 3/2 (n = 2), {n_samples} irregular samples",
+        race(likelihood_contenders(n_samples)), "statespace", per=n_samples, unit="ns",
+    )  # fmt: skip
+    contenders, fits = fit_contenders(2000)
+    table("maximum-likelihood fit, level + seasonal(12, 6), 2,000 samples", race(contenders, rounds=3), "statespace")
+    print(f"  log-likelihood reached: statespace {fits['statespace'].log_marginal_likelihood_value_:.5f}, "
+          f"statsmodels {fits['statsmodels'].llf:.5f} (converged: {fits['statsmodels'].mle_retvals['converged']})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

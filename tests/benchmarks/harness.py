@@ -1,0 +1,70 @@
+"""Times alternatives in turn, several rounds each, and prints every ratio, also where ours is behind."""
+
+import gc
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+
+def machine(packages):
+    """One line that names the processor, the number of cores, Python and the versions of ``packages``."""
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} not installed")
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(found)}"
+
+
+def race(contenders, rounds=7):
+    """Seconds of each contender in every round.
+
+    The contenders take turns within a round, so that a machine whose speed drifts treats them alike.
+
+    Parameters
+    ----------
+    contenders : dict of str to callable
+        Each is called once before the clock runs (compilation, caches).
+    rounds : int
+
+    Returns
+    -------
+    dict of str to list of float
+    """
+    for run in contenders.values():
+        run()
+    seconds = {name: [] for name in contenders}
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, run in contenders.items():
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
+    finally:
+        gc.enable()
+    return seconds
+
+
+def table(title, seconds, ours, per=None, unit="s"):
+    """Print best and worst of each contender and the ratio of its best to ours: above 1, ours is faster.
+
+    ``per`` divides the seconds (a number of samples), ``unit`` is one of s, ms, us, ns.
+    """
+    scale = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit] / (per or 1)
+    best = min(seconds[ours])
+    print(f"\n{title}")
+    label = f"{unit}{'/sample' if per else ''}"
+    print(f"  {'':34s}{'best ' + label:>16s}{'worst':>12s}{'peer / ours':>14s}")
+    for name, values in seconds.items():
+        ratio = "" if name == ours else f"{min(values) / best:.2f}"
+        print(f"  {name:34s}{min(values) * scale:16.4g}{max(values) * scale:12.4g}{ratio:>14s}")
+    for name, values in seconds.items():
+        if name != ours and min(values) < best:
+            print(f"  behind {name} here")
