@@ -11,11 +11,10 @@ This folder stands at the top of the repository and is imported as ``statespace.
 if not __name__.startswith("statespace."):
     raise ImportError("this folder is imported as statespace.kernels, not as a bare `kernels`")
 
-from statespace.kernels.dispatch import BackendError, explain
-
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.diagonal_scan import diagonal_scan
+from statespace.kernels.dispatch import BackendError, explain
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution

@@ -8,14 +8,15 @@ from numba import njit, prange
 
 from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.threads import threads
 
 SEGMENT = 32  # steps between two stored states; the reverse sweep recomputes one segment at a time
 LANES = 8  # nodes are padded to a multiple of this, so that no loop has a remainder
-# Nodes are treated in blocks of at most N, the fields of a block N numbers apart. Distances known at compile time are what
-# lets LLVM prove that the fields do not overlap; without the proof the loops over nodes stay scalar.
+# Nodes are treated in blocks of at most N, the fields of a block N numbers apart. Distances known at compile time are
+# what lets LLVM prove that the fields do not overlap; without the proof the loops over nodes stay scalar.
 N = 32
 FAST = {"contract", "reassoc", "nsz"}
-# Rows that the reverse sweep writes to: gradients in state, Ā - 1, read-out and rate, real and imaginary; then the read-out.
+# What the reverse sweep writes to: gradients in state, Ā - 1, read-out and rate, real and imaginary; then the read-out.
 G, GD, GC, GR, C = 0, 2 * N, 4 * N, 6 * N, 8 * N
 
 
@@ -99,8 +100,8 @@ def _chain(gap, bilinear, nodes, rate, d, work):
 
 @njit(cache=True, parallel=True, fastmath=FAST, error_model="numpy")
 def _forward(u, dt, bilinear, nodes, rate, c, state, y, stored):
-    """Adds to y (B, L, H) and leaves the final state in ``state`` (B, H, blocks, 2 N); the state before each segment goes
-    to ``stored``, if that is not empty.
+    """Adds to y (B, L, H) and leaves the final state in ``state`` (B, H, blocks, 2 N); the state before each segment
+    goes to ``stored``, if that is not empty.
     """
     B, L, H = u.shape
     tiny, zero = u.dtype.type(1e-30), u.dtype.type(0)
@@ -127,8 +128,8 @@ def _forward(u, dt, bilinear, nodes, rate, c, state, y, stored):
 
 @njit(cache=True, parallel=True, fastmath=FAST, error_model="numpy")
 def _backward(u, dt, bilinear, nodes, rate, c, stored, grad_y, grad_state, grad_u, grad_dt, grad_rate, grad_c):
-    """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial one;
-    the others are added to; ``grad_dt`` (B, H, L), ``grad_rate`` and ``grad_c`` (B, H, blocks, 2 N) are left to be summed.
+    """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
+    one; ``grad_dt`` (B, H, L), ``grad_rate`` and ``grad_c`` (B, H, blocks, 2 N) are left for the caller to sum.
     """
     B, L, H = u.shape
     want_dt = grad_dt.shape[2] > 0
@@ -200,13 +201,13 @@ def _blocks(x):
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, dt, rate, c, state, nodes, bilinear):
-        B, L, H = u.shape
         turns = rate[..., N:].double() / (2 * math.pi)
         high = turns.to(u.dtype)
         rate = torch.cat([rate.to(u.dtype), high, (turns - high.double()).to(u.dtype)], dim=-1)
         y, final = torch.zeros_like(u), state.clone()
-        stored = u.new_empty(*state.shape[:3], -(-L // SEGMENT) if any(ctx.needs_input_grad) else 0, 2 * N)
-        _forward(*_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored))
+        stored = u.new_empty(*state.shape[:3], -(-u.shape[1] // SEGMENT) if any(ctx.needs_input_grad) else 0, 2 * N)
+        with threads(u.numel() * nodes):
+            _forward(*_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored))
         ctx.save_for_backward(u, dt, rate, c, stored)
         ctx.nodes, ctx.bilinear = nodes, bilinear
         return y, final
@@ -219,10 +220,10 @@ class _Scan(torch.autograd.Function):
         grad_u, grad_state = torch.zeros_like(u), grad_final.clone(memory_format=torch.contiguous_format)
         grad_dt = u.new_zeros(B, H, L if ctx.needs_input_grad[1] else 0)
         grad_rate, grad_c = torch.empty_like(grad_state), torch.empty_like(grad_state)
+        inputs = _arrays(rate, c, stored, grad_y.contiguous())
         gradients = _arrays(grad_state, grad_u, grad_dt, grad_rate, grad_c)
-        _backward(
-            *_arrays(u, dt), ctx.bilinear, ctx.nodes, *_arrays(rate, c, stored, grad_y.contiguous()), *gradients
-        )
+        with threads(u.numel() * ctx.nodes):
+            _backward(*_arrays(u, dt), ctx.bilinear, ctx.nodes, *inputs, *gradients)
         return grad_u, grad_dt.sum(1), grad_rate.sum(0).double(), grad_c.sum(0), grad_state, None, None
 
 

@@ -1,12 +1,12 @@
 """exp(z) - 1 of a complex z, in polynomials that LLVM turns into vector instructions.
 
-The library functions are called once for each number; these are straight-line arithmetic, so that a loop over the nodes of a
-system computes 8 or 16 at a time. With z = Δ (a + 2πi f), a <= 0 and t = Δ f reduced to [-1/2, 1/2] turns,
+The library functions are called once for each number; these are straight-line arithmetic, so that a loop over the nodes
+of a system computes 8 or 16 at a time. With z = Δ (a + 2πi f), a <= 0 and t = Δ f reduced to [-1/2, 1/2] turns,
 
     Re(exp(z) - 1) = expm1(Δa) - 2 exp(Δa) sin²(πt),    Im(exp(z) - 1) = 2 exp(Δa) sin(πt) cos(πt),
 
-sums of one sign, so that a tiny z keeps all its digits. Frequencies come as sums of two numbers and meet the gap in a fused
-multiply-add: after hundreds of turns a single float32 product would have lost the phase's last three digits.
+sums of one sign, so that a tiny z keeps all its digits. Frequencies come as sums of two numbers and meet the gap in a
+fused multiply-add: after hundreds of turns a single float32 product would have lost the phase's last three digits.
 """
 
 import math

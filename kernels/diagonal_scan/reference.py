@@ -6,7 +6,7 @@ from statespace.kernels.dispatch import refuse_tensors as unusable  # noqa: F401
 
 
 def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh"):
-    B, H, L = u.shape
+    B, _, L = u.shape
     dt = np.ones((B, L)) if dt is None else dt
     x = np.zeros((B, *rate.shape), np.complex128) if initial is None else initial.astype(np.complex128)
     y = np.empty(u.shape)

@@ -4,6 +4,7 @@ import torch
 from numba import njit, prange
 
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.threads import threads
 
 
 @njit(cache=True, parallel=True)
@@ -49,7 +50,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, initial):
         x = torch.empty_like(b)
-        _forward(*(t.detach().resolve_conj().numpy() for t in (a, b, initial, x)))
+        with threads(b.numel()):
+            _forward(*(t.detach().resolve_conj().numpy() for t in (a, b, initial, x)))
         ctx.save_for_backward(a, x, initial)
         return x
 
@@ -59,5 +61,6 @@ class _Scan(torch.autograd.Function):
         a, x, initial = ctx.saved_tensors
         grad = grad.resolve_conj().clone(memory_format=torch.contiguous_format)
         grad_a, grad_initial = torch.empty_like(a), torch.empty_like(initial)
-        _backward(*(t.detach().numpy() for t in (a, x, initial, grad, grad_a, grad_initial)))
+        with threads(x.numel()):
+            _backward(*(t.detach().numpy() for t in (a, x, initial, grad, grad_a, grad_initial)))
         return grad_a, grad, grad_initial

@@ -29,9 +29,9 @@ def long_convolution(u, k, *, backend=None):
 
     Notes
     -----
-    Computed by real FFTs of the next length with small prime factors; a record much longer than its kernel is cut into
-    blocks whose tails are added. The kernel is transformed once for the whole batch. Rounding is absolute, not relative:
-    about the type's precision times the largest output.
+    Computed by real FFTs of the next length with small prime factors; a record much longer than its kernel is cut
+    into blocks whose tails are added. The kernel is transformed once for the whole batch. Rounding is absolute, not
+    relative: about the type's precision times the largest output.
 
     Examples
     --------

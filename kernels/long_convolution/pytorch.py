@@ -23,7 +23,7 @@ def long_convolution(u, k):
 
 def _overlap_add(u, k):
     """Blocks of at least seven kernel lengths; each block's tail is added to the block after it."""
-    B, H, L = u.shape
+    B, _, L = u.shape
     K = k.shape[-1]
     size = next_fast_len(max(8 * K, 2048), real=True) - K + 1
     blocks = torch.nn.functional.pad(u, (0, -L % size)).unflatten(-1, (-1, size))  # (B, H, blocks, size)

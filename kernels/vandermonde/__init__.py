@@ -36,8 +36,8 @@ def vandermonde(c, x, L, *, log_nodes=False, real=False, backend=None):
 
     Notes
     -----
-    With l = iM + j and M about √L, x^l = (x^M)^i x^j: the (H, L) result is one matrix product of (L/M, 2N) by (2N, M) for
-    each row, instead of an (H, N, L) array of powers.
+    With l = iM + j and M about √L, x^l = (x^M)^i x^j: the (H, L) result is one matrix product of (L/M, 2N) by (2N, M)
+    for each row, instead of an (H, N, L) array of powers.
 
     Examples
     --------
@@ -49,7 +49,9 @@ def vandermonde(c, x, L, *, log_nodes=False, real=False, backend=None):
     if L < 1:
         raise ValueError(f"L must be a positive integer. Got {L!r} instead.")
     if c.ndim == 0 or x.ndim == 0 or 0 in c.shape or 0 in x.shape:
-        raise ValueError(f"c and x must have shape (..., nodes), no axis empty. Got {tuple(c.shape)}, {tuple(x.shape)}.")
+        raise ValueError(
+            f"c and x must have shape (..., nodes), no axis empty. Got {tuple(c.shape)} and {tuple(x.shape)} instead."
+        )
     if any(m != n and 1 not in (m, n) for m, n in zip(reversed(c.shape), reversed(x.shape), strict=False)):
         raise ValueError(f"x must broadcast against c. Got shapes {tuple(x.shape)} and {tuple(c.shape)}.")
     if is_tensor(c) != is_tensor(x):

@@ -9,15 +9,15 @@ from statespace.kernels import BackendError, diagonal_scan
 
 BACKENDS = ["cpu", "pytorch"]
 RULES = ["zoh", "bilinear"]
-RNG = np.random.default_rng(0)
 
 
 def problem(B=2, H=3, L=71, nodes=5, dtype=np.float64, gaps=None):
+    rng = np.random.default_rng(0)
     complex_dtype = np.result_type(dtype, np.complex64)
-    draw = lambda *shape: (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)).astype(complex_dtype)  # noqa: E731
-    rate = -(10 ** RNG.uniform(-4, 0.5, (H, nodes))) + 1j * RNG.normal(size=(H, nodes)) * 3
-    dt = RNG.exponential(size=(B, L)) if gaps is None else np.broadcast_to(gaps, (B, L))
-    return RNG.normal(size=(B, H, L)).astype(dtype), dt.astype(dtype), rate, draw(H, nodes), draw(B, H, nodes)
+    draw = lambda *shape: (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(complex_dtype)  # noqa: E731
+    rate = -(10 ** rng.uniform(-4, 0.5, (H, nodes))) + 1j * rng.normal(size=(H, nodes)) * 3
+    dt = rng.exponential(size=(B, L)) if gaps is None else np.broadcast_to(gaps, (B, L))
+    return rng.normal(size=(B, H, L)).astype(dtype), dt.astype(dtype), rate, draw(H, nodes), draw(B, H, nodes)
 
 
 SHAPES = [
@@ -70,10 +70,11 @@ def test_gradients_of_several_blocks_agree():
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 5e-14)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 2e-13)])
 def test_one_step_keeps_all_digits(dtype, tolerance):
     """Ā - 1 relative to mpmath, from rates where it is 1e-8 to those where nothing is left of the state."""
-    rate = -(10 ** RNG.uniform(-8, 3, 500)) + 1j * 10 ** RNG.uniform(-8, 2, 500)
+    rng = np.random.default_rng(0)
+    rate = -(10 ** rng.uniform(-8, 3, 500)) + 1j * 10 ** rng.uniform(-8, 2, 500)
     rate = rate.astype(np.result_type(dtype, np.complex64)).astype(np.complex128)
     u = np.ones((1, 500, 1), dtype)
     _, state = diagonal_scan(u, np.full((1, 1), 0.7, dtype), rate[:, None], np.ones((500, 1), np.complex64))
@@ -93,7 +94,7 @@ def test_float32_holds_over_a_long_record():
 
 def test_wrong_device_and_dtype_are_refused():
     u, dt, rate, c, initial = (torch.from_numpy(x) for x in problem())
-    with pytest.raises(BackendError, match="it has no torch.bfloat16"):
+    with pytest.raises(BackendError, match=r"it has no torch\.bfloat16"):
         diagonal_scan(u.bfloat16(), dt, rate, c, initial, backend="cpu")
     with pytest.raises(BackendError, match="not torch tensors"):
         diagonal_scan(u, dt, rate, c, initial, backend="reference")

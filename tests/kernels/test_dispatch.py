@@ -25,8 +25,8 @@ def test_explicit_backend_is_obeyed(monkeypatch):
     [
         (
             lambda: linear_scan(ONE, ONE, backend="cuda"),
-            r"backend='cuda' cannot run linear_scan here: no backend has this name; the names are triton, .*reference\. "
-            r"Usable here: cpu, pytorch, reference\.",
+            r"backend='cuda' cannot run linear_scan here: no backend has this name; the names are triton, .*"
+            r"reference\. Usable here: cpu, pytorch, reference\.",
         ),
         (lambda: linear_scan(ONE, ONE, backend="triton"), "linear_scan has no triton implementation"),
         (
