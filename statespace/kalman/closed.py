@@ -1,0 +1,68 @@
+"""Components whose matrices the kernel knows in closed form, for any gap and without a table."""
+
+import copy
+
+import numpy as np
+
+from statespace.kalman.base import Component
+from statespace.kernels.kalman_filter import discretize_blocks
+from statespace.kernels.kalman_filter.blocks import Blocks
+
+
+class ClosedForm(Component):
+    """A component whose A and Q are blocks that the kernel knows in closed form; its parameters have `units`.
+
+    A subclass gives ``blocks``, ``observation``, ``initial``, and ``derivatives``: for each parameter the derivatives
+    of the block parameters and of the initial covariance by its logarithm.
+    """
+
+    tabulated = False
+
+    def transition(self, dt):
+        """A(Δ) of shape (..., n, n) for gaps of shape (...)."""
+        return self._discretized(dt)[0]
+
+    def process_noise(self, dt):
+        """Q(Δ) of shape (..., n, n) for gaps of shape (...)."""
+        return self._discretized(dt)[1]
+
+    def _discretized(self, dt):
+        dt = np.asarray(dt, dtype=float)
+        A, Q = discretize_blocks(self.blocks(), dt.ravel())
+        return A.reshape(*dt.shape, *A.shape[1:]), Q.reshape(*dt.shape, *Q.shape[1:])
+
+    def derivatives(self):
+        """For each parameter the derivatives of (block parameters, initial covariance or None) by its logarithm."""
+        raise TypeError(f"{type(self).__name__} must define derivatives().")
+
+    def pullback(self, gradient, gaps=None):
+        """The gradient by θ, given the gradient by the block parameters and the initial covariance."""
+        derivatives = self.derivatives()
+        result = np.empty(len(self.free))
+        for j, name in enumerate(self.free):
+            by_blocks, by_covariance = derivatives[name]
+            result[j] = np.vdot(gradient.parameters, by_blocks)
+            if by_covariance is not None:
+                result[j] += np.vdot(gradient.covariance, by_covariance)
+        return result
+
+    def rescaled(self, scale):
+        """The same process for y / ``scale.value`` and times / ``scale.time``."""
+        clone = copy.copy(self)
+        for name, (of_value, of_time) in self.units.items():
+            factor = scale.value**-of_value * scale.time**-of_time
+            setattr(clone, name, self.value(name) * factor)
+            bounds = getattr(self, f"{name}_bounds")
+            if bounds is not None and not isinstance(bounds, str):
+                setattr(clone, f"{name}_bounds", (bounds[0] * factor, bounds[1] * factor))
+        return clone
+
+
+def closed_blocks(kind, size, parameters):
+    """Blocks of closed form: no table."""
+    parameters = np.array(parameters, dtype=float).reshape(-1, 2)
+    count = len(parameters)
+    return Blocks(
+        kind=np.full(count, kind), size=np.full(count, size), parameters=parameters,
+        transition=np.zeros((1, 0)), process_noise=np.zeros((1, 0)), gap_index=None,
+    )  # fmt: skip

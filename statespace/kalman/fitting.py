@@ -1,0 +1,319 @@
+"""Maximum likelihood in θ: starts, L-BFGS-B with the exact gradient, noises that belong at zero, standard errors."""
+
+import numpy as np
+from scipy.optimize import minimize
+
+# Start values are compared on no more samples than this, and improved on no more than that.
+_SCOUTED, _ROUGH = 200, 500
+# Start values that are compared for each parameter that has none.
+_POINTS = 24
+# The number of starts for many parameters, and how far apart they are in proportion to what is likely.
+_STARTS, _APART = 3, 0.3
+# The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-10 there.
+_TOLERANCE = 3e-5
+# What stands for "no likelihood at all", finite because a line search must be able to subtract it.
+_IMPOSSIBLE = 1e25
+
+
+class Likelihood:
+    """The log-likelihood of several series that share a process and a noise variance, as a function of θ.
+
+    θ holds the logarithms of the process' free parameters and, where the noise variance is fitted, its own last.
+
+    Parameters
+    ----------
+    process : Component
+        In scaled units.
+    records : list of (Binding, ndarray of shape (n_times, n_outputs), float or ndarray of shape (n_times,) or None)
+        Each with y, NaN where missing, and the known noise variances, or None where one noise variance is fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kalman import LocalLevel
+    >>> from statespace.kalman.binding import Binding
+    >>> from statespace.kalman.fitting import Likelihood
+    >>> process = LocalLevel()
+    >>> binding = Binding(process, np.array([0.0, 1.0, 1.0]))
+    >>> likelihood = Likelihood(process, [(binding, np.array([[0.0], [1.0], [0.5]]), None)])
+    >>> value, gradient = likelihood.gradient(np.zeros(2))
+    >>> gradient.shape
+    (2,)
+    """
+
+    def __init__(self, process, records):
+        self.process = process
+        self.records = records
+        self.n_process = len(process.free)
+        self.n_observed = sum(int(np.isfinite(y).sum()) for _, y, _ in records)
+
+    def _bound(self, theta):
+        theta = np.asarray(theta, dtype=float)
+        process = self.process.clone_with_theta(theta[: self.n_process])
+        for binding, y, known in self.records:
+            noise = float(np.exp(theta[-1])) if known is None else known
+            yield binding.bind(process), y, noise, known is None
+
+    def value(self, theta):
+        """The log-likelihood at ``theta``; −inf where it is not defined."""
+        total = 0.0
+        with np.errstate(all="ignore"):
+            for binding, y, noise, _ in self._bound(theta):
+                total += sum(binding.log_likelihood(column, noise) for column in y.T)
+        return total if np.isfinite(total) else -np.inf
+
+    def gradient(self, theta):
+        """The log-likelihood at ``theta`` and its gradient of shape (len(theta),)."""
+        total, by_theta = 0.0, np.zeros(len(theta))
+        with np.errstate(all="ignore"):
+            for binding, y, noise, fitted in self._bound(theta):
+                for column in y.T:
+                    value, by_process, by_noise = binding.gradient(column, noise)
+                    total += value
+                    by_theta[: self.n_process] += by_process
+                    if fitted:
+                        by_theta[-1] += noise * np.sum(by_noise)
+        if not (np.isfinite(total) and np.isfinite(by_theta).all()):
+            return -np.inf, np.zeros(len(theta))
+        return total, by_theta
+
+    def head(self, n):
+        """The likelihood of no more than the first n samples of each record."""
+        records = [
+            (binding.part(0, n), y[:n], known if known is None or np.ndim(known) == 0 else known[:n])
+            for binding, y, known in self.records
+        ]
+        return Likelihood(self.process, records)
+
+
+def scout(likelihood, ranges, count):
+    """Starts for the search: the best of points spread evenly over the likely values, apart from each other.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    ranges : ndarray of shape (k, 2)
+        The least and the greatest likely value of each of θ; the same twice where the value is given.
+    count : int
+        The number of starts that are wanted.
+
+    Returns
+    -------
+    list of ndarray of shape (k,)
+        Best first.
+    """
+    low, high = ranges.T
+    spread = np.flatnonzero(high > low)
+    if len(spread) == 0:
+        return [low]
+    # The additive sequence with the powers of the root of x^(k + 1) = x + 1 as steps is even in any dimension.
+    root = 2.0
+    for _ in range(40):
+        root = (1 + root) ** (1 / (len(spread) + 1))
+    steps = np.arange(1, _POINTS * len(spread) + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
+    places = (0.5 + steps) % 1.0
+    points = np.tile(low, (len(places), 1))
+    points[:, spread] += (high - low)[spread] * places
+    chosen: list[int] = []
+    for k in np.argsort([-likelihood.value(point) for point in points], kind="stable"):
+        if all(np.abs(places[k] - places[other]).max() > _APART for other in chosen):
+            chosen.append(k)
+    return [points[k] for k in chosen[:count]]
+
+
+class Search:
+    """The maximum of a likelihood in θ.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    bounds : ndarray of shape (k, 2)
+        Of θ.
+    is_variance : ndarray of bool, shape (k,)
+        Which of θ scale a noise: towards their lower bound the likelihood is flat, so that a gradient alone
+        neither brings them there nor away from there.
+    ranges : ndarray of shape (k, 2)
+        The least and the greatest likely value of each of θ.
+    optimizer : "fmin_l_bfgs_b" or callable
+        A callable has the signature that scikit-learn's GaussianProcessRegressor asks for.
+
+    Attributes
+    ----------
+    message : str
+        Why the last search ended before the maximum; empty if it did not.
+    """
+
+    def __init__(self, likelihood, bounds, is_variance, ranges, optimizer="fmin_l_bfgs_b"):
+        self.likelihood, self.bounds, self.is_variance = likelihood, bounds, is_variance
+        self.ranges, self.optimizer = ranges, optimizer
+        self.message = ""
+
+    def start(self):
+        """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
+        # Sums of like processes have several maxima.
+        count = 1 if len(self.bounds) <= 3 else _STARTS
+        starts = [np.clip(start, *self.bounds.T) for start in scout(self.likelihood.head(_SCOUTED), self.ranges, count)]
+        whole = self.likelihood.n_observed
+        head = self.likelihood.head(_ROUGH)
+        if callable(self.optimizer) or (len(starts) == 1 and head.n_observed == whole):
+            return starts[0], None
+        rough = Search(head, self.bounds, self.is_variance, self.ranges)
+        start, _ = max((rough.climb(start, None, tolerance=0.1) for start in starts), key=lambda end: end[1])
+        return start, rough.curvature(start) * (whole / head.n_observed)
+
+    def curvature(self, theta, step=1e-3):
+        """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""
+        gradient = self.likelihood.gradient(theta)[1]
+        result = np.empty(len(theta))
+        for j in range(len(theta)):
+            shift = np.zeros(len(theta))
+            shift[j] = step
+            result[j] = (gradient[j] - self.likelihood.gradient(theta + shift)[1][j]) / step
+        return result
+
+    def objective(self, theta, eval_gradient=True):
+        """Minus the log-likelihood, as an optimizer wants it."""
+        if not eval_gradient:
+            value = self.likelihood.value(theta)
+            return -value if np.isfinite(value) else _IMPOSSIBLE
+        value, gradient = self.likelihood.gradient(theta)
+        return (-value, -gradient) if np.isfinite(value) else (_IMPOSSIBLE, gradient)
+
+    def climb(self, theta, curvature, tolerance=_TOLERANCE):
+        """One search from ``theta``; the curvature, if known, sets the parameters' scales."""
+        if callable(self.optimizer):
+            theta, value = self.optimizer(self.objective, theta, self.bounds)
+            return np.asarray(theta, dtype=float), -float(value)
+        # In units of their standard errors the parameters are alike, and a gradient g leaves the likelihood g²/2 to go.
+        # Without a measurement: an observation tells about as much as one flip of a coin.
+        guess = np.full(len(theta), max(self.likelihood.n_observed, 1) / 10)
+        curvature = guess if curvature is None else np.clip(curvature, 1e-3 * guess, 1e3 * guess)
+        unit = 1 / np.sqrt(curvature)
+
+        def scaled(z):
+            value, gradient = self.objective(z * unit)
+            return value, gradient * unit
+
+        bounds = self.bounds / unit[:, np.newaxis]
+        result = minimize(
+            scaled, theta / unit, jac=True, method="L-BFGS-B", bounds=bounds,
+            options={"ftol": 1e-15, "gtol": tolerance, "maxiter": 1000, "maxfun": 5000, "maxls": 40},
+        )  # fmt: skip
+        # Where rounding ends the line search, the gradient still says whether this is the maximum.
+        arrived = result.success or np.abs(_inward(result.x, result.jac, bounds)).max() <= 100 * tolerance
+        self.message = "" if arrived else str(result.message)
+        return np.clip(result.x * unit, *self.bounds.T), -float(result.fun)
+
+    def maximum(self, theta, curvature=None):
+        """The maximum near ``theta``, with noises that belong at zero at their bound: θ and the log-likelihood."""
+        theta, value = self.climb(theta, curvature)
+        for _ in range(3):
+            moved, moved_value = self._to_zero_and_back(theta, value)
+            if moved is None:
+                break
+            climbed, climbed_value = self.climb(moved, curvature)
+            if climbed_value < moved_value:
+                climbed, climbed_value = moved, moved_value
+            gained = climbed_value - value
+            theta, value = climbed, climbed_value
+            if gained < 1e-9:
+                break
+        return theta, value
+
+    def _to_zero_and_back(self, theta, value):
+        """Noises moved to their lower bound where that is free, away from it where that gains; None if neither."""
+        best, moved = value, theta.copy()
+        for j in np.flatnonzero(self.is_variance):
+            low = self.bounds[j, 0]
+            for candidate in [low] if moved[j] > low else np.linspace(*self.ranges[j], 5):
+                trial = moved.copy()
+                trial[j] = candidate
+                found = self.likelihood.value(trial)
+                # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
+                if found >= (best if candidate == low else best + 1e-6):
+                    best, moved = found, trial
+        return (None, value) if np.array_equal(moved, theta) else (moved, best)
+
+
+def _inward(theta, gradient, bounds):
+    """The gradient of what is minimised, without the parts that only the bounds hold."""
+    held = ((theta <= bounds[:, 0]) & (gradient > 0)) | ((theta >= bounds[:, 1]) & (gradient < 0))
+    return np.where(held, 0.0, gradient)
+
+
+def at_bounds(theta, bounds):
+    """Which of θ lie at one of their bounds.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (k,)
+    bounds : ndarray of shape (k, 2)
+
+    Returns
+    -------
+    ndarray of bool, shape (k,)
+    """
+    return (theta - bounds[:, 0] < 1e-6) | (bounds[:, 1] - theta < 1e-6)
+
+
+def standard_errors(likelihood, theta, inside):
+    """Standard errors of θ from the observed information, by differences of the exact gradient.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+    theta : ndarray of shape (k,)
+    inside : ndarray of bool, shape (k,)
+        The entries that are not at a bound; the others are taken as known.
+
+    Returns
+    -------
+    ndarray of shape (k,)
+        NaN for the others, and where the information is not positive definite.
+    """
+    result = np.full(len(theta), np.nan)
+    places = np.flatnonzero(inside)
+    step = 1e-4
+    information = np.empty((len(places), len(places)))
+    for row, j in enumerate(places):
+        shift = np.zeros(len(theta))
+        shift[j] = step
+        above, below = likelihood.gradient(theta + shift)[1], likelihood.gradient(theta - shift)[1]
+        information[row] = -(above - below)[places] / (2 * step)
+    information = (information + information.T) / 2
+    if len(places) and np.isfinite(information).all():
+        values, vectors = np.linalg.eigh(information)
+        # A direction in which the likelihood does not bend says nothing about the parameters that it involves.
+        known = values > 1e-8 * max(values.max(), 1.0)
+        variance = (vectors[:, known] ** 2 / values[known]).sum(axis=1)
+        variance[(vectors[:, ~known] ** 2 > 1e-6).any(axis=1)] = np.nan
+        result[places] = np.sqrt(variance)
+    return result
+
+
+def fit(search, n_restarts, random_state):
+    """Scout, maximise, and search again from elsewhere.
+
+    Parameters
+    ----------
+    search : Search
+    n_restarts : int
+        Further searches, from starts drawn around the first.
+    random_state : numpy.random.RandomState
+
+    Returns
+    -------
+    theta : ndarray of shape (k,)
+    message : str
+        Empty if the search converged.
+    """
+    start, curvature = search.start()
+    theta, value = search.maximum(start, curvature)
+    message = search.message
+    for _ in range(n_restarts):
+        # Two decades and a half to either side: the bounds are too wide to draw from.
+        drawn = np.clip(start + random_state.uniform(-6.0, 6.0, size=len(start)), *search.bounds.T)
+        other, other_value = search.maximum(drawn)
+        if other_value > value:
+            theta, value, message = other, other_value, search.message
+    return theta, message

@@ -1,0 +1,78 @@
+"""The sizes that data have: where start values and bounds that nobody gave come from."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from statespace.times import elapsed, median_gap
+
+
+class Scale(NamedTuple):
+    """What the data say about sizes: the source of start values and bounds that are not given.
+
+    Attributes
+    ----------
+    value : float
+        The spread of y.
+    time : float
+        The median positive gap.
+    span : float
+        The last time minus the first, at least ``time``.
+    columns : tuple of str or int
+        The covariates' names.
+    covariates : ndarray of shape (n_covariates,)
+        Their root mean squares.
+
+    Examples
+    --------
+    >>> from statespace.kalman import LocalLevel
+    >>> from statespace.kalman.scale import Scale
+    >>> LocalLevel().resolved(Scale(value=2.0, time=1.0, span=100.0)).variance > 0
+    True
+    """
+
+    value: float
+    time: float
+    span: float
+    columns: tuple = ()
+    covariates: np.ndarray = np.zeros(0)
+
+    def natural(self, unit):
+        """The least and the greatest value that a quantity of this unit is likely to have.
+
+        A variance explains between a thousandth and the whole of y's own; a rate of variance brings that about within
+        the span at the least and within a gap at the most; a length of time lies between gap and span.
+        """
+        of_value, of_time = unit
+        sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
+        low, high = sorted(sizes)
+        return (1e-3 * low, high) if of_value else (low, high)
+
+
+def measure(record, names, process, unit):
+    """What a record says about sizes; a size of nothing is 1.
+
+    Parameters
+    ----------
+    record : Record
+    names : tuple of str or int
+        The covariates' names.
+    process : Component
+        Where it starts diffuse, the mean of y is taken to be its level, and only the spread to be explained.
+    unit : str
+        The unit of time for datetimes.
+
+    Returns
+    -------
+    Scale
+    """
+    y = record.y
+    mean = np.zeros(y.shape[1]) if process.initial().diffuse.shape[1] == 0 else np.nanmean(y, axis=0)
+    value = float(np.sqrt(np.nanmean((y - mean) ** 2)))
+    # What rounding leaves of a constant series is no spread.
+    if value <= 1e-13 * np.abs(mean).max():
+        value = float(np.abs(mean).max())
+    time = median_gap([record.times], unit=unit)
+    span = float(elapsed(record.times[-1:], origin=record.times[0], unit=unit)[0])
+    sizes = np.sqrt(np.mean(record.covariates**2, axis=0))
+    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))

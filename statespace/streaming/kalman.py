@@ -1,0 +1,136 @@
+"""A fitted Kalman model one sample at a time: constant time and memory for each, equal to filtering the whole."""
+
+import math
+from datetime import timedelta
+
+import numpy as np
+
+from statespace.kalman.binding import State
+from statespace.kernels.kalman_filter import kalman_step
+from statespace.times import elapsed
+
+
+class KalmanStream:
+    """The filtered signal, sample by sample.
+
+    Each `step` advances the state by the gap, x ← A(Δ) x + w, and conditions it on the new sample; it equals the
+    filter over all samples so far. Made by `KalmanRegressor.stream`; it holds copies, so that the regressor is not
+    changed, and ``copy.deepcopy`` branches it.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The fitted process with its data.
+    noise : float or None
+        The noise variance of new samples; None if each sample must come with its own.
+    single : bool
+        Whether samples are numbers, rather than arrays of shape (n_outputs,).
+    from_prior : bool
+        Start a new series, rather than at the end of the data.
+    include_noise : bool
+        Whether the standard deviations are those of a new observation at this time, rather than of the signal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import KalmanRegressor
+    >>> from statespace.kalman import LocalLevel
+    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None)
+    >>> stream = gp.fit([[0.0], [1.0]], [1.0, 2.0]).stream()
+    >>> mean, std = stream.step(2.5, dt=0.2)
+    >>> mean_later, std_later = stream.step(np.nan, dt=3.0)
+    >>> mean == mean_later, std < std_later
+    (True, True)
+    """
+
+    def __init__(self, posterior, noise, *, single, from_prior, include_noise):
+        process, scale = posterior.scaled, posterior.scale
+        self._process, self._scale, self._unit, self._backend = process, scale, posterior.unit, posterior.backend
+        self._noise = None if noise is None else noise / scale.value**2
+        self._added = self._noise if include_noise else 0.0
+        self._single = single
+        self._n_covariates = posterior.record.covariates.shape[1]
+        self._blocks = None if process.tabulated else process.blocks()
+        self._row = None if self._n_covariates else np.ascontiguousarray(process.design())
+        self._fresh = from_prior
+        if from_prior:
+            mean, covariance, diffuse = process.initial()
+            start = State(mean, covariance, diffuse * posterior.process.diffuse_scale(scale))
+            self._states = [start] * posterior.record.y.shape[1]
+        else:
+            self._states = posterior.last_states()
+
+    def step(self, y_t, dt=None, x=None, noise_variance=None):
+        """Advance by ``dt`` and take a sample.
+
+        Parameters
+        ----------
+        y_t : float or array-like of shape (n_outputs,)
+            NaN only predicts.
+        dt : float or timedelta, optional
+            The time since the sample before, >= 0, in the unit of the fitted times (``time_unit`` for datetimes).
+            None is the median gap of the data of `fit`. Before the first sample of a new series there is no gap, and
+            dt is not used.
+        x : array-like of shape (n_covariates,), optional
+            The covariates, where the model has some.
+        noise_variance : float, optional
+            The known variance of this sample's noise; needed where `fit` was given that of each sample.
+
+        Returns
+        -------
+        mean, std : float or ndarray of shape (n_outputs,)
+            Of the signal at this time, given all samples up to this one.
+
+        Raises
+        ------
+        ValueError
+            For a gap that is negative or not finite, an infinite y_t, or other covariates or outputs than in `fit`.
+        """
+        gap = self._gap(dt)
+        row = self._row if self._row is not None else self._design(x)
+        blocks = self._blocks
+        if blocks is None:
+            blocks = self._process.blocks(np.array([gap]))._replace(gap_index=np.zeros(1, dtype=np.int64))
+        values = (y_t,) if self._single else np.ravel(y_t)
+        if len(values) != len(self._states):
+            raise ValueError(f"y_t must have {len(self._states)} outputs, as y had in fit. Got {len(values)}.")
+        unit, means, variances, states = self._scale.value, [], [], []
+        noise = self._noise if noise_variance is None else noise_variance / unit**2
+        if noise is None:
+            raise ValueError("step needs noise_variance: fit was given that of each known sample only.")
+        for value, state in zip(values, self._states, strict=True):
+            scaled = float(value) / unit
+            if math.isinf(scaled):
+                raise ValueError(f"y_t must be finite, or NaN where it is missing. Got {value}.")
+            after = kalman_step(scaled, gap, blocks, row, noise, *state, backend=self._backend)
+            states.append(State(after.mean, after.covariance, after.diffuse))
+            means.append(float(row @ after.mean))
+            variances.append(max(float(row @ after.covariance @ row), 0.0) + self._added)
+            if after.diffuse.shape[1] and _sees(row, after.diffuse):
+                variances[-1] = math.inf
+        self._states, self._fresh = states, False
+        if self._single:
+            return means[0] * unit, math.sqrt(variances[0]) * unit
+        return np.array(means) * unit, np.sqrt(variances) * unit
+
+    def _gap(self, dt):
+        if self._fresh:
+            return 0.0
+        if dt is None:
+            return 1.0
+        if isinstance(dt, timedelta | np.timedelta64):
+            dt = elapsed(np.array([dt], dtype="timedelta64[ns]"), origin=np.timedelta64(0, "ns"), unit=self._unit)[0]
+        if not 0.0 <= dt < np.inf:
+            raise ValueError(f"dt must be finite and >= 0: the time since the sample before. Got {dt}.")
+        return dt / self._scale.time
+
+    def _design(self, x):
+        covariates = np.atleast_2d(np.asarray(np.nan if x is None else x, dtype=float))
+        if covariates.shape != (1, self._n_covariates) or not np.isfinite(covariates).all():
+            raise ValueError(f"x must be {self._n_covariates} finite covariates, as in fit. Got {x!r}.")
+        return np.ravel(self._process.design(covariates))
+
+
+def _sees(row, diffuse):
+    """Whether the row reads a direction that is open, beyond the rounding that closed ones leave."""
+    return bool(np.any(np.abs(row @ diffuse) > 1e-9 * (np.abs(row) @ np.abs(diffuse))))

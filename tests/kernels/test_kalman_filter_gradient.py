@@ -1,0 +1,185 @@
+"""The exact gradient: against central differences of the reference, and torch's autograd of a dense Gaussian."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from statespace.kernels.kalman_filter import Blocks, discretize_blocks, kalman_gradient, kalman_log_likelihood
+from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU, RANDOM_WALK, ROTATION, TABLE, TREND
+
+EVERYTHING = [
+    (TREND, 2, 0.2, 0.1), (ROTATION, 2, 1.7, 0.1), (MATERN32, 2, 0.9, 1.3), (MATERN52, 3, 1.1, 0.8), (OU, 1, 0.6, 0.5),
+    (RANDOM_WALK, 2, 0.2, 0.0),
+]  # fmt: skip
+
+
+def problem(items=EVERYTHING, T=14, d=4, seed=0, varying=True, regular=False):
+    """Everything general: correlated initial covariance, oblique diffuse directions, missing values, equal times."""
+    rng = np.random.default_rng(seed)
+    kind, size = (np.array([item[i] for item in items]) for i in (0, 1))
+    blocks = Blocks(kind, size, np.array([item[2:] for item in items], dtype=float))
+    n = blocks.n_states
+    d = min(d, n)
+    y = rng.normal(size=T)
+    y[2::5] = np.nan
+    dt = np.full(T, 0.7) if regular else rng.exponential(size=T)
+    if not regular and T > 7:
+        dt[6] = 0.0
+    root = rng.normal(size=(n, n)) / np.sqrt(n)
+    h = rng.normal(size=(T, n)) if varying else rng.normal(size=n)
+    R = rng.uniform(0.3, 1.0, size=T) if varying else np.array(0.4)
+    return y, dt, blocks, h, R, rng.normal(size=n), root @ root.T, rng.normal(size=(n, d))
+
+
+CASES = {
+    **{str(item[0]): {"items": [item], "d": 1} for item in EVERYTHING},
+    "everything": {},
+    "no diffuse direction": {"d": 0},
+    "many diffuse directions": {"d": 8, "T": 40},
+    "constant H and R": {"varying": False},
+    "regular grid": {"regular": True},
+    "regular, constant": {"regular": True, "varying": False},
+    "too short to resolve": {"T": 3, "items": EVERYTHING[:2]},
+    "one sample": {"T": 1, "d": 1},
+}
+
+
+def transition_torch(kind, size, first, second, gap):
+    eye, zero, one = torch.eye(size, dtype=torch.float64), torch.zeros(()).double(), torch.ones(()).double()
+
+    def matrix(rows):
+        return torch.stack([torch.stack([x if torch.is_tensor(x) else x * one for x in row]) for row in rows])
+
+    if kind == RANDOM_WALK:
+        return eye, first * gap * eye
+    if kind == TREND:
+        Q = matrix([[first * gap + second * gap**3 / 3, second * gap**2 / 2], [second * gap**2 / 2, second * gap]])
+        return matrix([[1.0, gap], [0.0, 1.0]]), Q
+    if kind == ROTATION:
+        c, s = torch.cos(first * gap), torch.sin(first * gap)
+        return matrix([[c, s], [-s, c]]), second * gap * eye
+    if kind == OU:
+        F, P = matrix([[-first]]), matrix([[second]])
+    elif kind == MATERN32:
+        F, P = matrix([[0.0, 1.0], [-(first**2), -2 * first]]), matrix([[second, zero], [zero, second * first**2]])
+    else:
+        F = matrix([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-(first**3), -3 * first**2, -3 * first]])
+        P = torch.stack([
+            torch.stack([second, zero, -second * first**2 / 3]), torch.stack([zero, second * first**2 / 3, zero]),
+            torch.stack([-second * first**2 / 3, zero, second * first**4]),
+        ])  # fmt: skip
+    A = torch.linalg.matrix_exp(F * gap)
+    return A, P - A @ P @ A.T
+
+
+def dense_torch(y, dt, blocks, parameters, h, R, mean, covariance, diffuse):
+    """The exact diffuse log-likelihood by generalised least squares on the joint Gaussian: nothing recursive, no κ."""
+    T, n = len(y), len(mean)
+    means, loose, rows = [], [], []
+    a, D, P = mean, diffuse, covariance
+    past: list = []
+    for t in range(T):
+        pairs = [
+            transition_torch(k, int(s), parameters[b, 0], parameters[b, 1], float(dt[t]))
+            for b, (k, s) in enumerate(zip(blocks.kind, blocks.size, strict=True))
+        ]
+        A, Q = torch.block_diag(*[p[0] for p in pairs]), torch.block_diag(*[p[1] for p in pairs])
+        a, D, P = A @ a, A @ D, A @ P @ A.T + Q
+        # cov(x_s, x_t), s < t
+        past = [C @ A.T for C in past]
+        means.append(a)
+        loose.append(D)
+        rows.append([*past, P])
+        past = [*past, P]
+    seen = [t for t in range(T) if not np.isnan(y[t])]
+    H = h.expand(T, n)
+    R = R.expand(T)
+
+    def covariance_of(s, t):
+        s, t = min(s, t), max(s, t)
+        return H[s] @ rows[t][s] @ H[t] + (R[t] if s == t else 0.0)
+
+    K = torch.stack([torch.stack([covariance_of(s, t) for s in seen]) for t in seen])
+    e = torch.stack([y[t] - H[t] @ means[t] for t in seen])
+    value = -0.5 * (len(seen) * np.log(2 * np.pi) + torch.linalg.slogdet(K)[1])
+    if diffuse.shape[1] == 0:
+        return value - 0.5 * e @ torch.linalg.solve(K, e)
+    U = torch.stack([H[t] @ loose[t] for t in seen])
+    W = U.T @ torch.linalg.solve(K, U)
+    e = e - U @ torch.linalg.solve(W, U.T @ torch.linalg.solve(K, e))
+    return value - 0.5 * (torch.linalg.slogdet(W)[1] + e @ torch.linalg.solve(K, e))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("too short to resolve",)])
+def test_equals_autograd_of_the_dense_gaussian(case):
+    y, dt, blocks, h, R, mean, covariance, diffuse = problem(**CASES[case])
+    value, gradient = kalman_gradient(y, dt, blocks, h, R, mean, covariance, diffuse)
+    leaves = [torch.tensor(x, requires_grad=True) for x in (blocks.parameters, h, R, mean, covariance, diffuse)]
+    truth = dense_torch(y, dt, blocks, *leaves)
+    truth.backward()
+    assert_allclose(value, truth.item(), rtol=1e-9)
+    names = ("parameters", "observation", "noise_variance", "mean", "covariance", "diffuse")
+    for name, leaf in zip(names, leaves, strict=True):
+        expected = np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.numpy()
+        if name == "covariance":
+            expected = 0.5 * (expected + expected.T)
+        ours = getattr(gradient, name)
+        assert_allclose(ours, expected, rtol=1e-8, atol=1e-9 * max(1.0, np.abs(expected).max(initial=0)), err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["everything", "too short to resolve", "constant H and R"])
+def test_equals_differences_of_the_reference(case):
+    options = {"T": 6, "items": EVERYTHING[1:3], "d": 2} | CASES[case]
+    given = problem(**options)
+    value, gradient = kalman_gradient(*given)
+    true_value, truth = kalman_gradient(*given, backend="reference")
+    assert_allclose(value, true_value, rtol=1e-12)
+    for name, ours, expected in zip(gradient._fields, gradient, truth, strict=True):
+        assert_allclose(ours, expected, rtol=1e-6, atol=1e-7 * max(1.0, np.abs(expected).max(initial=0)), err_msg=name)
+
+
+def test_tables():
+    """A table's gradient is that of its entries, and chained through dA/dθ it is the closed form's."""
+    items = [(RANDOM_WALK, 1, 0.2, 0.0), (MATERN32, 2, 0.9, 1.3)]
+    y, dt, blocks, h, R, mean, covariance, diffuse = problem(items=items, d=2)
+    dt = np.round(dt) * 0.5
+    gaps, index = np.unique(dt, return_inverse=True)
+    _, closed = kalman_gradient(y, dt, blocks, h, R, mean, covariance, diffuse)
+
+    def tables(parameters):
+        process = Blocks(np.array([MATERN32]), np.array([2]), parameters[None])
+        return np.array(discretize_blocks(process, gaps)).reshape(2, len(gaps), 4)
+
+    table = Blocks(
+        np.array([RANDOM_WALK, TABLE]), np.array([1, 2]), np.array([[0.2, 0.0], [0.0, 0.0]]),
+        *tables(blocks.parameters[1]), index,
+    )  # fmt: skip
+    _, gradient = kalman_gradient(y, dt, table, h, R, mean, covariance, diffuse)
+    for i in range(2):
+        step = 1e-4 * np.eye(2)[i]
+        dA, dQ = (tables(blocks.parameters[1] + step) - tables(blocks.parameters[1] - step)) / 2e-4
+        chained = (gradient.transition * dA).sum() + (gradient.process_noise * dQ).sum()
+        assert_allclose(chained, closed.parameters[1, i], rtol=1e-6)
+    assert_allclose(gradient.parameters[0], closed.parameters[0], rtol=1e-11)
+
+
+@pytest.mark.parametrize("kind", [OU, MATERN32, MATERN52])
+def test_derivative_of_the_noise_over_extreme_gaps(kind):
+    """One gap at a time from λΔ = 1e-6 to 1e4, against differences: no digit is lost to cancellation."""
+    size = {OU: 1, MATERN32: 2, MATERN52: 3}[kind]
+    h = np.eye(size)[0]
+    for gap in np.geomspace(1e-6, 1e4, 21):
+        given = ([0.4, 0.1], [0.0, gap])
+
+        def value(rate, variance, given=given, h=h):
+            blocks = Blocks([kind], [size], [[rate, variance]])
+            return kalman_log_likelihood(*given, blocks, h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
+
+        blocks = Blocks([kind], [size], [[1.0, 1.0]])
+        _, gradient = kalman_gradient(*given, blocks, h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
+        w = 1e-3
+        rate = (8 * (value(1 + w, 1) - value(1 - w, 1)) - value(1 + 2 * w, 1) + value(1 - 2 * w, 1)) / (12 * w)
+        variance = (8 * (value(1, 1 + w) - value(1, 1 - w)) - value(1, 1 + 2 * w) + value(1, 1 - 2 * w)) / (12 * w)
+        scale = max(1.0, abs(value(1, 1)))
+        assert_allclose(gradient.parameters[0], [rate, variance], rtol=1e-7, atol=1e-8 * scale, err_msg=str(gap))
