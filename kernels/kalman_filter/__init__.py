@@ -3,8 +3,8 @@
     x_k = A(Δ_k) x_{k−1} + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x_k + ε_k,  ε_k ~ N(0, R_k),
 
 with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in
-the exact limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to C-contiguous
-float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
+the exact limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to
+C-contiguous float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
 """
 
 import math
@@ -130,9 +130,9 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
 
     The sweep is the smoother's recursion (r, N of Durbin & Koopman, in powers of 1/κ through the diffuse start): the
-    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), contracted with dA/dθ and dQ/dθ of each block
-    on the way. Predicted moments are kept for about 64 MB of samples at most and recomputed from checkpoints beyond,
-    so memory does not grow with the record's moments.
+    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), contracted with dA/dθ and dQ/dθ of each
+    block on the way. Predicted moments are kept for about 64 MB of samples at most and recomputed from checkpoints
+    beyond, so memory does not grow with the record's moments.
 
     Parameters are those of ``kalman_filter``.
 

@@ -250,9 +250,20 @@ def forward_pair(record, units, first, last, state, work):
             if contradicts(v, record.y[t], before):
                 squares = np.inf
             continue
-        inverse = 1.0 / F
-        gain = v * inverse
-        squares += v * gain
+        if F < 1e4 * R:
+            inverse = 1.0 / F
+            gain = v * inverse
+            squares += v * gain
+        else:
+            # little is left of P: what cancels must cancel at once, to the last digit
+            k0 = m0 / F
+            k1 = m1 / F
+            a0 += k0 * v
+            a1 += k1 * v
+            p00 -= k0 * m0
+            p01 -= k0 * m1
+            p11 -= k1 * m1
+            squares += v * v / F
         before = F
         count += 1
         product *= F

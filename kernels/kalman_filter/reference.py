@@ -89,7 +89,7 @@ def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
             left -= 1
             P_inf = P_inf - np.outer(M_inf, K0) if left else np.zeros_like(P_inf)
             log_likelihood -= 0.5 * (np.log(2.0 * np.pi) + np.log(F_inf))
-        elif R[t] == 0.0 and F <= 1e-14 * before:
+        elif R[t] == 0.0 and 1e-14 * before >= F:
             if v * v > 1e-14 * before + 1e-16 * y[t] ** 2:
                 log_likelihood = -np.inf
         else:
