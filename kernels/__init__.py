@@ -1,9 +1,9 @@
 """Compute primitives, each a folder with one file for each backend; ``ls`` is the support table.
 
 Above: the layers and the Kalman models, which call the public function of a primitive. Below: NumPy, Numba, torch.
-Every folder has the same files: ``README.md`` (the recurrence and its derivation), ``__init__.py`` (the public function:
-it checks its arguments and dispatches), ``reference.py`` (a float64 loop written from the definition, never optimised)
-and one file for each faster backend, which exports the primitive's own name with the same signature.
+Every folder has the same files: ``README.md`` (the recurrence and its derivation), ``__init__.py`` (the public
+function: it checks its arguments and dispatches), ``reference.py`` (a float64 loop written from the definition, never
+optimised) and one file for each faster backend, which exports the primitive's own name with the same signature.
 
 This folder stands at the top of the repository and is imported as ``statespace.kernels``.
 """
@@ -11,11 +11,10 @@ This folder stands at the top of the repository and is imported as ``statespace.
 if not __name__.startswith("statespace."):
     raise ImportError("this folder is imported as statespace.kernels, not as a bare `kernels`")
 
-from statespace.kernels.dispatch import BackendError, explain
-
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.diagonal_scan import diagonal_scan
+from statespace.kernels.dispatch import BackendError, explain
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 _DAY = 86_400_000_000_000  # nanoseconds; times any day count of a datetime64[ns] it is exact in float64
+# A scaled gap this near to 1 is a rounded 1 (0.3 - 0.2 in floats is not 0.1), and a regular grid can be convolved.
+_ROUNDED = 1e-6
 _NUMBERS = ("floating", "integer", "mixed-integer-float", "decimal", "empty")
 _DATETIMES = ("datetime", "datetime64", "date")
 _TIMEDELTAS = ("timedelta", "timedelta64")
@@ -161,10 +163,8 @@ def _datetimes(times, found, series):
 def _numbers(times, series):
     if np.iscomplexobj(times):
         raise ValueError(f"{_times_of(series)} must be real numbers, got complex ones.")
-    if isinstance(times, pd.Index):
-        array = times.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        array = times.astype(np.float64)
+    index = isinstance(times, pd.Index)
+    array = times.to_numpy(dtype=np.float64, na_value=np.nan) if index else times.astype(np.float64)
     if getattr(times.dtype, "kind", "") in "iu" and len(array) and np.abs(array).max() > 2**53:
         lost = array.astype(object) != np.asarray(times).astype(object)
         if lost.any():
@@ -191,16 +191,12 @@ def _is_clock(times):
 
 def _nanoseconds(unit):
     try:
-        span = pd.Timedelta(1, unit=unit) if isinstance(unit, str) else pd.Timedelta(unit)
+        length = f"1 {unit}" if isinstance(unit, str) and not unit[:1].isdigit() else unit
+        return pd.Timedelta(length) / pd.Timedelta(1, unit="ns")
     except ValueError:
-        try:
-            span = pd.Timedelta(unit)
-        except ValueError:
-            raise ValueError(
-                f"`unit` must be a pandas unit of time such as 'D', 'h' or 's', or a length such as '365.25D'. "
-                f"Got {unit!r}."
-            ) from None
-    return span / pd.Timedelta(1, unit="ns")
+        raise ValueError(
+            f"`unit` must be a pandas unit of time such as 'D', 'h' or 's', or a length: '365.25D'. Got {unit!r}."
+        ) from None
 
 
 def _difference(later, earlier):
@@ -326,6 +322,31 @@ def median_gap(times, unit="D"):
     everything = np.concatenate([np.zeros(0), *(gaps(t, unit=unit)[1:] for t in times)])
     positive = everything[everything > 0]
     return float(np.median(positive)) if len(positive) else 1.0
+
+
+def scale_gaps(gaps, time_scale):
+    """Gaps in units of ``time_scale``; what differs from 1 by rounding is 1.
+
+    Parameters
+    ----------
+    gaps : ndarray, float64
+        Gaps as ``validation.gaps`` gives them.
+    time_scale : float
+        The training data's median gap.
+
+    Returns
+    -------
+    ndarray of the same shape
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.times import scale_gaps
+    >>> scale_gaps(np.diff([0.1, 0.2, 0.3, 0.7]), 0.1)
+    array([1., 1., 4.])
+    """
+    scaled = np.asarray(gaps, dtype=np.float64) / time_scale
+    return np.where(np.abs(scaled - 1) < _ROUNDED, 1.0, scaled)
 
 
 def clock(times):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.series import SeriesCollection, check_values, is_table
+from statespace.forms import check_shapes, check_values, has_rows, is_default, is_nested, is_table, parse
+from statespace.series import SeriesCollection
 from statespace.times import (
     as_times,
     check_length,
@@ -18,11 +19,12 @@ from statespace.times import (
     elapsed,
     gaps,
     median_gap,
+    scale_gaps,
 )
 
 __all__ = [
     "Targets", "as_times", "check_collection", "check_length", "check_n_channels", "check_same_clock", "check_targets",
-    "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap",
+    "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap", "scale_gaps",
 ]  # fmt: skip
 
 
@@ -58,7 +60,7 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     >>> check_collection([[1.0, 2.0], [3.0, 4.0, 5.0]])
     SeriesCollection(2 series, 2 to 3 samples, 1 channel, no times)
     """
-    table = is_table(X)
+    table = not isinstance(X, SeriesCollection) and is_table(X)
     if estimator is not None and reset and not table:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
@@ -212,9 +214,8 @@ def check_targets(y, collection, *, per="auto"):
         raise ValueError(f"`per` must be 'auto', 'series' or 'step'. Got {per!r}.")
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
-    ragged = not is_table(y) and _is_ragged(y)
-    if ragged:
-        targets = _ragged_targets(y)
+    if _is_ragged(y):
+        targets = _ragged_targets(y, collection)
     else:
         targets = _array_targets(check_values(y, name="y"), collection, per)
     from sklearn.utils.validation import check_consistent_length
@@ -238,15 +239,32 @@ def _is_ragged(y):
         return True
     if isinstance(y, pd.DataFrame | pd.Series):
         return isinstance(y.index, pd.MultiIndex)
-    if not isinstance(y, list | tuple) or not all(hasattr(row, "__len__") for row in y):
+    if not (isinstance(y, list | tuple) or is_nested(y)) or not all(has_rows(row) for row in y):
         return False
     return any(isinstance(row, pd.DataFrame | pd.Series) for row in y) or len({np.shape(row) for row in y}) > 1
 
 
-def _ragged_targets(y):
-    single = isinstance(y, pd.Series) or (not hasattr(y, "values") and np.ndim(y[0]) == 1)
-    y = y if isinstance(y, SeriesCollection) else SeriesCollection(y)
-    return Targets(y.values, per_step=True, single=single)
+def _ragged_targets(y, collection):
+    """Targets a step from a container of series, whose names and times, if it has them, are those of X."""
+    if isinstance(y, SeriesCollection):
+        values, times, labels, single = y.values, y.times, y.labels, False
+    else:
+        single = isinstance(y, pd.Series) or (isinstance(y, list | tuple | np.ndarray) and np.ndim(y[0]) == 1)
+        values, times, _, labels = parse(y, name="y")
+        values = check_shapes(values, (lambda i: i) if labels is None else labels.__getitem__, name="y")
+    if labels is not None and collection.labels is not None and list(labels) != list(collection.labels):
+        raise ValueError("y must name the series of X in the same order. Give y.loc[X.index], or sort both indexes.")
+    if times is not None and collection.times is not None and not all(is_default(t) for t in times):
+        for i, (own, expected) in enumerate(zip(times, collection.times, strict=False)):
+            own = check_times(own, series=f"{collection.label(i)} of y")
+            check_same_clock(own, clock(expected))
+            if len(own) == len(expected) and (own != expected).any():
+                k = int(np.argmax(own != expected))
+                raise ValueError(
+                    f"y of series {collection.label(i)!r} must have the times of X: at step {k} y has {own[k]} and "
+                    f"X has {expected[k]}."
+                )
+    return Targets(values, per_step=True, single=single)
 
 
 def _array_targets(y, collection, per):

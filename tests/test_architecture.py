@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SKIPPED = {"__pycache__", "_build", "api", "gallery"}
+SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 
 # From the bottom to the top. A module may import from its own entry and from those in lower rows, so that arrows point
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
-    ["kernels", "times"],
+    ["kernels", "forms", "times"],
     ["series"],
     ["validation", "datasets"],
     ["layers", "kalman"],
     ["models"],
     ["training"],
-    ["streaming"],
     ["persistence"],
     ["base"],
+    ["streaming"],
     ["regression", "filtering"],
     ["forecasting"],
 ]
@@ -31,7 +31,7 @@ HEIGHT = {entry: height for height, tier in enumerate(TIERS) for entry in tier}
 
 
 def drawn():
-    """The paths in the tree of docs/architecture.md; a line has one or more names, then two spaces and what they are."""
+    """The paths in the tree of docs/architecture.md: a line has names, then two spaces and what they are."""
     tree = re.search(r"```text\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL).group(1)
     paths, parents = [], []
     for line in tree.splitlines():
@@ -62,7 +62,7 @@ def test_everything_drawn_exists():
 
 
 def test_everything_on_disk_is_drawn():
-    patterns = [re.sub(r"<[^>]*>", "[^/]+", re.escape(path).replace(r"\<", "<").replace(r"\>", ">")) for path in drawn()]
+    patterns = [re.sub("<[^>]*>", "[^/]+", path.replace(".", "[.]")) for path in drawn()]
     not_drawn = [path for path in on_disk() if not any(re.fullmatch(pattern, path) for pattern in patterns)]
     assert not_drawn == []
 
@@ -76,7 +76,7 @@ def modules():
 
 
 def imports(path):
-    """The entries of ``statespace`` that a module imports, also inside functions; what only a type checker reads is not."""
+    """What a module imports from ``statespace``, also inside functions, but not what only a type checker reads."""
     tree = ast.parse((ROOT / path).read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -99,7 +99,7 @@ def public_homes():
     return importlib.import_module("statespace")._HOME
 
 
-@pytest.mark.parametrize("path", modules())
+@pytest.mark.parametrize("path", list(modules()))
 def test_imports_point_down(path):
     own = path.split("/")[1].removesuffix(".py")
     assert own in HEIGHT, f"give {own} its place in TIERS"
@@ -111,13 +111,22 @@ def test_imports_point_down(path):
     assert wrong == []
 
 
+def test_every_package_has_its_page_in_the_api():
+    listed = set(re.findall(r"^   (statespace[.\w]*)$", (ROOT / "docs" / "api.rst").read_text(), re.MULTILINE))
+    packages = {f"statespace.{path.parent.name}" for path in (ROOT / "statespace").glob("*/__init__.py")}
+    assert packages <= listed
+    for name, home in public_homes().items():
+        assert listed & {f"statespace.{name}", f"statespace.{home}"}, f"{name} has no page"
+
+
 def primitives():
     return sorted(p.parent.name for p in (ROOT / "kernels").glob("*/__init__.py"))
 
 
 def backends():
     dispatch = importlib.import_module("statespace.kernels.dispatch")
-    return [(p, file) for p in primitives() for file in dispatch.FILES.values() if (ROOT / f"kernels/{p}/{file}.py").exists()]
+    files = dispatch.FILES.values()
+    return [(p, file) for p in primitives() for file in files if (ROOT / f"kernels/{p}/{file}.py").exists()]
 
 
 def parameters(function):

@@ -9,6 +9,7 @@ from statespace import SeriesCollection
 from statespace.validation import check_collection, check_n_channels, check_targets, check_times_as_fitted, check_values
 
 RAGGED = SeriesCollection([[1.0, 2.0], [3.0, 4.0, 5.0]])
+TIMED = RAGGED.with_times([[0, 1], [0, 2, 3]])
 EVEN = SeriesCollection(np.zeros((4, 3, 2)))
 
 
@@ -89,6 +90,9 @@ TARGETS = {  # y, the series, per step?, single?, number of outputs
     "list of matrices": (list(np.zeros((4, 3, 5))), EVEN, True, False, 5),
     "ragged": ([[1.0, 2.0], [1.0, 2.0, np.nan]], RAGGED, True, True, 1),
     "ragged outputs": ([np.zeros((2, 2)), np.zeros((3, 2))], RAGGED, True, False, 2),
+    "object array of arrays": (np.array([np.zeros(2), np.zeros(3)], dtype=object), RAGGED, True, True, 1),
+    "object array of numbers": (np.array([1, 2.0], dtype=object), RAGGED, False, True, 1),
+    "frames without an index": ([pd.Series(np.zeros(2)), pd.Series(np.zeros(3))], TIMED, True, True, 1),
     "collection": (RAGGED, RAGGED, True, False, 1),
     "panel": (pd.Series(np.zeros(5), index=MULTI), RAGGED, True, True, 1),
     "panel of outputs": (pd.DataFrame(np.zeros((5, 2)), index=MULTI), RAGGED, True, False, 2),
@@ -116,10 +120,16 @@ def test_a_square_y_can_be_spelled_out():
         check_targets(y, EVEN, per="row")
 
 
+PANEL = pd.DataFrame({"u": np.arange(5.0)}, index=MULTI.set_levels(["a", "b"], level=0))
+PANEL_X = SeriesCollection(PANEL)
 BAD_TARGETS = {
     "none": (None, RAGGED, "requires y to be passed, but the target y is None"),
     "inf": ([1.0, np.inf], RAGGED, r"Input y contains infinity or a value too large for dtype\('float64'\)"),
-    "inf a step": ([[1.0, np.inf], [1.0, 2, 3]], RAGGED, "contains infinity"),
+    "inf a step": ([[1.0, np.inf], [1.0, 2, 3]], RAGGED, r"Input y \(series 0\) contains infinity"),
+    "other names": (PANEL.rename({"a": "c"})["u"], PANEL_X, "y must name the series of X in the same order"),
+    "other order": (PANEL.iloc[[2, 3, 4, 0, 1]]["u"], PANEL_X, "y must name the series of X in the same order"),
+    "other times": (PANEL.rename({2.0: 2.5})["u"], PANEL_X, r"y of series 'b' must have the times of X: at step 1 y"),
+    "other clock": (PANEL.set_index(MULTI.set_levels(pd.date_range("2024", periods=4), level=1)), TIMED, "be numbers"),
     "text": (["a", "b"], RAGGED, "dtype='numeric' is not compatible"),
     "all NaN": ([np.nan, np.nan], RAGGED, "contains NaN only"),
     "all NaN a step": ([[np.nan] * 2, [np.nan] * 3], RAGGED, "contains NaN only"),
