@@ -269,6 +269,18 @@ def test_fits_are_equivariant_to_units(time, value):
     assert other.log_marginal_likelihood_value_ == pytest.approx(expected, abs=1e-6)
 
 
+def test_units_of_covariates_do_not_matter():
+    _, _, (t, x, y), (t_new, x_new) = problem("covariates")
+    units = np.array([1e6, 1e-4])
+    process = LocalLevel() + Regression()
+    one = KalmanRegressor(process).fit(np.column_stack([t, x]), y)
+    other = KalmanRegressor(process).fit(np.column_stack([t, x * units]), y)
+    expected = one.log_marginal_likelihood_value_ - np.log(units).sum()
+    assert other.log_marginal_likelihood_value_ == pytest.approx(expected, abs=1e-8)
+    new, new_in_units = np.column_stack([t_new, x_new]), np.column_stack([t_new, x_new * units])
+    np.testing.assert_allclose(other.predict(new_in_units), one.predict(new), rtol=1e-6)
+
+
 def test_nile(data_path):
     nile = pd.read_csv(data_path("classic_univariate/nile.csv"))
     X, y = nile[["year"]], nile["volume"]

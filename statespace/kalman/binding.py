@@ -75,13 +75,16 @@ class Binding:
         self.backend = backend
         self.different, self.index = np.unique(gaps, return_inverse=True) if process.tabulated else (None, None)
         self.diffuse_factor = 1.0
+        self.rows = None
         self.bind(process)
 
     def bind(self, process):
         """Take another process, such as one with other parameters; returns self."""
         self.process = process
         self.blocks = process.blocks(self.different)._replace(gap_index=self.index)
-        self.rows = np.ascontiguousarray(process.design(self.covariates))
+        # Only a component of the user's own may have parameters in its rows.
+        if self.rows is None or process.tabulated:
+            self.rows = np.ascontiguousarray(process.design(self.covariates))
         mean, covariance, diffuse = process.initial()
         self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
         return self

@@ -8,6 +8,8 @@ from statespace.kalman.base import Component
 from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.kernels.kalman_filter.blocks import Blocks
 
+_NO_TABLE = np.zeros((1, 0))
+
 
 class ClosedForm(Component):
     """A component whose A and Q are blocks that the kernel knows in closed form; its parameters have `units`.
@@ -60,9 +62,6 @@ class ClosedForm(Component):
 
 def closed_blocks(kind, size, parameters):
     """Blocks of closed form: no table."""
-    parameters = np.array(parameters, dtype=float).reshape(-1, 2)
+    parameters = np.asarray(parameters, dtype=float)
     count = len(parameters)
-    return Blocks(
-        kind=np.full(count, kind), size=np.full(count, size), parameters=parameters,
-        transition=np.zeros((1, 0)), process_noise=np.zeros((1, 0)), gap_index=None,
-    )  # fmt: skip
+    return Blocks(np.array([kind] * count), np.array([size] * count), parameters, _NO_TABLE, _NO_TABLE, None)

@@ -4,7 +4,6 @@ import copy
 from types import SimpleNamespace
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from statespace.kalman.base import Component, Initial
 from statespace.kernels.kalman_filter.blocks import Blocks
@@ -66,12 +65,8 @@ class Sum(Component):
 
     def initial(self):
         """The state at the first sample, an `Initial`."""
-        parts = self._each("initial")
-        return Initial(
-            np.concatenate([part.mean for part in parts]),
-            block_diag(*[part.covariance for part in parts]),
-            block_diag(*[part.diffuse for part in parts]),
-        )
+        means, covariances, diffuse = zip(*self._each("initial"), strict=True)
+        return Initial(np.concatenate(means), _block_diagonal(covariances), _block_diagonal(diffuse))
 
     @property
     def free(self):
@@ -175,33 +170,30 @@ class Sum(Component):
     def blocks(self, gaps=None):
         """The kernel's description of A and Q: the components' blocks one after the other."""
         parts = self._each("blocks", gaps)
-        rows = max(len(part.transition) for part in parts)
-        return Blocks(
-            kind=np.concatenate([part.kind for part in parts]),
-            size=np.concatenate([part.size for part in parts]),
-            parameters=np.concatenate([part.parameters for part in parts]),
-            transition=np.hstack([np.broadcast_to(p.transition, (rows, p.transition.shape[1])) for p in parts]),
-            process_noise=np.hstack([np.broadcast_to(p.process_noise, (rows, p.transition.shape[1])) for p in parts]),
-            gap_index=None,
-        )
+        kind, size, parameters = (np.concatenate(arrays) for arrays in zip(*(part[:3] for part in parts), strict=True))
+        # Without tables the empty ones of any part will do.
+        tables = [part for part, own in zip(parts, self.components, strict=True) if own.tabulated] or parts[:1]
+        transition = np.hstack([part.transition for part in tables])
+        return Blocks(kind, size, parameters, transition, np.hstack([part.process_noise for part in tables]), None)
 
     def pullback(self, gradient, gaps=None):
         """The gradient by θ, component by component."""
-        result, block, state, cell, direction = [], 0, 0, 0, 0
+        result, block, state, cell = [], 0, 0, 0
         for component in self.components:
             part = component.blocks(gaps)
-            n_diffuse = component.initial().diffuse.shape[1]
-            blocks = slice(block, block + len(part.kind))
-            states = slice(state, state + component.n_states)
-            cells = slice(cell, cell + part.transition.shape[1])
-            directions = slice(direction, direction + n_diffuse)
-            block, state, cell, direction = blocks.stop, states.stop, cells.stop, directions.stop
+            n, n_cells = component.n_states, part.transition.shape[1]
+            blocks, states = slice(block, block + len(part.kind)), slice(state, state + n)
+            cells = slice(cell, cell + n_cells)
+            block, state, cell = blocks.stop, states.stop, cells.stop
             restricted = SimpleNamespace(
                 parameters=gradient.parameters[blocks], transition=gradient.transition[:, cells],
-                process_noise=gradient.process_noise[:, cells], observation=gradient.observation[..., states],
+                process_noise=gradient.process_noise[:, cells], observation=gradient.observation[states],
                 mean=gradient.mean[states], covariance=gradient.covariance[states, states],
-                diffuse=gradient.diffuse[states, directions],
             )  # fmt: skip
+            if component.tabulated:
+                # The columns of D that touch its states are its own.
+                own = np.abs(self.initial().diffuse[states]).max(axis=0) > 0
+                restricted.diffuse = gradient.diffuse[states][:, own]
             result.append(component.pullback(restricted, gaps))
         return np.concatenate(result)
 
@@ -285,11 +277,10 @@ class Rescaled(Component):
 
 
 def _block_diagonal(parts):
-    n = sum(part.shape[-1] for part in parts)
-    result = np.zeros((*parts[0].shape[:-2], n, n))
-    at = 0
-    for part in parts:
-        stop = at + part.shape[-1]
-        result[..., at:stop, at:stop] = part
-        at = stop
+    shapes = [part.shape[-2:] for part in parts]
+    result = np.zeros((*parts[0].shape[:-2], *map(sum, zip(*shapes, strict=True))))
+    row, column = 0, 0
+    for part, (n_rows, n_columns) in zip(parts, shapes, strict=True):
+        result[..., row : row + n_rows, column : column + n_columns] = part
+        row, column = row + n_rows, column + n_columns
     return result

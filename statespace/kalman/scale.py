@@ -67,7 +67,9 @@ def measure(record, names, process, unit):
     Scale
     """
     y = record.y
-    mean = np.zeros(y.shape[1]) if process.initial().diffuse.shape[1] == 0 else np.nanmean(y, axis=0)
+    mean = np.zeros(y.shape[1])
+    if process.initial().diffuse.shape[1]:
+        mean = np.nansum(y, axis=0) / np.maximum(np.isfinite(y).sum(axis=0), 1)
     value = float(np.sqrt(np.nanmean((y - mean) ** 2)))
     # What rounding leaves of a constant series is no spread.
     if value <= 1e-13 * np.abs(mean).max():

@@ -122,6 +122,18 @@ def test_covariates_and_outputs():
         both.stream().step(1.0, dt=0.2)
 
 
+def test_known_noise_comes_with_each_sample():
+    t, y = data()
+    noise = np.linspace(0.1, 1.0, 40)
+    gp = KalmanRegressor(LocalLevel(2.0), optimizer=None).fit(t[:30, None], y[:30], noise_variance=noise[:30])
+    stream = gp.stream()
+    with pytest.raises(ValueError, match="step needs noise_variance"):
+        stream.step(1.0, dt=1.0)
+    last = [stream.step(y[k], dt=t[k] - t[k - 1], noise_variance=noise[k]) for k in range(30, 40)][-1]
+    whole = KalmanRegressor(LocalLevel(2.0), optimizer=None).fit(t[:, None], y, noise_variance=noise)
+    assert last == pytest.approx([part[0] for part in whole.predict(t[-1:, None], return_std=True)], rel=1e-10)
+
+
 def test_streams_are_apart_from_each_other_and_from_the_estimator():
     t, y = data()
     gp = KalmanRegressor(LocalLevel()).fit(t[:, None], y)
