@@ -1,22 +1,37 @@
-"""How many threads a Numba loop takes: torch's number, one knob for both, and one where waking another costs more."""
+"""Compiled loops on several threads: a pool of Python threads around loops that release the interpreter's lock.
 
-from contextlib import contextmanager
+Numba's own threading layers are no choice for a library: OpenMP's threads spin while they wait, ten times slower when
+another process has the cores, share their number with torch and do not survive a fork; ``workqueue`` ends the process when
+two Python threads call it at once. Threads that sleep between calls have none of these troubles.
+"""
 
-import numba
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
 import torch
 
+# Waking a thread takes some tens of microseconds; it must be worth it.
+OPERATIONS_OF_A_THREAD = 100_000
 
-@contextmanager
-def threads(n_operations):
-    """Within it, parallel loops run on as many threads as torch has, or on one if there is little to do."""
-    of_torch = torch.get_num_threads()
-    before = numba.get_num_threads()
-    wanted = 1 if n_operations < 100_000 else min(of_torch, numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
-        # Numba's OpenMP layer sets the number that torch reads too: left so, a tiny net is ten times slower.
-        if torch.get_num_threads() != of_torch:
-            torch.set_num_threads(of_torch)
+
+@lru_cache(maxsize=1)
+def _pool(process, size):
+    """One pool; another one in a forked child (which inherits no threads) or when torch's number of threads changes."""
+    return ThreadPoolExecutor(size, thread_name_prefix="statespace")
+
+
+def in_parallel(loop, n_tasks, n_operations, *arguments):
+    """Call ``loop(first, last, *arguments)`` on parts of range(n_tasks), on as many threads as torch has.
+
+    ``loop`` is compiled with ``nogil=True``. With few ``n_operations`` in all, it runs in this thread alone.
+    """
+    n = max(1, min(torch.get_num_threads(), n_tasks, n_operations // OPERATIONS_OF_A_THREAD))
+    cuts = [n_tasks * i // n for i in range(n + 1)]
+    others = [
+        _pool(os.getpid(), n - 1).submit(loop, first, last, *arguments)
+        for first, last in zip(cuts[1:-1], cuts[2:], strict=True)
+    ]
+    loop(0, cuts[1], *arguments)
+    for other in others:
+        other.result()

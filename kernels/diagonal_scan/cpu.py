@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 
 from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
-from statespace.kernels.threads import threads
+from statespace.kernels.threads import in_parallel
 
 SEGMENT = 32  # steps between two stored states; the reverse sweep recomputes one segment at a time
 LANES = 8  # nodes are padded to a multiple of this, so that no loop has a remainder
@@ -98,15 +98,15 @@ def _chain(gap, bilinear, nodes, rate, d, work):
     return grad_gap
 
 
-@njit(cache=True, parallel=True, fastmath=FAST, error_model="numpy")
-def _forward(u, dt, bilinear, nodes, rate, c, state, y, stored):
-    """Adds to y (B, L, H) and leaves the final state in ``state`` (B, H, blocks, 2 N); the state before each segment
-    goes to ``stored``, if that is not empty.
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _forward(first, last, u, dt, bilinear, nodes, rate, c, state, y, stored):
+    """Of (record, channel) first..last−1: adds to y (B, L, H) and leaves the final state in ``state`` (B, H, blocks,
+    2 N); the state before each segment goes to ``stored``, if that is not empty.
     """
     B, L, H = u.shape
     tiny, zero = u.dtype.type(1e-30), u.dtype.type(0)
     keep = stored.shape[3] > 0
-    for task in prange(B * H):
+    for task in range(first, last):
         b, h = task // H, task % H
         x, d = np.empty(2 * N, u.dtype), np.zeros(2 * N, u.dtype)
         for block in range(state.shape[2]):
@@ -126,14 +126,16 @@ def _forward(u, dt, bilinear, nodes, rate, c, state, y, stored):
             state[b, h, block] = x
 
 
-@njit(cache=True, parallel=True, fastmath=FAST, error_model="numpy")
-def _backward(u, dt, bilinear, nodes, rate, c, stored, grad_y, grad_state, grad_u, grad_dt, grad_rate, grad_c):
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def _backward(
+    first, last, u, dt, bilinear, nodes, rate, c, stored, grad_y, grad_state, grad_u, grad_dt, grad_rate, grad_c
+):
     """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
     one; ``grad_dt`` (B, H, L), ``grad_rate`` and ``grad_c`` (B, H, blocks, 2 N) are left for the caller to sum.
     """
     B, L, H = u.shape
     want_dt = grad_dt.shape[2] > 0
-    for task in prange(B * H):
+    for task in range(first, last):
         b, h = task // H, task % H
         x = np.zeros((SEGMENT + 1, 2 * N), u.dtype)
         # A row of d for each step whose gap differs from the one before.
@@ -206,8 +208,10 @@ class _Scan(torch.autograd.Function):
         rate = torch.cat([rate.to(u.dtype), high, (turns - high.double()).to(u.dtype)], dim=-1)
         y, final = torch.zeros_like(u), state.clone()
         stored = u.new_empty(*state.shape[:3], -(-u.shape[1] // SEGMENT) if any(ctx.needs_input_grad) else 0, 2 * N)
-        with threads(u.numel() * nodes):
-            _forward(*_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored))
+        in_parallel(
+            _forward, u.shape[0] * u.shape[2], u.numel() * nodes,
+            *_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored),
+        )  # fmt: skip
         ctx.save_for_backward(u, dt, rate, c, stored)
         ctx.nodes, ctx.bilinear = nodes, bilinear
         return y, final
@@ -222,8 +226,10 @@ class _Scan(torch.autograd.Function):
         grad_rate, grad_c = torch.empty_like(grad_state), torch.empty_like(grad_state)
         inputs = _arrays(rate, c, stored, grad_y.contiguous())
         gradients = _arrays(grad_state, grad_u, grad_dt, grad_rate, grad_c)
-        with threads(u.numel() * ctx.nodes):
-            _backward(*_arrays(u, dt), ctx.bilinear, ctx.nodes, *inputs, *gradients)
+        in_parallel(
+            _backward, B * H, u.numel() * ctx.nodes,
+            *_arrays(u, dt), ctx.bilinear, ctx.nodes, *inputs, *gradients,
+        )  # fmt: skip
         return grad_u, grad_dt.sum(1), grad_rate.sum(0).double(), grad_c.sum(0), grad_state, None, None
 
 

@@ -1,25 +1,25 @@
 """Linear scan as a Numba loop over time, threads over the rows; its backward is one more such loop."""
 
 import torch
-from numba import njit, prange
+from numba import njit
 
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
-from statespace.kernels.threads import threads
+from statespace.kernels.threads import in_parallel
 
 
-@njit(cache=True, parallel=True)
-def _forward(a, b, initial, x):
-    for i in prange(b.shape[0]):
+@njit(cache=True, nogil=True)
+def _forward(first, last, a, b, initial, x):
+    for i in range(first, last):
         state = initial[i]
         for k in range(b.shape[1]):
             state = a[i, k] * state + b[i, k]
             x[i, k] = state
 
 
-@njit(cache=True, parallel=True)
-def _backward(a, x, initial, grad, grad_a, grad_initial):
+@njit(cache=True, nogil=True)
+def _backward(first, last, a, x, initial, grad, grad_a, grad_initial):
     """``grad`` comes with the gradient in x and leaves with that in b."""
-    for i in prange(x.shape[0]):
+    for i in range(first, last):
         g = grad[i, 0] * 0
         for k in range(x.shape[1] - 1, -1, -1):
             g = g + grad[i, k]
@@ -50,8 +50,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a, b, initial):
         x = torch.empty_like(b)
-        with threads(b.numel()):
-            _forward(*(t.detach().resolve_conj().numpy() for t in (a, b, initial, x)))
+        arrays = (t.detach().resolve_conj().numpy() for t in (a, b, initial, x))
+        in_parallel(_forward, len(b), b.numel(), *arrays)
         ctx.save_for_backward(a, x, initial)
         return x
 
@@ -61,6 +61,6 @@ class _Scan(torch.autograd.Function):
         a, x, initial = ctx.saved_tensors
         grad = grad.resolve_conj().clone(memory_format=torch.contiguous_format)
         grad_a, grad_initial = torch.empty_like(a), torch.empty_like(initial)
-        with threads(x.numel()):
-            _backward(*(t.detach().numpy() for t in (a, x, initial, grad, grad_a, grad_initial)))
+        arrays = (t.detach().numpy() for t in (a, x, initial, grad, grad_a, grad_initial))
+        in_parallel(_backward, len(x), x.numel(), *arrays)
         return grad_a, grad, grad_initial
