@@ -1,13 +1,14 @@
 """Compiled loops on several threads: a pool of Python threads around loops that release the interpreter's lock.
 
-Numba's own threading layers are no choice for a library: OpenMP's threads spin while they wait, ten times slower when
-another process has the cores, share their number with torch and do not survive a fork; ``workqueue`` ends the process when
-two Python threads call it at once. Threads that sleep between calls have none of these troubles.
+Numba's own threading layers are no choice for a library. OpenMP's threads spin while they wait, which is ten times slower
+when another process has the cores; they share their number with torch and do not survive a fork. ``workqueue`` ends the
+process when two Python threads call it at once. Threads that sleep between calls have none of these troubles.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 
@@ -26,12 +27,10 @@ def in_parallel(loop, n_tasks, n_operations, *arguments):
 
     ``loop`` is compiled with ``nogil=True``. With few ``n_operations`` in all, it runs in this thread alone.
     """
-    n = max(1, min(torch.get_num_threads(), n_tasks, n_operations // OPERATIONS_OF_A_THREAD))
-    cuts = [n_tasks * i // n for i in range(n + 1)]
-    others = [
-        _pool(os.getpid(), n - 1).submit(loop, first, last, *arguments)
-        for first, last in zip(cuts[1:-1], cuts[2:], strict=True)
-    ]
-    loop(0, cuts[1], *arguments)
+    threads = torch.get_num_threads()
+    n = max(1, min(threads, n_tasks, n_operations // OPERATIONS_OF_A_THREAD))
+    parts = list(pairwise(n_tasks * i // n for i in range(n + 1)))
+    others = [_pool(os.getpid(), threads - 1).submit(loop, *part, *arguments) for part in parts[1:]]
+    loop(*parts[0], *arguments)
     for other in others:
         other.result()
