@@ -382,7 +382,7 @@ class S4DRegressor(DeepRegressor):
         Number of outputs.
     n_channels_, x_mean_, x_scale_, has_missing_, clock_, time_scale_, n_features_in_
         As in `statespace.base.SeriesEstimator`.
-    y_mean_, y_scale_ : ndarray of shape (n_outputs_,)
+    y_mean_, y_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the known targets.
 
     Notes
