@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -405,3 +406,20 @@ def test_clone_keeps_parameters_only():
     copy = clone(model)
     assert copy.get_params() == model.get_params()
     assert not hasattr(copy, "model_")
+
+
+def test_times_are_routed_without_a_request():
+    X, times, y = make_series()
+    with config_context(enable_metadata_routing=True):
+        search = GridSearchCV(tiny(max_epochs=1), {"d_state": [2]}, cv=2, error_score="raise").fit(X, y, times=times)
+        # cross_val_predict hands metadata to fit alone: that is told, not passed over in silence.
+        with pytest.raises(ValueError, match="fitted with times, and X has none"):
+            cross_val_predict(tiny(), X, y, cv=3, params={"times": times})
+    assert search.best_estimator_.clock_ == "numbers"
+
+
+def test_fitting_leaves_the_number_of_threads():
+    X, times, y = make_series()
+    before = torch.get_num_threads()
+    tiny().fit(X, y, times=times).predict(X, times=times)
+    assert torch.get_num_threads() == before

@@ -36,7 +36,7 @@ def linear_scan(a, b, initial=None, reverse=False, *, backend=None):
     >>> import numpy as np
     >>> from statespace.kernels import linear_scan
     >>> linear_scan(np.array(0.5), np.array([1.0, 1.0, 1.0]), initial=np.array(2.0))
-    array([2.  , 2.  , 2.  ])
+    array([2., 2., 2.])
     """
     if b.ndim == 0 or b.shape[-1] == 0:
         raise ValueError(f"b must have shape (..., length) with at least one step. Got {tuple(b.shape)} instead.")

@@ -21,6 +21,16 @@ class SequenceMixer(torch.nn.Module, ABC):
         Number of channels of input and output.
     slow_parameters : tuple of str
         Names of the parameters that carry ``_optim``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from statespace.layers import S4D, SequenceMixer
+    >>> layer = S4D(d_model=2, d_state=8)
+    >>> isinstance(layer, SequenceMixer)
+    True
+    >>> y, state = layer(torch.ones(1, 5, 2), dt=torch.ones(1, 5))
+    >>> y_next, state = layer.step(torch.ones(1, 2), state)
     """
 
     d_model: int

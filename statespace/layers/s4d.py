@@ -19,7 +19,7 @@ import math
 import numpy as np
 import torch
 
-from statespace.kernels import diagonal_scan, linear_scan
+from statespace.kernels import diagonal_scan, long_convolution, vandermonde
 from statespace.kernels.vandermonde.pytorch import powers
 from statespace.layers.base import SequenceMixer
 
@@ -47,8 +47,6 @@ def _real(d_state):
     """S4D-Real, -(n + 1): HiPPO-LegS' own diagonal; no conjugate pairs."""
     return -(1.0 + np.arange(d_state)) + 0j
 
-
-BLOCK = 128
 
 INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
 
@@ -253,45 +251,38 @@ class S4D(SequenceMixer):
         return y, torch.view_as_real(final)
 
     def _convolve(self, u, gap, lengths, rate, readout, initial):
-        """One direction by convolution with K_l = Re Σ CB/A (Ā - 1) Ā^l, in blocks of T samples.
-
-        Within a block the convolution is a product with a Toeplitz matrix; from block to block the state carries what
-        the kernel still has to say of earlier ones. All of it is matrix products, at a cost linear in the length.
-        """
-        B, H, L = u.shape
-        T = min(BLOCK, L)
-        R = -(-L // T)
-        dtype = torch.promote_types(u.dtype, torch.complex64)
+        """One direction by convolution with K_l = Re Σ CB/A (Ā - 1) Ā^l."""
+        L = u.shape[-1]
         decay = self._decay(rate * gap)
-        power, _ = powers(1 + decay, T + 1)  # Ā^0 .. Ā^T, (H, n, T + 1), in float64: they are cast when finished
-        n = len(decay[0])
-        kernel = (readout * decay).unsqueeze(-2).matmul(power[..., :T]).squeeze(-2).real.to(u.dtype)  # (H, T)
-        toeplitz = torch.nn.functional.pad(kernel, (T - 1, 0)).unfold(-1, T, 1).flip(1)  # K_(i-j), from j to i
-        write = _pairs((decay.unsqueeze(-1) * power[..., :T].flip(-1)).to(dtype).transpose(-1, -2), -1)  # (H, T, 2n)
-        blocks = torch.nn.functional.pad(u, (0, R * T - L)).unflatten(-1, (R, T)).transpose(0, 1)
-        products = blocks.reshape(H, B * R, T) @ torch.cat([toeplitz, write], dim=-1)
-        within, real, imaginary = products.split([T, n, n], dim=-1)
-        written = torch.complex(real, imaginary).view(H, B, R, n).transpose(-1, -2)
-        start = written.new_zeros(H, B, n) if initial is None else initial.transpose(0, 1)
-        ends = linear_scan(power[:, None, :, -1:].to(dtype), written, start)  # (H, B, n, R)
-        starts = torch.cat([start.unsqueeze(-1), ends], dim=-1).transpose(-1, -2)  # (H, B, R + 1, n)
-        read = _pairs((readout.unsqueeze(-1) * power[..., 1:]).to(dtype), -2)  # of a block's starting state, (H, 2n, T)
-        carried = _pairs(starts[:, :, :R].reshape(H, B * R, n).conj(), -1) @ read
-        y = (within + carried).view(H, B, R * T)[..., :L].transpose(0, 1)
-        return y, self._final_state(u, lengths, power, starts, write)
+        node = 1 + decay
+        y = long_convolution(u, vandermonde(readout * decay, node, L, real=True).to(u.dtype))
+        if initial is not None:
+            y = y + vandermonde(readout * node * initial, node, L, real=True).to(u.dtype)
+        return y, self._final_state(u, lengths, decay, node, initial)
 
-    def _final_state(self, u, lengths, power, starts, write):
-        """The state at each record's own end m: Ā^q s of the start of its last block, and what q samples wrote."""
+    def _final_state(self, u, lengths, decay, node, initial):
+        """Σ_k Ā^(m-1-k) (Ā - 1) u_k + Ā^m s_0 at the end m of each record, by the transposed two-level product."""
         B, H, L = u.shape
-        T = write.shape[1]
-        m = torch.full((B,), L, device=u.device) if lengths is None else lengths
-        q = m % T
-        index = (m - T).unsqueeze(-1) + torch.arange(T, device=u.device)  # the T samples before m, of which q count
-        tail = u.gather(-1, index.clamp(min=0).unsqueeze(1).expand(B, H, T))
-        tail = torch.where((index >= (m - q).unsqueeze(-1)).unsqueeze(1), tail, 0.0)
-        written = torch.complex(*(tail.transpose(0, 1) @ write).chunk(2, dim=-1)).transpose(0, 1)  # (B, H, n)
-        start = starts[:, torch.arange(B, device=u.device), m // T].transpose(0, 1)
-        return power[..., q].movedim(-1, 0).to(start.dtype) * start + written
+        if lengths is not None:
+            # Align the ends: sample m - 1 goes last, what follows it is cleared.
+            index = torch.arange(L, device=u.device) - (L - lengths).unsqueeze(-1)
+            aligned = u.gather(-1, index.clamp(min=0).unsqueeze(1).expand(B, H, L))
+            u = torch.where((index < 0).unsqueeze(1), 0.0, aligned)
+        dtype = torch.promote_types(u.dtype, torch.complex64)
+        M = 1 << math.ceil(math.log2(L) / 2)
+        R = -(-L // M)
+        fine, stride = powers(node, M)  # (H, n, M)
+        coarse, _ = powers(stride, R + 1)  # (H, n, R + 1)
+        blocks = torch.nn.functional.pad(u, (R * M - L, 0)).reshape(B, H, R, M)
+        columns = fine.flip(-1).transpose(-1, -2).to(dtype)
+        real, imaginary = (blocks @ torch.cat([columns.real, columns.imag], dim=-1)).chunk(2, dim=-1)
+        weights = coarse[..., :R].flip(-1).transpose(-1, -2).to(dtype)
+        final = (torch.complex(real, imaginary) * weights).sum(-2) * decay.to(dtype)
+        if initial is not None:
+            m = torch.full((B,), L, device=u.device) if lengths is None else lengths
+            held = (coarse[..., m // M] * fine[..., m % M]).movedim(-1, 0)  # Ā^m, (B, H, n)
+            final = final + held.to(dtype) * initial
+        return final
 
     def _backward_direction(self, u, dt, gap, lengths, rate, readout):
         """The same system read from the end; there the gap of sample k is the one that leads to sample k + 1, and the
@@ -356,11 +347,6 @@ class S4D(SequenceMixer):
                 f"state must have shape {(len(u), *self.log_A_real.shape, 2)}, as initial_state({len(u)}) gives it. "
                 f"Got {tuple(state.shape)} instead."
             )
-
-
-def _pairs(x, dim):
-    """Real parts, then imaginary parts, along ``dim``."""
-    return torch.cat([x.real, x.imag], dim=dim)
 
 
 def _lengths(dt):
