@@ -9,8 +9,9 @@ _SCOUTED, _ROUGH = 200, 500
 _POINTS = 16
 # The number of starts for many parameters, and how far apart they are in proportion to what is likely.
 _STARTS, _APART = 3, 0.3
-# The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-10 there.
-_TOLERANCE = 3e-5
+# The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-9 there. Where
+# the standard deviation is guessed, the likelihood may be flatter than that.
+_TOLERANCE, _GUESSED_TOLERANCE = 1e-4, 1e-5
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
 _IMPOSSIBLE = 1e25
 
@@ -157,8 +158,10 @@ class Search:
         head = self.likelihood.head(_ROUGH)
         if callable(self.optimizer) or (len(starts) == 1 and head.n_observed == whole):
             return starts[0], None
+        # Several starts are to be told apart; a single one need only come near.
+        tolerance = 0.3 if len(starts) == 1 else 0.1
         rough = Search(head, self.bounds, self.is_variance, self.ranges)
-        start, _ = max((rough.climb(start, None, tolerance=0.1) for start in starts), key=lambda end: end[1])
+        start, _ = max((rough.climb(start, None, tolerance) for start in starts), key=lambda end: end[1])
         return start, rough.curvature(start) * (whole / head.n_observed)
 
     def curvature(self, theta, step=1e-3):
@@ -179,7 +182,7 @@ class Search:
         value, gradient = self.likelihood.gradient(theta)
         return (-value, -gradient) if np.isfinite(value) else (_IMPOSSIBLE, gradient)
 
-    def climb(self, theta, curvature, tolerance=_TOLERANCE):
+    def climb(self, theta, curvature, tolerance=None):
         """One search from ``theta``; the curvature, if known, sets the parameters' scales."""
         if callable(self.optimizer):
             theta, value = self.optimizer(self.objective, theta, self.bounds)
@@ -187,6 +190,8 @@ class Search:
         # In units of their standard errors the parameters are alike, and a gradient g leaves the likelihood g²/2 to go.
         # Without a measurement: an observation tells about as much as one flip of a coin.
         guess = np.full(len(theta), max(self.likelihood.n_observed, 1) / 10)
+        if tolerance is None:
+            tolerance = _GUESSED_TOLERANCE if curvature is None else _TOLERANCE
         curvature = guess if curvature is None else np.clip(curvature, 1e-3 * guess, 1e3 * guess)
         unit = 1 / np.sqrt(curvature)
 
