@@ -70,10 +70,10 @@ def fit_s4d_regressor(train):
     return model.fit(collection, [y[piece] for piece in pieces])
 
 
-def stream_kalman(model, future):
-    """Each sample predicted before it is seen; the answers and the largest difference to a fit that has seen it all."""
+def stream_kalman(model, train, future):
+    """Each sample predicted before it is seen, and the estimate of the signal when it has been."""
     stream = model.stream()
-    gaps = np.diff(years(future.index)[:, 0], prepend=model.last_time_)
+    gaps = np.diff(years(train.index[-1:].append(future.index))[:, 0])
     ahead, filtered = np.empty(len(future)), np.empty(len(future))
     for k, (value, gap) in enumerate(zip(future, gaps, strict=True)):
         ahead[k], _ = stream.step(np.nan, dt=gap)
@@ -150,7 +150,7 @@ def main():
     start = time.perf_counter()
     network = fit_s4d_regressor(train)
     seconds = time.perf_counter() - start
-    ahead, filtered = stream_kalman(kalman, future)
+    ahead, filtered = stream_kalman(kalman, train, future)
     known = KalmanRegressor(kalman.process_, noise_variance=kalman.noise_variance_, optimizer=None)
     record = pd.concat([train, future])
     last = known.fit(years(record.index), record).predict(years(future.index[-1:]))[0]

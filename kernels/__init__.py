@@ -13,6 +13,7 @@ if not __name__.startswith("statespace."):
 
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
+from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
 from statespace.kernels.dispatch import BackendError, explain
 from statespace.kernels.kalman_filter import kalman_filter
@@ -22,6 +23,7 @@ from statespace.kernels.vandermonde import vandermonde
 
 __all__ = [
     "BackendError",
+    "diagonal_convolution",
     "diagonal_scan",
     "explain",
     "kalman_filter",

@@ -19,8 +19,7 @@ import math
 import numpy as np
 import torch
 
-from statespace.kernels import diagonal_scan, long_convolution, vandermonde
-from statespace.kernels.vandermonde.pytorch import powers
+from statespace.kernels import diagonal_convolution, diagonal_scan
 from statespace.layers.base import SequenceMixer
 
 
@@ -77,7 +76,7 @@ class S4D(SequenceMixer):
         Add a second read-out of the same system run backwards in time, with the gaps shifted by one. Such a layer has
         neither ``step`` nor a state to pass on.
     backend : str, optional
-        Backend of the scan, see :func:`statespace.kernels.diagonal_scan`; None takes the best one.
+        Backend of the kernels, see :func:`statespace.kernels.diagonal_scan`; None takes the best one.
 
     Raises
     ------
@@ -201,7 +200,7 @@ class S4D(SequenceMixer):
             rate, readout = self._system()
             d_model = self.d_model
             y, final = self._mix(working, dt, gap, lengths, rate, readout[:d_model], state)
-            y = y + self.D.unsqueeze(-1) * working
+            y = torch.addcmul(y, self.D.unsqueeze(-1).to(working.dtype), working)
             if self.bidirectional:
                 y = y + self._backward_direction(working, dt, gap, lengths, rate, readout[d_model:])
                 final = None
@@ -238,51 +237,15 @@ class S4D(SequenceMixer):
 
     def _mix(self, u, dt, gap, lengths, rate, readout, state):
         """(y, final state) of one direction, u and y (B, H, L), without the skip."""
+        complex_dtype = torch.promote_types(u.dtype, torch.complex64)
         initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
+        options = {"discretization": self.discretization, "backend": self.backend}
         if gap is None:
-            complex_dtype = torch.promote_types(u.dtype, torch.complex64)
             dt = torch.ones_like(u[:, 0]) if dt is None else dt
-            y, final = diagonal_scan(
-                u, dt, rate, readout.to(complex_dtype), initial,
-                discretization=self.discretization, backend=self.backend,
-            )  # fmt: skip
+            y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, **options)
         else:
-            y, final = self._convolve(u, gap, lengths, rate, readout, initial)
-        return y, torch.view_as_real(final)
-
-    def _convolve(self, u, gap, lengths, rate, readout, initial):
-        """One direction by convolution with K_l = Re Σ CB/A (Ā - 1) Ā^l."""
-        L = u.shape[-1]
-        decay = self._decay(rate * gap)
-        node = 1 + decay
-        y = long_convolution(u, vandermonde(readout * decay, node, L, real=True).to(u.dtype))
-        if initial is not None:
-            y = y + vandermonde(readout * node * initial, node, L, real=True).to(u.dtype)
-        return y, self._final_state(u, lengths, decay, node, initial)
-
-    def _final_state(self, u, lengths, decay, node, initial):
-        """Σ_k Ā^(m-1-k) (Ā - 1) u_k + Ā^m s_0 at the end m of each record, by the transposed two-level product."""
-        B, H, L = u.shape
-        if lengths is not None:
-            # Align the ends: sample m - 1 goes last, what follows it is cleared.
-            index = torch.arange(L, device=u.device) - (L - lengths).unsqueeze(-1)
-            aligned = u.gather(-1, index.clamp(min=0).unsqueeze(1).expand(B, H, L))
-            u = torch.where((index < 0).unsqueeze(1), 0.0, aligned)
-        dtype = torch.promote_types(u.dtype, torch.complex64)
-        M = 1 << math.ceil(math.log2(L) / 2)
-        R = -(-L // M)
-        fine, stride = powers(node, M)  # (H, n, M)
-        coarse, _ = powers(stride, R + 1)  # (H, n, R + 1)
-        blocks = torch.nn.functional.pad(u, (R * M - L, 0)).reshape(B, H, R, M)
-        columns = fine.flip(-1).transpose(-1, -2).to(dtype)
-        real, imaginary = (blocks @ torch.cat([columns.real, columns.imag], dim=-1)).chunk(2, dim=-1)
-        weights = coarse[..., :R].flip(-1).transpose(-1, -2).to(dtype)
-        final = (torch.complex(real, imaginary) * weights).sum(-2) * decay.to(dtype)
-        if initial is not None:
-            m = torch.full((B,), L, device=u.device) if lengths is None else lengths
-            held = (coarse[..., m // M] * fine[..., m % M]).movedim(-1, 0)  # Ā^m, (B, H, n)
-            final = final + held.to(dtype) * initial
-        return final
+            y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, **options)
+        return y, torch.view_as_real(final.contiguous())
 
     def _backward_direction(self, u, dt, gap, lengths, rate, readout):
         """The same system read from the end; there the gap of sample k is the one that leads to sample k + 1, and the

@@ -1,0 +1,98 @@
+"""The convolution in blocks of T samples, in torch; what carries the state from block to block is the backend's own.
+
+Letters: U (H, M, T) the blocks of every channel, M = batch · R of them; complex numbers as pairs [real | imaginary].
+
+    within a block     y_i = Σ_{j <= i} K_{i-j} u_j           a product with a Toeplitz matrix
+    written by it      w = Σ_j d (1 + d)^{T-1-j} u_j          a product with ``write`` (T, 2 N)
+    from block to block    s_{r+1} = (1 + d)^T s_r + w_r       ``carry``
+    of what came before    y_i += Re c (1 + d)^{i+1} s_r      a product with ``read`` (2 N, T)
+"""
+
+import math
+
+import torch
+
+from statespace.kernels.vandermonde.pytorch import flush, powers
+
+LONGEST = 64
+
+
+def convolve(u, rate, c, initial, lengths, discretization, carry):
+    """See :func:`statespace.kernels.diagonal_convolution`; ``carry`` is a pair of functions, forth and back."""
+    B, H, L = u.shape
+    working = torch.promote_types(u.dtype, torch.float32)
+    complex_dtype = torch.promote_types(working, torch.complex64)
+    n = rate.shape[-1]
+    R = math.ceil(L / LONGEST)
+    T = math.ceil(L / R)
+    rate = rate.to(torch.complex128)
+    d = torch.special.expm1(rate) if discretization == "zoh" else rate / (1 - rate / 2)
+    # In complex128, and cast when they are finished: a power of a rounded node loses digits.
+    table, last = powers(1 + d, T)  # (H, n, T), (H, n)
+    following = table * (1 + d).unsqueeze(-1)
+    kernel = torch.matmul((c * d).to(table.dtype).unsqueeze(-2), table).squeeze(-2).real.to(working)  # (H, T)
+    toeplitz = torch.nn.functional.pad(kernel, (T - 1, 0)).unfold(-1, T, 1).flip(1)  # (H, T, T): K_{i-j} from j to i
+    written = flush((d.unsqueeze(-1) * table.flip(-1)).to(complex_dtype))
+    write = torch.cat([written.real, written.imag], dim=1).transpose(1, 2)
+    held = flush((c.unsqueeze(-1) * following).to(complex_dtype))
+    read = torch.cat([held.real, -held.imag], dim=1)
+    start = _pairs(u.new_zeros(H, B, n, dtype=complex_dtype) if initial is None else initial.transpose(0, 1))
+    blocks = torch.nn.functional.pad(u.to(working), (0, R * T - L)).view(B, H, R, T).transpose(0, 1)
+    y, begin = _Blocks.apply(
+        blocks.reshape(H, B * R, T), toeplitz.contiguous(), write.contiguous(), read.contiguous(),
+        _pairs(last).to(working), start.to(working), carry,
+    )  # fmt: skip
+    y = y.view(H, B, R * T)[..., :L].transpose(0, 1)
+    # The state at each record's end m: of the block that holds it, q samples count.
+    m = torch.full((B,), L, device=u.device) if lengths is None else lengths
+    block = (m - 1) // T
+    q = m - block * T
+    rows = torch.arange(B, device=u.device)
+    index = (m - T).unsqueeze(-1) + torch.arange(T, device=u.device)
+    tail = u.to(working).gather(-1, index.clamp(min=0).unsqueeze(1).expand(B, H, T))
+    tail = torch.where((index >= (block * T).unsqueeze(-1)).unsqueeze(1), tail, 0.0)
+    of_tail = torch.complex(*torch.matmul(tail.transpose(0, 1), write).chunk(2, dim=-1))  # (H, B, n)
+    before = torch.complex(*begin[:, rows, block].chunk(2, dim=-1))
+    state = following[..., q - 1].transpose(1, 2).to(complex_dtype) * before + of_tail
+    return y.to(u.dtype), state.transpose(0, 1)
+
+
+def _pairs(x):
+    return torch.cat([x.real, x.imag], dim=-1)
+
+
+class _Blocks(torch.autograd.Function):
+    """y (H, M, T) and the state at the beginning of each block (H, B, R, 2 n)."""
+
+    @staticmethod
+    def forward(ctx, blocks, toeplitz, write, read, last, start, carry):
+        H, B, _ = start.shape
+        begin = torch.bmm(blocks, write)
+        carry[0](last, begin.view(H, B, -1, begin.shape[-1]), start)
+        y = torch.bmm(blocks, toeplitz).baddbmm_(begin, read)
+        ctx.save_for_backward(blocks, toeplitz, write, read, last, begin)
+        ctx.carry, ctx.batch = carry, B
+        ctx.set_materialize_grads(False)
+        return y, begin.view(H, B, -1, begin.shape[-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_y, grad_begin):
+        blocks, toeplitz, write, read, last, begin = ctx.saved_tensors
+        if grad_y is None:
+            grad_y = torch.zeros_like(blocks)
+        grad_y = grad_y.contiguous()
+        grad = torch.bmm(grad_y, read.transpose(1, 2))
+        H, _, pair = begin.shape
+        shape = H, ctx.batch, -1, pair
+        if grad_begin is not None:
+            grad += grad_begin.reshape(grad.shape)
+        grad_last, grad_start = ctx.carry[1](last, begin.view(shape), grad.view(shape))
+        grad_blocks = None
+        if ctx.needs_input_grad[0]:
+            grad_blocks = torch.bmm(grad_y, toeplitz.transpose(1, 2)).baddbmm_(grad, write.transpose(1, 2))
+        flipped = blocks.transpose(1, 2)
+        return (
+            grad_blocks, torch.bmm(flipped, grad_y), torch.bmm(flipped, grad), torch.bmm(begin.transpose(1, 2), grad_y),
+            grad_last, grad_start, None,
+        )  # fmt: skip
