@@ -3,8 +3,8 @@
 from statespace.kernels.dispatch import choose, is_tensor
 
 
-def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretization="zoh", backend=None):
-    """A diagonal system driven on a regular grid and read out, y_k = Re Σ_n c_n x_k,n.
+def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, discretization="zoh", backend=None):
+    """A diagonal system driven on a regular grid and read out, y_k = Re Σ_n c_n x_k,n + D u_k.
 
     The recurrence of `diagonal_scan` with all gaps 1,
 
@@ -24,6 +24,8 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretizati
         Complex state before the first sample; None is zero.
     lengths : ndarray or Tensor of int of shape (batch,), optional
         The number of real steps of each record, at least 1, if its end is padding: the state is the one there.
+    skip : ndarray or Tensor of shape (channels,), optional
+        D; None is zero.
     discretization : {"zoh", "bilinear"}, default "zoh"
     backend : {"cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
@@ -32,7 +34,8 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretizati
     -------
     y : ndarray or Tensor of shape (batch, channels, length)
     state : ndarray or Tensor of shape (batch, channels, nodes)
-        The state after the last (real) sample. Both are differentiable in u, rate, c and initial.
+        The state after the last (real) sample. Both are differentiable in u, rate, c, initial
+        and skip.
 
     Raises
     ------
@@ -43,8 +46,8 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretizati
 
     Notes
     -----
-    The cost is linear in the length, with 2 · nodes + T multiplications or so for each sample and channel in blocks of
-    T = 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu 2024,
+    The cost is linear in the length, with T + 4 · nodes multiplications or so for each sample and channel in blocks of
+    T = 32 or 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu 2024,
     section 6) is this one for a diagonal system that does not depend on its input.
 
     Examples
@@ -60,14 +63,16 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretizati
     B, H, L = u.shape
     if rate.ndim != 2 or len(rate) != H or 0 in rate.shape:
         raise ValueError(f"rate must have shape (channels, nodes) with {H} channels. Got {tuple(rate.shape)} instead.")
-    for name, x, shape in (("c", c, rate.shape), ("initial", initial, (B, *rate.shape)), ("lengths", lengths, (B,))):
+    expected = {"c": (c, rate.shape), "initial": (initial, (B, *rate.shape)), "lengths": (lengths, (B,)), "skip": (skip, (H,))}
+    for name, (x, shape) in expected.items():
         if x is not None and x.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}. Got {tuple(x.shape)} instead.")
     if lengths is not None and not (1 <= lengths.min() and lengths.max() <= L):
         raise ValueError(f"lengths must lie between 1 and {L}. Got {lengths.min()} to {lengths.max()}.")
     if discretization not in ("zoh", "bilinear"):
         raise ValueError(f"discretization must be 'zoh' or 'bilinear'. Got {discretization!r} instead.")
-    if len({is_tensor(x) for x in (u, rate, c, initial, lengths) if x is not None}) > 1:
+    if len({is_tensor(x) for x in (u, rate, c, initial, lengths, skip) if x is not None}) > 1:
         raise ValueError("all arguments must be NumPy arrays, or all torch tensors. Got both.")
-    chosen = choose("diagonal_convolution", backend, u, rate, c, initial, lengths, discretization=discretization)
-    return chosen.diagonal_convolution(u, rate, c, initial, lengths, discretization=discretization)
+    arguments = u, rate, c, initial, lengths, skip
+    chosen = choose("diagonal_convolution", backend, *arguments, discretization=discretization)
+    return chosen.diagonal_convolution(*arguments, discretization=discretization)

@@ -14,28 +14,32 @@ import torch
 
 from statespace.kernels.vandermonde.pytorch import flush, powers
 
-LONGEST = 64
+# Samples of a block: of a short record the tables of powers cost as much as the products.
+SHORT, LONG, LONG_RECORD = 32, 64, 8192
 
 
-def convolve(u, rate, c, initial, lengths, discretization, carry):
+def convolve(u, rate, c, initial, lengths, skip, discretization, carry):
     """See :func:`statespace.kernels.diagonal_convolution`; ``carry`` is a pair of functions, forth and back."""
     B, H, L = u.shape
     working = torch.promote_types(u.dtype, torch.float32)
     complex_dtype = torch.promote_types(working, torch.complex64)
     n = rate.shape[-1]
-    R = math.ceil(L / LONGEST)
+    R = math.ceil(L / (LONG if L > LONG_RECORD else SHORT))
     T = math.ceil(L / R)
     rate = rate.to(torch.complex128)
     d = torch.special.expm1(rate) if discretization == "zoh" else rate / (1 - rate / 2)
-    # In complex128, and cast when they are finished: a power of a rounded node loses digits.
-    table, last = powers(1 + d, T)  # (H, n, T), (H, n)
-    following = table * (1 + d).unsqueeze(-1)
-    kernel = torch.matmul((c * d).to(table.dtype).unsqueeze(-2), table).squeeze(-2).real.to(working)  # (H, T)
+    # The powers are made in complex128 and cast when they are finished: that of a rounded node loses digits.
+    table, _ = powers(1 + d, T + 1)  # (H, n, T + 1)
+    last, table = table[..., T], flush(table.to(complex_dtype))
+    d, c = d.to(complex_dtype).unsqueeze(-1), c.to(complex_dtype).unsqueeze(-1)
+    kernel = torch.matmul((c * d).transpose(1, 2), table[..., :T]).squeeze(-2).real  # (H, T)
+    if skip is not None:
+        kernel = torch.cat([kernel[:, :1] + skip.to(working).unsqueeze(-1), kernel[:, 1:]], dim=-1)
     toeplitz = torch.nn.functional.pad(kernel, (T - 1, 0)).unfold(-1, T, 1).flip(1)  # (H, T, T): K_{i-j} from j to i
-    written = flush((d.unsqueeze(-1) * table.flip(-1)).to(complex_dtype))
-    write = torch.cat([written.real, written.imag], dim=1).transpose(1, 2)
-    held = flush((c.unsqueeze(-1) * following).to(complex_dtype))
-    read = torch.cat([held.real, -held.imag], dim=1)
+    write = d * table[..., :T].flip(-1)
+    write = torch.cat([write.real, write.imag], dim=1).transpose(1, 2)
+    read = c * table[..., 1:]
+    read = torch.cat([read.real, -read.imag], dim=1)
     start = _pairs(u.new_zeros(H, B, n, dtype=complex_dtype) if initial is None else initial.transpose(0, 1))
     blocks = torch.nn.functional.pad(u.to(working), (0, R * T - L)).view(B, H, R, T).transpose(0, 1)
     y, begin = _Blocks.apply(
@@ -53,7 +57,7 @@ def convolve(u, rate, c, initial, lengths, discretization, carry):
     tail = torch.where((index >= (block * T).unsqueeze(-1)).unsqueeze(1), tail, 0.0)
     of_tail = torch.complex(*torch.matmul(tail.transpose(0, 1), write).chunk(2, dim=-1))  # (H, B, n)
     before = torch.complex(*begin[:, rows, block].chunk(2, dim=-1))
-    state = following[..., q - 1].transpose(1, 2).to(complex_dtype) * before + of_tail
+    state = table[..., q].transpose(1, 2) * before + of_tail
     return y.to(u.dtype), state.transpose(0, 1)
 
 
@@ -69,7 +73,8 @@ class _Blocks(torch.autograd.Function):
         H, B, _ = start.shape
         begin = torch.bmm(blocks, write)
         carry[0](last, begin.view(H, B, -1, begin.shape[-1]), start)
-        y = torch.bmm(blocks, toeplitz).baddbmm_(begin, read)
+        y = torch.bmm(blocks, toeplitz)
+        y += torch.bmm(begin, read)  # baddbmm_ would copy every matrix
         ctx.save_for_backward(blocks, toeplitz, write, read, last, begin)
         ctx.carry, ctx.batch = carry, B
         ctx.set_materialize_grads(False)
@@ -90,7 +95,8 @@ class _Blocks(torch.autograd.Function):
         grad_last, grad_start = ctx.carry[1](last, begin.view(shape), grad.view(shape))
         grad_blocks = None
         if ctx.needs_input_grad[0]:
-            grad_blocks = torch.bmm(grad_y, toeplitz.transpose(1, 2)).baddbmm_(grad, write.transpose(1, 2))
+            grad_blocks = torch.bmm(grad_y, toeplitz.transpose(1, 2))
+            grad_blocks += torch.bmm(grad, write.transpose(1, 2))
         flipped = blocks.transpose(1, 2)
         return (
             grad_blocks, torch.bmm(flipped, grad_y), torch.bmm(flipped, grad), torch.bmm(begin.transpose(1, 2), grad_y),

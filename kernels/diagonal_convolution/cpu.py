@@ -11,9 +11,9 @@ from statespace.kernels.threads import in_parallel
 
 
 @accepts_numpy
-def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretization="zoh"):
+def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, discretization="zoh"):
     """See :func:`statespace.kernels.diagonal_convolution`; tensors are differentiable, once."""
-    return convolve(u, rate, c, initial, lengths, discretization, (_forth, _back))
+    return convolve(u, rate, c, initial, lengths, skip, discretization, (_forth, _back))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

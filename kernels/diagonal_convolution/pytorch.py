@@ -7,9 +7,9 @@ from statespace.kernels.diagonal_convolution.blocks import convolve
 
 
 @accepts_numpy
-def diagonal_convolution(u, rate, c, initial=None, lengths=None, *, discretization="zoh"):
+def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, discretization="zoh"):
     """See :func:`statespace.kernels.diagonal_convolution`; tensors are differentiable, once."""
-    return convolve(u, rate, c, initial, lengths, discretization, (_forth, _back))
+    return convolve(u, rate, c, initial, lengths, skip, discretization, (_forth, _back))
 
 
 def _forth(last, written, start):

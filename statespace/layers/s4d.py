@@ -199,8 +199,7 @@ class S4D(SequenceMixer):
             working = u.to(torch.promote_types(u.dtype, torch.float32)).transpose(1, 2)  # (B, H, L)
             rate, readout = self._system()
             d_model = self.d_model
-            y, final = self._mix(working, dt, gap, lengths, rate, readout[:d_model], state)
-            y = torch.addcmul(y, self.D.unsqueeze(-1).to(working.dtype), working)
+            y, final = self._mix(working, dt, gap, lengths, rate, readout[:d_model], self.D, state)
             if self.bidirectional:
                 y = y + self._backward_direction(working, dt, gap, lengths, rate, readout[d_model:])
                 final = None
@@ -235,16 +234,17 @@ class S4D(SequenceMixer):
         """Ā - 1 for z = δΔA, written so that a tiny z keeps all its digits."""
         return torch.expm1(z) if self.discretization == "zoh" else z / (1 - z / 2)
 
-    def _mix(self, u, dt, gap, lengths, rate, readout, state):
-        """(y, final state) of one direction, u and y (B, H, L), without the skip."""
+    def _mix(self, u, dt, gap, lengths, rate, readout, skip, state):
+        """(y, final state) of one direction, u and y (B, H, L)."""
         complex_dtype = torch.promote_types(u.dtype, torch.complex64)
         initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
         options = {"discretization": self.discretization, "backend": self.backend}
         if gap is None:
             dt = torch.ones_like(u[:, 0]) if dt is None else dt
             y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, **options)
+            y = y if skip is None else torch.addcmul(y, skip.unsqueeze(-1).to(u.dtype), u)
         else:
-            y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, **options)
+            y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, skip, **options)
         return y, torch.view_as_real(final.contiguous())
 
     def _backward_direction(self, u, dt, gap, lengths, rate, readout):
@@ -257,7 +257,7 @@ class S4D(SequenceMixer):
             last = lengths.unsqueeze(-1) - 1
             dt = torch.where(index == last, dt[:, :1], torch.where(index < last, dt.roll(-1, dims=1), 0.0)).flip(-1)
             u = torch.where((index <= last).unsqueeze(1), u, 0.0)
-        y, _ = self._mix(u.flip(-1), dt, gap, None, rate, readout, None)
+        y, _ = self._mix(u.flip(-1), dt, gap, None, rate, readout, None, None)
         return y.flip(-1)
 
     def _grid(self, u, dt):

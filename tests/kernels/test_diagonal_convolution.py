@@ -12,18 +12,19 @@ TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
 def problem(B=2, H=3, L=71, nodes=5, dtype=np.float64, slowest=-4.0, ragged=False):
-    """u, rate, c, the initial state and the lengths."""
+    """u, rate, c, the initial state, the lengths and the skip."""
     rng = np.random.default_rng(0)
     complex_dtype = np.result_type(dtype, np.complex64)
     draw = lambda *shape: (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(complex_dtype)  # noqa: E731
     rate = -(10 ** rng.uniform(slowest, 0.5, (H, nodes))) + 1j * rng.normal(size=(H, nodes))
     lengths = rng.integers(1, L, B, endpoint=True) if ragged else None
-    return rng.normal(size=(B, H, L)).astype(dtype), rate, draw(H, nodes), draw(B, H, nodes), lengths
+    u, skip = rng.normal(size=(B, H, L)).astype(dtype), rng.normal(size=H).astype(dtype)
+    return u, rate, draw(H, nodes), draw(B, H, nodes), lengths, skip
 
 
 SHAPES = [
-    dict(L=1), dict(L=2, nodes=1), dict(L=63), dict(L=64), dict(L=65), dict(L=257, nodes=32), dict(B=1, H=1, L=1000, nodes=33),
-    dict(L=128, ragged=True), dict(B=5, L=150, ragged=True), dict(L=300, slowest=-8.0), dict(L=300, slowest=0.4),
+    dict(L=1), dict(L=2, nodes=1), dict(L=63), dict(L=64), dict(L=65), dict(L=257, nodes=32),
+    dict(B=1, H=1, L=1000, nodes=33), dict(L=128, ragged=True), dict(B=5, L=150, ragged=True), dict(L=300, slowest=-8.0), dict(L=300, slowest=0.4),
 ]  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def test_equals_the_reference(backend, discretization, options, dtype):
 
 @pytest.mark.parametrize("discretization", RULES)
 def test_is_the_scan_on_a_regular_grid(discretization):
-    u, rate, c, initial, _ = problem(L=200)
+    u, rate, c, initial, *_ = problem(L=200)
     expected = diagonal_scan(u, None, rate, c, initial, discretization=discretization, backend="reference")
     got = diagonal_convolution(u, rate, c, initial, discretization=discretization, backend="reference")
     for x, y in zip(got, expected, strict=True):
@@ -53,15 +54,17 @@ def test_is_the_scan_on_a_regular_grid(discretization):
 @pytest.mark.parametrize("discretization", RULES)
 @pytest.mark.parametrize("options", [dict(L=5), dict(L=66, H=1, B=2, nodes=2, ragged=True), dict(L=1)], ids=str)
 def test_gradients(backend, discretization, options):
-    *arguments, lengths = problem(**options)
+    *arguments, lengths, skip = problem(**options)
+    arguments.append(skip)
     arguments = [torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for x in arguments]
     lengths = None if lengths is None else torch.from_numpy(lengths)
-    convolve = lambda *x: diagonal_convolution(*x, lengths, discretization=discretization, backend=backend)  # noqa: E731
+    options = dict(discretization=discretization, backend=backend)
+    convolve = lambda *x: diagonal_convolution(*x[:-1], lengths, x[-1], **options)  # noqa: E731
     assert torch.autograd.gradcheck(convolve, arguments, atol=1e-7)
 
 
 def test_gradients_of_many_blocks_agree_with_the_scan():
-    *arguments, _ = problem(L=500, nodes=7)
+    *arguments, _, _ = problem(L=500, nodes=7)
     arguments = [torch.from_numpy(x).requires_grad_() for x in arguments]
     weights = torch.randn(2, 3, 500, dtype=torch.float64)
     results = []
@@ -73,7 +76,7 @@ def test_gradients_of_many_blocks_agree_with_the_scan():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_summed_in_float32(dtype):
-    u, rate, c, _, _ = (torch.from_numpy(x) for x in problem(L=100, ragged=True))
+    u, rate, c = (torch.from_numpy(x) for x in problem(L=100)[:3])
     y, state = diagonal_convolution(u.to(dtype), rate, c)
     expected, _ = diagonal_convolution(u.to(dtype).double(), rate, c)
     assert (y.dtype, state.dtype) == (dtype, torch.complex64)
@@ -89,11 +92,12 @@ def test_half_precision_is_summed_in_float32(dtype):
         (dict(initial=np.ones((3, 5))), "initial must have shape"),
         (dict(lengths=np.array([0, 4])), "lengths must lie between 1 and 71"),
         (dict(lengths=np.array([1, 72])), "lengths must lie between 1 and 71"),
+        (dict(skip=np.ones(2)), "skip must have shape"),
         (dict(discretization="foh"), "discretization must be"),
         (dict(c=torch.ones(3, 5)), "Got both"),
     ],
 )
 def test_refuses(change, message):
-    given = dict(zip(("u", "rate", "c", "initial", "lengths"), problem(), strict=True)) | change
+    given = dict(zip(("u", "rate", "c", "initial", "lengths", "skip"), problem(), strict=True)) | change
     with pytest.raises(ValueError, match=message):
         diagonal_convolution(**given)
