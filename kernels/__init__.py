@@ -15,9 +15,18 @@ from statespace.kernels.dispatch import BackendError, explain
 
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
+from statespace.kernels.diagonal_scan import diagonal_scan
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
 from statespace.kernels.vandermonde import vandermonde
 
-__all__ = ["BackendError", "explain", "kalman_filter", "linear_scan", "long_convolution", "vandermonde"]
+__all__ = [
+    "BackendError",
+    "diagonal_scan",
+    "explain",
+    "kalman_filter",
+    "linear_scan",
+    "long_convolution",
+    "vandermonde",
+]

@@ -28,7 +28,7 @@ _HOME = {
 }
 _SUBPACKAGES = (
     "datasets", "filtering", "forecasting", "kalman", "kernels", "layers", "models", "persistence", "regression",
-    "series", "streaming", "training", "validation",
+    "series", "streaming", "times", "training", "validation",
 )  # fmt: skip
 
 __all__ = [*_HOME, "__version__"]

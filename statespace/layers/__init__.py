@@ -1,0 +1,10 @@
+"""Sequence layers: a state-space system each, with its parallel and its recurrent face side by side in one file.
+
+Above: ``statespace.models`` stacks them into networks, and people who write PyTorch use them on their own. Below:
+``statespace.kernels`` computes their scans and convolutions. All follow the contract of :class:`SequenceMixer`.
+"""
+
+from statespace.layers.base import SequenceMixer
+from statespace.layers.s4d import S4D
+
+__all__ = ["S4D", "SequenceMixer"]

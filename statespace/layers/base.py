@@ -1,0 +1,53 @@
+"""What every sequence layer promises, so that networks, streams and tests treat them alike."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class SequenceMixer(torch.nn.Module, ABC):
+    """A layer that mixes along time: a state evolves over the gaps, is written to by ``u`` and is read out as ``y``.
+
+    Two faces of the same weights: :meth:`forward` over a whole record, :meth:`step` one sample at a time in O(1).
+    Folding ``step`` over a record equals ``forward``; cutting a record anywhere and passing the state on equals one
+    shot; a padded step (gap 0, input 0) changes no state; both faces are differentiable in the state.
+
+    A parameter that wants the slow learning rate of state matrices and no weight decay carries the attribute
+    ``_optim = {"group": "ssm"}``.
+
+    Attributes
+    ----------
+    d_model : int
+        Number of channels of input and output.
+    """
+
+    d_model: int
+
+    @abstractmethod
+    def forward(self, u, dt=None, state=None):
+        """Outputs over a record and the state at its end.
+
+        Parameters
+        ----------
+        u : Tensor of shape (batch, length, d_model)
+            Inputs.
+        dt : Tensor of shape (batch, length), optional
+            Gap before each sample, in units of the typical gap, the first one counting from the time of ``state``.
+            None is the regular grid, all gaps 1. A padded step has gap 0 and input 0.
+        state : optional
+            State before the first sample, as returned by an earlier call; None starts at rest.
+
+        Returns
+        -------
+        y : Tensor of shape (batch, length, d_model)
+        state
+            The state after the last sample: a tensor or a tuple of tensors, batch first.
+        """
+
+    @abstractmethod
+    def step(self, u_t, state, dt=None):
+        """One sample: ``u_t`` of shape (batch, d_model), gap ``dt`` of shape (batch,) or None; returns (y_t, state)."""
+
+    @abstractmethod
+    def initial_state(self, batch_size):
+        """The state at rest for ``batch_size`` records."""

@@ -1,0 +1,412 @@
+"""SeriesCollection: series of any length with their times on board, which slices like an array.
+
+Above: ``validation`` and the estimators, and scikit-learn's splitters, scorers and searches, which keep the times because
+X itself carries them. Below: ``times``, which checks the times of one series.
+"""
+
+import numpy as np
+import pandas as pd
+
+from statespace.times import check_length, check_times, gaps
+
+
+class SeriesCollection:
+    """Series of any length, one row each, with the times of their samples.
+
+    A collection has ``len``, ``shape == (n_series,)`` and NumPy's indexing over series, so that every scikit-learn
+    splitter, scorer, search and pipeline cuts it like an array and the times stay with their values. An integer index
+    gives one series, a DataFrame indexed by time (an array of shape (n_times_i, n_channels) without times).
+
+    Parameters
+    ----------
+    X : array-like
+        One of
+
+        - ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel;
+        - a list of arrays of shape (n_times_i, n_channels), or (n_times_i,) for one channel;
+        - a DataFrame or Series with a (series, time) MultiIndex; series may be interleaved, the times of each must not
+          decrease;
+        - a list of DataFrames or Series indexed by time (sktime's "df-list").
+
+        NaN is a missing value.
+    times : array-like, optional
+        One vector of shape (n_times,) for all series, an array of shape (n_series, n_times), or a list of vectors of shape
+        (n_times_i,): numbers, datetimes or timedeltas. An index that a DataFrame brings is its times. Series that have
+        neither lie on a regular grid.
+
+    Attributes
+    ----------
+    values : list of ndarray of shape (n_times_i, n_channels), float64
+        NaN where missing.
+    times : list of ndarray of shape (n_times_i,), or None
+        float64, datetime64[ns] (UTC) or timedelta64[ns].
+    lengths : ndarray of shape (n_series,), int64
+        The number of samples of each series.
+    n_channels : int
+        The number of channels.
+    columns : list or None
+        The names of the channels, from a DataFrame.
+    labels : Index or None
+        The names of the series, from a MultiIndex, in the order in which they appear first.
+
+    Raises
+    ------
+    ValueError
+        If a series is empty, has another number of channels than the first, an infinity, text, or times that are not
+        finite, decrease or are not one for each row; the message names the series, the index and the values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import SeriesCollection
+    >>> X = SeriesCollection([[1.0, np.nan], [3.0, 4.0, 5.0]], times=[[0.0, 0.5], [0.0, 2.0, 2.5]])
+    >>> X
+    SeriesCollection(2 series, 2 to 3 samples, 1 channel, times as numbers)
+    >>> X.gaps()[1]
+    array([0. , 2. , 0.5])
+    >>> X[[1]].lengths
+    array([3])
+    >>> X[0]
+           0
+    0.0  1.0
+    0.5  NaN
+    """
+
+    ndim = 1
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, X, times=None):
+        if isinstance(X, SeriesCollection):
+            X = X if times is None else X.with_times(times)
+            self._set(X.values, X.times, X.columns, X.labels)
+            return
+        values, index, self.columns, self.labels = _parse(X)
+        if times is not None and index is not None:
+            if not all(_is_default(t) for t in index):
+                raise ValueError("X has times in its index, and times= was given too. Give one of the two.")
+            index = None
+        self.values = _check_shapes(values, self)
+        self.lengths = np.array([len(v) for v in self.values], dtype=np.int64)
+        self.times = self._check_times(times if index is None else index)
+
+    def _set(self, values, times, columns, labels):
+        self.values, self.times, self.columns, self.labels = values, times, columns, labels
+        self.lengths = np.array([len(v) for v in values], dtype=np.int64)
+        return self
+
+    def _check_times(self, times):
+        if times is None:
+            return None
+        if _is_shared(times):
+            times = check_times(times)
+            for i, n_times in enumerate(self.lengths):
+                check_length(times, n_times, series=self.label(i))
+            return [times] * len(self)
+        if len(times) != len(self):
+            raise ValueError(
+                f"`times` must be one vector for all series, or one for each of the {len(self)}; got {len(times)} vectors."
+            )
+        checked = [check_times(t, series=self.label(i)) for i, t in enumerate(times)]
+        for i, (t, n_times) in enumerate(zip(checked, self.lengths, strict=True)):
+            check_length(t, n_times, series=self.label(i))
+            if t.dtype != checked[0].dtype:
+                raise ValueError(
+                    f"`times` of series {self.label(i)!r} are {t.dtype}, those of series {self.label(0)!r} "
+                    f"{checked[0].dtype}. Give all of them the same kind."
+                )
+        return checked
+
+    @property
+    def shape(self):
+        """(n_series,)"""
+        return (len(self.values),)
+
+    @property
+    def n_channels(self):
+        """The number of channels."""
+        return self.values[0].shape[1] if self.values else 0
+
+    @property
+    def observed(self):
+        """List of bool arrays of shape (n_times_i, n_channels): False where a value is missing."""
+        return [~np.isnan(v) for v in self.values]
+
+    def label(self, i):
+        """The name of series ``i``, or its position if series have no names.
+
+        Examples
+        --------
+        >>> from statespace import SeriesCollection
+        >>> SeriesCollection([[1.0], [2.0]]).label(1)
+        1
+        """
+        if self.labels is None:
+            return int(i)
+        label = self.labels[i]
+        return label.item() if isinstance(label, np.generic) else label
+
+    def gaps(self, first=0.0, unit="D"):
+        """The gaps Δ_k = t_k − t_{k−1} of every series.
+
+        Parameters
+        ----------
+        first : float, default=0.0
+            The first entry of every series.
+        unit : str or Timedelta, default="D"
+            The unit of the answer if times are datetimes or timedeltas.
+
+        Returns
+        -------
+        list of ndarray of shape (n_times_i,), float64; or None without times
+
+        Examples
+        --------
+        >>> from statespace import SeriesCollection
+        >>> SeriesCollection([[1.0, 2.0]], times=[1e9, 1e9 + 0.5]).gaps(first=1.0)
+        [array([1. , 0.5])]
+        """
+        return None if self.times is None else [gaps(t, first=first, unit=unit) for t in self.times]
+
+    def with_times(self, times):
+        """The same series with times, which they must not have yet.
+
+        Parameters
+        ----------
+        times : array-like
+            As for the constructor.
+
+        Returns
+        -------
+        SeriesCollection
+
+        Examples
+        --------
+        >>> from statespace import SeriesCollection
+        >>> SeriesCollection([[1.0, 2.0]]).with_times([0.0, 3.0])
+        SeriesCollection(1 series, 2 samples, 1 channel, times as numbers)
+        """
+        if self.times is not None:
+            raise ValueError("X is a SeriesCollection with times, and times= was given too. Give one of the two.")
+        result = object.__new__(SeriesCollection)._set(self.values, None, self.columns, self.labels)
+        result.times = result._check_times(times)
+        return result
+
+    def __len__(self):
+        return len(self.values)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key):
+        """One series for an integer, as a DataFrame or an array; for anything else a SeriesCollection."""
+        if isinstance(key, tuple):  # scikit-learn asks for X[rows, ...]
+            if len(key) != 2 or key[1] is not Ellipsis:
+                raise IndexError(f"a SeriesCollection is indexed by series only, got {key!r}; arrays are in .values")
+            key = key[0]
+        if isinstance(key, int | np.integer) and not isinstance(key, bool | np.bool_):
+            values = self.values[key]
+            return values if self.times is None else pd.DataFrame(values, index=self.times[key], columns=self.columns)
+        rows = np.arange(len(self))[np.asarray(key, dtype=np.intp) if np.size(key) == 0 else key]
+        return object.__new__(SeriesCollection)._set(
+            [self.values[i] for i in rows],
+            None if self.times is None else [self.times[i] for i in rows],
+            self.columns,
+            None if self.labels is None else self.labels[rows],
+        )
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError(
+            "a SeriesCollection does not turn into one array, which would lose its times; "
+            "its arrays are in .values and .times"
+        )
+
+    def __repr__(self):
+        low, high = (self.lengths.min(), self.lengths.max()) if len(self) else (0, 0)
+        samples = f"{low} samples" if low == high else f"{low} to {high} samples"
+        channels = f"{self.n_channels} channel" + "s" * (self.n_channels != 1)
+        kinds = {"f": "numbers", "M": "datetimes", "m": "timedeltas"}
+        times = f"times as {kinds[self.times[0].dtype.kind]}" if self.times else "no times"
+        return f"SeriesCollection({len(self)} series, {samples}, {channels}, {times})"
+
+
+def check_values(values, *, name="X"):
+    """Measured values as float64; NaN marks what is missing.
+
+    Parameters
+    ----------
+    values : array-like
+        Of any shape.
+    name : str, default="X"
+        What the values are called in an error message.
+
+    Returns
+    -------
+    ndarray of the same shape, float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is an infinity, text, a complex number or an object that is no number, in scikit-learn's words.
+
+    Examples
+    --------
+    >>> from statespace.series import check_values
+    >>> check_values([[1, None], [2, 3]])
+    array([[ 1., nan],
+           [ 2.,  3.]])
+    """
+    if isinstance(values, np.ndarray) and values.dtype == np.float64 and not np.isinf(values).any():
+        return values
+    from sklearn.utils.validation import check_array
+
+    checked = check_array(
+        values, dtype="numeric", ensure_2d=False, allow_nd=True, ensure_all_finite="allow-nan",
+        ensure_min_samples=0, ensure_min_features=0, input_name=name,
+    )  # fmt: skip
+    return checked.astype(np.float64, copy=False)
+
+
+def is_table(X):
+    """Whether X is a table of numbers as scikit-learn knows it, rather than a container of series.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    bool
+        True for arrays of fewer than three dimensions, sparse matrices and DataFrames without a MultiIndex.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.series import is_table
+    >>> is_table(np.zeros((3, 4))), is_table(np.zeros((3, 4, 1))), is_table([[1.0], [2.0, 3.0]])
+    (True, False, False)
+    """
+    if isinstance(X, SeriesCollection | list | tuple | pd.Series):
+        return False
+    if isinstance(X, pd.DataFrame):
+        return not isinstance(X.index, pd.MultiIndex)
+    return hasattr(X, "shape") and len(X.shape) < 3 and not _is_nested(X)
+
+
+def _is_nested(X):
+    """A one-dimensional object array of arrays."""
+    return isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 1 and len(X) > 0 and _has_rows(X[0])
+
+
+def _has_rows(entry):
+    return hasattr(entry, "__len__") and not isinstance(entry, str | bytes | dict) and np.ndim(entry) > 0
+
+
+def _is_shared(times):
+    """Whether times are one vector of scalars."""
+    if isinstance(times, pd.Index | pd.Series | pd.api.extensions.ExtensionArray):
+        return True
+    if isinstance(times, np.ndarray) and not _is_nested(times):
+        return times.ndim < 2
+    return len(times) == 0 or not _has_rows(times[0])
+
+
+def _is_default(index):
+    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+
+
+def _parse(X):
+    """Raw values of each series, their times or None, the names of the channels, the names of the series."""
+    if isinstance(X, pd.DataFrame | pd.Series):
+        if isinstance(X.index, pd.MultiIndex):
+            return _parse_panel(X)
+        if isinstance(X, pd.Series) or isinstance(X.index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex):
+            raise ValueError(
+                f"X is a {type(X).__name__} with a {type(X.index).__name__}, which is one series. "
+                "Give a list of them, [X], or a (series, time) MultiIndex."
+            )
+    if isinstance(X, list | tuple) or _is_nested(X):
+        if any(isinstance(entry, pd.DataFrame | pd.Series) for entry in X):
+            return _parse_frames(X)
+        if len(X) == 0 or all(_has_rows(entry) for entry in X):
+            return list(X), None, None, None
+    elif not is_table(X):
+        X = check_values(X)
+        if X.ndim == 3:
+            return list(X), None, None, None
+    from sklearn.utils.validation import check_array
+
+    table = check_array(X, dtype="numeric", ensure_all_finite="allow-nan", input_name="X")
+    return list(table.astype(np.float64, copy=False)), None, None, None
+
+
+def _parse_panel(X):
+    if X.index.nlevels < 2 or len(X) == 0:
+        raise ValueError(
+            f"X must have a (series, time) MultiIndex and rows, got {X.index.nlevels} level(s) and {len(X)} rows."
+        )
+    codes, labels = pd.factorize(X.index.droplevel(-1))
+    if (codes < 0).any():
+        k = int(np.argmax(codes < 0))
+        raise ValueError(f"X must name the series of every row: row {k} of its index is {X.index[k]!r}.")
+    order = np.argsort(codes, kind="stable")
+    cuts = np.cumsum(np.bincount(codes))[:-1]
+    values = check_values(X.to_frame() if isinstance(X, pd.Series) else X)
+    times = X.index.get_level_values(-1)
+    rows = np.split(order, cuts)
+    columns = [X.name] if isinstance(X, pd.Series) else list(X.columns)
+    return [values[r] for r in rows], [times[r] for r in rows], columns, pd.Index(labels)
+
+
+def _parse_frames(X):
+    values, columns = [], None
+    for i, frame in enumerate(X):
+        if not isinstance(frame, pd.DataFrame | pd.Series):
+            raise ValueError(
+                f"X is a list of frames, but series {i} is of type {type(frame).__name__}. "
+                "Give all of them an index of times."
+            )
+        if isinstance(frame.index, pd.MultiIndex):
+            raise ValueError(f"series {i} of X has a MultiIndex; in a list, each frame is one series indexed by time.")
+        names = [None] if isinstance(frame, pd.Series) else list(frame.columns)
+        columns = names if columns is None else columns
+        if names != columns:
+            raise ValueError(
+                f"series {i} of X has the columns {names}, but series 0 has {columns}. "
+                "Give all of them the same columns in the same order."
+            )
+        values.append(check_values(frame, name=f"X (series {i})"))
+    return values, [frame.index for frame in X], columns, None
+
+
+def _check_shapes(values, collection):
+    """Every series as float64 of shape (n_times_i, n_channels), none of them empty."""
+    if not values:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X must hold a series.")
+    label = collection.label
+    checked = []
+    for i, value in enumerate(values):
+        try:
+            array = check_values(value, name=f"X (series {label(i)!r})")
+        except ValueError as error:
+            if "inhomogeneous" not in str(error):
+                raise
+            raise ValueError(
+                f"series {label(i)!r} of X must be rectangular, (n_times, n_channels): its rows differ in length."
+            ) from None
+        if array.ndim == 1:
+            array = array[:, np.newaxis]
+        if array.ndim != 2:
+            raise ValueError(
+                f"series {label(i)!r} of X must have shape (n_times,) or (n_times, n_channels), got {array.shape}."
+            )
+        if array.size == 0:
+            raise ValueError(
+                f"series {label(i)!r} of X is empty, of shape {array.shape}: give it at least one sample, or drop it."
+            )
+        if checked and array.shape[1] != checked[0].shape[1]:
+            raise ValueError(
+                f"series {label(i)!r} of X has {array.shape[1]} channels, but series {label(0)!r} has "
+                f"{checked[0].shape[1]}. Give every series the same channels; NaN marks what was not measured."
+            )
+        checked.append(array)
+    return checked

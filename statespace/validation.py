@@ -1,0 +1,260 @@
+"""X, y and times as they are given -> checked arrays and gaps; with ``times``, every shared error sentence lives here.
+
+Above: the estimators and ``SeriesCollection``. Below: NumPy and pandas (scikit-learn is imported when it is needed).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from statespace.series import SeriesCollection, check_values, is_table
+from statespace.times import (
+    as_times,
+    check_length,
+    check_same_clock,
+    check_times,
+    clock,
+    elapsed,
+    gaps,
+    median_gap,
+)
+
+__all__ = [
+    "Targets", "as_times", "check_collection", "check_length", "check_n_channels", "check_same_clock", "check_targets",
+    "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap",
+]  # fmt: skip
+
+
+def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=None, allow_equal=True):
+    """Series in any of the accepted forms, as a `SeriesCollection`.
+
+    Parameters
+    ----------
+    X, times
+        As in `SeriesCollection`; or a SeriesCollection, and ``times`` only if it has none.
+    estimator : estimator, optional
+        A two-dimensional X is then checked by scikit-learn, which sets or compares ``n_features_in_`` and
+        ``feature_names_in_``.
+    reset : bool, default=False
+        True in ``fit``: learn these attributes; False in ``predict``: compare with them.
+    n_channels : int, optional
+        The number of channels that is expected.
+    allow_equal : bool, default=True
+        Whether two successive times of a series may be equal.
+
+    Returns
+    -------
+    SeriesCollection
+
+    Raises
+    ------
+    ValueError
+        For values and times as in `SeriesCollection`, no series at all, or another number of channels.
+
+    Examples
+    --------
+    >>> from statespace.validation import check_collection
+    >>> check_collection([[1.0, 2.0], [3.0, 4.0, 5.0]])
+    SeriesCollection(2 series, 2 to 3 samples, 1 channel, no times)
+    """
+    table = is_table(X)
+    if estimator is not None and reset and not table:
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(estimator).pop(name, None)
+    if isinstance(X, SeriesCollection):
+        collection = X if times is None else X.with_times(times)
+    else:
+        if estimator is not None and table:
+            from sklearn.utils.validation import validate_data
+
+            X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+        collection = SeriesCollection(X, times)
+    if len(collection) == 0:
+        raise ValueError("X must hold at least one series, got none.")
+    if n_channels is not None:
+        check_n_channels(collection, n_channels, estimator=estimator)
+    if not allow_equal and collection.times is not None:
+        for i, t in enumerate(collection.times):
+            check_times(t, series=collection.label(i), allow_equal=False)
+    return collection
+
+
+def check_n_channels(collection, n_channels, *, estimator=None):
+    """Refuse another number of channels than in ``fit``, in scikit-learn's words.
+
+    Parameters
+    ----------
+    collection : SeriesCollection
+    n_channels : int
+        The number of channels that is expected.
+    estimator : estimator, optional
+        Whose class the message names.
+
+    Raises
+    ------
+    ValueError
+        If the numbers differ.
+
+    Examples
+    --------
+    >>> from statespace.series import SeriesCollection
+    >>> from statespace.validation import check_n_channels
+    >>> check_n_channels(SeriesCollection([[1.0, 2.0]]), 2)
+    Traceback (most recent call last):
+        ...
+    ValueError: X has 1 features, but the model is expecting 2 features as input (one for each channel).
+    """
+    if collection.n_channels != n_channels:
+        name = "the model" if estimator is None else type(estimator).__name__
+        raise ValueError(
+            f"X has {collection.n_channels} features, but {name} is expecting {n_channels} features as input "
+            "(one for each channel)."
+        )
+
+
+def check_times_as_fitted(collection, fitted):
+    """Refuse series without times where the model was fitted with times, the reverse, or times of another kind.
+
+    Parameters
+    ----------
+    collection : SeriesCollection
+    fitted : str or None
+        The `clock` of the times in ``fit``; None if there were none.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+
+    Examples
+    --------
+    >>> from statespace.series import SeriesCollection
+    >>> from statespace.validation import check_times_as_fitted
+    >>> check_times_as_fitted(SeriesCollection([[1.0, 2.0]], times=[0.0, 0.5]), "numbers")
+    """
+    if collection.times is None and fitted is not None:
+        raise ValueError(
+            "This model was fitted with times, and X has none. Give times=, or X as a SeriesCollection with its times."
+        )
+    if collection.times is not None:
+        if fitted is None:
+            raise ValueError("This model was fitted without times, and X has them. Fit with times, or drop them.")
+        for times in collection.times:
+            check_same_clock(times, fitted)
+
+
+class Targets(NamedTuple):
+    """Checked targets.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_series, n_outputs), or list of ndarray of shape (n_times_i, n_outputs)
+        float64; the list if there is a target for every step. NaN is a target that is not known.
+    per_step : bool
+        Whether there is one target for every step rather than one for every series.
+    single : bool
+        Whether y came without an axis for outputs, as predictions then will.
+
+    Examples
+    --------
+    >>> from statespace.validation import Targets
+    >>> Targets([[[0.0], [1.0]]], per_step=True, single=True).per_step
+    True
+    """
+
+    values: Any
+    per_step: bool
+    single: bool
+
+    @property
+    def n_outputs(self):
+        """The number of outputs."""
+        return self.values[0].shape[-1]
+
+
+def check_targets(y, collection, *, per="auto"):
+    """Targets of one value a series or one a step.
+
+    Parameters
+    ----------
+    y : array-like
+        One target a series: (n_series,) or (n_series, n_outputs). One a step: (n_series, n_times), (n_series, n_times,
+        n_outputs), a list of (n_times_i,) or (n_times_i, n_outputs) arrays, a Series or DataFrame with a (series, time)
+        MultiIndex, or a SeriesCollection. A two-dimensional array is one target a step if its second axis is as long as
+        every series, and otherwise one output a column.
+    collection : SeriesCollection
+        The series that the targets belong to.
+    per : {"auto", "series", "step"}, default="auto"
+        What a two-dimensional y holds where that rule does not say what is meant.
+
+    Returns
+    -------
+    Targets
+
+    Raises
+    ------
+    ValueError
+        If there is no y, an infinity, text, nothing but NaN, or if the lengths differ; the message names the series.
+
+    Examples
+    --------
+    >>> from statespace.series import SeriesCollection
+    >>> from statespace.validation import check_targets
+    >>> X = SeriesCollection([[1.0, 2.0], [3.0, 4.0, 5.0]])
+    >>> check_targets([0.5, 1.5], X).values
+    array([[0.5],
+           [1.5]])
+    >>> check_targets([[0.5, 1.0], [1.5, 2.0, 2.5]], X).per_step
+    True
+    """
+    if per not in ("auto", "series", "step"):
+        raise ValueError(f"`per` must be 'auto', 'series' or 'step'. Got {per!r}.")
+    if y is None:
+        raise ValueError("This estimator requires y to be passed, but the target y is None.")
+    ragged = not is_table(y) and _is_ragged(y)
+    if ragged:
+        targets = _ragged_targets(y)
+    else:
+        targets = _array_targets(check_values(y, name="y"), collection, per)
+    from sklearn.utils.validation import check_consistent_length
+
+    check_consistent_length(collection, targets.values)
+    if targets.per_step:
+        for i, (row, n_times) in enumerate(zip(targets.values, collection.lengths, strict=True)):
+            if len(row) != n_times:
+                raise ValueError(
+                    f"y of series {collection.label(i)!r} must have one target for each of the {n_times} steps, "
+                    f"got {len(row)}."
+                )
+    if all(np.isnan(row).all() for row in targets.values):
+        raise ValueError("Input y contains NaN only: there is no target to learn from.")
+    return targets
+
+
+def _is_ragged(y):
+    """Whether y is a container of one target vector for each series, rather than an array of numbers."""
+    if isinstance(y, SeriesCollection):
+        return True
+    if isinstance(y, pd.DataFrame | pd.Series):
+        return isinstance(y.index, pd.MultiIndex)
+    if not isinstance(y, list | tuple) or not all(hasattr(row, "__len__") for row in y):
+        return False
+    return any(isinstance(row, pd.DataFrame | pd.Series) for row in y) or len({np.shape(row) for row in y}) > 1
+
+
+def _ragged_targets(y):
+    single = isinstance(y, pd.Series) or (not hasattr(y, "values") and np.ndim(y[0]) == 1)
+    y = y if isinstance(y, SeriesCollection) else SeriesCollection(y)
+    return Targets(y.values, per_step=True, single=single)
+
+
+def _array_targets(y, collection, per):
+    if y.ndim not in (1, 2, 3):
+        raise ValueError(f"y must have one to three dimensions, got an array of shape {y.shape}.")
+    if y.ndim == 3:
+        return Targets(list(y), per_step=True, single=False)
+    steps = y.ndim == 2 and (per == "step" or (per == "auto" and bool(np.all(collection.lengths == y.shape[1]))))
+    if steps:
+        return Targets(list(y[:, :, np.newaxis]), per_step=True, single=True)
+    return Targets(y.reshape(len(y), -1), per_step=False, single=y.ndim == 1)
