@@ -1,0 +1,39 @@
+"""Forecasters with sktime's interface, on regular grids and on irregular times.
+
+Above: sktime's pipelines, ``evaluate`` and grid search. Below: `statespace.KalmanRegressor` and the deep models.
+sktime is imported with the first name that is asked for, and nowhere else in the package.
+
+kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
+deep        SSMForecaster and S4DForecaster: one network for every horizon and query time
+splitter    TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
+horizon     what an index and a forecasting horizon mean in time
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "KalmanForecaster": "kalman",
+    "S4DForecaster": "deep",
+    "SSMForecaster": "deep",
+    "TimeSplitter": "splitter",
+}
+
+__all__ = ["KalmanForecaster", "S4DForecaster", "SSMForecaster", "TimeSplitter"]
+
+if TYPE_CHECKING:
+    from statespace.forecasting.deep import S4DForecaster, SSMForecaster
+    from statespace.forecasting.kalman import KalmanForecaster
+    from statespace.forecasting.splitter import TimeSplitter
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"statespace.forecasting.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'statespace.forecasting' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})
