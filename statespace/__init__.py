@@ -31,7 +31,9 @@ _SUBPACKAGES = (
     "series", "streaming", "times", "training", "validation",
 )  # fmt: skip
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "KalmanForecaster", "KalmanRegressor", "S4DForecaster", "S4DRegressor", "SeriesCollection", "__version__", "load",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.filtering import KalmanRegressor

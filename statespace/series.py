@@ -1,7 +1,7 @@
 """SeriesCollection: series of any length with their times on board, which slices like an array.
 
-Above: ``validation`` and the estimators, and scikit-learn's splitters, scorers and searches, which keep the times because
-X itself carries them. Below: ``times``, which checks the times of one series.
+Above: ``validation`` and the estimators, and scikit-learn's splitters, scorers and searches, which keep the times
+because X itself carries them. Below: ``times``, which checks the times of one series.
 """
 
 import numpy as np
@@ -30,9 +30,9 @@ class SeriesCollection:
 
         NaN is a missing value.
     times : array-like, optional
-        One vector of shape (n_times,) for all series, an array of shape (n_series, n_times), or a list of vectors of shape
-        (n_times_i,): numbers, datetimes or timedeltas. An index that a DataFrame brings is its times. Series that have
-        neither lie on a regular grid.
+        One vector of shape (n_times,) for all series, an array of shape (n_series, n_times), or a list of vectors of
+        shape (n_times_i,): numbers, datetimes or timedeltas. An index that a DataFrame brings is its times. Series that
+        have neither lie on a regular grid.
 
     Attributes
     ----------
@@ -104,7 +104,8 @@ class SeriesCollection:
             return [times] * len(self)
         if len(times) != len(self):
             raise ValueError(
-                f"`times` must be one vector for all series, or one for each of the {len(self)}; got {len(times)} vectors."
+                f"`times` must be one vector for all series, or one for each of the {len(self)}; "
+                f"got {len(times)} vectors."
             )
         checked = [check_times(t, series=self.label(i)) for i, t in enumerate(times)]
         for i, (t, n_times) in enumerate(zip(checked, self.lengths, strict=True)):
@@ -298,7 +299,7 @@ def _is_nested(X):
 
 
 def _has_rows(entry):
-    return hasattr(entry, "__len__") and not isinstance(entry, str | bytes | dict) and np.ndim(entry) > 0
+    return hasattr(entry, "__len__") and not isinstance(entry, str | bytes | dict) and getattr(entry, "ndim", 1) > 0
 
 
 def _is_shared(times):

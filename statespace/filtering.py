@@ -1,0 +1,435 @@
+"""The Kalman filter as a regressor: a Gaussian process in time, in O(n), on irregular samples.
+
+Above: the forecasters. Below: `statespace.kalman`, the processes and how they meet data.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
+
+from statespace.kalman.base import Component, Scale
+from statespace.kalman.components import LocalTrend, Regression
+from statespace.kalman.composition import Sum
+from statespace.kalman.fitting import fit
+from statespace.kalman.posterior import Posterior, Record
+from statespace.kalman.rows import read
+from statespace.times import elapsed, median_gap
+
+# Noise variances that are fitted lie between these multiples of y's variance: the lower one stands for none.
+_NOISE = (1e-14, 1e2)
+
+
+class KalmanRegressor(RegressorMixin, BaseEstimator):
+    """A Gaussian process in time, fitted and predicted by a Kalman filter in O(n).
+
+    The signal f(t) = H x(t) is a sum of processes (`statespace.kalman`) and is seen through noise,
+
+        x(t_k) = A(Δ_k) x(t_{k−1}) + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x(t_k) + ε_k,  ε_k ~ N(0, R_k).
+
+    Times may be irregular, repeated, and in any order; NaN in y is a missing observation. Processes that are not stationary start
+    exactly diffuse (Koopman 1997; Durbin & Koopman 2012, chapter 5). The parameters maximise the exact likelihood, whose
+    exact gradient one reverse sweep gives. The likelihood counts all constants of Durbin & Koopman's convention.
+
+    Parameters
+    ----------
+    process : Component, optional
+        By default a `LocalTrend`, and a `Regression` on all covariates if there are any. Parameters that are None start from values taken
+        from the data.
+    noise_variance : "fit" or float, default="fit"
+        The variance R of the observation noise; known variances of single samples are given to `fit`.
+    noise_variance_bounds : pair of float, optional
+        Bounds of a noise variance that is fitted. None stands for wide ones in the data's units.
+    optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
+        None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta, bounds)`` and returns
+        ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta, eval_gradient=True)`` is to be minimised.
+    n_restarts_optimizer : int, default=0
+        Further searches from starts drawn at random around the first one.
+    time_unit : str, default="D"
+        What one unit of time is for datetimes: a pandas unit such as "h", or a length such as "365.25D".
+    backend : str, optional
+        As in `statespace.kernels.kalman_filter`.
+    random_state : int, RandomState or None, default=None
+        Draws the restarts.
+
+    Attributes
+    ----------
+    process_ : Component
+        The process with the fitted parameters.
+    noise_variance_ : float or ndarray of shape (n_samples,)
+        The fitted or known noise variance, of each sample in the order of `fit` if those were given.
+    theta_ : ndarray of shape (n_parameters,)
+        The natural logarithms of the free parameters, the noise variance last where it is fitted.
+    log_marginal_likelihood_value_ : float
+        The log-likelihood at ``theta_``.
+    params_ : DataFrame
+        For each free parameter its estimate, standard error (from the observed information), bounds, and whether it ended at one of them.
+        At a bound the standard error is NaN.
+    time_scale_ : float
+        The median positive gap.
+    n_features_in_ : int
+        The number of columns of X.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import KalmanRegressor
+    >>> from statespace.kalman import LocalLevel, Seasonal
+    >>> t = np.arange(60.0)
+    >>> y = np.sin(2 * np.pi * t / 12) + 0.1 * np.random.default_rng(0).normal(size=60)
+    >>> gp = KalmanRegressor(LocalLevel() + Seasonal(12, harmonics=1)).fit(t[:, np.newaxis], y)
+    >>> mean, std = gp.predict([[63.0], [66.5]], return_std=True)
+    >>> mean.round(1)
+    array([1. , 0.3])
+    """
+
+    def __init__(
+        self,
+        process=None,
+        *,
+        noise_variance="fit",
+        noise_variance_bounds=None,
+        optimizer="fmin_l_bfgs_b",
+        n_restarts_optimizer=0,
+        time_unit="D",
+        backend=None,
+        random_state=None,
+    ):
+        self.process = process
+        self.noise_variance = noise_variance
+        self.noise_variance_bounds = noise_variance_bounds
+        self.optimizer = optimizer
+        self.n_restarts_optimizer = n_restarts_optimizer
+        self.time_unit = time_unit
+        self.backend = backend
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    # Fitting.
+
+    def fit(self, X, y, noise_variance=None):
+        """Fit the parameters by maximum likelihood, and keep the data to condition on.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, 1 + n_covariates), DataFrame, or datetimes of shape (n_samples,)
+            X[:, 0] is the time, as numbers or datetimes; the other columns are covariates. Or a DataFrame of covariates with a
+            DatetimeIndex; or a DatetimeIndex or datetime64 array alone. Rows in any order; times may repeat.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            NaN marks a missing observation. Several outputs are independent series with the same parameters.
+        noise_variance : float or array-like of shape (n_samples,), optional
+            Known variances of the noise of each sample; they replace the parameter of this name.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X or y is empty, not finite (but NaN in y), of unequal length, or y is NaN throughout; if a parameter is no positive number.
+        """
+        rows = read(X, self, reset=True)
+        y = _checked_targets(y, len(rows.times))
+        known = self._checked_noise(noise_variance, len(y))
+        order = np.argsort(elapsed(rows.times, origin=rows.times.min()), kind="stable")
+        self._times, self._order, self._single = rows.times[order], order, y.ndim == 1
+        ordered_noise = known[order] if np.ndim(known) else known
+        self._record = Record(self._times, rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
+        given = self._chosen_process(rows)
+        given.validate()
+        self._scale = _scale_of(self._record, rows.names, given, self.time_unit)
+        self.time_scale_ = self._scale.time
+
+        process = given.resolved(self._scale)
+        theta, bounds, choices = process.theta, process.bounds, given.choices(self._scale)
+        is_variance = process.is_variance()
+        shift = theta - process.rescaled(self._scale).theta
+        if known is None:
+            start, noise_bounds, noise_choices = self._noise_start()
+            theta, bounds, choices = np.append(theta, start), np.vstack([bounds, noise_bounds]), [*choices, noise_choices]
+            is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(self._scale.value))
+        self._start, self._bounds, self._shift = process, bounds, shift
+        self._likelihood, self._constant = self._posterior(theta).likelihood()
+        standard_error, at_bound = np.full(len(theta), np.nan), np.zeros(len(theta), dtype=bool)
+        if self.optimizer is not None and len(theta):
+            outcome = fit(
+                self._likelihood,
+                bounds - shift[:, np.newaxis],
+                is_variance,
+                [values - own for values, own in zip(choices, shift, strict=True)],
+                optimizer=self._checked_optimizer(),
+                n_restarts=self.n_restarts_optimizer,
+                random_state=check_random_state(self.random_state),
+            )
+            theta, standard_error, at_bound = outcome.theta + shift, outcome.standard_error, outcome.at_bound
+            if outcome.message:
+                warnings.warn(
+                    f"The maximum of the likelihood was not reached: {outcome.message}. Give start values or narrower bounds, "
+                    "or raise n_restarts_optimizer.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+        self.theta_ = theta
+        self.process_, noise = self._unpack(theta)
+        self.noise_variance_ = noise if known is None or np.ndim(known) == 0 else known
+        self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
+        self.params_ = _table(self._names(), theta, bounds, standard_error, at_bound)
+        return self
+
+    def _chosen_process(self, rows):
+        if self.process is None:
+            return LocalTrend() + Regression() if rows.names else LocalTrend()
+        if not isinstance(self.process, Component):
+            raise ValueError(f"process must be a component from statespace.kalman or a sum of them. Got {self.process!r}.")
+        components = self.process.components if isinstance(self.process, Sum) else [self.process]
+        reads = any(type(component).design is not Component.design for component in components)
+        if rows.names and not reads:
+            raise ValueError(
+                f"X has the covariates {list(rows.names)} besides the time, and no component of {self.process!r} reads them. "
+                "Add Regression(), or drop the columns."
+            )
+        return self.process
+
+    def _checked_noise(self, given, n):
+        """None where the noise variance is fitted, else a float or an array of shape (n,)."""
+        noise = self.noise_variance if given is None else given
+        if isinstance(noise, str):
+            if noise != "fit":
+                raise ValueError(f"noise_variance must be 'fit' or a number >= 0. Got {noise!r}.")
+            return None
+        noise = np.asarray(noise, dtype=float)
+        if noise.shape not in ((), (n,)):
+            raise ValueError(f"noise_variance must be one number, or one for each of the {n} rows. Got shape {noise.shape}.")
+        if not (np.isfinite(noise).all() and (noise >= 0).all()):
+            wrong = noise if noise.ndim == 0 else noise[~(noise >= 0) | ~np.isfinite(noise)][0]
+            raise ValueError(f"noise_variance must be finite and >= 0. Got {wrong}.")
+        return noise if noise.ndim else float(noise)
+
+    def _checked_optimizer(self):
+        if callable(self.optimizer) or self.optimizer == "fmin_l_bfgs_b":
+            return self.optimizer
+        raise ValueError(f"optimizer must be 'fmin_l_bfgs_b', a callable or None. Got {self.optimizer!r}.")
+
+    def _noise_start(self):
+        variance = self._scale.value**2
+        bounds = self.noise_variance_bounds
+        low, high = (_NOISE[0] * variance, _NOISE[1] * variance) if bounds is None else bounds
+        if not 0 < low <= high:
+            raise ValueError(f"noise_variance_bounds must be a pair 0 < lower <= upper or None. Got {bounds!r}.")
+        choices = np.log(variance * np.array([1e-4, 1e-3, 1e-2, 0.1, 0.5]))
+        return choices[3], np.log([low, high]), choices
+
+    def _unpack(self, theta):
+        """The process and the noise variance (of the record, in the order of time) that θ stands for."""
+        known = self._record.noise
+        n = len(self._start.free)
+        return self._start.clone_with_theta(theta[:n]), float(np.exp(theta[n])) if known is None else known
+
+    def _posterior(self, theta=None):
+        process, noise = self._unpack(self.theta_ if theta is None else theta)
+        return Posterior(process, noise, self._record, self._scale, self.time_unit, self.backend)
+
+    def _names(self):
+        return [*self._start.hyperparameters(), *(["noise_variance"] if self._record.noise is None else [])]
+
+    def log_marginal_likelihood(self, theta=None, eval_gradient=False):
+        """The log-likelihood of the data given in `fit`.
+
+        Parameters
+        ----------
+        theta : array-like of shape (n_parameters,), optional
+            Logarithms of the parameters, as ``theta_``, which is the default.
+        eval_gradient : bool, default=False
+
+        Returns
+        -------
+        value : float
+            Of all outputs together, with all constants of Durbin & Koopman (2012), section 7.2.
+        gradient : ndarray of shape (n_parameters,)
+            By theta; only with ``eval_gradient``.
+        """
+        check_is_fitted(self)
+        theta = self.theta_ if theta is None else np.asarray(theta, dtype=float)
+        if theta.shape != self.theta_.shape:
+            raise ValueError(f"theta must have {len(self.theta_)} entries {self._names()}, got an array of shape {theta.shape}.")
+        if eval_gradient:
+            value, gradient = self._likelihood.gradient(theta - self._shift)
+            return value + self._constant, gradient
+        return self._likelihood.value(theta - self._shift) + self._constant
+
+    # Predicting.
+
+    def predict(self, X, return_std=False, return_cov=False, include_noise=False):
+        """The signal at other times, given all of the data: interpolated, smoothed or forecast.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, 1 + n_covariates), or any form that `fit` takes
+            In any order.
+        return_std : bool, default=False
+            Also return standard deviations, in O(n).
+        return_cov : bool, default=False
+            Also return the joint covariance of all rows, in O(n_samples · n).
+        include_noise : bool, default=False
+            Whether std and cov are those of a new observation rather than of the signal.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        std : ndarray of the same shape
+            Infinite where the data leave a diffuse process open.
+        cov : ndarray of shape (n_samples, n_samples) or (n_samples, n_samples, n_outputs)
+
+        Raises
+        ------
+        ValueError
+            For X as in `fit`; if both std and cov are asked for; or for the noise of new samples where only that of each known sample is
+            known.
+        """
+        check_is_fitted(self)
+        if return_std and return_cov:
+            raise ValueError("At most one of return_std or return_cov can be requested.")
+        rows = read(X, self, reset=False)
+        noise = self._new_noise() if include_noise else 0.0
+        posterior = self._posterior()
+        mean, variance = (part[:, 0] for part in posterior.at(rows.times, rows.covariates))
+        if return_cov:
+            covariance = posterior.joint_covariance(rows.times, rows.covariates)
+            covariance[np.diag_indices(len(covariance))] += noise
+            return self._shaped(mean), self._shaped(covariance)
+        if return_std:
+            return self._shaped(mean), self._shaped(np.sqrt(variance + noise))
+        return self._shaped(mean)
+
+    def _shaped(self, array):
+        return array[..., 0] if self._single else array
+
+    def _new_noise(self):
+        if np.ndim(self._record.noise):
+            raise ValueError(
+                "include_noise=True needs the noise variance of new samples, and fit was given that of each known sample only. "
+                "Predict without it and add the variance that you know."
+            )
+        return self.noise_variance_
+
+    def decompose(self, X):
+        """Each component at other times, given all of the data. The components add up to `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, 1 + n_covariates), or any form that `fit` takes
+
+        Returns
+        -------
+        DataFrame with n_samples rows
+            Two columns for each component: its mean, and its standard deviation with the suffix ``_std``. Of several outputs, one such table
+            beside the other under a first level of columns that counts them.
+        """
+        check_is_fitted(self)
+        rows = read(X, self, reset=False)
+        mean, variance = self._posterior().at(rows.times, rows.covariates, components=True)
+        tables = []
+        for k in range(mean.shape[2]):
+            columns = {}
+            for j, (name, _) in enumerate(self.process_.named()):
+                columns[name], columns[f"{name}_std"] = mean[:, j, k], np.sqrt(variance[:, j, k])
+            tables.append(pd.DataFrame(columns, index=rows.index))
+        return tables[0] if self._single else pd.concat(dict(enumerate(tables)), axis=1)
+
+    def sample_y(self, X, n_samples=1, random_state=0, include_noise=False):
+        """Joint draws of the signal at other times, given all of the data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples_X, 1 + n_covariates), or any form that `fit` takes
+        n_samples : int, default=1
+        random_state : int, RandomState or None, default=0
+        include_noise : bool, default=False
+            Whether to draw new observations rather than the signal.
+
+        Returns
+        -------
+        ndarray of shape (n_samples_X, n_samples) or (n_samples_X, n_outputs, n_samples)
+            NaN where the data leave a diffuse process open.
+        """
+        check_is_fitted(self)
+        rows = read(X, self, reset=False)
+        random_state = check_random_state(random_state)
+        noise = self._new_noise() if include_noise else 0.0
+        drawn = self._posterior().sample(rows.times, rows.covariates, n_samples, random_state)
+        drawn += np.sqrt(noise) * random_state.normal(size=drawn.shape)
+        return drawn[:, 0] if self._single else drawn
+
+    def stream(self, from_prior=False, include_noise=False):
+        """A filter that takes one sample at a time, at constant cost.
+
+        Parameters
+        ----------
+        from_prior : bool, default=False
+            Start a new series with the fitted parameters, rather than at the end of the data of `fit`.
+        include_noise : bool, default=False
+            Whether its standard deviations are those of an observation rather than of the signal.
+
+        Returns
+        -------
+        KalmanStream
+        """
+        from statespace.streaming.kalman import KalmanStream
+
+        check_is_fitted(self)
+        return KalmanStream(
+            self._posterior(),
+            self._new_noise(),
+            single=self._single,
+            from_prior=from_prior,
+            include_noise=include_noise,
+        )
+
+
+def _checked_targets(y, n):
+    if y is None:
+        raise ValueError("This estimator requires y to be passed, but the target y is None.")
+    y = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
+    if y.ndim > 2:
+        raise ValueError(f"y must have one or two dimensions, got an array of shape {y.shape}.")
+    check_consistent_length(range(n), y)
+    if np.isnan(y).all():
+        raise ValueError("Input y contains NaN only: there is nothing to learn from.")
+    return y
+
+
+def _scale_of(record, names, process, unit):
+    """What the data say about sizes; a size of nothing is 1."""
+    y = record.y
+    mean = np.zeros(y.shape[1]) if process.initial().diffuse.shape[1] == 0 else np.nanmean(y, axis=0)
+    value = float(np.sqrt(np.nanmean((y - mean) ** 2)))
+    # What rounding leaves of a constant series is no spread.
+    if value <= 1e-13 * np.abs(mean).max():
+        value = float(np.abs(mean).max())
+    time = median_gap([record.times], unit=unit)
+    span = float(elapsed(record.times[-1:], origin=record.times[0], unit=unit)[0])
+    sizes = np.sqrt(np.mean(record.covariates**2, axis=0))
+    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))
+
+
+def _table(names, theta, bounds, standard_error, at_bound):
+    estimate = np.exp(theta)
+    return pd.DataFrame(
+        {
+            "estimate": estimate,
+            "standard_error": estimate * standard_error,
+            "lower_bound": np.exp(bounds[:, 0]),
+            "upper_bound": np.exp(bounds[:, 1]),
+            "at_bound": at_bound,
+        },
+        index=pd.Index(names, name="parameter"),
+    )

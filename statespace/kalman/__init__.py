@@ -1,0 +1,20 @@
+"""Linear-Gaussian processes in continuous time that compose with ``+``.
+
+Above: `statespace.KalmanRegressor`, which fits and predicts. Below: `statespace.kernels.kalman_filter`.
+
+base          what a component is: four methods, and parameters in the manner of scikit-learn's GP kernels
+components    level, trend, seasonal pattern, covariates: exactly diffuse at the start
+stationary    Ornstein–Uhlenbeck and Matérn
+composition   the sum, and the same process in other units
+binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
+fitting       maximum likelihood: start values, optimiser, standard errors
+"""
+
+from statespace.kalman.base import Component, Initial
+from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
+from statespace.kalman.composition import Sum
+from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
+
+__all__ = [
+    "Component", "Initial", "LocalLevel", "LocalTrend", "Matern", "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum",
+]  # fmt: skip

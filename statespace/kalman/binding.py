@@ -1,0 +1,134 @@
+"""A process bound to the gaps and covariates of one record: what the kernel needs, and what comes back from it.
+
+Everything here is in scaled units (`Component.rescaled`): y divided by its spread, times by their median gap, covariates
+by their root mean squares. A variance of 1e-9 or gaps in nanoseconds then look like any others to the filter.
+"""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from statespace.kernels.kalman_filter import (
+    kalman_filter,
+    kalman_gradient,
+    kalman_log_likelihood,
+    kalman_smoother,
+)
+
+# Samples that are filtered in one call where only the last state is wanted: bounds the memory.
+_CHUNK = 8192
+
+
+class State(NamedTuple):
+    """A filtered state, from which filtering goes on: N(mean, covariance + κ P∞), P∞ = diffuse diffuseᵀ.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n,)
+    covariance : ndarray of shape (n, n)
+    diffuse : ndarray of shape (n, d)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kalman.binding import State
+    >>> State(np.zeros(1), np.eye(1), np.zeros((1, 0))).diffuse.shape
+    (1, 0)
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    diffuse: np.ndarray
+
+
+class Binding:
+    """The matrices of a process on one record.
+
+    Parameters
+    ----------
+    process : Component
+        In scaled units.
+    gaps : ndarray of shape (n_times,)
+        In units of the median gap; the first entry lies before the first sample.
+    covariates : ndarray of shape (n_times, c), optional
+    backend : str, optional
+        As in `statespace.kernels.kalman_filter`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kalman import LocalLevel
+    >>> from statespace.kalman.binding import Binding
+    >>> binding = Binding(LocalLevel(), np.array([0.0, 1.0, 2.5]))
+    >>> mean, variance = binding.smooth(np.array([1.0, np.nan, 2.0]), 1.0, np.ones((1, 1)))
+    >>> mean.shape, variance.shape
+    ((3, 1), (3, 1))
+    """
+
+    def __init__(self, process, gaps, covariates=None, backend=None):
+        self.gaps = np.ascontiguousarray(gaps, dtype=float)
+        self.covariates = covariates
+        self.backend = backend
+        self.different, self.index = np.unique(gaps, return_inverse=True) if process.tabulated else (None, None)
+        self.diffuse_factor = 1.0
+        self.bind(process)
+
+    def bind(self, process):
+        """Take another process, such as one with other parameters; returns self."""
+        self.process = process
+        self.blocks = process.blocks(self.different)._replace(gap_index=self.index)
+        self.rows = np.ascontiguousarray(process.design(self.covariates))
+        mean, covariance, diffuse = process.initial()
+        self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
+        return self
+
+    def __len__(self):
+        return len(self.gaps)
+
+    def _call(self, kernel, y, noise, **options):
+        return kernel(y, self.gaps, self.blocks, self.rows, noise, *self.initial, backend=self.backend, **options)
+
+    def log_likelihood(self, y, noise):
+        """The log-likelihood of y of shape (n_times,), NaN where missing; ``noise`` a float or of shape (n_times,)."""
+        return self._call(kalman_log_likelihood, y, noise)
+
+    def gradient(self, y, noise):
+        """The log-likelihood, its gradient by the process' θ, and by the noise variance of each sample."""
+        value, by = self._call(kalman_gradient, y, noise)
+        by = SimpleNamespace(**by._asdict())
+        by.diffuse = by.diffuse * self.diffuse_factor
+        if by.observation.ndim == 2:
+            by.observation = by.observation.sum(axis=0)
+        return value, self.process.pullback(by, self.different), by.noise_variance
+
+    def smooth(self, y, noise, readout):
+        """Means and variances, each (n_times, r), of ``readout`` x given all of y; readout (r, n) or (n_times, r, n)."""
+        result = self._call(kalman_smoother, y, noise, readout=readout)
+        return result.mean, result.covariance
+
+    def part(self, start, stop, state=None):
+        """The samples ``start`` to ``stop``; from ``state`` at sample ``start`` − 1, or from the process' own start."""
+        part = object.__new__(Binding)
+        vars(part).update(vars(self))
+        part.gaps = self.gaps[start:stop]
+        if self.index is not None:
+            part.index = self.index[start:stop]
+            part.blocks = self.blocks._replace(gap_index=part.index)
+        if self.covariates is not None:
+            part.covariates = self.covariates[start:stop]
+        if self.rows.ndim == 2:
+            part.rows = self.rows[start:stop]
+        if state is not None:
+            part.initial = state
+        return part
+
+    def filter_to_end(self, y, noise):
+        """The filtered state at the last sample, in bounded memory."""
+        state = None
+        for start in range(0, len(self), _CHUNK):
+            stop = min(start + _CHUNK, len(self))
+            local_noise = noise if np.ndim(noise) == 0 else noise[start:stop]
+            result = self.part(start, stop, state)._call(kalman_filter, y[start:stop], local_noise)
+            state = State(result.mean[-1].copy(), result.covariance[-1].copy(), result.diffuse)
+        return state

@@ -1,0 +1,122 @@
+"""X as rows of a time and covariates, in the forms that `statespace.KalmanRegressor` takes."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_array, validate_data
+
+from statespace.times import as_times, check_same_clock, clock
+
+_TIME_INDEX = (pd.DatetimeIndex, pd.PeriodIndex, pd.TimedeltaIndex)
+
+
+class Rows(NamedTuple):
+    """Checked rows, in the order in which they were given.
+
+    Attributes
+    ----------
+    times : ndarray of shape (n,)
+        float64, datetime64[ns] or timedelta64[ns].
+    covariates : ndarray of shape (n, c)
+    names : tuple of str or int
+        The covariates' names; their indices where they have none.
+    index : pandas.Index
+        What labels the rows of a table that is made from them.
+
+    Examples
+    --------
+    >>> from statespace import KalmanRegressor
+    >>> from statespace.kalman.rows import read
+    >>> read([[0.0, 7.0], [1.0, 8.0]], KalmanRegressor(), reset=True).covariates
+    array([[7.],
+           [8.]])
+    """
+
+    times: np.ndarray
+    covariates: np.ndarray
+    names: tuple
+    index: pd.Index
+
+
+def read(X, estimator, *, reset):
+    """X as times and covariates.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, 1 + c), DataFrame, Index or datetime array of shape (n,)
+        The time is the first column (numbers or datetimes); or the index of a DataFrame whose index holds datetimes; or X itself,
+        if X is an index, a Series or an array of datetimes.
+    estimator : estimator
+        Learns the number and the names of the columns in ``fit``, or is asked for them.
+    reset : bool
+        True in ``fit``.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    ValueError
+        In scikit-learn's words for what is no number, not finite, empty or has other columns than in ``fit``; times that are not
+        finite, or numbers where they were datetimes in ``fit``.
+    """
+    X = _as_frame_if_clock(X)
+    if isinstance(X, pd.Index):
+        times, table, index = X, pd.DataFrame(index=X), X
+    elif isinstance(X, pd.DataFrame) and isinstance(X.index, _TIME_INDEX):
+        times, table, index = X.index, X, X.index
+    elif isinstance(X, pd.DataFrame) and X.shape[1] and _is_clock(X.iloc[:, 0]):
+        times, table, index = X.iloc[:, 0], X.iloc[:, 1:], pd.Index(X.iloc[:, 0])
+    else:
+        return _numeric(X, estimator, reset)
+    if len(table) == 0:
+        raise ValueError(f"Found array with 0 sample(s) (shape={table.shape}) while a minimum of 1 is required.")
+    validate_data(estimator, table, reset=reset, skip_check_array=True)
+    covariates = np.zeros((len(table), 0))
+    if table.shape[1]:
+        covariates = check_array(table, dtype=np.float64, input_name="X", estimator=estimator)
+    return _checked(times, covariates, tuple(table.columns), index, estimator, reset)
+
+
+def _numeric(X, estimator, reset):
+    frame = X
+    X = validate_data(estimator, X, reset=reset, dtype=np.float64)
+    names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
+    return _checked(X[:, 0], X[:, 1:], names, pd.Index(X[:, 0], name="time"), estimator, reset)
+
+
+def _checked(times, covariates, names, index, estimator, reset):
+    times = as_times(times)
+    if not reset:
+        check_same_clock(times, clock(estimator._times))
+    return Rows(times, covariates, names, index)
+
+
+def _is_clock(column):
+    if pd.api.types.is_datetime64_any_dtype(column.dtype) or isinstance(column.dtype, pd.PeriodDtype):
+        return True
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        return True
+    found = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else ""
+    return found in ("datetime", "datetime64", "date", "period", "timedelta", "timedelta64")
+
+
+def _as_frame_if_clock(X):
+    """One-dimensional datetimes as an index, an object array with datetimes as a table; anything else as it is."""
+    if isinstance(X, pd.DataFrame | pd.Index):
+        return X
+    if isinstance(X, pd.Series):
+        return pd.Index(X) if _is_clock(X) else X
+    if isinstance(X, list | tuple) and len(X):
+        first = X[0][0] if isinstance(X[0], list | tuple) and len(X[0]) else X[0]
+        if not isinstance(first, pd.Timestamp | pd.Period | pd.Timedelta | np.datetime64) and not hasattr(first, "year"):
+            return X
+        X = np.array(X, dtype=object)
+    if isinstance(X, np.ndarray) and X.dtype.kind in "mMO":
+        if X.ndim == 1 and _is_clock(pd.Series(X)):
+            return pd.Index(X)
+        if X.ndim == 2 and X.shape[1] and _is_clock(pd.Series(X[:, 0]).infer_objects()):
+            return pd.DataFrame(X, columns=["time", *range(X.shape[1] - 1)]).infer_objects()
+    return X

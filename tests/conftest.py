@@ -1,0 +1,66 @@
+"""What every test shares: threads, the real data, and the tests that need a GPU."""
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from pathlib import Path
+
+# Read by the libraries when they are first imported, so they are set before any test module is.
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+
+class _OneTorchThread(importlib.abc.MetaPathFinder):
+    """Set torch to one thread when a test imports it, and import it for no test that does not.
+
+    On tiny nets several threads cost four times as much as one.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if name == "torch" else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            module.set_num_threads(1)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if "torch" in sys.modules:
+    sys.modules["torch"].set_num_threads(1)
+else:
+    sys.meta_path.insert(0, _OneTorchThread())
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what is marked ``gpu`` where there is no CUDA device, asking torch only if such a test was collected."""
+    marked = [item for item in items if "gpu" in item.keywords]
+    if not marked:
+        return
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch finds none"))
+
+
+@pytest.fixture(scope="session")
+def data_path():
+    """``data_path(name)``: a file or folder of the real data; without it the test is skipped with the reason."""
+    root = os.environ.get("STATESPACE_DATA")
+
+    def find(name):
+        if root is None:
+            pytest.skip("STATESPACE_DATA is not set: it names the folder with the real data")
+        path = Path(root) / name
+        if not path.exists():
+            pytest.skip(f"STATESPACE_DATA={root} has no {name}")
+        return path
+
+    return find
