@@ -1,0 +1,98 @@
+"""The blocks of a block-diagonal A(Δ), Q(Δ): what a linear-Gaussian model is made of.
+
+Letters: Δ gap, A(Δ) transition, Q(Δ) process noise over the gap, λ rate, ω angular frequency, q variance per unit of time,
+σ² marginal variance. The formulas stand in ``discretization.py``.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+RANDOM_WALK, TREND, ROTATION, OU, MATERN32, MATERN52, TABLE = range(7)
+
+NAMES = ("RANDOM_WALK", "TREND", "ROTATION", "OU", "MATERN32", "MATERN52", "TABLE")
+SIZES = {TREND: 2, ROTATION: 2, OU: 1, MATERN32: 2, MATERN52: 3}
+_ZERO_COLUMNS = np.zeros((1, 0))
+
+
+class Blocks(NamedTuple):
+    """The diagonal blocks of A(Δ) and Q(Δ), in the order of the state.
+
+    ============== ======== ============== ==========================================================================
+    kind           size     parameters     process
+    ============== ======== ============== ==========================================================================
+    ``RANDOM_WALK`` any s   q, –           A = I, Q = qΔ I
+    ``TREND``      2        q_level,       A = [[1, Δ], [0, 1]],
+                            q_slope        Q = q_level Δ e₁e₁ᵀ + q_slope [[Δ³/3, Δ²/2], [Δ²/2, Δ]]
+    ``ROTATION``   2        ω, q           A = [[c, s], [−s, c]] with c = cos ωΔ, s = sin ωΔ; Q = qΔ I
+    ``OU``         1        λ, σ²          covariance σ² exp(−λ|Δ|)
+    ``MATERN32``   2        λ, σ²          covariance σ² (1 + λ|Δ|) exp(−λ|Δ|); state (f, f′)
+    ``MATERN52``   3        λ, σ²          covariance σ² (1 + λ|Δ| + λ²Δ²/3) exp(−λ|Δ|); state (f, f′, f″)
+    ``TABLE``      any s    –, –           A and Q looked up: row ``gap_index[t]`` of ``transition``, ``process_noise``
+    ============== ======== ============== ==========================================================================
+
+    Parameters
+    ----------
+    kind : ndarray of int64, shape (n_blocks,)
+        One of the constants above.
+    size : ndarray of int64, shape (n_blocks,)
+        States of each block.
+    parameters : ndarray of float64, shape (n_blocks, 2)
+        λ and ω in radians per unit of time, q and σ² in squared units of the state.
+    transition, process_noise : ndarray of float64, shape (n_gaps, Σ s²), optional
+        Only for TABLE blocks: their matrices in row-major order, one block after the other; one row for each distinct gap.
+    gap_index : ndarray of int64, shape (n_times,), optional
+        Only for TABLE blocks: the row that leads from sample t − 1 to sample t.
+    """
+
+    kind: np.ndarray
+    size: np.ndarray
+    parameters: np.ndarray
+    transition: np.ndarray = _ZERO_COLUMNS
+    process_noise: np.ndarray = _ZERO_COLUMNS
+    gap_index: np.ndarray = np.zeros(0, dtype=np.int64)
+
+    @property
+    def n_states(self):
+        return int(np.sum(self.size))
+
+
+def behaved(array, dtype=np.float64):
+    """``array`` as a writable, aligned, C-contiguous ndarray of ``dtype``, so that Numba sees one type only."""
+    array = np.asarray(array, dtype=dtype, order="C")
+    return array if array.flags.carray else array.copy()
+
+
+def check_blocks(blocks, n_times):
+    """``blocks`` with arrays of the right types; ValueError names the block that is wrong."""
+    kind, size, parameters, transition, process_noise, gap_index = blocks
+    kind, size, parameters = behaved(kind, np.int64), behaved(size, np.int64), behaved(parameters)
+    if kind.ndim != 1 or len(kind) == 0 or size.shape != kind.shape or parameters.shape != (len(kind), 2):
+        raise ValueError(
+            "blocks need kind (n_blocks,), size (n_blocks,) and parameters (n_blocks, 2) with at least one block; got "
+            f"shapes {kind.shape}, {size.shape} and {parameters.shape}."
+        )
+    n_table = 0
+    for b, (k, s) in enumerate(zip(kind.tolist(), size.tolist(), strict=True)):
+        if not 0 <= k < len(NAMES):
+            raise ValueError(f"block {b} has kind {k}; the kinds are {', '.join(NAMES)} (0 to {len(NAMES) - 1}).")
+        if s < 1 or SIZES.get(k, s) != s:
+            raise ValueError(f"block {b} ({NAMES[k]}) must have {SIZES.get(k, 'at least 1')} states; got size {s}.")
+        n_table += s * s if k == TABLE else 0
+    if TABLE not in kind:
+        return Blocks(kind, size, parameters, np.zeros((1, 0)), np.zeros((1, 0)), np.zeros(1, dtype=np.int64))
+    transition, process_noise = behaved(transition), behaved(process_noise)
+    gap_index = behaved(gap_index, np.int64)
+    if transition.ndim != 2 or transition.shape != process_noise.shape or transition.shape[1] != n_table:
+        raise ValueError(
+            f"the TABLE blocks need transition and process_noise of shape (n_gaps, {n_table}), their matrices flattened; "
+            f"got {transition.shape} and {process_noise.shape}."
+        )
+    if gap_index.shape != (n_times,):
+        raise ValueError(f"gap_index must have one entry for each of the {n_times} samples; got shape {gap_index.shape}.")
+    if gap_index.min() < 0 or gap_index.max() >= len(transition):
+        raise ValueError(
+            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition; got values from {gap_index.min()} "
+            f"to {gap_index.max()}."
+        )
+    return Blocks(kind, size, parameters, transition, process_noise, gap_index)

@@ -1,0 +1,300 @@
+"""The filter's forward sweep: any number of states, the exact diffuse start, and a register path for one or two states."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU
+from statespace.kernels.kalman_filter.discretization import discretize, has_table, matern32, ornstein_uhlenbeck
+from statespace.kernels.kalman_filter.sweep import (
+    CERTAIN,
+    DIFFUSE,
+    MISSING,
+    SEEN,
+    add_blocks,
+    congruence,
+    contradicts,
+    correct,
+    correct_diffuse,
+    diffuse_gain,
+    dot,
+    eliminate,
+    is_certain,
+    multiply,
+    symmetric_product,
+    visible,
+)
+
+NOTHING, FILTERED, PREDICTED = range(3)
+
+
+class Record(NamedTuple):
+    """What a sweep reads: y (T,), Δ (T,), the blocks, h (1, n) or (T, n), R (1,) or (T,)."""
+
+    y: np.ndarray
+    dt: np.ndarray
+    kind: np.ndarray
+    size: np.ndarray
+    parameters: np.ndarray
+    transition: np.ndarray
+    process_noise: np.ndarray
+    gap_index: np.ndarray
+    observation: np.ndarray
+    noise_variance: np.ndarray
+
+
+class State(NamedTuple):
+    """What a sweep carries and changes in place: a (n,), P (n, n), D (d, n) row by row, and running totals.
+
+    ``counts``: rows of D still alive, samples observed, 1 + index of the last DIFFUSE sample, samples that began diffuse.
+    ``totals``: Σ log F so far, the running product of F since, Σ v²/F, the last F.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    diffuse: np.ndarray
+    counts: np.ndarray
+    totals: np.ndarray
+
+
+class Kept(NamedTuple):
+    """What a sweep leaves for each of its samples: the moments, D and how many of its rows, v, F, the observation's status."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    diffuse: np.ndarray
+    alive: np.ndarray
+    innovation: np.ndarray
+    variance: np.ndarray
+    status: np.ndarray
+
+
+@njit(cache=True)
+def start(mean, covariance, diffuse):
+    """The state before the first sample, copied."""
+    n, d = diffuse.shape
+    counts = np.zeros(4, np.int64)
+    counts[0] = d
+    totals = np.zeros(4)
+    totals[1] = 1.0
+    rows = np.empty((d, n))
+    for c in range(d):
+        for i in range(n):
+            rows[c, i] = diffuse[i, c]
+    return State(mean.copy(), covariance.copy(), rows, counts, totals)
+
+
+@njit(cache=True)
+def room(length, n, d):
+    return Kept(
+        np.empty((length, n)),
+        np.empty((length, n, n)),
+        np.empty((length, d, n)),
+        np.zeros(length, np.int64),
+        np.empty(length),
+        np.empty(length),
+        np.zeros(length, np.int64),
+    )
+
+
+@njit(cache=True)
+def log_likelihood(state):
+    logs, product, squares, _ = state.totals
+    return -0.5 * (logs + np.log(product) + squares + state.counts[1] * np.log(2.0 * np.pi))
+
+
+@njit(cache=True)
+def multiply_in(totals, F):
+    """One more factor of the determinant; its logarithm is taken only when the product nears over- or underflow."""
+    totals[1] *= F
+    if not 1e-140 < totals[1] < 1e140:
+        totals[0] += np.log(totals[1])
+        totals[1] = 1.0
+
+
+@njit(cache=True)
+def forward(record, units, first, last, state, keep, kept):
+    """Filter samples first..last−1; returns where it stopped: early when ``forward_pair`` can take over, else ``last``."""
+    a, P, D, counts, totals = state
+    kind, size, _ = units
+    n = len(a)
+    width = 0
+    for s in size:
+        width += s * s
+    A = np.empty(width)
+    Q = np.empty(width)
+    W = np.empty((n, n))
+    m = np.empty(n)
+    k = np.empty(n)
+    g = np.empty(len(D))
+    table = has_table(kind)
+    each_h = 1 if len(record.observation) > 1 else 0
+    each_R = 1 if len(record.noise_variance) > 1 else 0
+    gap = np.nan
+    row = -1
+    for t in range(first, last):
+        if keep == NOTHING and n <= 2 and counts[0] == 0:
+            return t
+        if record.dt[t] != gap or (table and record.gap_index[t] != row):
+            gap = record.dt[t]
+            row = record.gap_index[t] if table else 0
+            discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
+        if gap != 0.0 or table:
+            multiply(size, A, a, m)
+            congruence(size, A, P, W)
+            add_blocks(size, Q, P)
+            for c in range(counts[0]):
+                multiply(size, A, D[c], m)
+        if counts[0] > 0:
+            counts[3] += 1
+        h = record.observation[t * each_h]
+        R = record.noise_variance[t * each_R]
+        symmetric_product(P, h, m)
+        signal = max(dot(h, m), 0.0)
+        F = signal + R
+        v = record.y[t] - dot(h, a)
+        if keep == PREDICTED:
+            i = t - first
+            kept.mean[i] = a
+            kept.covariance[i] = P
+            kept.alive[i] = counts[0]
+            kept.diffuse[i, : counts[0]] = D[: counts[0]]
+        status = MISSING if np.isnan(v) else SEEN
+        F_inf = 0.0
+        if counts[0] > 0:
+            F_inf = visible(units, h, D, counts[0], g)
+        if status == SEEN:
+            counts[1] += 1
+            if F_inf > 0.0:
+                status = DIFFUSE
+                diffuse_gain(D, counts[0], g, F_inf, k)
+                correct_diffuse(a, P, m, F, k, v)
+                eliminate(D, counts[0], g)
+                counts[0] -= 1
+                counts[2] = t + 1
+                multiply_in(totals, F_inf)
+            elif is_certain(signal, R, totals[3]):
+                status = CERTAIN
+                counts[1] -= 1
+                if contradicts(v, record.y[t], totals[3]):
+                    totals[2] = np.inf
+            else:
+                correct(a, P, m, F, v)
+                totals[2] += v * v / F
+                totals[3] = F
+                multiply_in(totals, F)
+        if keep != NOTHING:
+            i = t - first
+            kept.innovation[i] = v
+            kept.variance[i] = np.inf if F_inf > 0.0 else F
+            kept.status[i] = status
+        if keep == FILTERED:
+            kept.mean[t - first] = a
+            kept.covariance[t - first] = P
+    return last
+
+
+@njit(cache=True)
+def forward_pair(record, units, first, last, state):
+    """``forward`` for one or two states and no diffuse direction left, with the state in registers; keeps nothing."""
+    kind, size, _ = units
+    n = len(state.mean)
+    table = has_table(kind)
+    each_h = 1 if len(record.observation) > 1 else 0
+    each_R = 1 if len(record.noise_variance) > 1 else 0
+    A = np.zeros(4)
+    Q = np.zeros(4)
+    # a single state is the first of two, the second being 0 for ever
+    a0 = state.mean[0]
+    a1 = state.mean[n - 1] if n == 2 else 0.0
+    p00 = state.covariance[0, 0]
+    p01 = state.covariance[0, n - 1] if n == 2 else 0.0
+    p11 = state.covariance[n - 1, n - 1] if n == 2 else 0.0
+    h1 = 0.0
+    c00 = 1.0
+    c01 = 0.0
+    c10 = 0.0
+    c11 = 0.0
+    q00 = 0.0
+    q01 = 0.0
+    q11 = 0.0
+    count = 0
+    logs, product, squares, before = state.totals
+    first_parameter, second_parameter = record.parameters[0]
+    gap = np.nan
+    row = -1
+    for t in range(first, last):
+        if record.dt[t] != gap or (table and record.gap_index[t] != row):
+            gap = record.dt[t]
+            row = record.gap_index[t] if table else 0
+            # called through arrays, a transition would cost more than the whole step
+            if kind[0] == MATERN32:
+                c00, c01, c10, c11, q00, q01, q11 = matern32(first_parameter, second_parameter, gap)
+            elif kind[0] == OU and n == 1:
+                c00, q00 = ornstein_uhlenbeck(first_parameter, second_parameter, gap)
+            else:
+                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
+                c00 = A[0]
+                q00 = Q[0]
+                if size[0] == 2:
+                    c01 = A[1]
+                    c10 = A[2]
+                    c11 = A[3]
+                    q01 = Q[1]
+                    q11 = Q[3]
+                else:
+                    c11 = A[1]
+                    q11 = Q[1]
+        w00 = c00 * p00 + c01 * p01
+        w01 = c00 * p01 + c01 * p11
+        w10 = c10 * p00 + c11 * p01
+        w11 = c10 * p01 + c11 * p11
+        p00 = w00 * c00 + w01 * c01 + q00
+        p01 = w00 * c10 + w01 * c11 + q01
+        p11 = w10 * c10 + w11 * c11 + q11
+        x0 = a0
+        a0 = c00 * x0 + c01 * a1
+        a1 = c10 * x0 + c11 * a1
+        h0 = record.observation[t * each_h, 0]
+        if n == 2:
+            h1 = record.observation[t * each_h, 1]
+        R = record.noise_variance[t * each_R]
+        v = record.y[t] - h0 * a0 - h1 * a1
+        if np.isnan(v):
+            continue
+        m0 = p00 * h0 + p01 * h1
+        m1 = p01 * h0 + p11 * h1
+        signal = max(h0 * m0 + h1 * m1, 0.0)
+        if is_certain(signal, R, before):
+            if contradicts(v, record.y[t], before):
+                squares = np.inf
+            continue
+        F = signal + R
+        inverse = 1.0 / F
+        k0 = m0 * inverse
+        k1 = m1 * inverse
+        a0 += k0 * v
+        a1 += k1 * v
+        p00 -= k0 * m0
+        p01 -= k0 * m1
+        p11 -= k1 * m1
+        squares += v * v * inverse
+        before = F
+        count += 1
+        product *= F
+        if not 1e-140 < product < 1e140:
+            logs += np.log(product)
+            product = 1.0
+    state.mean[0] = a0
+    state.covariance[0, 0] = p00
+    if n == 2:
+        state.mean[1] = a1
+        state.covariance[0, 1] = p01
+        state.covariance[1, 0] = p01
+        state.covariance[1, 1] = p11
+    state.counts[1] += count
+    state.totals[0] = logs
+    state.totals[1] = product
+    state.totals[2] = squares
+    state.totals[3] = before
