@@ -1,10 +1,12 @@
 """Chooses the backend of a primitive, obeys an explicit wish or raises, and explains.
 
-A backend exists for a primitive when its file does (``kernels/<primitive>/<file>.py``). Such a file exports the primitive's
-own name and may export ``unusable(*arguments, **options)``, which returns the reason why it cannot serve this call, or
-None. Nothing is imported before it is asked for.
+A backend exists for a primitive when its file does (``kernels/<primitive>/<file>.py``). Such a file exports the
+primitive's own name and may export ``unusable(*arguments, **options)``, which returns the reason why it cannot serve
+this call, or None. Nothing is imported before it is asked for.
 """
 
+import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -21,8 +23,11 @@ class BackendError(RuntimeError):
     """The backend that was asked for cannot serve this call; the message says why, and which ones can."""
 
 
+@cache
 def available(primitive):
     """The names of the backends for which ``primitive`` has a file, best first."""
+    if find_spec(f"statespace.kernels.{primitive}") is None:
+        return []
     return [name for name, file in FILES.items() if find_spec(f"statespace.kernels.{primitive}.{file}")]
 
 
@@ -38,6 +43,27 @@ def reason_against(primitive, backend, *arguments, **options):
         return f"{error} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
     check = getattr(module, "unusable", None)
     return check(*arguments, **options) if check else None
+
+
+def is_tensor(x):
+    """Whether ``x`` is a torch tensor, without importing torch to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def refuse_tensors(*arguments, **options):
+    """The reason of a backend that knows NumPy arrays only, or None."""
+    return "it takes NumPy arrays, not torch tensors" if any(map(is_tensor, arguments)) else None
+
+
+def refuse_devices(*arguments, **options):
+    """The reason of a backend whose loops read float32 and float64 in main memory, or None."""
+    for x in filter(is_tensor, arguments):
+        if x.device.type != "cpu":
+            return f"its loops run in main memory, and a tensor is on {x.device}"
+        if x.is_floating_point() and x.dtype.itemsize < 4:
+            return f"it has no {x.dtype}"
+    return None
 
 
 def choose(primitive, backend, *arguments, **options):
@@ -83,7 +109,7 @@ def explain(primitive, *arguments, **options):
     linear_scan
     """
     if not available(primitive):
-        raise ValueError(f"no primitive is called {primitive!r}")
+        raise ValueError(f"no primitive is called {primitive!r}; statespace.kernels lists them in __all__.")
     lines, chosen = [primitive], False
     for name in FILES:
         reason = reason_against(primitive, name, *arguments, **options)

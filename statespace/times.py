@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 _DAY = 86_400_000_000_000  # nanoseconds; times any day count of a datetime64[ns] it is exact in float64
+# A scaled gap this near to 1 is a rounded 1 (0.3 - 0.2 in floats is not 0.1), and a regular grid can be convolved.
+_ROUNDED = 1e-6
 _NUMBERS = ("floating", "integer", "mixed-integer-float", "decimal", "empty")
 _DATETIMES = ("datetime", "datetime64", "date")
 _TIMEDELTAS = ("timedelta", "timedelta64")
@@ -326,6 +328,31 @@ def median_gap(times, unit="D"):
     everything = np.concatenate([np.zeros(0), *(gaps(t, unit=unit)[1:] for t in times)])
     positive = everything[everything > 0]
     return float(np.median(positive)) if len(positive) else 1.0
+
+
+def scale_gaps(gaps, time_scale):
+    """Gaps in units of ``time_scale``; what differs from 1 by rounding is 1.
+
+    Parameters
+    ----------
+    gaps : ndarray, float64
+        Gaps as ``validation.gaps`` gives them.
+    time_scale : float
+        The training data's median gap.
+
+    Returns
+    -------
+    ndarray of the same shape
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.times import scale_gaps
+    >>> scale_gaps(np.diff([0.1, 0.2, 0.3, 0.7]), 0.1)
+    array([1., 1., 4.])
+    """
+    scaled = np.asarray(gaps, dtype=np.float64) / time_scale
+    return np.where(np.abs(scaled - 1) < _ROUNDED, 1.0, scaled)
 
 
 def clock(times):

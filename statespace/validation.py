@@ -18,11 +18,12 @@ from statespace.times import (
     elapsed,
     gaps,
     median_gap,
+    scale_gaps,
 )
 
 __all__ = [
     "Targets", "as_times", "check_collection", "check_length", "check_n_channels", "check_same_clock", "check_targets",
-    "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap",
+    "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap", "scale_gaps",
 ]  # fmt: skip
 
 

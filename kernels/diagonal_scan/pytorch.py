@@ -3,9 +3,12 @@
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from statespace.kernels.arrays import accepts_numpy
+
 CHUNK = 64
 
 
+@accepts_numpy
 def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh"):
     """See :func:`statespace.kernels.diagonal_scan`; memory is that of one chunk of states and one state a chunk."""
     B, H, L = u.shape

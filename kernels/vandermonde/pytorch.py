@@ -1,10 +1,16 @@
-"""Two-level Vandermonde product in torch operations, differentiable, on any device."""
+"""Two-level Vandermonde product in torch operations, differentiable, on any device.
+
+There is no Numba file beside this one: the work is a matrix product, which torch hands to BLAS.
+"""
 
 import math
 
 import torch
 
+from statespace.kernels.arrays import accepts_numpy
 
+
+@accepts_numpy
 def vandermonde(c, x, L, *, log_nodes=False, real=False):
     """See :func:`statespace.kernels.vandermonde`; every operation is a torch operation."""
     c, x = torch.broadcast_tensors(c, x)
@@ -38,7 +44,7 @@ def powers(x, n):
 
 
 def flush(table):
-    """Zero for entries so small that their products would be subnormal, which a CPU multiplies a hundred times slower."""
+    """Zero for entries whose products would be subnormal: a CPU multiplies such numbers a hundred times slower."""
     if table.dtype != torch.complex64:
         return table
     return torch.where(table.abs() < 1e-30, 0.0, table)

@@ -19,9 +19,21 @@ class SequenceMixer(torch.nn.Module, ABC):
     ----------
     d_model : int
         Number of channels of input and output.
+    slow_parameters : tuple of str
+        Names of the parameters that carry ``_optim``.
     """
 
     d_model: int
+    slow_parameters: tuple[str, ...] = ()
+
+    def _mark_slow_parameters(self):
+        for name in self.slow_parameters:
+            getattr(self, name)._optim = {"group": "ssm"}
+
+    def __setstate__(self, state):
+        """Copies and pickles of a tensor lose its attributes; the layer puts the marks back."""
+        super().__setstate__(state)
+        self._mark_slow_parameters()
 
     @abstractmethod
     def forward(self, u, dt=None, state=None):
@@ -47,6 +59,14 @@ class SequenceMixer(torch.nn.Module, ABC):
     @abstractmethod
     def step(self, u_t, state, dt=None):
         """One sample: ``u_t`` of shape (batch, d_model), gap ``dt`` of shape (batch,) or None; returns (y_t, state)."""
+
+    def freeze(self):
+        """Prepare for many steps with weights that no longer change; returns self.
+
+        A layer computes here once what every `step` needs of its weights alone. Weights that change afterwards are not
+        noticed: streams freeze a copy of their own.
+        """
+        return self
 
     @abstractmethod
     def initial_state(self, batch_size):

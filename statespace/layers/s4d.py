@@ -86,8 +86,8 @@ class S4D(SequenceMixer):
 
     Notes
     -----
-    δ, A and B carry ``_optim = {"group": "ssm"}``: they want a lower learning rate and no weight decay (section 4 of the
-    paper). The real part of A is -exp of a parameter, so that the system is stable whatever the optimiser does.
+    δ, A and B carry ``_optim = {"group": "ssm"}``: they want a lower learning rate and no weight decay, as in the
+    paper's experiments. The real part of A is -exp of a parameter, so that the system is stable whatever the optimiser does.
 
     References
     ----------
@@ -106,6 +106,8 @@ class S4D(SequenceMixer):
     >>> y_next.shape
     torch.Size([2, 4])
     """
+
+    slow_parameters = ("log_step", "log_A_real", "A_imag", "B")
 
     def __init__(
         self,
@@ -138,6 +140,7 @@ class S4D(SequenceMixer):
         self.d_model, self.d_state = d_model, d_state
         self.init, self.discretization, self.mode = init, discretization, mode
         self.bidirectional, self.backend = bidirectional, backend
+        self._frozen = None
         A = INITS[init](d_state)
         n = len(A)  # nodes: N/2 of conjugate pairs, or N real ones
         self.weight = 1.0 if init == "real" else 2.0
@@ -154,8 +157,7 @@ class S4D(SequenceMixer):
         self.B = torch.nn.Parameter(one.repeat(d_model, n, 1))
         self.C = torch.nn.Parameter(torch.randn(directions * d_model, n, 2) * math.sqrt(0.5))
         self.D = torch.nn.Parameter(torch.randn(d_model))
-        for parameter in (self.log_step, self.log_A_real, self.A_imag, self.B):
-            parameter._optim = {"group": "ssm"}
+        self._mark_slow_parameters()
 
     def extra_repr(self):
         return (
@@ -168,6 +170,13 @@ class S4D(SequenceMixer):
         if self.bidirectional:
             raise ValueError("a bidirectional S4D reads the whole record and has no state to pass on.")
         return self.D.new_zeros(batch_size, *self.log_A_real.shape, 2)
+
+    def freeze(self):
+        """Compute δA and CB/A once, for steps with weights that no longer change; returns self."""
+        with torch.no_grad():
+            rate, readout = self._system()
+            self._frozen = rate, readout, self._decay(rate)
+        return self
 
     def forward(self, u, dt=None, state=None):
         """Outputs over a record and the state at its end; see :meth:`SequenceMixer.forward`.
@@ -204,10 +213,13 @@ class S4D(SequenceMixer):
             state = self.initial_state(len(u_t))
         self._check(u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
-            rate, readout = self._system()
-            z = rate if dt is None else rate * dt.to(rate.real.dtype).view(-1, 1, 1)
+            rate, readout, decay = self._frozen or (*self._system(), None)
+            if dt is not None:
+                decay = self._decay(rate * dt.to(rate.real.dtype).view(-1, 1, 1))
+            elif decay is None:
+                decay = self._decay(rate)
             s = torch.view_as_complex(state.contiguous())
-            s = s + self._decay(z).to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
+            s = s + decay.to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
             y = (readout.to(s.dtype) * s).real.sum(-1) + self.D * u_t
         return y.to(u_t.dtype), torch.view_as_real(s)
 

@@ -1,0 +1,56 @@
+# make demo    fit, forecast and stream a real, gappy series; writes demo.png
+# make test    the whole test suite
+# make lint    ruff and mypy
+# make bench   the comparisons with peers, each after the tests of what it times; BENCH="kalman s4d" runs these two
+# make docs    the documentation, into docs/_build/html
+# make gpu-check   the tests that need a CUDA device
+#
+# Each installs what it needs into .venv first. PYTHON=... chooses the interpreter, PYTEST_ARGS=... is handed on.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Two processes; the tests of a file stay in one, so that a Numba function is compiled by one and cached for the rest.
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+.PHONY: demo test lint bench docs gpu-check clean
+
+# torch first and by its exact pin: a looser one takes the newest build, with several GB of CUDA packages.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'statespace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11')"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,plot,data]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
+.venv/.installed-bench: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[benchmarks]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/python examples/demo.py
+
+test: .venv/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+bench: .venv/.installed-bench
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+docs: .venv/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+gpu-check: .venv/.installed
+	@$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else f'gpu-check: no CUDA device here: torch {torch.__version__} finds none. Nothing was checked.')"
+	$(BIN)/python -m pytest -m gpu -n 0
+
+clean:
+	rm -rf .venv build dist docs/_build docs/api docs/gallery .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	find . -name '__pycache__' -prune -exec rm -rf {} +
+	rm -rf *.egg-info

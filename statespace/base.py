@@ -1,0 +1,161 @@
+"""The estimator contract of the deep models: series and times in, scaled inputs and gaps out.
+
+Above: ``regression``. Below: ``validation`` checks what is given, ``persistence`` writes what was learned.
+"""
+
+import warnings
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from statespace import persistence
+from statespace.validation import (
+    check_collection,
+    check_times_as_fitted,
+    clock,
+    median_gap,
+    scale_gaps,
+)
+
+
+def mean_and_scale(arrays):
+    """Mean and standard deviation of every column over the rows of all arrays, NaN left out.
+
+    A column without spread has scale 1, one without values also mean 0.
+
+    Parameters
+    ----------
+    arrays : list of ndarray of shape (n_i, n_columns)
+
+    Returns
+    -------
+    mean, scale : ndarray of shape (n_columns,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.base import mean_and_scale
+    >>> mean_and_scale([np.array([[1.0, 5.0]]), np.array([[3.0, np.nan]])])
+    (array([2., 5.]), array([1., 1.]))
+    """
+    rows = np.concatenate(arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN only
+        mean, scale = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+    constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(mean))
+    return np.where(np.isnan(mean), 0.0, mean), np.where(constant, 1.0, scale)
+
+
+class SeriesEstimator(BaseEstimator):
+    """What deep estimators share: rows of X are series, times travel with X or as ``times=``.
+
+    Learned by every subclass's ``fit``:
+
+    Attributes
+    ----------
+    n_channels_ : int
+        Channels of X.
+    channel_names_ : list of str or None
+        Their names, from DataFrames.
+    n_features_in_ : int
+        Columns of X, if X was a table of shape (n_series, n_times).
+    x_mean_, x_scale_ : ndarray of shape (n_channels_,)
+        Mean and standard deviation of the observed values of each channel.
+    has_missing_ : bool
+        Whether X had missing values; the model then also reads which values are observed.
+    clock_ : {"numbers", "datetimes", "timedeltas"} or None
+        The kind of times; None if there were none.
+    time_scale_ : float
+        Median gap, in units of the times; in days for datetimes and timedeltas. 1 without times.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.base import SeriesEstimator
+    >>> issubclass(S4DRegressor, SeriesEstimator)
+    True
+    """
+
+    # Times are no option that a meta-estimator must be told of: they are routed whenever they are given.
+    __metadata_request__fit: ClassVar = {"times": True}
+    __metadata_request__predict: ClassVar = {"times": True}
+    __metadata_request__score: ClassVar = {"times": True}
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _learn_inputs(self, X, times):
+        """The checked series of ``fit``; learns how to encode them."""
+        collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False)
+        self.n_channels_ = collection.n_channels
+        self.channel_names_ = _names(collection)
+        self.clock_ = None if collection.times is None else clock(collection.times[0])
+        self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times)
+        self.x_mean_, self.x_scale_ = mean_and_scale(collection.values)
+        self.has_missing_ = not all(seen.all() for seen in collection.observed)
+        return collection
+
+    def _read(self, X, times):
+        """The checked series of ``predict``."""
+        check_is_fitted(self)
+        collection = check_collection(X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False)
+        check_times_as_fitted(collection, self.clock_)
+        names = _names(collection)
+        if None not in (names, self.channel_names_) and names != self.channel_names_:
+            raise ValueError(
+                f"X has the columns {names}, but {type(self).__name__} was fitted with {self.channel_names_}. "
+                "Give the same columns in the same order."
+            )
+        if not self.has_missing_ and any(np.isnan(values).any() for values in collection.values):
+            warnings.warn(
+                f"X has missing values, but {type(self).__name__} was fitted without any: it takes them for the mean "
+                "of their channel. Fit it on series with missing values and it learns to tell them apart.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return collection
+
+    def _encode(self, values):
+        """Scaled values of shape (..., n_channels_), missing ones 0; after them the observed mask if it was learned."""
+        scaled = (values - self.x_mean_) / self.x_scale_
+        missing = np.isnan(scaled)
+        scaled[missing] = 0.0
+        return np.concatenate([scaled, ~missing], axis=-1) if self.has_missing_ else scaled
+
+    @property
+    def _n_inputs(self):
+        return self.n_channels_ * (2 if self.has_missing_ else 1)
+
+    def _scaled_gaps(self, collection):
+        """Scaled gaps of every series, the first of each 1; None without times."""
+        gaps = collection.gaps(first=self.time_scale_)
+        return None if gaps is None else [scale_gaps(g, self.time_scale_) for g in gaps]
+
+    def save(self, path):
+        """Write the fitted estimator to one safetensors file; ``statespace.load(path)`` reads it.
+
+        A ``random_state`` that is no integer is not kept (predictions do not depend on it).
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file, replaced as a whole if it exists.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator is not fitted.
+        """
+        persistence.save(self, path)
+
+
+def _names(collection):
+    """The names of the channels as text; None if they have none."""
+    if collection.columns is None or all(name is None for name in collection.columns):
+        return None
+    return [str(name) for name in collection.columns]

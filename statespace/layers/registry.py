@@ -1,0 +1,34 @@
+"""The layers by name: what ``layer="s4d"`` means in an estimator, a stack or a saved file."""
+
+from statespace.layers.base import SequenceMixer
+from statespace.layers.s4d import S4D
+
+LAYERS = {"s4d": S4D}
+
+
+def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
+    """The layer called ``name``.
+
+    Parameters
+    ----------
+    name : {"s4d"}
+        Key of ``LAYERS``.
+    d_model : int
+        Number of channels.
+    **options
+        Arguments of the layer.
+
+    Raises
+    ------
+    ValueError
+        No layer of this name.
+
+    Examples
+    --------
+    >>> from statespace.layers import make_layer
+    >>> make_layer("s4d", 8, d_state=16).d_state
+    16
+    """
+    if name not in LAYERS:
+        raise ValueError(f"layer must be one of {', '.join(map(repr, LAYERS))}. Got {name!r} instead.")
+    return LAYERS[name](d_model, **options)

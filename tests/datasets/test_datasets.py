@@ -1,0 +1,98 @@
+"""The data are what their docstrings say, and the same for the same seed."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg
+
+from statespace.datasets import load_co2, make_irregular, make_oscillators
+
+
+def test_co2():
+    pytest.importorskip("statsmodels")
+    full, dropped = load_co2(missing="nan"), load_co2()
+    assert full.shape == (2284, 1)
+    assert full["co2"].isna().sum() == 59
+    assert dropped.shape == (2225, 1)
+    assert dropped.index.name == "time"
+    assert (full.index.to_series().diff().dropna() == pd.Timedelta(weeks=1)).all()
+    assert full.index[[0, -1]].strftime("%Y-%m-%d").tolist() == ["1958-03-29", "2001-12-29"]
+    pd.testing.assert_frame_equal(full.dropna(), dropped)
+    longest = dropped.index.to_series().diff().idxmax()
+    assert longest.year == 1964
+
+
+def test_co2_equals_the_record(data_path):
+    record = pd.read_csv(data_path("co2_mauna_loa/co2.csv"))
+    np.testing.assert_array_equal(load_co2(missing="nan")["co2"], pd.to_numeric(record.iloc[:, -1], errors="coerce"))
+
+
+def test_co2_says_what_is_missing(monkeypatch):
+    for name in [m for m in sys.modules if m.split(".")[0] == "statsmodels"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    with pytest.raises(ImportError, match=r"pip install 'statespace-learn\[data\]'"):
+        load_co2()
+    with pytest.raises(ValueError, match="Got 'keep'"):
+        load_co2(missing="keep")
+
+
+def test_irregular():
+    frame = pd.DataFrame({"a": range(100)}, index=pd.date_range("2024", periods=100))
+    thin, numbers = make_irregular(frame, np.arange(100), keep=0.3, random_state=1)
+    assert thin["a"].tolist() == numbers.tolist() == sorted(set(numbers.tolist()))
+    assert len(numbers) == 30
+    assert thin.index.equals(frame.index[numbers])
+    assert make_irregular(np.arange(100), keep=0.3, random_state=1).tolist() == numbers.tolist()
+    assert make_irregular(np.arange(100), keep=0.3, random_state=2).tolist() != numbers.tolist()
+    assert make_irregular([1, 2, 3], keep=0.01, random_state=0).shape == (1,)
+    assert make_irregular([1, 2, 3], keep=1.0).tolist() == [1, 2, 3]
+
+
+def test_irregular_leaves_stretches_out():
+    rows = make_irregular(np.arange(1000), keep=0.9, n_gaps=1, gap_length=0.2, random_state=0)
+    assert np.diff(rows).max() > 200 or rows[0] >= 200 or rows[-1] < 800
+    assert len(rows) == 800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "sentence"),
+    [((), {}, "at least one array"), (([1],), {"keep": 0}, r"`keep` must be a fraction in \(0, 1\]. Got 0"),
+     (([1],), {"gap_length": 1}, "`gap_length`"), (([],), {}, "not empty"), (([1], [1, 2]), {}, r"\[1, 2\]"),
+     ((np.arange(4),), {"n_gaps": 99, "gap_length": 0.9}, "leave none of 4")],
+)  # fmt: skip
+def test_irregular_refuses(arguments, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_irregular(*arguments, random_state=0, **options)
+
+
+def test_oscillators():
+    X, y, y_steps = make_oscillators(n_series=50, n_times=(5, 60), noise=0.0, random_state=0)
+    assert X.lengths.min() >= 5
+    assert X.lengths.max() <= 60
+    assert len(set(X.lengths)) > 5
+    assert ((y >= -5) & (y <= -2)).all()
+    assert all(t[0] == 0 and (np.diff(t) > 0).all() for t in X.times)
+    assert np.concatenate(X.gaps()).mean() == pytest.approx(1, abs=0.1)
+    again = make_oscillators(n_series=50, n_times=(5, 60), noise=0.0, random_state=0)
+    np.testing.assert_array_equal(again.X.values[7], X.values[7])
+    for velocity, n in zip(y_steps, X.lengths, strict=True):
+        assert velocity.shape == (n,)
+
+
+def test_velocity_is_the_derivative():
+    """Over equal gaps, displacement and velocity move by one matrix, and x' = ω v."""
+    X, y, y_steps = make_oscillators(n_series=20, n_times=3000, noise=0.0, regular=True, random_state=3)
+    assert all((g[1:] == 1).all() for g in X.gaps())
+    for values, log_f, velocity in zip(X.values, y, y_steps, strict=True):
+        states = np.c_[values[:, 0], velocity]
+        step = np.linalg.lstsq(states[:200], states[1:201], rcond=None)[0].T
+        np.testing.assert_allclose(scipy.linalg.logm(step)[0], [0, 2 * np.pi * 2.0**log_f], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"n_series": 0}, {"n_times": 0}, {"n_times": (5, 4)}, {"noise": -1}])
+def test_oscillators_refuse(options):
+    with pytest.raises(ValueError, match="must be"):
+        make_oscillators(**options)

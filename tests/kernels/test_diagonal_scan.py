@@ -1,0 +1,119 @@
+"""Both fast diagonal scans against the reference: outputs, final state, every gradient, hard gaps, any shape."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from statespace.kernels import BackendError, diagonal_scan
+
+BACKENDS = ["cpu", "pytorch"]
+RULES = ["zoh", "bilinear"]
+RNG = np.random.default_rng(0)
+
+
+def problem(B=2, H=3, L=71, nodes=5, dtype=np.float64, gaps=None):
+    complex_dtype = np.result_type(dtype, np.complex64)
+    draw = lambda *shape: (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)).astype(complex_dtype)  # noqa: E731
+    rate = -(10 ** RNG.uniform(-4, 0.5, (H, nodes))) + 1j * RNG.normal(size=(H, nodes)) * 3
+    dt = RNG.exponential(size=(B, L)) if gaps is None else np.broadcast_to(gaps, (B, L))
+    return RNG.normal(size=(B, H, L)).astype(dtype), dt.astype(dtype), rate, draw(H, nodes), draw(B, H, nodes)
+
+
+SHAPES = [
+    dict(L=1), dict(L=2, nodes=1), dict(L=31), dict(L=64, nodes=8), dict(L=67, nodes=32), dict(L=97, nodes=33),
+    dict(B=1, H=1, L=257, nodes=70), dict(gaps=1.0), dict(gaps=0.0), dict(gaps=1e-6), dict(gaps=1e6),
+    dict(gaps=np.repeat([0.5, 0.0, 1e3, 1e-4, 0.5, 0.5, 2.0], 10)[:71 - 1], L=70),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("discretization", RULES)
+@pytest.mark.parametrize("options", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equals_the_reference(backend, discretization, options, dtype):
+    arguments = problem(dtype=dtype, **options)
+    expected = diagonal_scan(*arguments, discretization=discretization, backend="reference")
+    got = diagonal_scan(*arguments, discretization=discretization, backend=backend)
+    for x, y in zip(got, expected, strict=True):
+        assert x.dtype == np.result_type(dtype, np.complex64 if np.iscomplexobj(y) else dtype)
+        tolerance = {np.float32: 2e-5, np.float64: 1e-12}[dtype]
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(1, np.abs(y).max()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_defaults_are_unit_gaps_from_rest(backend):
+    u, _, rate, c, initial = problem()
+    got = diagonal_scan(u, None, rate, c, backend=backend)
+    expected = diagonal_scan(u, np.ones(u.shape[::2]), rate, c, np.zeros_like(initial), backend="reference")
+    for x, y in zip(got, expected, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("discretization", RULES)
+@pytest.mark.parametrize("options", [dict(L=5), dict(L=35, H=1, B=1, nodes=2), dict(L=6, gaps=0.7), dict(L=1)], ids=str)
+def test_gradients(backend, discretization, options):
+    arguments = [torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for x in problem(**options)]
+    scan = lambda *x: diagonal_scan(*x, discretization=discretization, backend=backend)  # noqa: E731
+    assert torch.autograd.gradcheck(scan, arguments, atol=1e-7)
+
+
+def test_gradients_of_several_blocks_agree():
+    arguments = [torch.from_numpy(x).requires_grad_() for x in problem(L=150, nodes=70)]
+    weights = torch.randn(2, 3, 150, dtype=torch.float64)
+    results = []
+    for backend in BACKENDS:
+        y, state = diagonal_scan(*arguments, backend=backend)
+        results.append(torch.autograd.grad((y * weights).sum() + state.abs().square().sum(), arguments))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 5e-14)])
+def test_one_step_keeps_all_digits(dtype, tolerance):
+    """Ā - 1 relative to mpmath, from rates where it is 1e-8 to those where nothing is left of the state."""
+    rate = -(10 ** RNG.uniform(-8, 3, 500)) + 1j * 10 ** RNG.uniform(-8, 2, 500)
+    rate = rate.astype(np.result_type(dtype, np.complex64)).astype(np.complex128)
+    u = np.ones((1, 500, 1), dtype)
+    _, state = diagonal_scan(u, np.full((1, 1), 0.7, dtype), rate[:, None], np.ones((500, 1), np.complex64))
+    gap = float(dtype(0.7))
+    expected = np.array([complex(mpmath.expm1(mpmath.mpc(x.real, x.imag) * gap)) for x in rate])
+    np.testing.assert_array_less(np.abs(state[0, :, 0] - expected) / np.abs(expected), tolerance)
+
+
+def test_float32_holds_over_a_long_record():
+    """A slow node on a regular grid: a rounded Ā would err alike at every step, Ā - 1 does not."""
+    u = np.ones((1, 1, 20_000), np.float32)
+    rate, c = np.array([[-1e-4 + 0.01j]]), np.array([[1.0 + 0j]])
+    expected, _ = diagonal_scan(u, None, rate, c, backend="reference")
+    got, _ = diagonal_scan(u, None, rate, c.astype(np.complex64), backend="cpu")
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_wrong_device_and_dtype_are_refused():
+    u, dt, rate, c, initial = (torch.from_numpy(x) for x in problem())
+    with pytest.raises(BackendError, match="it has no torch.bfloat16"):
+        diagonal_scan(u.bfloat16(), dt, rate, c, initial, backend="cpu")
+    with pytest.raises(BackendError, match="not torch tensors"):
+        diagonal_scan(u, dt, rate, c, initial, backend="reference")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(u=np.ones((2, 3))), "u must have shape"),
+        (dict(u=np.ones((2, 3, 0))), "no axis empty"),
+        (dict(dt=np.ones(4)), r"dt must have shape \(2, 4\)"),
+        (dict(rate=np.ones((2, 5))), "with 3 channels"),
+        (dict(c=np.ones((3, 4))), r"c must have shape \(3, 5\)"),
+        (dict(initial=np.ones((3, 5))), r"initial must have shape \(2, 3, 5\)"),
+        (dict(discretization="euler"), "'zoh' or 'bilinear'"),
+        (dict(c=torch.ones(3, 5)), "all torch tensors"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(change, message):
+    arguments = dict(u=np.ones((2, 3, 4)), dt=np.ones((2, 4)), rate=-np.ones((3, 5)), c=np.ones((3, 5)))
+    with pytest.raises(ValueError, match=message):
+        diagonal_scan(**arguments | change)

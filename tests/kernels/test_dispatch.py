@@ -1,0 +1,70 @@
+"""An explicit backend is obeyed or refused with the reason; nothing is loaded before it is needed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from statespace.kernels import BackendError, dispatch, explain, linear_scan, vandermonde
+
+ONE = np.ones(3)
+
+
+def test_explicit_backend_is_obeyed(monkeypatch):
+    called = []
+    module = dispatch.import_module("statespace.kernels.linear_scan.reference")
+    monkeypatch.setattr(module, "linear_scan", lambda *arguments: called.append(arguments))
+    linear_scan(ONE, ONE, backend="reference")
+    assert len(called) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: linear_scan(ONE, ONE, backend="cuda"),
+            r"backend='cuda' cannot run linear_scan here: no backend has this name; the names are triton, .*reference\. "
+            r"Usable here: cpu, pytorch, reference\.",
+        ),
+        (lambda: linear_scan(ONE, ONE, backend="triton"), "linear_scan has no triton implementation"),
+        (
+            lambda: vandermonde(torch.ones(2), torch.ones(2), 3, backend="reference"),
+            r"it takes NumPy arrays, not torch tensors\. Usable here: pytorch\.",
+        ),
+        (lambda: linear_scan(torch.ones(2, device="meta"), torch.ones(2), backend="cpu"), "a tensor is on meta"),
+    ],
+)
+def test_refusals_say_why_and_what_can(call, message):
+    with pytest.raises(BackendError, match=message):
+        call()
+
+
+def test_a_backend_that_does_not_import(monkeypatch):
+    def fail(name):
+        raise ImportError("No module named 'numba'")
+
+    monkeypatch.setattr(dispatch, "import_module", fail)
+    with pytest.raises(BackendError, match=r"No module named 'numba' \(pip install numba\)"):
+        linear_scan(ONE, ONE, backend="cpu")
+    with pytest.raises(BackendError, match="no backend can run linear_scan here:\nlinear_scan\n"):
+        linear_scan(ONE, ONE)
+
+
+def test_explain():
+    lines = explain("linear_scan", ONE, ONE).splitlines()
+    assert lines[0] == "linear_scan"
+    assert "  cpu: usable (chosen)" in lines
+    assert "  pytorch: usable" in lines
+    assert "  triton: linear_scan has no triton implementation" in lines
+    half = torch.ones(3, dtype=torch.float16)
+    assert "  cpu: it has no torch.float16" in explain("linear_scan", half, half)
+    with pytest.raises(ValueError, match="no primitive is called 'fft'"):
+        explain("fft")
+
+
+def test_importing_the_kernels_loads_no_backend():
+    code = "import sys, statespace.kernels; print([m for m in ('torch', 'numba', 'scipy') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

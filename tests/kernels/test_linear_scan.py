@@ -1,0 +1,79 @@
+"""Both fast linear scans against the reference: values, every gradient, hard factors, any shape."""
+
+import numpy as np
+import pytest
+import torch
+
+from statespace.kernels import BackendError, linear_scan
+
+BACKENDS = ["cpu", "pytorch"]
+RNG = np.random.default_rng(0)
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12, np.complex64: 2e-5, np.complex128: 1e-12}
+
+
+def draw(shape, dtype):
+    x = RNG.normal(size=shape)
+    if np.issubdtype(dtype, np.complexfloating):
+        x = x + 1j * RNG.normal(size=shape)
+    return x.astype(dtype)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shape", [(1,), (2, 1), (3, 257), (2, 3, 61), (0, 5)])
+def test_equals_the_reference(backend, dtype, reverse, shape):
+    b, initial = draw(shape, dtype), draw(shape[:-1], dtype)
+    a = draw(shape, dtype)
+    a = a / np.maximum(1, 1.001 * np.abs(a))
+    expected = linear_scan(a, b, initial, reverse, backend="reference")
+    got = linear_scan(a, b, initial, reverse, backend=backend)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("radius", [0.0, 1e-30, 0.999, 1.0])
+def test_hard_radii(backend, radius):
+    b = RNG.normal(size=(2, 1009))
+    a = np.full((2, 1), radius)
+    expected = linear_scan(a, b, backend="reference")
+    np.testing.assert_allclose(linear_scan(a, b, backend=backend), expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_gradients(backend, reverse, dtype):
+    b = torch.randn(2, 7, dtype=dtype, requires_grad=True)
+    a = (0.9 * torch.randn(7, dtype=dtype)).requires_grad_()  # broadcast over the rows
+    initial = torch.randn(2, dtype=dtype, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *x: linear_scan(*x, reverse=reverse, backend=backend), (a, b, initial))
+
+
+def test_mixed_real_and_complex():
+    a, b = torch.rand(5, dtype=torch.float64, requires_grad=True), torch.randn(3, 5, dtype=torch.complex128)
+    assert torch.autograd.gradcheck(lambda x: linear_scan(x, b), (a,))
+
+
+def test_half_precision_is_summed_in_float32():
+    a, b = torch.full((4000,), 0.999, dtype=torch.bfloat16), torch.ones(4000, dtype=torch.bfloat16)
+    x = linear_scan(a, b)
+    assert x.dtype == torch.bfloat16
+    assert x[-1].item() == pytest.approx(linear_scan(a.double(), b.double())[-1].item(), rel=1e-2)
+    with pytest.raises(BackendError, match=r"cpu.*bfloat16.*Usable here: pytorch"):
+        linear_scan(a, b, backend="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones(3), np.ones(4)), r"a must broadcast to shape \(4,\)"),
+        ((np.ones(4), np.ones((2, 4)), np.ones(3)), r"initial must broadcast to shape \(2,\)"),
+        ((np.ones(()), np.ones((2, 0))), "at least one step"),
+        ((torch.ones(()), np.ones(2)), "all be torch tensors"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        linear_scan(*arguments)

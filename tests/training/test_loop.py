@@ -1,0 +1,214 @@
+"""The training loop: batches, rates, early stopping, and what is kept when training goes wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from statespace.models import ResidualStack
+from statespace.training import (
+    DivergenceError,
+    SeriesBatches,
+    choose_device,
+    fit,
+    length_batches,
+    loop,
+    parameter_groups,
+    warmup_cosine,
+)
+
+
+def make_data(n=12, length=9, seed=0):
+    rng = np.random.default_rng(seed)
+    inputs = [rng.normal(size=(length, 1)) for _ in range(n)]
+    return SeriesBatches(inputs, targets=[np.cumsum(x, axis=0) for x in inputs])
+
+
+def make_model():
+    torch.manual_seed(0)
+    return ResidualStack(1, 1, d_model=4, n_layers=1, layer_options={"d_state": 4}, dropout=0.2)
+
+
+def squared_error(model, batch):
+    error = model(batch["x"], batch.get("dt"))[0] - batch["y"]
+    known = ~batch["y"].isnan()
+    return torch.where(known, error, 0).square().sum(), known.sum()
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_weights(model, expected):
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_training_lowers_the_loss_and_leaves_the_global_generator_alone():
+    model = make_model()
+    before = torch.get_rng_state()
+    options = {"max_epochs": 15, "batch_size": 4, "learning_rate": 0.03}
+    history = fit(model, make_data(), squared_error, generator=generator(), **options)
+    assert history.loss[-1] < 0.7 * history.loss[0]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not model.training
+
+
+def test_the_same_generator_gives_the_same_numbers():
+    runs = []
+    for _ in range(2):
+        model = make_model()
+        torch.manual_seed(torch.seed())  # whatever the global state is
+        history = fit(model, make_data(), squared_error, max_epochs=3, batch_size=5, generator=generator())
+        runs.append((history.loss, weights(model)))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
+
+
+def test_early_stopping_keeps_the_best_weights(monkeypatch):
+    scores = iter([3.0, 1.0, 2.0, 1.5, 1.2, 0.1])
+    monkeypatch.setattr(loop, "evaluate", lambda *args, **kwargs: next(scores))
+    seen = []
+    model = make_model()
+    history = fit(
+        model, make_data(), squared_error, max_epochs=20, patience=3, validation=make_data(3), generator=generator(),
+        callbacks=[lambda epoch, history, model: seen.append(weights(model))],
+    )  # fmt: skip
+    assert (history.stopped, history.best_epoch, len(history.loss)) == ("early", 1, 5)
+    assert_weights(model, seen[1])
+    assert not torch.equal(seen[1]["head.weight"], seen[-1]["head.weight"])
+
+
+def test_a_callback_stops():
+    history = fit(
+        make_model(), make_data(), squared_error, max_epochs=9, callbacks=[lambda epoch, history, model: epoch == 1]
+    )
+    assert (history.stopped, len(history.loss)) == ("callback", 2)
+
+
+def failing(at_call, failure):
+    """The squared error, which at its call number ``at_call`` fails by ``failure(sum)``."""
+    calls = []
+
+    def loss(model, batch):
+        total, count = squared_error(model, batch)
+        calls.append(1)
+        return (failure(total) if len(calls) == at_call else total), count
+
+    return loss
+
+
+def interrupt(total):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("failure", [lambda total: total * math.nan, lambda total: total / 0], ids=["nan", "inf"])
+def test_a_loss_that_is_not_finite_says_where_and_keeps_the_best(failure):
+    model, seen = make_model(), []
+    with pytest.raises(DivergenceError, match=r"in epoch 3 of 8\. Lower learning_rate \(now 0.01\).*of epoch [12]"):
+        fit(
+            model, make_data(), failing(5, failure), max_epochs=8, batch_size=6, learning_rate=0.01,
+            generator=generator(), callbacks=[lambda epoch, history, model: seen.append(weights(model))],
+        )  # fmt: skip
+    assert len(seen) == 2
+    best = seen[1] if torch.equal(model.state_dict()["head.weight"], seen[1]["head.weight"]) else seen[0]
+    assert_weights(model, best)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_too():
+    # sqrt at 0 has a finite value and an infinite slope.
+    with pytest.raises(DivergenceError, match=r"gradient of (nan|inf)"):
+        fit(make_model(), make_data(), failing(1, lambda total: (total * 0).sqrt() + total), generator=generator())
+
+
+def test_divergence_before_an_epoch_is_complete_keeps_the_first_weights():
+    model = make_model()
+    expected = weights(model)
+    with pytest.raises(DivergenceError, match=r"epoch 1 of .* those before training"):
+        fit(model, make_data(), failing(2, lambda total: total * math.nan), batch_size=4, generator=generator())
+    assert_weights(model, expected)
+
+
+def test_ctrl_c_keeps_the_best_weights_and_warns():
+    model, seen = make_model(), []
+    with pytest.warns(UserWarning, match=r"interrupted in epoch 4 of 50\. The best weights so far, of epoch 3"):
+        history = fit(
+            model, make_data(), failing(7, interrupt), batch_size=6, generator=generator(),
+            callbacks=[lambda epoch, history, model: seen.append(weights(model))],
+        )  # fmt: skip
+    assert (history.stopped, history.best_epoch) == ("interrupted", 2)
+    assert_weights(model, seen[2])
+
+
+def test_targets_that_are_not_known_carry_no_loss():
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(6, 1)) for _ in range(2)]
+    targets = [inputs[0].copy(), np.full((6, 1), np.nan)]
+    history = fit(make_model(), SeriesBatches(inputs, targets=targets), squared_error, max_epochs=2, batch_size=1)
+    assert np.isfinite(history.loss).all()
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        fit(make_model(), SeriesBatches(inputs[1:], targets=targets[1:]), squared_error)
+
+
+def test_the_dynamics_have_a_rate_of_their_own_and_no_decay():
+    model = make_model()
+    groups = parameter_groups(model, learning_rate=0.1, ssm_learning_rate=0.01, weight_decay=0.5)
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_rate = {(g["lr"], g["weight_decay"]): {names[id(p)] for p in g["params"]} for g in groups}
+    assert by_rate[0.01, 0.0] == {f"blocks.0.mixer.{name}" for name in ("log_step", "log_A_real", "A_imag", "B")}
+    assert {"encoder.weight", "blocks.0.gate.weight", "head.weight"} <= by_rate[0.1, 0.5]
+    assert {"encoder.bias", "norm.weight"} <= by_rate[0.1, 0.0]
+    assert sum(map(len, by_rate.values())) == len(names)
+
+
+def test_the_schedule_rises_and_falls():
+    factors = [warmup_cosine(50, 0.2)(k) for k in range(51)]
+    assert max(factors) == factors[9] == 1.0
+    assert np.all(np.diff(factors[:10]) > 0)
+    assert np.all(np.diff(factors[10:]) < 0)
+    assert factors[50] == pytest.approx(0, abs=1e-12)
+    assert warmup_cosine(1)(0) == 1.0
+
+
+def test_batches_hold_every_series_once_and_pad_little():
+    lengths = np.random.default_rng(0).integers(1, 100, size=333)
+    batches = list(length_batches(lengths, 8, generator()))
+    np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(333))
+    padded = sum(lengths[b].max() * len(b) for b in batches)
+    assert padded < 1.2 * lengths.sum()
+    assert batches[0].tolist() != next(iter(length_batches(lengths, 8))).tolist()
+
+
+def test_a_batch_pads_with_zero_gaps_and_zero_inputs():
+    inputs = [np.ones((2, 1)), np.full((4, 1), 2.0)]
+    data = SeriesBatches(inputs, gaps=[np.array([1.0, 3.0]), np.array([1.0, 0.5, 0.5, 2.0])], targets=inputs)
+    batch = data.batch(np.array([0, 1]))
+    assert batch["x"][..., 0].tolist() == [[1, 1, 0, 0], [2, 2, 2, 2]]
+    assert batch["dt"].tolist() == [[1, 3, 0, 0], [1, 0.5, 0.5, 2]]
+    assert batch["mask"].tolist() == [[True, True, False, False], [True] * 4]
+    assert batch["y"][0, 2:].isnan().all()
+    assert batch["lengths"].tolist() == [2, 4]
+    window = data.batch(np.array([1]), start=1, stop=3)
+    assert window["dt"].tolist() == [[0.5, 0.5]]
+
+
+def test_gaps_of_one_are_a_regular_grid():
+    inputs = [np.ones((3, 1)), np.ones((2, 1))]
+    data = SeriesBatches(inputs, gaps=[np.ones(3), np.ones(2)])
+    assert "dt" not in data.batch(np.array([0]))
+    assert data.batch(np.array([0, 1]))["dt"].tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_devices(capsys):
+    assert choose_device("auto", verbose=1).type in ("cpu", "cuda")
+    assert "training on" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="device='abacus' cannot be used here"):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="Use 'auto' or 'cpu'"):
+            choose_device("cuda")
