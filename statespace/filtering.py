@@ -4,6 +4,7 @@ Above: the forecasters. Below: `statespace.kalman`, the processes and how they m
 """
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from statespace.kalman.base import Component, Scale
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
-from statespace.kalman.fitting import fit
+from statespace.kalman.description import description, restored
+from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior, Record
 from statespace.kalman.rows import read
 from statespace.times import elapsed, median_gap
@@ -31,22 +33,24 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
 
         x(t_k) = A(Δ_k) x(t_{k−1}) + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x(t_k) + ε_k,  ε_k ~ N(0, R_k).
 
-    Times may be irregular, repeated, and in any order; NaN in y is a missing observation. Processes that are not stationary start
-    exactly diffuse (Koopman 1997; Durbin & Koopman 2012, chapter 5). The parameters maximise the exact likelihood, whose
-    exact gradient one reverse sweep gives. The likelihood counts all constants of Durbin & Koopman's convention.
+    Times may be irregular, repeated, and in any order; NaN in y is a missing observation. Processes that are not
+    stationary start exactly diffuse (Koopman 1997; Durbin & Koopman 2012, chapter 5). The parameters maximise the
+    exact likelihood, whose exact gradient one reverse sweep gives. The likelihood counts all constants of Durbin &
+    Koopman's convention.
 
     Parameters
     ----------
     process : Component, optional
-        By default a `LocalTrend`, and a `Regression` on all covariates if there are any. Parameters that are None start from values taken
-        from the data.
+        By default a `LocalTrend`, and a `Regression` on all covariates if there are any. Parameters that are None
+        start from values taken from the data.
     noise_variance : "fit" or float, default="fit"
         The variance R of the observation noise; known variances of single samples are given to `fit`.
     noise_variance_bounds : pair of float, optional
         Bounds of a noise variance that is fitted. None stands for wide ones in the data's units.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
-        None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta, bounds)`` and returns
-        ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta, eval_gradient=True)`` is to be minimised.
+        None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta,
+        bounds)`` and returns ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta,
+        eval_gradient=True)`` is to be minimised.
     n_restarts_optimizer : int, default=0
         Further searches from starts drawn at random around the first one.
     time_unit : str, default="D"
@@ -67,12 +71,13 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     log_marginal_likelihood_value_ : float
         The log-likelihood at ``theta_``.
     params_ : DataFrame
-        For each free parameter its estimate, standard error (from the observed information), bounds, and whether it ended at one of them.
-        At a bound the standard error is NaN.
+        For each free parameter its estimate, standard error (from the observed information), bounds, and whether it
+        ended at one of them. At a bound the standard error is NaN. The errors are computed on access.
     time_scale_ : float
         The median positive gap.
     n_features_in_ : int
-        The number of columns of X.
+        The number of columns of X; of the covariates only where times are datetimes, because they may stand in the
+        index.
 
     Examples
     --------
@@ -121,8 +126,9 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, 1 + n_covariates), DataFrame, or datetimes of shape (n_samples,)
-            X[:, 0] is the time, as numbers or datetimes; the other columns are covariates. Or a DataFrame of covariates with a
-            DatetimeIndex; or a DatetimeIndex or datetime64 array alone. Rows in any order; times may repeat.
+            X[:, 0] is the time, as numbers or datetimes; the other columns are covariates. Or a DataFrame of
+            covariates with a DatetimeIndex; or a DatetimeIndex or datetime64 array alone. Rows in any order; times
+            may repeat.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             NaN marks a missing observation. Several outputs are independent series with the same parameters.
         noise_variance : float or array-like of shape (n_samples,), optional
@@ -135,55 +141,71 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X or y is empty, not finite (but NaN in y), of unequal length, or y is NaN throughout; if a parameter is no positive number.
+            If X or y is empty, not finite (but NaN in y), of unequal length, or y is NaN throughout; if a parameter
+            is no positive number.
         """
         rows = read(X, self, reset=True)
         y = _checked_targets(y, len(rows.times))
         known = self._checked_noise(noise_variance, len(y))
         order = np.argsort(elapsed(rows.times, origin=rows.times.min()), kind="stable")
-        self._times, self._order, self._single = rows.times[order], order, y.ndim == 1
+        self._single = y.ndim == 1
         ordered_noise = known[order] if np.ndim(known) else known
-        self._record = Record(self._times, rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
+        self._record = Record(rows.times[order], rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
         given = self._chosen_process(rows)
         given.validate()
         self._scale = _scale_of(self._record, rows.names, given, self.time_unit)
         self.time_scale_ = self._scale.time
 
         process = given.resolved(self._scale)
-        theta, bounds, choices = process.theta, process.bounds, given.choices(self._scale)
+        theta, bounds, ranges = process.theta, process.bounds, given.ranges(self._scale)
         is_variance = process.is_variance()
         shift = theta - process.rescaled(self._scale).theta
         if known is None:
-            start, noise_bounds, noise_choices = self._noise_start()
-            theta, bounds, choices = np.append(theta, start), np.vstack([bounds, noise_bounds]), [*choices, noise_choices]
+            start, noise_bounds, noise_range = self._noise_start()
+            theta, bounds = np.append(theta, start), np.vstack([bounds, noise_bounds])
+            ranges = np.vstack([ranges, noise_range])
             is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(self._scale.value))
         self._start, self._bounds, self._shift = process, bounds, shift
         self._likelihood, self._constant = self._posterior(theta).likelihood()
-        standard_error, at_bound = np.full(len(theta), np.nan), np.zeros(len(theta), dtype=bool)
         if self.optimizer is not None and len(theta):
-            outcome = fit(
+            search = Search(
                 self._likelihood,
                 bounds - shift[:, np.newaxis],
                 is_variance,
-                [values - own for values, own in zip(choices, shift, strict=True)],
-                optimizer=self._checked_optimizer(),
-                n_restarts=self.n_restarts_optimizer,
-                random_state=check_random_state(self.random_state),
+                ranges - shift[:, np.newaxis],
+                self._checked_optimizer(),
             )
-            theta, standard_error, at_bound = outcome.theta + shift, outcome.standard_error, outcome.at_bound
-            if outcome.message:
+            scaled, message = fit(search, self.n_restarts_optimizer, check_random_state(self.random_state))
+            theta = np.clip(scaled + shift, *bounds.T)
+            if message:
                 warnings.warn(
-                    f"The maximum of the likelihood was not reached: {outcome.message}. Give start values or narrower bounds, "
+                    f"The maximum of the likelihood was not reached: {message}. Give start values or narrower bounds, "
                     "or raise n_restarts_optimizer.",
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-        self.theta_ = theta
-        self.process_, noise = self._unpack(theta)
-        self.noise_variance_ = noise if known is None or np.ndim(known) == 0 else known
-        self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
-        self.params_ = _table(self._names(), theta, bounds, standard_error, at_bound)
+        noise = np.exp(theta[-1]) if known is None else known
+        self._conclude(theta, float(noise) if np.ndim(noise) == 0 else noise)
         return self
+
+    def _conclude(self, theta, noise_variance):
+        self.theta_, self.noise_variance_ = theta, noise_variance
+        self.process_, _ = self._unpack(theta)
+        self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
+
+    @property
+    def params_(self):
+        """DataFrame of the free parameters, computed when it is asked for: 2 gradients a parameter."""
+        check_is_fitted(self)
+        held = at_bounds(self.theta_, self._bounds)
+        columns = {
+            "estimate": np.exp(self.theta_),
+            "standard_error": np.exp(self.theta_) * standard_errors(self._likelihood, self.theta_ - self._shift, ~held),
+            "lower_bound": np.exp(self._bounds[:, 0]),
+            "upper_bound": np.exp(self._bounds[:, 1]),
+            "at_bound": held,
+        }
+        return pd.DataFrame(columns, index=pd.Index(self._names(), name="parameter"))
 
     def _chosen_process(self, rows):
         if self.process is None:
@@ -225,8 +247,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         low, high = (_NOISE[0] * variance, _NOISE[1] * variance) if bounds is None else bounds
         if not 0 < low <= high:
             raise ValueError(f"noise_variance_bounds must be a pair 0 < lower <= upper or None. Got {bounds!r}.")
-        choices = np.log(variance * np.array([1e-4, 1e-3, 1e-2, 0.1, 0.5]))
-        return choices[3], np.log([low, high]), choices
+        return np.log(0.1 * variance), np.log([low, high]), np.log([1e-4 * variance, variance])
 
     def _unpack(self, theta):
         """The process and the noise variance (of the record, in the order of time) that θ stands for."""
@@ -257,7 +278,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         gradient : ndarray of shape (n_parameters,)
             By theta; only with ``eval_gradient``.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "theta_")
         theta = self.theta_ if theta is None else np.asarray(theta, dtype=float)
         if theta.shape != self.theta_.shape:
             raise ValueError(f"theta must have {len(self.theta_)} entries {self._names()}, got an array of shape {theta.shape}.")
@@ -265,6 +286,70 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             value, gradient = self._likelihood.gradient(theta - self._shift)
             return value + self._constant, gradient
         return self._likelihood.value(theta - self._shift) + self._constant
+
+    def _export(self):
+        """What `statespace.persistence.save` writes: a dict that JSON can hold, and arrays."""
+        check_is_fitted(self)
+        params = self.get_params(deep=False) | {"process": description(self.process)}
+        if not isinstance(self.random_state, Integral):
+            params["random_state"] = None
+        scale, record = self._scale._asdict(), self._record
+        arrays = {
+            "times": record.times, "covariates": record.covariates, "y": record.y, "theta": self.theta_,
+            "bounds": self._bounds, "shift": self._shift, "covariate_scale": scale.pop("covariates"),
+        }  # fmt: skip
+        known = {"known_noise": record.noise, "noise_variance": self.noise_variance_}
+        arrays |= {name: noise for name, noise in known.items() if np.ndim(noise)}
+        state = {
+            "params": params,
+            "process": description(self.process_),
+            "scale": scale | {"columns": [_plain(name) for name in scale["columns"]]},
+            "noise": {name: noise for name, noise in known.items() if not np.ndim(noise)},
+            "single": self._single,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": [str(name) for name in getattr(self, "feature_names_in_", [])],
+        }
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        """The fitted estimator that `_export` described."""
+        params = state["params"] | {"process": restored(state["params"]["process"])}
+        if isinstance(params["noise_variance_bounds"], list):
+            params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
+        self = cls(**params)
+        noise = state["noise"] | arrays
+        self._record = Record(arrays["times"], arrays["covariates"], arrays["y"], noise["known_noise"])
+        scale = state["scale"] | {"columns": tuple(state["scale"]["columns"]), "covariates": arrays["covariate_scale"]}
+        self._scale, self._single, self.time_scale_ = Scale(**scale), state["single"], state["scale"]["time"]
+        self._start, self._bounds, self._shift = restored(state["process"]), arrays["bounds"], arrays["shift"]
+        self.n_features_in_ = state["n_features_in"]
+        if state["feature_names_in"]:
+            self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
+        self._likelihood, self._constant = self._posterior(arrays["theta"]).likelihood()
+        self._conclude(arrays["theta"], noise["noise_variance"])
+        return self
+
+    def save(self, path):
+        """Write the fitted estimator to one safetensors file; ``statespace.load(path)`` reads it.
+
+        A ``random_state`` that is no integer is not kept.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file, replaced as a whole if it exists.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator is not fitted.
+        TypeError
+            The process is not made of this package's own components, or the optimizer is a callable.
+        """
+        from statespace import persistence
+
+        persistence.save(self, path)
 
     # Predicting.
 
@@ -286,14 +371,14 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         -------
         mean : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         std : ndarray of the same shape
-            Infinite where the data leave a diffuse process open.
+            Infinite where the data leave a diffuse process open; the mean is then any number.
         cov : ndarray of shape (n_samples, n_samples) or (n_samples, n_samples, n_outputs)
 
         Raises
         ------
         ValueError
-            For X as in `fit`; if both std and cov are asked for; or for the noise of new samples where only that of each known sample is
-            known.
+            For X as in `fit`; if both std and cov are asked for; or for the noise of new samples where only that of
+            each known sample is known.
         """
         check_is_fitted(self)
         if return_std and return_cov:
@@ -316,8 +401,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     def _new_noise(self):
         if np.ndim(self._record.noise):
             raise ValueError(
-                "include_noise=True needs the noise variance of new samples, and fit was given that of each known sample only. "
-                "Predict without it and add the variance that you know."
+                "include_noise=True needs the noise variance of new samples, and fit was given that of each known sample "
+                "only. Predict without it and add the variance that you know."
             )
         return self.noise_variance_
 
@@ -331,8 +416,8 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         Returns
         -------
         DataFrame with n_samples rows
-            Two columns for each component: its mean, and its standard deviation with the suffix ``_std``. Of several outputs, one such table
-            beside the other under a first level of columns that counts them.
+            Two columns for each component: its mean, and its standard deviation with the suffix ``_std``. Of several
+            outputs, one such table beside the other under a first level of columns that counts them.
         """
         check_is_fitted(self)
         rows = read(X, self, reset=False)
@@ -421,15 +506,5 @@ def _scale_of(record, names, process, unit):
     return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))
 
 
-def _table(names, theta, bounds, standard_error, at_bound):
-    estimate = np.exp(theta)
-    return pd.DataFrame(
-        {
-            "estimate": estimate,
-            "standard_error": estimate * standard_error,
-            "lower_bound": np.exp(bounds[:, 0]),
-            "upper_bound": np.exp(bounds[:, 1]),
-            "at_bound": at_bound,
-        },
-        index=pd.Index(names, name="parameter"),
-    )
+def _plain(name):
+    return int(name) if isinstance(name, Integral) else str(name)

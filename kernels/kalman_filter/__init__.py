@@ -1,54 +1,296 @@
-"""Filter, smoother and exact gradient of a linear-Gaussian model on irregular times."""
+"""Filter, smoother, likelihood and exact gradient of a linear-Gaussian model on irregular times.
+
+    x_k = A(Δ_k) x_{k−1} + w_k,  w_k ~ N(0, Q(Δ_k)),    y_k = H_k x_k + ε_k,  ε_k ~ N(0, R_k),
+
+with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in the exact
+limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to C-contiguous
+float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
+"""
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
 from statespace.kernels.dispatch import choose
 from statespace.kernels.kalman_filter.blocks import Blocks, behaved, check_blocks
+from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
 
-_backend = cache(lambda name: choose("kalman_filter", name))
-
-
-class FilterResult(NamedTuple):
-    log_likelihood: float
-    mean: np.ndarray
-    covariance: np.ndarray
-    innovation: np.ndarray
-    innovation_variance: np.ndarray
-    diffuse: np.ndarray
-    n_diffuse: int
-
-    @property
-    def diffuse_covariance(self):
-        return self.diffuse @ self.diffuse.T
-
-
-def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    """Every argument as the backends take it: C-contiguous float64, h (1, n) or (T, n), R (1,) or (T,), D (n, d)."""
-    y, dt = behaved(y), behaved(dt)
-    blocks = check_blocks(blocks, len(y))
-    mean, covariance = behaved(mean), behaved(covariance)
-    observation, noise_variance = behaved(observation), behaved(noise_variance)
-    if observation.ndim == 1:
-        observation = observation[None]
-    if noise_variance.ndim == 0:
-        noise_variance = noise_variance[None]
-    diffuse = np.zeros((len(mean), 0)) if diffuse is None else behaved(diffuse)
-    return y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
+__all__ = [
+    "Blocks",
+    "FilterResult",
+    "Gradient",
+    "SmootherResult",
+    "Step",
+    "discretize_blocks",
+    "kalman_filter",
+    "kalman_gradient",
+    "kalman_log_likelihood",
+    "kalman_smoother",
+    "kalman_step",
+]
 
 
-def discretize_blocks(blocks, dt, *, backend=None):
-    dt = behaved(np.atleast_1d(dt))
-    return _backend(backend).discretize_blocks(check_blocks(blocks, len(dt)), dt)
+@cache
+def _backend(name):
+    return choose("kalman_filter", name)
 
 
 def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+    """Filtered moments E[x_t | y_1 … y_t], cov[x_t | y_1 … y_t], innovations and log-likelihood.
+
+    With v = y − H a and F = H P Hᵀ + R, an observed sample adds −½ (log 2π + log F + v²/F) to the log-likelihood. One that
+    sees a diffuse direction adds −½ (log 2π + log F∞) with F∞ = H P∞ Hᵀ, P∞ = D Dᵀ: the full convention of Durbin & Koopman
+    (2012, section 7.2), every observed sample counted. A noise-free observation (R = 0) of what is already known exactly
+    adds nothing, or −∞ if it contradicts.
+
+    Parameters
+    ----------
+    y : array_like of shape (n_times,)
+        Observations; NaN where missing.
+    dt : array_like of shape (n_times,)
+        Gaps Δ ≥ 0 in the unit of time of ``blocks``. ``dt[0]`` leads from the initial state to the first sample: 0 for a
+        fresh record, the true gap when a state is carried on.
+    blocks : Blocks
+        A(Δ) and Q(Δ).
+    observation : array_like of shape (n_states,) or (n_times, n_states)
+        H, the same for all samples or one row for each.
+    noise_variance : float or array_like of shape (n_times,)
+        R ≥ 0.
+    mean : array_like of shape (n_states,)
+    covariance : array_like of shape (n_states, n_states)
+        Initial moments; ``covariance`` is the finite part P∗.
+    diffuse : array_like of shape (n_states, d), optional
+        D: directions of the initial state with infinite variance, linearly independent. Scaling a column by c adds
+        −log c to the log-likelihood.
+    backend : {None, "cpu", "reference"}
+
+    Returns
+    -------
+    FilterResult
+        ``log_likelihood``, ``mean`` (n_times, n_states), ``covariance`` (n_times, n_states, n_states), ``innovation``,
+        ``innovation_variance`` (n_times,), ``diffuse`` (the directions left after the last sample) and ``n_diffuse``.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, negative or infinite gaps, negative noise, infinite observations, an empty record.
+    BackendError
+        A backend that cannot run here.
+
+    Notes
+    -----
+    A record can be cut anywhere and carried on, also while directions are still diffuse: start the second part from
+    ``mean[-1]``, ``covariance[-1]`` and ``diffuse`` of the first, with its own first gap in ``dt[0]``.
+
+    References
+    ----------
+    Koopman (1997), "Exact initial Kalman filtering and smoothing for nonstationary time series models".
+    Durbin & Koopman (2012), "Time Series Analysis by State Space Methods", sections 4.3, 5.2, 6.4.
+
+    Examples
+    --------
+    A local level, first whole and then in two parts:
+
+    >>> import numpy as np
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_filter
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> y, dt = [1.0, np.nan, 2.0, 4.0], [0.0, 1.0, 0.3, 2.0]
+    >>> whole = kalman_filter(y, dt, level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
+    >>> first = kalman_filter(y[:2], dt[:2], level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
+    >>> rest = kalman_filter(y[2:], dt[2:], level, [1.0], 1.0, first.mean[-1], first.covariance[-1], first.diffuse)
+    >>> bool(np.allclose(rest.mean, whole.mean[2:]))
+    True
+    """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     return _backend(backend).kalman_filter(*arguments)
 
 
 def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+    """The log-likelihood alone: the arguments, convention and errors of ``kalman_filter``, nothing stored per sample.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_log_likelihood
+    >>> from statespace.kernels.kalman_filter.blocks import OU
+    >>> process = Blocks([OU], [1], [[0.5, 2.0]])
+    >>> round(kalman_log_likelihood([0.3, -0.1], [0.0, 1.5], process, [1.0], 0.1, [0.0], [[2.0]]), 6)
+    -2.525889
+    """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     return _backend(backend).kalman_log_likelihood(*arguments)
+
+
+def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+    """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
+
+    The sweep is the smoother's recursion (r, N of Durbin & Koopman, in powers of 1/κ through the diffuse start): the
+    adjoint of a predicted mean is r, of a predicted covariance ½ (r rᵀ − N), and they are contracted with dA/dθ and dQ/dθ of
+    each block on the way. Predicted moments are kept for at most about 64 MB of samples and recomputed from checkpoints
+    beyond, so memory does not grow with the record's moments.
+
+    Parameters are those of ``kalman_filter``.
+
+    Returns
+    -------
+    log_likelihood : float
+    gradient : Gradient
+        ``parameters`` (n_blocks, 2), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``, ``mean``,
+        ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
+
+    References
+    ----------
+    Koopman & Shephard (1992), "Exact score for time series models in state space form".
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_gradient
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> value, gradient = kalman_gradient([1.0, 2.0], [0.0, 1.0], level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
+    >>> round(value, 6), round(float(gradient.parameters[0, 0]), 6), round(float(gradient.noise_variance), 6)
+    (-2.496022, -0.12, -0.24)
+    """
+    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+    value, gradient = _backend(backend).kalman_gradient(*arguments)
+    return value, gradient._replace(
+        noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
+        observation=gradient.observation.reshape(np.shape(observation)),
+    )
+
+
+def kalman_smoother(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, readout=None, *, backend=None
+):
+    """Smoothed moments E[x_t | all y], cov[x_t | all y], or only those of linear combinations of the state.
+
+    Parameters
+    ----------
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, backend
+        As in ``kalman_filter``. A time with y = NaN is interpolated or forecast.
+    readout : array_like of shape (r, n_states) or (n_times, r, n_states), optional
+        Rows z whose z·x_t is wanted. Memory is then O(n_times · r) beside one segment of checkpoints.
+
+    Returns
+    -------
+    SmootherResult
+        ``log_likelihood``, ``mean`` (n_times, n_states) and ``covariance`` (n_times, n_states, n_states); with ``readout``
+        means (n_times, r) and variances (n_times, r). A variance is infinite where the data leave it unbounded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_smoother
+    >>> from statespace.kernels.kalman_filter.blocks import TREND
+    >>> trend = Blocks([TREND], [2], [[0.0, 0.0]])
+    >>> y, dt = [1.0, np.nan, 3.0], [0.0, 0.5, 0.5]
+    >>> line = kalman_smoother(y, dt, trend, [1.0, 0.0], 0.1, np.zeros(2), np.zeros((2, 2)), np.eye(2), [[1.0, 0.0]])
+    >>> line.mean.ravel().round(6).tolist(), line.covariance.ravel().round(6).tolist()
+    ([1.0, 2.0, 3.0], [0.1, 0.05, 0.1])
+    """
+    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+    if readout is not None:
+        n_times, n = len(arguments[0]), len(arguments[5])
+        given, readout = np.shape(readout), behaved(readout)
+        readout = readout[None] if readout.ndim == 2 else readout
+        if readout.ndim != 3 or readout.shape[2] != n or len(readout) not in (1, n_times) or readout.shape[1] == 0:
+            raise ValueError(f"readout must have shape (r, {n}) or ({n_times}, r, {n}), r ≥ 1; got {given}.")
+    return _backend(backend).kalman_smoother(*arguments, readout)
+
+
+def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+    """One sample of the filter, for streams: predict over the gap ``dt``, then update with ``y`` (NaN only predicts).
+
+    Parameters
+    ----------
+    y, dt, noise_variance : float
+    blocks, mean, covariance, diffuse, backend
+        As in ``kalman_filter``; a ``gap_index`` has one entry.
+    observation : array_like of shape (n_states,)
+
+    Returns
+    -------
+    Step
+        ``mean``, ``covariance``, ``diffuse`` to start the next step from, ``innovation`` and ``innovation_variance``.
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_step
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> state = kalman_step(1.0, 0.0, level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
+    >>> state = kalman_step(2.0, 1.0, level, [1.0], 1.0, state.mean, state.covariance, state.diffuse)
+    >>> state.mean.round(6).tolist(), state.covariance.round(6).tolist()
+    ([1.6], [[0.6]])
+    """
+    arguments = _check([y], [dt], blocks, observation, noise_variance, mean, covariance, diffuse)
+    return _backend(backend).kalman_step(*arguments)
+
+
+def discretize_blocks(blocks, dt, *, backend=None):
+    """Dense A(Δ) and Q(Δ) for an array of gaps; the formulas are those that the filter uses.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    dt : array_like of shape (n_times,)
+        Gaps Δ ≥ 0.
+    backend : {None, "cpu", "reference"}
+
+    Returns
+    -------
+    transition, process_noise : ndarray of shape (n_times, n_states, n_states)
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, discretize_blocks
+    >>> from statespace.kernels.kalman_filter.blocks import TREND
+    >>> A, Q = discretize_blocks(Blocks([TREND], [2], [[1.0, 3.0]]), [2.0])
+    >>> A[0].tolist(), Q[0].tolist()
+    ([[1.0, 2.0], [0.0, 1.0]], [[10.0, 6.0], [6.0, 6.0]])
+    """
+    dt = behaved(dt)
+    _check_gaps(dt, dt.shape)
+    return _backend(backend).discretize_blocks(check_blocks(blocks, len(dt)), dt)
+
+
+def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+    """Every argument as the backends take it: C-contiguous float64, H (1, n) or (T, n), R (1,) or (T,), D (n, d)."""
+    y, dt, mean, covariance = behaved(y), behaved(dt), behaved(mean), behaved(covariance)
+    observation, noise_variance = behaved(observation), behaved(noise_variance)
+    if y.ndim != 1 or len(y) == 0:
+        raise ValueError(f"y must have shape (n_times,) with at least one sample; got {y.shape}.")
+    if np.isinf(y).any():
+        raise ValueError(f"y[{np.flatnonzero(np.isinf(y))[0]}] is infinite. Use NaN for a missing observation.")
+    T = len(y)
+    _check_gaps(dt, (T,))
+    blocks = check_blocks(blocks, T)
+    n = blocks.n_states
+    diffuse = np.zeros((n, 0)) if diffuse is None else behaved(diffuse)
+    if observation.shape != (n,) and observation.shape != (T, n):
+        raise ValueError(f"observation must have shape ({n},) or ({T}, {n}); got {observation.shape}.")
+    if noise_variance.shape != () and noise_variance.shape != (T,):
+        raise ValueError(f"noise_variance must be a number or have shape ({T},); got shape {noise_variance.shape}.")
+    if not (noise_variance >= 0.0).all():
+        raise ValueError(f"noise_variance must not be negative or NaN; its least value is {noise_variance.min()}.")
+    if mean.shape != (n,) or covariance.shape != (n, n):
+        raise ValueError(
+            f"blocks have {n} states, so mean must have shape ({n},) and covariance ({n}, {n}); got {mean.shape} and "
+            f"{covariance.shape}."
+        )
+    if diffuse.ndim != 2 or len(diffuse) != n or diffuse.shape[1] > n:
+        raise ValueError(f"diffuse must have shape ({n}, d), d ≤ {n}, a column for each direction; got {diffuse.shape}.")
+    # a single row stands for every sample, also where there is only one
+    return y, dt, blocks, observation.reshape(-1, n), noise_variance.reshape(-1), mean, covariance, diffuse
+
+
+def _check_gaps(dt, shape):
+    if dt.ndim != 1 or dt.shape != shape:
+        raise ValueError(f"dt must have shape {shape if len(shape) == 1 else '(n_times,)'}; got {dt.shape}.")
+    if len(dt) and not (dt.min() >= 0.0 and dt.max() < np.inf):
+        t = np.flatnonzero(~((dt >= 0.0) & (dt < np.inf)))[0]
+        raise ValueError(f"dt must be finite and not negative; dt[{t}] = {dt[t]}. Sort the samples by time.")

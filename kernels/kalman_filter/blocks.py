@@ -1,7 +1,7 @@
 """The blocks of a block-diagonal A(Δ), Q(Δ): what a linear-Gaussian model is made of.
 
-Letters: Δ gap, A(Δ) transition, Q(Δ) process noise over the gap, λ rate, ω angular frequency, q variance per unit of time,
-σ² marginal variance. The formulas stand in ``discretization.py``.
+Letters: Δ gap, A(Δ) transition, Q(Δ) process noise over the gap, λ rate, ω angular frequency, q variance per unit of
+time, σ² marginal variance. The formulas stand in ``discretization.py``.
 """
 
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Blocks(NamedTuple):
     parameters : ndarray of float64, shape (n_blocks, 2)
         λ and ω in radians per unit of time, q and σ² in squared units of the state.
     transition, process_noise : ndarray of float64, shape (n_gaps, Σ s²), optional
-        Only for TABLE blocks: their matrices in row-major order, one block after the other; one row for each distinct gap.
+        Only for TABLE blocks: their matrices, row-major, one block after the other; one row for each distinct gap.
     gap_index : ndarray of int64, shape (n_times,), optional
         Only for TABLE blocks: the row that leads from sample t − 1 to sample t.
     """
@@ -85,14 +85,14 @@ def check_blocks(blocks, n_times):
     gap_index = behaved(gap_index, np.int64)
     if transition.ndim != 2 or transition.shape != process_noise.shape or transition.shape[1] != n_table:
         raise ValueError(
-            f"the TABLE blocks need transition and process_noise of shape (n_gaps, {n_table}), their matrices flattened; "
+            f"the TABLE blocks need transition and process_noise of shape (n_gaps, {n_table}), matrices flattened; "
             f"got {transition.shape} and {process_noise.shape}."
         )
     if gap_index.shape != (n_times,):
-        raise ValueError(f"gap_index must have one entry for each of the {n_times} samples; got shape {gap_index.shape}.")
+        raise ValueError(f"gap_index must have one entry for each of {n_times} samples; got shape {gap_index.shape}.")
     if gap_index.min() < 0 or gap_index.max() >= len(transition):
         raise ValueError(
-            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition; got values from {gap_index.min()} "
-            f"to {gap_index.max()}."
+            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition; got values from "
+            f"{gap_index.min()} to {gap_index.max()}."
         )
     return Blocks(kind, size, parameters, transition, process_noise, gap_index)

@@ -6,12 +6,12 @@ P_k ~ zᵏ/k! would be lost in 1 − 1. The derivation is in README.md.
 """
 
 import numpy as np
-from numba import njit
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU, RANDOM_WALK, ROTATION, TABLE, TREND
+from statespace.kernels.kalman_filter.compiled import entry, helper, shared
 
 
-@njit(cache=True)
+@helper()
 def gamma_3(z, e):
     """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel."""
     if z > 0.5:
@@ -30,7 +30,7 @@ def gamma_3(z, e):
     return e * z * z * z * (1 / 6) * s
 
 
-@njit(cache=True)
+@helper()
 def gamma_5(z, e):
     """P_5(z): the series where 1 − e(1 + … + z⁴/24) would cancel."""
     if z > 2.0:
@@ -41,7 +41,7 @@ def gamma_5(z, e):
     return e * z**5 / 120.0 * s
 
 
-@njit(cache=True)
+@helper()
 def rotation(angle):
     """cos and sin; a sine below the rounding of its own argument is exactly 0.
 
@@ -54,7 +54,7 @@ def rotation(angle):
     return np.cos(angle), s
 
 
-@njit(cache=True)
+@helper()
 def ornstein_uhlenbeck(rate, variance, gap):
     x = rate * gap
     if x > 0.3:
@@ -64,7 +64,7 @@ def ornstein_uhlenbeck(rate, variance, gap):
     return 1.0 + fall, -variance * fall * (2.0 + fall)
 
 
-@njit(cache=True)
+@helper()
 def matern32(rate, variance, gap):
     """A row by row, then Q_00, Q_01, Q_11."""
     x = rate * gap
@@ -83,7 +83,7 @@ def matern32(rate, variance, gap):
     )
 
 
-@njit(cache=True)
+@helper()
 def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
     """Write A(Δ) and Q(Δ), one block after the other, each row-major, into the flat arrays ``A`` and ``Q``."""
     kind, size, owner = units
@@ -131,7 +131,7 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
         p += s * s
 
 
-@njit(cache=True)
+@shared()
 def matern52(rate, variance, gap, A, Q, p):
     x = rate * gap
     root = np.exp(-x)
@@ -161,9 +161,10 @@ def matern52(rate, variance, gap, A, Q, p):
     Q[p + 7] = Q[p + 5]
 
 
-@njit(cache=True)
-def contract(units, parameters, gap, row, A_bar, Q_bar, out, transition_bar, process_noise_bar):
-    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ to ``out``; a TABLE block's Ā and Q̄ are added to its row."""
+@shared()
+def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ to ``gradient``, a TABLE block's Ā and Q̄ to its row; set Ā and Q̄ to 0."""
+    out = gradient.parameters
     kind, size, owner = units
     p = 0
     table = 0
@@ -215,13 +216,16 @@ def contract(units, parameters, gap, row, A_bar, Q_bar, out, transition_bar, pro
             contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
         else:
             for i in range(s * s):
-                transition_bar[row, table + i] += A_bar[p + i]
-                process_noise_bar[row, table + i] += Q_bar[p + i]
+                gradient.transition[row, table + i] += A_bar[p + i]
+                gradient.process_noise[row, table + i] += Q_bar[p + i]
             table += s * s
         p += s * s
+    for i in range(p):
+        A_bar[i] = 0.0
+        Q_bar[i] = 0.0
 
 
-@njit(cache=True)
+@shared()
 def contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o):
     x = rate * gap
     root = np.exp(-x)
@@ -265,31 +269,40 @@ def contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o):
     )
 
 
-@njit(cache=True)
 def expand(kind, size):
     """The blocks as the loops see them: a random walk of s states is s blocks of one state.
 
     Returns (kind, size, owner); ``owner[u]`` is the block that unit u belongs to.
     """
-    n = 0
-    for b in range(len(kind)):
-        n += size[b] if kind[b] == RANDOM_WALK else 1
-    kinds = np.empty(n, np.int64)
-    sizes = np.empty(n, np.int64)
-    owner = np.empty(n, np.int64)
-    u = 0
-    for b in range(len(kind)):
-        for _ in range(size[b] if kind[b] == RANDOM_WALK else 1):
-            kinds[u] = kind[b]
-            sizes[u] = 1 if kind[b] == RANDOM_WALK else size[b]
-            owner[u] = b
-            u += 1
-    return kinds, sizes, owner
+    walk = kind == RANDOM_WALK
+    if not walk.any():
+        return kind, size, np.arange(len(kind))
+    owner = np.repeat(np.arange(len(kind)), np.where(walk, size, 1))
+    return kind[owner], np.where(walk, 1, size)[owner], owner
 
 
-@njit(cache=True)
+@helper()
 def has_table(kind):
+    found = False
     for k in kind:
-        if k == TABLE:
-            return True
-    return False
+        found = found or k == TABLE
+    return found
+
+
+@entry()
+def discretize_all(units, blocks, dt, A, Q, transition, process_noise):
+    """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
+    size = units[1]
+    table = has_table(units[0])
+    for t in range(len(dt)):
+        row = blocks.gap_index[t] if table else 0
+        discretize(units, blocks.parameters, blocks.transition, blocks.process_noise, dt[t], row, A, Q)
+        o = 0
+        p = 0
+        for s in size:
+            for i in range(s):
+                for j in range(s):
+                    transition[t, o + i, o + j] = A[p + i * s + j]
+                    process_noise[t, o + i, o + j] = Q[p + i * s + j]
+            o += s
+            p += s * s

@@ -1,11 +1,11 @@
-"""The filter's forward sweep: any number of states, the exact diffuse start, and a register path for one or two states."""
+"""The filter's forward sweep: any number of states, the exact diffuse start, and a register path for n ≤ 2."""
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU
+from statespace.kernels.kalman_filter.compiled import entry, helper
 from statespace.kernels.kalman_filter.discretization import discretize, has_table, matern32, ornstein_uhlenbeck
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
@@ -15,6 +15,8 @@ from statespace.kernels.kalman_filter.sweep import (
     add_blocks,
     congruence,
     contradicts,
+    copy_matrix,
+    copy_vector,
     correct,
     correct_diffuse,
     diffuse_gain,
@@ -47,7 +49,7 @@ class Record(NamedTuple):
 class State(NamedTuple):
     """What a sweep carries and changes in place: a (n,), P (n, n), D (d, n) row by row, and running totals.
 
-    ``counts``: rows of D still alive, samples observed, 1 + index of the last DIFFUSE sample, samples that began diffuse.
+    ``counts``: rows of D still alive, samples observed, 1 + index of the last DIFFUSE one, samples that began diffuse.
     ``totals``: Σ log F so far, the running product of F since, Σ v²/F, the last F.
     """
 
@@ -59,7 +61,7 @@ class State(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a sweep leaves for each of its samples: the moments, D and how many of its rows, v, F, the observation's status."""
+    """What a sweep leaves of each sample: the moments, D and how many of its rows live, v, F, the observation's status."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -70,41 +72,7 @@ class Kept(NamedTuple):
     status: np.ndarray
 
 
-@njit(cache=True)
-def start(mean, covariance, diffuse):
-    """The state before the first sample, copied."""
-    n, d = diffuse.shape
-    counts = np.zeros(4, np.int64)
-    counts[0] = d
-    totals = np.zeros(4)
-    totals[1] = 1.0
-    rows = np.empty((d, n))
-    for c in range(d):
-        for i in range(n):
-            rows[c, i] = diffuse[i, c]
-    return State(mean.copy(), covariance.copy(), rows, counts, totals)
-
-
-@njit(cache=True)
-def room(length, n, d):
-    return Kept(
-        np.empty((length, n)),
-        np.empty((length, n, n)),
-        np.empty((length, d, n)),
-        np.zeros(length, np.int64),
-        np.empty(length),
-        np.empty(length),
-        np.zeros(length, np.int64),
-    )
-
-
-@njit(cache=True)
-def log_likelihood(state):
-    logs, product, squares, _ = state.totals
-    return -0.5 * (logs + np.log(product) + squares + state.counts[1] * np.log(2.0 * np.pi))
-
-
-@njit(cache=True)
+@helper()
 def multiply_in(totals, F):
     """One more factor of the determinant; its logarithm is taken only when the product nears over- or underflow."""
     totals[1] *= F
@@ -113,21 +81,13 @@ def multiply_in(totals, F):
         totals[1] = 1.0
 
 
-@njit(cache=True)
-def forward(record, units, first, last, state, keep, kept):
-    """Filter samples first..last−1; returns where it stopped: early when ``forward_pair`` can take over, else ``last``."""
+@entry()
+def forward(record, units, first, last, state, keep, kept, work):
+    """Filter samples first..last−1; returns where it stopped: early where ``forward_pair`` takes over, else ``last``."""
     a, P, D, counts, totals = state
     kind, size, _ = units
     n = len(a)
-    width = 0
-    for s in size:
-        width += s * s
-    A = np.empty(width)
-    Q = np.empty(width)
-    W = np.empty((n, n))
-    m = np.empty(n)
-    k = np.empty(n)
-    g = np.empty(len(D))
+    A, Q, W, m, k, g = work.A, work.Q, work.W, work.m, work.K0, work.g
     table = has_table(kind)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
@@ -156,10 +116,11 @@ def forward(record, units, first, last, state, keep, kept):
         v = record.y[t] - dot(h, a)
         if keep == PREDICTED:
             i = t - first
-            kept.mean[i] = a
-            kept.covariance[i] = P
+            copy_vector(a, kept.mean[i])
+            copy_matrix(P, kept.covariance[i])
             kept.alive[i] = counts[0]
-            kept.diffuse[i, : counts[0]] = D[: counts[0]]
+            for c in range(counts[0]):
+                copy_vector(D[c], kept.diffuse[i, c])
         status = MISSING if np.isnan(v) else SEEN
         F_inf = 0.0
         if counts[0] > 0:
@@ -190,21 +151,20 @@ def forward(record, units, first, last, state, keep, kept):
             kept.variance[i] = np.inf if F_inf > 0.0 else F
             kept.status[i] = status
         if keep == FILTERED:
-            kept.mean[t - first] = a
-            kept.covariance[t - first] = P
+            copy_vector(a, kept.mean[t - first])
+            copy_matrix(P, kept.covariance[t - first])
     return last
 
 
-@njit(cache=True)
-def forward_pair(record, units, first, last, state):
+@entry()
+def forward_pair(record, units, first, last, state, work):
     """``forward`` for one or two states and no diffuse direction left, with the state in registers; keeps nothing."""
     kind, size, _ = units
     n = len(state.mean)
     table = has_table(kind)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
-    A = np.zeros(4)
-    Q = np.zeros(4)
+    A, Q = work.A, work.Q
     # a single state is the first of two, the second being 0 for ever
     a0 = state.mean[0]
     a1 = state.mean[n - 1] if n == 2 else 0.0
@@ -220,8 +180,12 @@ def forward_pair(record, units, first, last, state):
     q01 = 0.0
     q11 = 0.0
     count = 0
-    logs, product, squares, before = state.totals
-    first_parameter, second_parameter = record.parameters[0]
+    logs = state.totals[0]
+    product = state.totals[1]
+    squares = state.totals[2]
+    before = state.totals[3]
+    first_parameter = record.parameters[0, 0]
+    second_parameter = record.parameters[0, 1]
     gap = np.nan
     row = -1
     for t in range(first, last):

@@ -5,14 +5,14 @@ m = P h, F = h·m + R, k = m / F, v innovation; r, N the backward recursion of D
 """
 
 import numpy as np
-from numba import njit
 
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
+from statespace.kernels.kalman_filter.compiled import helper, shared
 
 MISSING, SEEN, DIFFUSE, CERTAIN = range(4)
 
 
-@njit(cache=True)
+@helper()
 def transpose(size, A, out):
     p = 0
     for s in size:
@@ -22,7 +22,20 @@ def transpose(size, A, out):
         p += s * s
 
 
-@njit(cache=True)
+@helper()
+def copy_vector(x, out):
+    for i in range(len(x)):
+        out[i] = x[i]
+
+
+@helper()
+def copy_matrix(X, out):
+    for i in range(len(X)):
+        for j in range(X.shape[1]):
+            out[i, j] = X[i, j]
+
+
+@helper()
 def multiply(size, A, x, scratch):
     """x ← A x, block by block."""
     o = 0
@@ -47,9 +60,9 @@ def multiply(size, A, x, scratch):
         p += s * s
 
 
-@njit(cache=True)
+@shared()
 def congruence(size, A, P, W):
-    """P ← A P Aᵀ for symmetric P in O(n² · block); leaves A P in ``W``. Only one triangle is computed: P stays symmetric."""
+    """P ← A P Aᵀ in O(n² · block); leaves A P in ``W``. One triangle is computed, so P stays symmetric."""
     n = P.shape[0]
     o = 0
     p = 0
@@ -112,7 +125,7 @@ def congruence(size, A, P, W):
         p += s * s
 
 
-@njit(cache=True)
+@helper()
 def add_blocks(size, Q, P):
     """P ← P + Q."""
     o = 0
@@ -125,7 +138,7 @@ def add_blocks(size, Q, P):
         p += s * s
 
 
-@njit(cache=True)
+@shared()
 def symmetric_product(P, x, out):
     """out = P x, skipping the zeros of x; P symmetric, so its rows are read in place of its columns."""
     n = len(x)
@@ -138,7 +151,7 @@ def symmetric_product(P, x, out):
                 out[i] += c * P[j, i]
 
 
-@njit(cache=True)
+@helper()
 def dot(x, y):
     total = 0.0
     for i in range(len(x)):
@@ -146,7 +159,7 @@ def dot(x, y):
     return total
 
 
-@njit(cache=True)
+@shared()
 def visible(units, h, D, d, g):
     """g = D h with invisible entries set to exactly 0; returns F∞ = g·g.
 
@@ -179,7 +192,7 @@ def visible(units, h, D, d, g):
     return total
 
 
-@njit(cache=True)
+@shared()
 def eliminate(D, d, g):
     """Reflect the d rows of D so that one of them carries all of g, and drop that one: P∞ ← P∞ − M∞M∞ᵀ/F∞."""
     pivot = 0
@@ -205,7 +218,7 @@ def eliminate(D, d, g):
         D[pivot, i] = D[d - 1, i]
 
 
-@njit(cache=True)
+@helper()
 def diffuse_gain(D, d, g, F_inf, k):
     """K0 = M∞ / F∞ with M∞ = Dᵀ g."""
     for i in range(len(k)):
@@ -215,18 +228,18 @@ def diffuse_gain(D, d, g, F_inf, k):
         k[i] = total / F_inf
 
 
-@njit(cache=True)
+@helper()
 def is_certain(signal, R, before):
-    """A noise-free observation of something already known: its variance is only the rounding left by the last one, F."""
+    """A noise-free observation of what is already known: its variance is only the rounding that the last one left."""
     return R == 0.0 and signal <= 1e-14 * before
 
 
-@njit(cache=True)
+@helper()
 def contradicts(v, y, before):
     return v * v > 1e-14 * before + 1e-16 * y * y
 
 
-@njit(cache=True)
+@helper()
 def correct(a, P, m, F, v):
     """a ← a + m v/F, P ← P − m mᵀ/F: the filtered moments of an ordinary observation."""
     n = len(a)
@@ -241,7 +254,7 @@ def correct(a, P, m, F, v):
             P[i, j] -= k * m[j]
 
 
-@njit(cache=True)
+@helper()
 def correct_diffuse(a, P, m, F, k, v):
     """a ← a + K0 v, P∗ ← P∗ − M∗K0ᵀ − K0M∗ᵀ + F∗K0K0ᵀ."""
     n = len(a)
@@ -252,16 +265,13 @@ def correct_diffuse(a, P, m, F, k, v):
             P[j, i] = P[i, j]
 
 
-@njit(cache=True)
-def retreat(N, r, h, k, u, x, Nk):
-    """N ← (I − h kᵀ) N (I − k hᵀ) + x h hᵀ and r ← r + u h, given Nk = N k; returns kᵀ N k."""
+@helper()
+def fold(N, h, e, c):
+    """N ← N − h eᵀ − e hᵀ + c h hᵀ."""
     n = len(h)
-    c = 0.5 * (dot(k, Nk) + x)
     for i in range(n):
         if h[i] != 0.0:
-            r[i] += u * h[i]
             for j in range(n):
-                e = h[i] * (Nk[j] - c * h[j])
-                N[i, j] -= e
-                N[j, i] -= e
-    return 2.0 * c - x
+                x = h[i] * (e[j] - 0.5 * c * h[j])
+                N[i, j] -= x
+                N[j, i] -= x

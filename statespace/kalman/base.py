@@ -79,13 +79,13 @@ class Scale(NamedTuple):
     def natural(self, unit):
         """The least and the greatest value that a quantity of this unit is likely to have.
 
-        A variance of y lies between a thousandth of y's own and the whole; a rate of variance reaches that variance
-        within a gap at the most and within the span at the least; a length of time lies between gap and span.
+        A variance explains between a thousandth and the whole of y's own; a rate of variance brings that about within
+        the span at the least and within a gap at the most; a length of time lies between gap and span.
         """
         of_value, of_time = unit
         sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
         low, high = sorted(sizes)
-        return (1e-3 * high, high) if of_time == 0 else (low, high)
+        return (1e-3 * low, high) if of_value else (low, high)
 
 
 class Component:
@@ -93,12 +93,12 @@ class Component:
 
     A subclass defines ``transition(dt)`` and ``process_noise(dt)``, of shape (n_gaps, n, n) for dt of shape (n_gaps,),
     ``observation()`` of shape (n,) and ``initial()``, an `Initial`. Its ``__init__`` stores its arguments unchanged. An
-    argument ``name`` that comes with another ``name_bounds`` is a positive parameter that can be fitted: its bounds are a
-    pair, ``"fixed"``, or None for wide ones.
+    argument ``name`` that comes with another ``name_bounds`` is a positive parameter that can be fitted: its bounds
+    are a pair, ``"fixed"``, or None for wide ones.
 
-    The four methods are called once for each different gap, so a class of your own is quick on a regular grid, and costs
-    memory in proportion to the number of different gaps elsewhere. The gradient by its parameters is taken by central
-    differences of its small matrices; `pullback` can be overridden by an exact one.
+    The four methods are called once for each different gap, so a class of your own is quick on a regular grid, and
+    costs memory in proportion to the number of different gaps elsewhere. The gradient by its parameters is taken by
+    central differences of its small matrices; `pullback` can be overridden by an exact one.
 
     Attributes
     ----------
@@ -350,8 +350,8 @@ class Component:
         """ndarray of shape (n_free,): which of ``theta`` scale a noise, which vanishes when they run to zero."""
         return np.array([self.units.get(name, (0, 0))[0] == 2 for name in self.free], dtype=bool)
 
-    def choices(self, scale):
-        """For each free parameter: the logarithms that are tried as start values.
+    def ranges(self, scale):
+        """The values of θ that are likely, to start from.
 
         Parameters
         ----------
@@ -359,18 +359,14 @@ class Component:
 
         Returns
         -------
-        list of ndarray
-            One entry for each of ``theta``; one value where the user gave it.
+        ndarray of shape (n_free, 2)
+            Logarithms; the same twice where a value is given.
         """
-        tried = []
+        likely = []
         for name in self.free:
-            given = getattr(self, name)
-            if given is not None or name not in self.units:
-                tried.append(np.log([self.value(name)]))
-            else:
-                low, high = np.log(scale.natural(self.units[name]))
-                tried.append(low + (high - low) * np.array([0.1, 0.3, 0.5, 0.7, 0.9]))
-        return tried
+            given = getattr(self, name) is not None or name not in self.units
+            likely.append((self.value(name),) * 2 if given else scale.natural(self.units[name]))
+        return np.log(likely).reshape(-1, 2)
 
     def rescaled(self, scale):
         """The same process for y / ``scale.value`` and times / ``scale.time``.
@@ -419,8 +415,8 @@ class Component:
         Parameters
         ----------
         gradient : Gradient
-            With ``parameters`` (n_blocks, 2), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation`` (n,), ``mean`` (n,),
-            ``covariance`` (n, n) and ``diffuse`` (n, d), each restricted to this component.
+            With ``parameters`` (n_blocks, 2), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation``
+            (n,), ``mean`` (n,), ``covariance`` (n, n) and ``diffuse`` (n, d), each restricted to this component.
         gaps : ndarray of shape (n_gaps,), optional
             The different gaps.
 
@@ -448,8 +444,8 @@ class Component:
 class ClosedForm(Component):
     """A component whose A and Q are blocks that the kernel knows in closed form; its parameters have `units`.
 
-    A subclass gives ``blocks``, ``observation``, ``initial``, and ``derivatives``: for each parameter the derivatives of the
-    block parameters and of the initial covariance by its logarithm.
+    A subclass gives ``blocks``, ``observation``, ``initial``, and ``derivatives``: for each parameter the derivatives
+    of the block parameters and of the initial covariance by its logarithm.
     """
 
     tabulated = False

@@ -1,9 +1,11 @@
 """A process bound to the gaps and covariates of one record: what the kernel needs, and what comes back from it.
 
-Everything here is in scaled units (`Component.rescaled`): y divided by its spread, times by their median gap, covariates
-by their root mean squares. A variance of 1e-9 or gaps in nanoseconds then look like any others to the filter.
+Everything here is in scaled units (`Component.rescaled`): y divided by its spread, times by their median gap,
+covariates by their root mean squares. A variance of 1e-9 or gaps in nanoseconds then look like any others to the
+filter.
 """
 
+from collections import deque
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from statespace.kernels.kalman_filter import (
 
 # Samples that are filtered in one call where only the last state is wanted: bounds the memory.
 _CHUNK = 8192
+_FIRST_CHUNK = 256
 
 
 class State(NamedTuple):
@@ -123,12 +126,23 @@ class Binding:
             part.initial = state
         return part
 
-    def filter_to_end(self, y, noise):
-        """The filtered state at the last sample, in bounded memory."""
+    def _chunks(self, y, noise, chunk):
+        """The filtered states at the ends of chunks, one after the other."""
         state = None
-        for start in range(0, len(self), _CHUNK):
-            stop = min(start + _CHUNK, len(self))
+        for start in range(0, len(self), chunk):
+            stop = min(start + chunk, len(self))
             local_noise = noise if np.ndim(noise) == 0 else noise[start:stop]
             result = self.part(start, stop, state)._call(kalman_filter, y[start:stop], local_noise)
             state = State(result.mean[-1].copy(), result.covariance[-1].copy(), result.diffuse)
-        return state
+            yield state
+
+    def filter_to_end(self, y, noise):
+        """The filtered state at the last sample, in bounded memory."""
+        return deque(self._chunks(y, noise, _CHUNK), maxlen=1).pop()
+
+    def n_open(self, y, noise):
+        """The number of diffuse directions that y leaves open; stops at the first chunk that leaves none."""
+        for state in self._chunks(y, noise, _FIRST_CHUNK):
+            if state.diffuse.shape[1] == 0:
+                return 0
+        return state.diffuse.shape[1]

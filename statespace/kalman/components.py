@@ -61,7 +61,8 @@ class LocalTrend(ClosedForm):
     """A level with a slope that both wander: dμ = ν dt + dw₁, dν = dw₂, f = μ, both diffuse at the start.
 
     Over a gap Δ the noise is Q = ``level_variance`` Δ e₁e₁ᵀ + ``slope_variance`` [[Δ³/3, Δ²/2], [Δ²/2, Δ]]: the slope's noise, integrated,
-    moves the level too. With ``level_variance`` near zero the smoothed level is the cubic smoothing spline (Wahba 1978).
+    moves the level too. With ``level_variance`` near zero the smoothed level is the cubic smoothing spline (Wahba
+    1978).
 
     Parameters
     ----------
@@ -117,20 +118,22 @@ class LocalTrend(ClosedForm):
 class Seasonal(ClosedForm):
     """A pattern that repeats and may drift: a sum of harmonics, each a rotation with noise, diffuse at the start.
 
-    Harmonic h turns by ω_h Δ, ω_h = 2π h / ``period``, and gets noise ``variance`` · Δ · I over a gap Δ. On a unit grid this is the
-    textbook's trigonometric seasonal (Harvey 1989, section 2.3.4; Durbin & Koopman 2012, section 3.2.2).
+    Harmonic h turns by ω_h Δ, ω_h = 2π h / ``period``, and gets noise ``variance`` · Δ · I over a gap Δ. On a unit
+    grid this is the textbook's trigonometric seasonal (Harvey 1989, section 2.3.4; Durbin & Koopman 2012, section
+    3.2.2).
 
-    The harmonic at period/2 is invisible in its sine part on a grid of one unit: there the likelihood is the textbook's,
-    whose harmonic is 1 × 1, and predictions on the grid are finite. Nothing is known about that sine from such data, so
-    between the points of the grid the standard deviation is infinite; take one harmonic less if you predict there.
+    The harmonic at period/2 is invisible in its sine part on a grid of one unit: there the likelihood is the
+    textbook's, whose harmonic is 1 × 1, and predictions on the grid are finite. Nothing is known about that sine from
+    such data, so between the points of the grid the standard deviation is infinite; take one harmonic less if you
+    predict there.
 
     Parameters
     ----------
     period : float
         In units of time.
     harmonics : int, optional
-        At most period / (2 × gap) can be told apart on a regular grid. None takes so many, from the median gap (1 where there
-        are no data), but no more than 6.
+        At most period / (2 × gap) can be told apart on a regular grid. None takes so many, from the median gap (1
+        where there are no data), but no more than 6.
     variance : float, optional
         In squared units of y for each unit of time. None takes a start value from the data, 1.0 where there are none.
     variance_bounds : pair of float, "fixed" or None, default=None
@@ -210,8 +213,8 @@ class Regression(ClosedForm):
     columns : int, str or list of them, optional
         Which covariates: their names in a DataFrame, or indices that count the columns after the time. None takes all.
     variance : float or None, default=0.0
-        E[dw²] / dt of each coefficient, in squared units of y / x for each unit of time. 0 keeps them constant; a positive value,
-        or None for one from the data, is where the fit starts.
+        E[dw²] / dt of each coefficient, in squared units of y / x for each unit of time. 0 keeps them constant; a
+        positive value, or None for one from the data, is where the fit starts.
     variance_bounds : pair of float, "fixed" or None, default=None
         None stands for wide bounds in the data's units.
 
@@ -253,7 +256,8 @@ class Regression(ClosedForm):
     def resolved(self, scale):
         """A copy that knows where its columns stand, and in which neither parameter nor bound is None."""
         names = list(scale.columns)
-        columns = names if self.columns is None else np.atleast_1d(np.asarray(self.columns, dtype=object)).tolist()
+        given = range(len(names)) if self.columns is None else self.columns
+        columns = np.atleast_1d(np.asarray(given, dtype=object)).tolist()
         if not columns:
             raise ValueError("Regression needs covariates: give X columns after the time.")
         places = []
@@ -271,9 +275,9 @@ class Regression(ClosedForm):
     def _own_units(self, scale, places):
         return scale._replace(value=scale.value / np.sqrt(np.mean(scale.covariates[places] ** 2)))
 
-    def choices(self, scale):
-        """For each free parameter: the logarithms that are tried as start values."""
-        return super().choices(self._own_units(scale, self.resolved(scale)._places()))
+    def ranges(self, scale):
+        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from; the same twice where one is given."""
+        return super().ranges(self._own_units(scale, self.resolved(scale)._places()))
 
     def rescaled(self, scale):
         """The same process for y / ``scale.value``, times / ``scale.time`` and covariates of root mean square 1."""

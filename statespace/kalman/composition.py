@@ -26,7 +26,7 @@ class Sum(Component):
     >>> process.hyperparameters()
     ['local_level__variance', 'matern__length_scale', 'matern__variance']
     >>> process.set_params(matern__variance=2.0)
-    LocalLevel() + Matern(nu=1.5, length_scale=3, variance=2)
+    LocalLevel() + Matern(length_scale=3, variance=2)
     """
 
     def __init__(self, components):
@@ -156,9 +156,9 @@ class Sum(Component):
         self.validate()
         return self._with(self._each("resolved", scale))
 
-    def choices(self, scale):
-        """For each free parameter: the logarithms that are tried as start values."""
-        return [tried for choices in self._each("choices", scale) for tried in choices]
+    def ranges(self, scale):
+        """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from; the same twice where one is given."""
+        return np.concatenate(self._each("ranges", scale))
 
     def is_variance(self):
         """ndarray of shape (n_free,): which of ``theta`` scale a noise, which vanishes when they run to zero."""

@@ -1,13 +1,16 @@
 """Maximum likelihood in θ: start values, L-BFGS-B with the exact gradient, variances that belong at zero, standard errors."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.optimize import minimize
 
-
-# Start values are compared on no more samples than this.
-_SCOUTED = 2000
+# Start values are compared on no more samples than this, and improved on no more than that.
+_SCOUTED, _ROUGH = 200, 500
+# Start values that are compared for each parameter that has none.
+_POINTS = 24
+# The number of starts for many parameters, and how far apart they are in proportion to what is likely.
+_STARTS, _APART = 3, 0.3
+# The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-10 there.
+_TOLERANCE = 3e-5
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
 _IMPOSSIBLE = 1e25
 
@@ -83,130 +86,153 @@ class Likelihood:
         return Likelihood(self.process, records)
 
 
-class Fit(NamedTuple):
-    """The outcome of `maximize`.
-
-    Attributes
-    ----------
-    theta : ndarray of shape (k,)
-    at_bound : ndarray of bool, shape (k,)
-    standard_error : ndarray of shape (k,)
-        Of the logarithms; NaN at a bound and where the data say nothing.
-    message : str
-        Empty if the search converged.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from statespace.kalman.fitting import Fit
-    >>> Fit(np.zeros(1), np.array([False]), np.ones(1), "").message
-    ''
-    """
-
-    theta: np.ndarray
-    at_bound: np.ndarray
-    standard_error: np.ndarray
-    message: str
-
-
-def scout(likelihood, choices, sweeps=2):
-    """A start for the search: the best of a few values for each parameter, one parameter after the other.
+def scout(likelihood, ranges, count):
+    """Starts for the search: the best of points spread evenly over the likely values, apart from each other.
 
     Parameters
     ----------
     likelihood : Likelihood
-    choices : list of ndarray
-        For each of θ, the values to try.
-    sweeps : int, default=2
-        How often to go through the parameters.
+    ranges : ndarray of shape (k, 2)
+        The least and the greatest likely value of each of θ; the same twice where the value is given.
+    count : int
+        The number of starts that are wanted.
 
     Returns
     -------
-    ndarray of shape (k,)
+    list of ndarray of shape (k,)
+        Best first.
     """
-    theta = np.array([values[len(values) // 2] for values in choices])
-    open_ones = [j for j, values in enumerate(choices) if len(values) > 1]
-    if not open_ones:
-        return theta
-    head = likelihood.head(_SCOUTED)
-    best, seen = head.value(theta), {}
-    for _ in range(sweeps):
-        before = theta.copy()
-        # The noise is last in θ and decides most: it goes first.
-        for j in reversed(open_ones):
-            for value in choices[j]:
-                trial = theta.copy()
-                trial[j] = value
-                key = tuple(trial)
-                if key not in seen:
-                    seen[key] = head.value(trial)
-                if seen[key] > best:
-                    best, theta = seen[key], trial
-        if np.array_equal(before, theta):
-            break
-    return theta
+    low, high = ranges.T
+    spread = np.flatnonzero(high > low)
+    if len(spread) == 0:
+        return [low]
+    # The additive sequence whose steps are the powers of the root of x^(k + 1) = x + 1: even in any number of dimensions.
+    root = 2.0
+    for _ in range(40):
+        root = (1 + root) ** (1 / (len(spread) + 1))
+    steps = np.arange(1, _POINTS * len(spread) + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
+    places = (0.5 + steps) % 1.0
+    points = np.tile(low, (len(places), 1))
+    points[:, spread] += (high - low)[spread] * places
+    chosen: list[int] = []
+    for k in np.argsort([-likelihood.value(point) for point in points], kind="stable"):
+        if all(np.abs(places[k] - places[other]).max() > _APART for other in chosen):
+            chosen.append(k)
+    return [points[k] for k in chosen[:count]]
 
 
-def maximize(likelihood, start, bounds, is_variance, choices, optimizer="fmin_l_bfgs_b"):
-    """The maximum of the likelihood near ``start``.
+class Search:
+    """The maximum of a likelihood in θ.
 
     Parameters
     ----------
     likelihood : Likelihood
-    start : ndarray of shape (k,)
     bounds : ndarray of shape (k, 2)
         Of θ.
     is_variance : ndarray of bool, shape (k,)
         Which of θ scale a noise: towards their lower bound the likelihood is flat, so that a gradient alone
         neither brings them there nor away from there.
-    choices : list of ndarray
-        Values of θ to try for a noise that ended at its lower bound.
+    ranges : ndarray of shape (k, 2)
+        The least and the greatest likely value of each of θ.
     optimizer : "fmin_l_bfgs_b" or callable
         A callable has the signature that scikit-learn's GaussianProcessRegressor asks for.
 
-    Returns
-    -------
-    theta : ndarray of shape (k,)
-    value : float
-        The log-likelihood there.
+    Attributes
+    ----------
     message : str
-        Empty if the search converged.
+        Why the last search ended before the maximum; empty if it did not.
     """
-    # A gradient of sqrt(n) · 1e-5 is 1e-5 of its standard deviation: the likelihood lacks about 1e-10 then.
-    tolerance = 1e-5 * np.sqrt(max(likelihood.n_observed, 1))
 
-    def objective(theta, eval_gradient=True):
+    def __init__(self, likelihood, bounds, is_variance, ranges, optimizer="fmin_l_bfgs_b"):
+        self.likelihood, self.bounds, self.is_variance = likelihood, bounds, is_variance
+        self.ranges, self.optimizer = ranges, optimizer
+        self.message = ""
+
+    def start(self):
+        """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
+        # Sums of like processes have several maxima.
+        count = 1 if len(self.bounds) <= 3 else _STARTS
+        starts = [np.clip(start, *self.bounds.T) for start in scout(self.likelihood.head(_SCOUTED), self.ranges, count)]
+        whole = self.likelihood.n_observed
+        head = self.likelihood.head(_ROUGH)
+        if callable(self.optimizer) or (len(starts) == 1 and head.n_observed == whole):
+            return starts[0], None
+        rough = Search(head, self.bounds, self.is_variance, self.ranges)
+        start, _ = max((rough.climb(start, None, tolerance=0.1) for start in starts), key=lambda end: end[1])
+        return start, rough.curvature(start) * (whole / head.n_observed)
+
+    def curvature(self, theta, step=1e-3):
+        """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""
+        gradient = self.likelihood.gradient(theta)[1]
+        result = np.empty(len(theta))
+        for j in range(len(theta)):
+            shift = np.zeros(len(theta))
+            shift[j] = step
+            result[j] = (gradient[j] - self.likelihood.gradient(theta + shift)[1][j]) / step
+        return result
+
+    def objective(self, theta, eval_gradient=True):
+        """Minus the log-likelihood, as an optimizer wants it."""
         if not eval_gradient:
-            value = likelihood.value(theta)
+            value = self.likelihood.value(theta)
             return -value if np.isfinite(value) else _IMPOSSIBLE
-        value, gradient = likelihood.gradient(theta)
+        value, gradient = self.likelihood.gradient(theta)
         return (-value, -gradient) if np.isfinite(value) else (_IMPOSSIBLE, gradient)
 
-    def search(theta):
-        if callable(optimizer):
-            theta, value = optimizer(objective, theta, bounds)
-            return np.asarray(theta, dtype=float), -float(value), ""
+    def climb(self, theta, curvature, tolerance=_TOLERANCE):
+        """One search from ``theta``; the curvature, if known, sets the parameters' scales."""
+        if callable(self.optimizer):
+            theta, value = self.optimizer(self.objective, theta, self.bounds)
+            return np.asarray(theta, dtype=float), -float(value)
+        # In units of their standard errors the parameters are alike, and a gradient g leaves the likelihood g²/2 to go.
+        # Without a measurement: an observation tells about as much as one flip of a coin.
+        guess = np.full(len(theta), max(self.likelihood.n_observed, 1) / 10)
+        curvature = guess if curvature is None else np.clip(curvature, 1e-3 * guess, 1e3 * guess)
+        unit = 1 / np.sqrt(curvature)
+
+        def scaled(z):
+            value, gradient = self.objective(z * unit)
+            return value, gradient * unit
+
+        bounds = self.bounds / unit[:, np.newaxis]
         result = minimize(
-            objective, theta, jac=True, method="L-BFGS-B", bounds=bounds,
+            scaled, theta / unit, jac=True, method="L-BFGS-B", bounds=bounds,
             options={"ftol": 1e-15, "gtol": tolerance, "maxiter": 1000, "maxfun": 5000, "maxls": 40},
         )  # fmt: skip
         # Where rounding ends the line search, the gradient still says whether this is the maximum.
         arrived = result.success or np.abs(_inward(result.x, result.jac, bounds)).max() <= 100 * tolerance
-        return result.x, -float(result.fun), "" if arrived else str(result.message)
+        self.message = "" if arrived else str(result.message)
+        return np.clip(result.x * unit, *self.bounds.T), -float(result.fun)
 
-    theta, value, message = search(np.clip(start, *bounds.T))
-    for _ in range(3):
-        moved, value_moved = _to_zero_and_back(likelihood, theta, value, bounds, is_variance, choices)
-        if moved is None:
-            break
-        theta_new, value_new, message_new = search(moved)
-        if value_new < value_moved:
-            theta_new, value_new = moved, value_moved
-        gained = value_new - value
-        theta, value, message = theta_new, value_new, message_new
-        if gained < 1e-9:
-            break
-    return theta, value, message
+    def maximum(self, theta, curvature=None):
+        """The maximum near ``theta``, with noises that belong at zero brought to their bound: θ and the log-likelihood."""
+        theta, value = self.climb(theta, curvature)
+        for _ in range(3):
+            moved, moved_value = self._to_zero_and_back(theta, value)
+            if moved is None:
+                break
+            climbed, climbed_value = self.climb(moved, curvature)
+            if climbed_value < moved_value:
+                climbed, climbed_value = moved, moved_value
+            gained = climbed_value - value
+            theta, value = climbed, climbed_value
+            if gained < 1e-9:
+                break
+        return theta, value
+
+    def _to_zero_and_back(self, theta, value):
+        """Noises moved to their lower bound where that costs nothing, and away from it where that gains; None if neither."""
+        best, moved = value, theta.copy()
+        for j in np.flatnonzero(self.is_variance):
+            low = self.bounds[j, 0]
+            for candidate in [low] if moved[j] > low else np.linspace(*self.ranges[j], 5):
+                trial = moved.copy()
+                trial[j] = candidate
+                found = self.likelihood.value(trial)
+                # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
+                if found >= (best if candidate == low else best + 1e-6):
+                    best, moved = found, trial
+        return (None, value) if np.array_equal(moved, theta) else (moved, best)
 
 
 def _inward(theta, gradient, bounds):
@@ -215,21 +241,19 @@ def _inward(theta, gradient, bounds):
     return np.where(held, 0.0, gradient)
 
 
-def _to_zero_and_back(likelihood, theta, value, bounds, is_variance, choices):
-    """Move noises to their lower bound where that costs nothing, and away from it where that gains; None if neither."""
-    best, moved = value, theta.copy()
-    for j in np.flatnonzero(is_variance):
-        low = bounds[j, 0]
-        tried = [low] if moved[j] > low else choices[j]
-        for candidate in tried:
-            trial = moved.copy()
-            trial[j] = candidate
-            found = likelihood.value(trial)
-            # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
-            needed = best if candidate == low else best + 1e-6
-            if found >= needed:
-                best, moved = found, trial
-    return (None, value) if np.array_equal(moved, theta) else (moved, best)
+def at_bounds(theta, bounds):
+    """Which of θ lie at one of their bounds.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (k,)
+    bounds : ndarray of shape (k, 2)
+
+    Returns
+    -------
+    ndarray of bool, shape (k,)
+    """
+    return (theta - bounds[:, 0] < 1e-6) | (bounds[:, 1] - theta < 1e-6)
 
 
 def standard_errors(likelihood, theta, inside):
@@ -267,30 +291,29 @@ def standard_errors(likelihood, theta, inside):
     return result
 
 
-def fit(likelihood, bounds, is_variance, choices, *, optimizer, n_restarts, random_state):
-    """Scout, maximise, restart, and measure what was found.
+def fit(search, n_restarts, random_state):
+    """Scout, maximise, and search again from elsewhere.
 
     Parameters
     ----------
-    likelihood : Likelihood
-    bounds, is_variance, choices, optimizer
-        As in `maximize`.
+    search : Search
     n_restarts : int
         Further searches, from starts drawn around the first.
     random_state : numpy.random.RandomState
 
     Returns
     -------
-    Fit
+    theta : ndarray of shape (k,)
+    message : str
+        Empty if the search converged.
     """
-    start = np.clip(scout(likelihood, choices), *bounds.T)
-    arguments = (bounds, is_variance, choices, optimizer)
-    theta, value, message = maximize(likelihood, start, *arguments)
+    start, curvature = search.start()
+    theta, value = search.maximum(start, curvature)
+    message = search.message
     for _ in range(n_restarts):
         # Two decades and a half to either side: the bounds are too wide to draw from.
-        drawn = np.clip(start + random_state.uniform(-6.0, 6.0, size=len(start)), *bounds.T)
-        other = maximize(likelihood, drawn, *arguments)
-        if other[1] > value:
-            theta, value, message = other
-    at_bound = (theta - bounds[:, 0] < 1e-6) | (bounds[:, 1] - theta < 1e-6)
-    return Fit(theta, at_bound, standard_errors(likelihood, theta, ~at_bound), message)
+        drawn = np.clip(start + random_state.uniform(-6.0, 6.0, size=len(start)), *search.bounds.T)
+        other, other_value = search.maximum(drawn)
+        if other_value > value:
+            theta, value, message = other, other_value, search.message
+    return theta, message

@@ -11,6 +11,8 @@ from statespace.times import gaps
 
 # Gaps whose matrices are held at once while a path is drawn.
 _CHUNK = 4096
+# Gaps this near to a multiple of the median gap, in proportion, are that multiple but for rounding.
+_ROUNDED = 1e-9
 
 
 class Record(NamedTuple):
@@ -43,8 +45,8 @@ class Record(NamedTuple):
 class Posterior:
     """A process and a noise variance, given a record. What goes in and comes out is in the data's units.
 
-    Inside, y is measured in ``scale.value`` and time in ``scale.time`` (see `statespace.kalman.binding`), which takes nothing
-    from the result but a constant of the likelihood.
+    Inside, y is measured in ``scale.value`` and time in ``scale.time`` (see `statespace.kalman.binding`), which takes
+    nothing from the result but a constant of the likelihood.
 
     Parameters
     ----------
@@ -78,7 +80,11 @@ class Posterior:
         self.scaled_noise = noise / scale.value**2
 
     def _binding(self, times, covariates):
-        return Binding(self.scaled, gaps(times, unit=self.unit) / self.scale.time, covariates, self.backend)
+        scaled = gaps(times, unit=self.unit) / self.scale.time
+        # 0.3 − 0.2 is not 0.1 in floats: on a regular grid every gap would be another one, to the filter at a cost.
+        whole = np.rint(scaled)
+        scaled = np.where(np.abs(scaled - whole) <= _ROUNDED * whole, whole, scaled)
+        return Binding(self.scaled, scaled, covariates, self.backend)
 
     def likelihood(self):
         """The likelihood in scaled units, and the constant that makes it that of the data as they are.
@@ -97,8 +103,7 @@ class Posterior:
         n_diffuse = binding.initial.diffuse.shape[1]
         counted = 0
         for column in y.T:
-            left = binding.filter_to_end(column, self.scaled_noise).diffuse.shape[1]
-            counted += np.isfinite(column).sum() - (n_diffuse - left)
+            counted += np.isfinite(column).sum() - n_diffuse + binding.n_open(column, self.scaled_noise)
         return Likelihood(self.scaled, [(binding, y, known)]), -counted * np.log(self.scale.value)
 
     def _merged(self, times, covariates):
@@ -153,7 +158,8 @@ class Posterior:
     def joint_covariance(self, times, covariates):
         """The covariance of the signal between all other rows, of shape (n, n, m).
 
-        Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0 everywhere and 1 there.
+        Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0
+        everywhere and 1 there.
         """
         binding, y, noise, place = self._merged(times, covariates)
         n, m = len(place), y.shape[1]
@@ -178,8 +184,8 @@ class Posterior:
     def sample(self, times, covariates, n_samples, random_state):
         """Joint draws of the signal at other rows given the record, of shape (n, m, n_samples).
 
-        A path drawn from the prior is corrected by the smoothed difference between the data and samples of that path (Durbin & Koopman
-        2002). NaN where the record leaves the signal diffuse.
+        A path drawn from the prior is corrected by the smoothed difference between the data and samples of that path
+        (Durbin & Koopman 2002). NaN where the record leaves the signal diffuse.
         """
         binding, y, noise, place = self._merged(times, covariates)
         result = np.empty((len(place), y.shape[1], n_samples))

@@ -45,8 +45,8 @@ def read(X, estimator, *, reset):
     Parameters
     ----------
     X : array-like of shape (n, 1 + c), DataFrame, Index or datetime array of shape (n,)
-        The time is the first column (numbers or datetimes); or the index of a DataFrame whose index holds datetimes; or X itself,
-        if X is an index, a Series or an array of datetimes.
+        The time is the first column (numbers or datetimes); or the index of a DataFrame whose index holds datetimes;
+        or X itself, if X is an index, a Series or an array of datetimes.
     estimator : estimator
         Learns the number and the names of the columns in ``fit``, or is asked for them.
     reset : bool
@@ -59,8 +59,8 @@ def read(X, estimator, *, reset):
     Raises
     ------
     ValueError
-        In scikit-learn's words for what is no number, not finite, empty or has other columns than in ``fit``; times that are not
-        finite, or numbers where they were datetimes in ``fit``.
+        In scikit-learn's words for what is no number, not finite, empty or has other columns than in ``fit``; times
+        that are not finite, or numbers where they were datetimes in ``fit``.
     """
     X = _as_frame_if_clock(X)
     if isinstance(X, pd.Index):
@@ -81,6 +81,8 @@ def read(X, estimator, *, reset):
 
 
 def _numeric(X, estimator, reset):
+    if not reset:
+        check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
     X = validate_data(estimator, X, reset=reset, dtype=np.float64)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
@@ -90,7 +92,7 @@ def _numeric(X, estimator, reset):
 def _checked(times, covariates, names, index, estimator, reset):
     times = as_times(times)
     if not reset:
-        check_same_clock(times, clock(estimator._times))
+        check_same_clock(times, clock(estimator._record.times))
     return Rows(times, covariates, names, index)
 
 

@@ -11,7 +11,8 @@ _ORDERS = {0.5: (OU, 1), 1.5: (MATERN32, 2), 2.5: (MATERN52, 3)}
 class Matern(ClosedForm):
     """The Gaussian process with a Matérn kernel, as the state-space model that it is (Hartikainen & Särkkä 2010).
 
-    With λ = √(2ν) / ``length_scale`` and r = |t − t'| the kernel is, as ``variance * sklearn.gaussian_process.kernels.Matern``,
+    With λ = √(2ν) / ``length_scale`` and r = |t − t'| the kernel is, as ``variance *
+    sklearn.gaussian_process.kernels.Matern``,
 
         ν = 1/2: σ² exp(−λr)    ν = 3/2: σ² (1 + λr) exp(−λr)    ν = 5/2: σ² (1 + λr + λ²r²/3) exp(−λr).
 

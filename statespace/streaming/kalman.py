@@ -1,5 +1,7 @@
 """A fitted Kalman model that takes one sample at a time: constant time and memory for each, equal to filtering the whole."""
 
+from datetime import timedelta
+
 import numpy as np
 
 from statespace.kalman.binding import State
@@ -10,9 +12,9 @@ from statespace.times import elapsed
 class KalmanStream:
     """The filtered signal, sample by sample.
 
-    Each `step` advances the state by the gap, x ← A(Δ) x + w, and conditions it on the new sample; it equals the filter over
-    all samples so far. Made by `KalmanRegressor.stream`; it holds copies, so that the regressor is not changed, and
-    ``copy.deepcopy`` branches it.
+    Each `step` advances the state by the gap, x ← A(Δ) x + w, and conditions it on the new sample; it equals the
+    filter over all samples so far. Made by `KalmanRegressor.stream`; it holds copies, so that the regressor is not
+    changed, and ``copy.deepcopy`` branches it.
 
     Parameters
     ----------
@@ -65,8 +67,9 @@ class KalmanStream:
         y_t : float or array-like of shape (n_outputs,)
             NaN only predicts.
         dt : float or timedelta, optional
-            The time since the sample before, >= 0, in the unit of the fitted times (``time_unit`` for datetimes). None is the median gap of
-            the data of `fit`. Before the first sample of a new series there is no gap, and dt is not used.
+            The time since the sample before, >= 0, in the unit of the fitted times (``time_unit`` for datetimes).
+            None is the median gap of the data of `fit`. Before the first sample of a new series there is no gap, and
+            dt is not used.
         x : array-like of shape (n_covariates,), optional
             The covariates, where the model has some.
 
@@ -106,7 +109,7 @@ class KalmanStream:
             return 0.0
         if dt is None:
             return 1.0
-        if not isinstance(dt, float | int | np.number):
+        if isinstance(dt, timedelta | np.timedelta64):
             dt = elapsed(np.array([dt], dtype="timedelta64[ns]"), origin=np.timedelta64(0, "ns"), unit=self._unit)[0]
         if not 0.0 <= dt < np.inf:
             raise ValueError(f"dt must be finite and >= 0: the time since the sample before. Got {dt}.")

@@ -1,0 +1,85 @@
+"""The exact gradient: one backward sweep, contracted with dA/dθ and dQ/dθ of every block on the way."""
+
+import numpy as np
+
+from statespace.kernels.kalman_filter.backward import (
+    add_observation_adjoints,
+    add_transition_adjoints,
+    lift,
+    observe_backward,
+    recover,
+)
+from statespace.kernels.kalman_filter.compiled import entry
+from statespace.kernels.kalman_filter.discretization import contract, discretize, has_table
+from statespace.kernels.kalman_filter.sweep import (
+    DIFFUSE,
+    MISSING,
+    SEEN,
+    copy_matrix,
+    copy_vector,
+    transpose,
+)
+
+
+@entry()
+def gradient_segment(record, units, first, last, last_diffuse, origin, kept, b, out, work):
+    """Take ``b`` from after sample last−1 to after sample first−1 (to before the start, if first = 0); add to ``out``.
+
+    ``kept`` holds the predicted moments of the segment, ``origin`` the state before the first sample of the record.
+    """
+    kind, size, _ = units
+    d = len(origin.diffuse)
+    T = len(record.y)
+    table = has_table(kind)
+    A, Q, At, A_bar, Q_bar, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
+    each_h = 1 if len(record.observation) > 1 else 0
+    each_R = 1 if len(record.noise_variance) > 1 else 0
+    gap = np.nan
+    row = -1
+    # t = −1 stands for the state that the first transition leaves
+    for t in range(last - 1, first - 1 if first > 0 else -2, -1):
+        i = t - first
+        late = t < last_diffuse and last_diffuse > 0
+        h = record.observation[max(t, 0) * each_h]
+        status = MISSING
+        alive = 0
+        F = 1.0
+        F_inf = 0.0
+        v = 0.0
+        if t >= 0:
+            status = kept.status[i]
+            v = kept.innovation[i]
+            copy_vector(kept.mean[i], a)
+            copy_matrix(kept.covariance[i], P)
+            if late:
+                alive = kept.alive[i]
+                for c in range(alive):
+                    copy_vector(kept.diffuse[i, c], D[c])
+            R = record.noise_variance[t * each_R]
+            F, F_inf = recover(units, h, v, R, status, alive, a, P, D, m, g, K0)
+        else:
+            copy_vector(origin.mean, a)
+            copy_matrix(origin.covariance, P)
+            copy_matrix(origin.diffuse, D)
+            alive = d if late else 0
+        if t + 1 < T:
+            following = record.gap_index[t + 1] if table else 0
+            if record.dt[t + 1] != gap or following != row:
+                # equal gaps in a row share one contraction
+                if row >= 0:
+                    contract(units, record.parameters, gap, row, A_bar, Q_bar, out)
+                gap = record.dt[t + 1]
+                row = following
+                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
+                transpose(size, A, At)
+            left = alive - 1 if status == DIFFUSE else alive
+            add_transition_adjoints(b, t + 1 < last_diffuse, units, At, a, P, D, left, A_bar, Q_bar, W, scratch)
+        if status in (SEEN, DIFFUSE):
+            observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u)
+            add_observation_adjoints(
+                b, late, h, F_inf, m, K0, kept.mean[i], kept.covariance[i], kept.diffuse[i], alive, e0, e1, u,
+                out.noise_variance[t * each_R : t * each_R + 1], out.observation[t * each_h], scratch,
+            )  # fmt: skip
+            lift(b, late, h, u)
+    if row >= 0:
+        contract(units, record.parameters, gap, row, A_bar, Q_bar, out)
