@@ -163,10 +163,8 @@ def _datetimes(times, found, series):
 def _numbers(times, series):
     if np.iscomplexobj(times):
         raise ValueError(f"{_times_of(series)} must be real numbers, got complex ones.")
-    if isinstance(times, pd.Index):
-        array = times.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        array = times.astype(np.float64)
+    index = isinstance(times, pd.Index)
+    array = times.to_numpy(dtype=np.float64, na_value=np.nan) if index else times.astype(np.float64)
     if getattr(times.dtype, "kind", "") in "iu" and len(array) and np.abs(array).max() > 2**53:
         lost = array.astype(object) != np.asarray(times).astype(object)
         if lost.any():
@@ -193,16 +191,12 @@ def _is_clock(times):
 
 def _nanoseconds(unit):
     try:
-        span = pd.Timedelta(1, unit=unit) if isinstance(unit, str) else pd.Timedelta(unit)
+        length = f"1 {unit}" if isinstance(unit, str) and not unit[:1].isdigit() else unit
+        return pd.Timedelta(length) / pd.Timedelta(1, unit="ns")
     except ValueError:
-        try:
-            span = pd.Timedelta(unit)
-        except ValueError:
-            raise ValueError(
-                f"`unit` must be a pandas unit of time such as 'D', 'h' or 's', or a length such as '365.25D'. "
-                f"Got {unit!r}."
-            ) from None
-    return span / pd.Timedelta(1, unit="ns")
+        raise ValueError(
+            f"`unit` must be a pandas unit of time such as 'D', 'h' or 's', or a length: '365.25D'. Got {unit!r}."
+        ) from None
 
 
 def _difference(later, earlier):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.series import SeriesCollection, check_values, is_table
+from statespace.forms import check_values, has_rows, is_nested, is_table
+from statespace.series import SeriesCollection
 from statespace.times import (
     as_times,
     check_length,
@@ -59,7 +60,7 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     >>> check_collection([[1.0, 2.0], [3.0, 4.0, 5.0]])
     SeriesCollection(2 series, 2 to 3 samples, 1 channel, no times)
     """
-    table = is_table(X)
+    table = not isinstance(X, SeriesCollection) and is_table(X)
     if estimator is not None and reset and not table:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
@@ -213,8 +214,7 @@ def check_targets(y, collection, *, per="auto"):
         raise ValueError(f"`per` must be 'auto', 'series' or 'step'. Got {per!r}.")
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
-    ragged = not is_table(y) and _is_ragged(y)
-    if ragged:
+    if _is_ragged(y):
         targets = _ragged_targets(y)
     else:
         targets = _array_targets(check_values(y, name="y"), collection, per)
@@ -239,7 +239,7 @@ def _is_ragged(y):
         return True
     if isinstance(y, pd.DataFrame | pd.Series):
         return isinstance(y.index, pd.MultiIndex)
-    if not isinstance(y, list | tuple) or not all(hasattr(row, "__len__") for row in y):
+    if not (isinstance(y, list | tuple) or is_nested(y)) or not all(has_rows(row) for row in y):
         return False
     return any(isinstance(row, pd.DataFrame | pd.Series) for row in y) or len({np.shape(row) for row in y}) > 1
 

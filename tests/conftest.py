@@ -11,6 +11,11 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no time limit for one: a loaded machine is not a wrong result.
+settings.register_profile("statespace", derandomize=True, deadline=None)
+settings.load_profile("statespace")
 
 
 class _OneTorchThread(importlib.abc.MetaPathFinder):

@@ -140,6 +140,8 @@ REFUSED = {
     "text in a list": ([["a", "b"]], None, "dtype='numeric' is not compatible with arrays of bytes/strings"),
     "objects": (np.array([["a", 1.0]], dtype=object), None, "could not convert string to float: 'a'"),
     "complex": (np.array([[1j]]), None, "Complex data not supported"),
+    "datetimes": (np.array([["2024-01-01"]], dtype="datetime64[ns]"), None, "X must hold numbers, got datetime64"),
+    "a column of datetimes": ([frames()[0].reset_index()], None, r"X \(series 0\) must hold numbers"),
     "channels": ([np.zeros((2, 2)), np.zeros((2, 3))], None, "series 1 of X has 3 channels, but series 0 has 2. Give"),
     "columns": ([frames()[0], frames()[1].rename(columns={"u": "w"})], None, r"series 1 of X has the columns \['w'\]"),
     "frames and arrays": ([frames()[0], np.zeros(3)], None, "series 1 is of type ndarray"),

@@ -154,6 +154,8 @@ def test_units():
     assert gaps(times, unit="365.25D")[1] == 366 / 365.25
     assert gaps(times, unit=pd.Timedelta("2D"))[1] == 183
     assert gaps([0, 5], unit="h")[1] == 5
+    for unit, n in {"W": 366 / 7, "D": 366, "h": 366 * 24, "min": 527040, "s": 31622400, "ms": 31622400e3}.items():
+        assert gaps(times, unit=unit)[1] == n
     with pytest.raises(ValueError, match="Got 'fortnight'"):
         gaps(times, unit="fortnight")
 

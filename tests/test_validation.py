@@ -89,6 +89,8 @@ TARGETS = {  # y, the series, per step?, single?, number of outputs
     "list of matrices": (list(np.zeros((4, 3, 5))), EVEN, True, False, 5),
     "ragged": ([[1.0, 2.0], [1.0, 2.0, np.nan]], RAGGED, True, True, 1),
     "ragged outputs": ([np.zeros((2, 2)), np.zeros((3, 2))], RAGGED, True, False, 2),
+    "object array of arrays": (np.array([np.zeros(2), np.zeros(3)], dtype=object), RAGGED, True, True, 1),
+    "object array of numbers": (np.array([1, 2.0], dtype=object), RAGGED, False, True, 1),
     "collection": (RAGGED, RAGGED, True, False, 1),
     "panel": (pd.Series(np.zeros(5), index=MULTI), RAGGED, True, True, 1),
     "panel of outputs": (pd.DataFrame(np.zeros((5, 2)), index=MULTI), RAGGED, True, False, 2),
