@@ -4,7 +4,11 @@ Above: sktime's pipelines, ``evaluate`` and grid search. Below: `statespace.Kalm
 sktime is imported with the first name that is asked for, and nowhere else in the package.
 
 kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
-deep        SSMForecaster and S4DForecaster: one network for every horizon and query time
+s4d         S4DForecaster: a stack of S4D layers
+deep        DeepForecaster: one network for every horizon and query time, whatever its layers
+windows     history and query times as tokens; random windows to train on
+baseline    level, trend, seasons and covariates of a window by least squares
+quantiles   forecast distributions as quantiles
 splitter    TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
 horizon     what an index and a forecasting horizon mean in time
 """
@@ -14,16 +18,17 @@ from typing import TYPE_CHECKING
 
 _HOME = {
     "KalmanForecaster": "kalman",
-    "S4DForecaster": "deep",
-    "SSMForecaster": "deep",
+    "DeepForecaster": "deep",
+    "S4DForecaster": "s4d",
     "TimeSplitter": "splitter",
 }
 
-__all__ = ["KalmanForecaster", "S4DForecaster", "SSMForecaster", "TimeSplitter"]
+__all__ = ["DeepForecaster", "KalmanForecaster", "S4DForecaster", "TimeSplitter"]
 
 if TYPE_CHECKING:
-    from statespace.forecasting.deep import S4DForecaster, SSMForecaster
+    from statespace.forecasting.deep import DeepForecaster
     from statespace.forecasting.kalman import KalmanForecaster
+    from statespace.forecasting.s4d import S4DForecaster
     from statespace.forecasting.splitter import TimeSplitter
 
 

@@ -5,6 +5,7 @@ import warnings
 import pandas as pd
 from sktime.forecasting.base import BaseForecaster
 
+from statespace import persistence
 from statespace.forecasting.horizon import TimeAxis
 
 
@@ -49,6 +50,26 @@ class TimeForecaster(BaseForecaster):
                     stacklevel=4,
                 )
         return axis
+
+    def save(self, path=None, serialization_format="safetensors"):
+        """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it and runs no code from it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike, optional
+            The file, replaced as a whole if it exists. None: sktime's serialised object in memory.
+        serialization_format : {"safetensors", "pickle", "cloudpickle"}, default="safetensors"
+            The others are sktime's own, for ``sktime.base.load``: a zip file, and only safe to load from whom you trust.
+
+        Raises
+        ------
+        sktime.exceptions.NotFittedError
+            The forecaster is not fitted.
+        """
+        if path is not None and serialization_format == "safetensors":
+            return persistence.save(self, path)
+        sktimes = "pickle" if serialization_format == "safetensors" else serialization_format
+        return super().save(path, serialization_format=sktimes)
 
 
 def extended(old, new):
