@@ -25,6 +25,7 @@ class TimeForecaster(BaseForecaster):
         # False would make sktime's base class ask for a relative horizon, which irregular indexes do not have.
         "capability:insample": True,
         "capability:pred_int:insample": True,
+        "capability:random_state": True,
         "capability:categorical_in_X": False,
         "capability:multivariate": False,
         "requires-fh-in-fit": False,
@@ -52,21 +53,29 @@ class TimeForecaster(BaseForecaster):
         return axis
 
     def save(self, path=None, serialization_format="safetensors"):
-        """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it and runs no code from it.
+        """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.
 
         Parameters
         ----------
         path : str or os.PathLike, optional
             The file, replaced as a whole if it exists. None: sktime's serialised object in memory.
         serialization_format : {"safetensors", "pickle", "cloudpickle"}, default="safetensors"
-            The others are sktime's own, for ``sktime.base.load``: a zip file, and only safe to load from whom you trust.
+            The others are sktime's own, for ``sktime.base.load``: a zip file, and only safe to load from whom you
+            trust.
 
         Raises
         ------
         sktime.exceptions.NotFittedError
             The forecaster is not fitted.
+        ValueError
+            y had several columns: each has a forecaster of its own.
         """
         if path is not None and serialization_format == "safetensors":
+            if getattr(self, "_is_vectorized", False):
+                raise ValueError(
+                    "this forecaster has been fitted to several columns or series one by one. Save each forecaster in "
+                    "forecasters_, or all of them with serialization_format='pickle'."
+                )
             return persistence.save(self, path)
         sktimes = "pickle" if serialization_format == "safetensors" else serialization_format
         return super().save(path, serialization_format=sktimes)

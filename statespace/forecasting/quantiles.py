@@ -1,4 +1,4 @@
-"""A forecast distribution as quantiles: how a network gives them in order, how they are scored, and what lies between them.
+"""A forecast distribution as quantiles: how a network gives them in order, how they are scored, what lies between.
 
 Between two levels, and beyond the outermost, the quantile function is linear in z = Φ⁻¹(level): a normal distribution
 is met exactly, and the tails are normal.

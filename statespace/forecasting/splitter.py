@@ -12,14 +12,15 @@ class TimeSplitter(BaseSplitter):
     ``initial_window`` and s ``step_length``. A fold trains on the times up to its cutoff, included, and tests on
     those in (cutoff, cutoff + ``horizon``]. Folds without a time to test on are left out.
 
-    Windows of sktime's own splitters hold a number of rows, and their test rows are steps of a regular grid. Here ``fh``
-    is None: ``evaluate`` and ``ForecastingGridSearchCV`` then ask the forecaster for the very times of the test window.
+    Windows of sktime's own splitters hold a number of rows, and their test rows are steps of a regular grid. Here
+    ``fh`` is None: ``evaluate`` and ``ForecastingGridSearchCV`` then ask the forecaster for the very times of the test
+    window.
 
     Parameters
     ----------
     initial_window : float, Timedelta or str, default=0.5
-        w: a length of time, as a Timedelta (or text such as ``"365D"``) on datetimes and periods and a number on integers; or
-        a float below 1, which is a share of the record's span.
+        w: a length of time, as a Timedelta (or text such as ``"365D"``) on datetimes and periods and a number on
+        integers; or a float below 1, which is a share of the record's span.
     step_length : float, Timedelta or str, optional
         s, in the same ways. None: the horizon, so that every later time is tested once.
     horizon : float, Timedelta or str, default=0.1
@@ -120,8 +121,8 @@ class TimeSplitter(BaseSplitter):
         if clock:
             if isinstance(value, int | float):
                 raise TypeError(
-                    f"{name} must be a Timedelta, text such as '365D', or a share below 1, where the index holds datetimes or "
-                    f"periods. Got {value!r} instead."
+                    f"{name} must be a Timedelta, text such as '365D', or a share below 1, where the index "
+                    f"holds datetimes or periods. Got {value!r} instead."
                 )
             length = pd.Timedelta(value)
             positive = length > pd.Timedelta(0)

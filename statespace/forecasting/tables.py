@@ -1,4 +1,4 @@
-"""Series and tables of pandas as plain arrays and JSON, for model files: indexes of integers, datetimes and periods, and panels."""
+"""Series and tables of pandas as plain arrays and JSON, for model files: every kind of index, and panels."""
 
 import numpy as np
 import pandas as pd

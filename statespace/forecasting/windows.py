@@ -52,6 +52,9 @@ class Tokens(NamedTuple):
     x (n_windows, n_context, d_input), dt (n_windows, n_context): the history; padded at the end with x = 0 and dt = 0.
     queries (n_queries, d_input), query_dt (n_queries,), window (n_queries,): each query and the window it follows.
     offset, scale (n_queries,): an output q stands for the value offset + scale · q.
+    weight (n_queries,): 1 / (1 + horizon / span of the context), in training: far beyond a short context the baseline
+    errs by hundreds of scales, and few such queries would drown the others. It depends on no value, so that
+    the quantiles that are learned stay those of the values.
     """
 
     x: np.ndarray
@@ -61,6 +64,7 @@ class Tokens(NamedTuple):
     window: np.ndarray
     offset: np.ndarray
     scale: np.ndarray
+    weight: np.ndarray
 
     def tensors(self, dtype, device="cpu"):
         """What the network reads, as tensors."""
@@ -146,7 +150,8 @@ class WindowReader:
         queries[:, N_CHANNELS:] = covariates
         offset = baseline(times, covariates, window)
         dt = np.where(real, gaps, 0.0)
-        return Tokens(x, dt, queries, ahead / self.time_scale, window, offset, scale[window])
+        weight = 1 / (1 + ahead / baseline.span[window])
+        return Tokens(x, dt, queries, ahead / self.time_scale, window, offset, scale[window], weight)
 
     def _scale(self, baseline, values, real, lengths):
         """Root mean square of what the baseline leaves, with the spread of the context as one more observation."""
@@ -166,8 +171,8 @@ class TrainingWindows:
     """Windows drawn at random, new ones in every batch: where the history ends, how much of it is read, what is asked.
 
     The end is uniform over all rows that have one to follow. Half of the batches read ``context_length`` rows (or as
-    many as there are), the other half fewer, log-uniformly. Queries are rows of the future up to ``max_horizon``: half of them
-    uniform, half log-uniform, so that short and long horizons are learned.
+    many as there are), the other half fewer, log-uniformly. Queries are rows of the future up to ``max_horizon``: half
+    of them uniform, half log-uniform, so that short and long horizons are learned.
 
     Parameters
     ----------
@@ -204,7 +209,7 @@ class TrainingWindows:
         return len(self.lengths)
 
     def draw(self, n_windows, full=False):
-        """Tokens of new windows, and the values (n_queries,) that are asked for; ``full``: as much history as there is."""
+        """Tokens of new windows and the values (n_queries,) asked for; ``full``: with as much history as there is."""
         rng, record = self._rng, self.reader.records
         chosen = rng.integers(len(self._ends), size=n_windows)
         ends = self._ends[chosen]
@@ -224,10 +229,11 @@ class TrainingWindows:
         return tokens, record.values[rows]
 
     def batch(self, indices):
-        """New windows, as many as there are indices: what the network reads, and the scaled values ``y`` (n_queries,)."""
+        """New windows, as many as there are indices: what the network reads, scaled values ``y`` and their weights."""
         tokens, values = self.draw(len(indices))
         y = (values - tokens.offset) / tokens.scale
-        return tokens.tensors(torch.float32) | {"y": torch.from_numpy(y).to(torch.float32)}
+        targets = {"y": torch.from_numpy(y), "weight": torch.from_numpy(tokens.weight)}
+        return tokens.tensors(torch.float32) | {name: value.to(torch.float32) for name, value in targets.items()}
 
 
 def best_trend(make_reader, seed):
