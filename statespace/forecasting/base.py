@@ -1,6 +1,7 @@
 """What both families of forecasters share: sktime's tags, their own history, and the rows of X that a horizon needs."""
 
 import warnings
+from typing import ClassVar
 
 import pandas as pd
 from sktime.forecasting.base import BaseForecaster
@@ -15,7 +16,7 @@ class TimeForecaster(BaseForecaster):
     Subclasses set ``_axis`` (a `TimeAxis`) in ``_fit``.
     """
 
-    _tags = {
+    _tags: ClassVar = {
         "authors": "the statespace developers",
         "maintainers": "the statespace developers",
         "capability:exogenous": True,
@@ -33,7 +34,7 @@ class TimeForecaster(BaseForecaster):
         "X_inner_mtype": "pd.DataFrame",
     }
     # The history is our own (`_update`): sktime's second copy, and its warning about it, are not needed.
-    _config = {"remember_data": False}
+    _config: ClassVar = {"remember_data": False}
     _y = None
     _X = None
 
@@ -45,8 +46,9 @@ class TimeForecaster(BaseForecaster):
             step = pd.infer_freq(index)
             if step not in (None, "D"):
                 warnings.warn(
-                    f"the DatetimeIndex of y has no freq, so time is counted in days, though its steps look like {step!r}. "
-                    f"Set y.index.freq = {step!r} to count steps, or time_unit='D' (or another unit) to say what is meant.",
+                    f"the DatetimeIndex of y has no freq, so time is counted in days, though its steps look like "
+                    f"{step!r}. Set y.index.freq = {step!r} to count steps, or time_unit='D' (or another unit) to say "
+                    "what is meant.",
                     UserWarning,
                     stacklevel=4,
                 )

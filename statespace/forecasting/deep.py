@@ -7,6 +7,7 @@ the history in files.
 import warnings
 from copy import deepcopy
 from numbers import Integral
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ class DeepForecaster(TimeForecaster):
     True
     """
 
-    _tags = {
+    _tags: ClassVar = {
         "y_inner_mtype": ["pd.Series", "pd-multiindex", "pd_multiindex_hier"],
         "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
         "python_dependencies": ["torch"],

@@ -1,5 +1,7 @@
 """TimeSplitter: training and test windows by time, for sktime's ``evaluate`` and grid search on any index."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 from sktime.split.base import BaseSplitter
@@ -48,7 +50,7 @@ class TimeSplitter(BaseSplitter):
     [0 1 2 3] [4]
     """
 
-    _tags = {
+    _tags: ClassVar = {
         "authors": "the statespace developers",
         "maintainers": "the statespace developers",
         "split_hierarchical": True,

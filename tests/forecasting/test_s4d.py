@@ -16,8 +16,8 @@ TINY = {
 }  # fmt: skip
 
 EXPECTED_FAILURES = {
-    "test_save_estimators_to_file": "save(path) writes a safetensors file for statespace.load, which runs no code from it; "
-    "sktime's load expects its own pickle, which save(path, 'pickle') writes",
+    "test_save_estimators_to_file": "save(path) writes a safetensors file for statespace.load, which runs no code "
+    "from it; sktime's load expects its own pickle, which save(path, 'pickle') writes",
 }
 
 

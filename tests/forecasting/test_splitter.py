@@ -1,5 +1,7 @@
 """TimeSplitter: what is trained on and tested, and that sktime's evaluate and grid search score the right times."""
 
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,7 @@ from statespace.forecasting.base import TimeForecaster
 class Line(TimeForecaster):
     """y(t) = last value + slope (t - last time), to be checked by hand."""
 
-    _tags = {"y_inner_mtype": "pd.Series"}
+    _tags: ClassVar = {"y_inner_mtype": "pd.Series"}
 
     def __init__(self, slope=0.0, time_unit=None):
         self.slope = slope
