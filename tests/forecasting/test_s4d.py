@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from sktime.forecasting.base import ForecastingHorizon
+from sktime.forecasting.model_evaluation import evaluate
+from sktime.performance_metrics.forecasting import MeanAbsoluteError
 from sktime.utils.estimator_checks import check_estimator
 
 import statespace
-from statespace.forecasting import S4DForecaster
+from statespace.forecasting import S4DForecaster, TimeSplitter
 
 TINY = {
     "d_model": 4, "n_layers": 1, "d_state": 4, "max_epochs": 1, "windows_per_epoch": 8, "batch_size": 4,
@@ -116,13 +118,15 @@ def test_a_missing_value_is_as_if_its_row_were_not_there():
 
 
 @pytest.mark.parametrize("kind", ["months", "zoned", "integers"])
-def test_a_saved_forecaster_predicts_the_same(kind, tmp_path):
+def test_a_saved_forecaster_predicts_the_same(kind, tmp_path, monkeypatch):
     y = series(kind)
     X = pd.DataFrame({"heat": np.cos(np.arange(60.0)), 2: np.arange(60.0)}, index=y.index)
     model = S4DForecaster(**TINY, periods=(12,)).fit(y[:50], X[:50], fh=[1, 2, 3])
     horizon = ForecastingHorizon(y.index[50:], is_relative=False)
     model.save(tmp_path / "model")
-    again = statespace.load(tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.delattr("statespace.forecasting.deep.fit")  # loading does not train
+        again = statespace.load(tmp_path / "model")
     known = {"X": X[50:], "fh": horizon}
     pd.testing.assert_frame_equal(again.predict_interval(**known), model.predict_interval(**known), check_freq=False)
     in_sample = ForecastingHorizon(y.index[:50], is_relative=False)
@@ -225,6 +229,19 @@ def test_bad_data():
     model = S4DForecaster(**TINY).fit(y, X)
     with pytest.raises(ValueError, match="a row for every time"):
         model.predict([1, 2], X=pd.DataFrame({"x": [60.0]}, index=[60]))
+
+
+def test_evaluate_scores_the_times_of_the_test_windows():
+    y = series("zoned")
+    splitter = TimeSplitter("70D", horizon="20D")
+    result = evaluate(
+        S4DForecaster(**TINY), splitter, y, scoring=MeanAbsoluteError(), return_data=True, error_score="raise"
+    )
+    assert len(result) == splitter.get_n_splits(y) > 2
+    for (train, test), row in zip(splitter.split(y), result.itertuples(), strict=True):
+        forecast = S4DForecaster(**TINY).fit(y.iloc[train]).predict(ForecastingHorizon(y.index[test], is_relative=False))
+        assert row.y_pred.index.equals(y.index[test])
+        np.testing.assert_allclose(row.test_MeanAbsoluteError, np.abs(forecast - y.iloc[test]).mean())
 
 
 def test_covariates_of_the_future_are_read():
