@@ -106,7 +106,7 @@ class DeepForecaster(TimeForecaster):
         "python_dependencies": ["torch"],
     }
     _layer: str
-    # What a file brings instead of training, read by `_fit`. An attribute of the class, or sktime's reset would delete it.
+    # What a file brings instead of training. An attribute of the class, or sktime's reset in fit would delete it.
     _restored = None
 
     def _fit(self, y, X, fh):

@@ -239,7 +239,8 @@ def test_evaluate_scores_the_times_of_the_test_windows():
     )
     assert len(result) == splitter.get_n_splits(y) > 2
     for (train, test), row in zip(splitter.split(y), result.itertuples(), strict=True):
-        forecast = S4DForecaster(**TINY).fit(y.iloc[train]).predict(ForecastingHorizon(y.index[test], is_relative=False))
+        fh = ForecastingHorizon(y.index[test], is_relative=False)
+        forecast = S4DForecaster(**TINY).fit(y.iloc[train], fh=fh).predict()
         assert row.y_pred.index.equals(y.index[test])
         np.testing.assert_allclose(row.test_MeanAbsoluteError, np.abs(forecast - y.iloc[test]).mean())
 
