@@ -1,0 +1,45 @@
+"""Forecasters with sktime's interface, on regular grids and on irregular times.
+
+Above: sktime's pipelines, ``evaluate`` and grid search. Below: `statespace.KalmanRegressor` and the deep models.
+sktime is imported with the first name that is asked for, and nowhere else in the package.
+
+kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
+s4d         S4DForecaster: a stack of S4D layers
+deep        DeepForecaster: one network for every horizon and query time, whatever its layers
+windows     history and query times as tokens; random windows to train on
+baseline    level, trend, seasons and covariates of a window by least squares
+quantiles   forecast distributions as quantiles
+tables      series and panels of pandas in model files
+splitter    TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
+horizon     what an index and a forecasting horizon mean in time
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOME = {
+    "KalmanForecaster": "kalman",
+    "DeepForecaster": "deep",
+    "S4DForecaster": "s4d",
+    "TimeSplitter": "splitter",
+}
+
+__all__ = ["DeepForecaster", "KalmanForecaster", "S4DForecaster", "TimeSplitter"]
+
+if TYPE_CHECKING:
+    from statespace.forecasting.deep import DeepForecaster
+    from statespace.forecasting.kalman import KalmanForecaster
+    from statespace.forecasting.s4d import S4DForecaster
+    from statespace.forecasting.splitter import TimeSplitter
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"statespace.forecasting.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'statespace.forecasting' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,128 @@
+"""What both families of forecasters share: sktime's tags, their own history, and the rows of X that a horizon needs."""
+
+import warnings
+from typing import ClassVar
+
+import pandas as pd
+from sktime.forecasting.base import BaseForecaster
+
+from statespace import persistence
+from statespace.forecasting.horizon import TimeAxis
+
+
+class TimeForecaster(BaseForecaster):
+    """An sktime forecaster that keeps its own history and knows the time of every row.
+
+    Subclasses set ``_axis`` (a `TimeAxis`) in ``_fit``.
+    """
+
+    _tags: ClassVar = {
+        "authors": "the statespace developers",
+        "maintainers": "the statespace developers",
+        "capability:exogenous": True,
+        "capability:missing_values": True,
+        "capability:update": True,
+        "capability:pred_int": True,
+        # False would make sktime's base class ask for a relative horizon, which irregular indexes do not have.
+        "capability:insample": True,
+        "capability:pred_int:insample": True,
+        "capability:random_state": True,
+        "capability:categorical_in_X": False,
+        "capability:multivariate": False,
+        "requires-fh-in-fit": False,
+        "X-y-must-have-same-index": True,
+        "X_inner_mtype": "pd.DataFrame",
+    }
+    # The history is our own (`_update`): sktime's second copy, and its warning about it, are not needed.
+    _config: ClassVar = {"remember_data": False}
+    _y = None
+    _X = None
+
+    def _make_axis(self, indexes, freq=None):
+        """The clock of the series in ``fit``; warns where days are counted though another step was perhaps meant."""
+        axis = TimeAxis.of(indexes, unit=self.time_unit, freq=freq)
+        index = indexes[0]
+        if self.time_unit is None and axis.unit == "D" and len(index) > 2:
+            step = pd.infer_freq(index)
+            if step not in (None, "D"):
+                warnings.warn(
+                    f"the DatetimeIndex of y has no freq, so time is counted in days, though its steps look like "
+                    f"{step!r}. Set y.index.freq = {step!r} to count steps, or time_unit='D' (or another unit) to say "
+                    "what is meant.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+        return axis
+
+    def save(self, path=None, serialization_format="safetensors"):
+        """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike, optional
+            The file, replaced as a whole if it exists. None: sktime's serialised object in memory.
+        serialization_format : {"safetensors", "pickle", "cloudpickle"}, default="safetensors"
+            The others are sktime's own, for ``sktime.base.load``: a zip file, and only safe to load from whom you
+            trust.
+
+        Raises
+        ------
+        sktime.exceptions.NotFittedError
+            The forecaster is not fitted.
+        ValueError
+            y had several columns: each has a forecaster of its own.
+        """
+        if path is not None and serialization_format == "safetensors":
+            if getattr(self, "_is_vectorized", False):
+                raise ValueError(
+                    "this forecaster has been fitted to several columns or series one by one. Save each forecaster in "
+                    "forecasters_, or all of them with serialization_format='pickle'."
+                )
+            return persistence.save(self, path)
+        sktimes = "pickle" if serialization_format == "safetensors" else serialization_format
+        return super().save(path, serialization_format=sktimes)
+
+
+def extended(old, new):
+    """The rows of ``old`` and ``new`` in order of time; where both have a time, those of ``new``."""
+    if old is None or new is None:
+        return new if old is None else old
+    kept = old.loc[~old.index.isin(new.index)]
+    return pd.concat([kept, new]).sort_index(kind="stable")
+
+
+def covariate_rows(index, *sources):
+    """The rows of X at ``index``, from the first source that has each of them.
+
+    Parameters
+    ----------
+    index : Index
+        Times, or (series, time) pairs.
+    *sources : DataFrame or None
+        Of the same columns.
+
+    Returns
+    -------
+    DataFrame with len(index) rows
+
+    Raises
+    ------
+    ValueError
+        If no source has a row for one of the times.
+    """
+    known = [source for source in sources if source is not None]
+    for source in known:
+        if source.index.equals(index):
+            return source
+    rows = known[0]
+    for source in known[1:]:
+        rows = pd.concat([rows, source.loc[~source.index.isin(rows.index)]])
+    rows = rows.loc[~rows.index.duplicated()]
+    place = rows.index.get_indexer(index)
+    if (place < 0).any():
+        missing = index[place < 0]
+        raise ValueError(
+            f"X must have a row for every time that is forecast: it has none for {missing[0]}"
+            + (f" and {len(missing) - 1} others." if len(missing) > 1 else ".")
+        )
+    return rows.iloc[place]

@@ -1,0 +1,425 @@
+"""DeepForecaster: one network for every horizon and query time; the layer is the subclass's choice.
+
+Above: `statespace.forecasting.s4d`. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
+the history in files.
+"""
+
+import warnings
+from copy import deepcopy
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_random_state
+from sktime.datatypes import convert_to
+from sktime.forecasting.base import ForecastingHorizon
+from torch import nn
+
+from statespace.base import mean_and_scale
+from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
+from statespace.forecasting.baseline import TRENDS
+from statespace.forecasting.quantiles import (
+    LEVELS,
+    MEDIAN,
+    N_OUTPUTS,
+    ordered_quantiles,
+    pinball,
+    quantiles_at,
+    variance,
+)
+from statespace.forecasting.tables import from_arrays, to_arrays
+from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
+from statespace.models import ResidualStack
+from statespace.times import median_gap
+from statespace.training import choose_device, fit
+
+# Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
+_HARMONICS = 3
+# Windows, and queries, that are predicted at once.
+_MAX_WINDOWS, _MAX_QUERIES = 64, 2048
+# What training learns beside the network's weights.
+_LEARNED = (
+    "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_",
+)  # fmt: skip
+# Parameters that are integers, and the least of each.
+_INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 1, "batch_size": 1, "max_epochs": 0}
+
+
+class QueryModel(nn.Module):
+    """A residual stack that reads windows, and takes one step of its recurrence to each query.
+
+    Parameters
+    ----------
+    **config
+        Of `ResidualStack`.
+    """
+
+    def __init__(self, **config):
+        super().__init__()
+        self.stack = ResidualStack(d_output=N_OUTPUTS, **config)
+        # At first the forecast is the baseline, with the spread of the context as a normal distribution.
+        nn.init.zeros_(self.stack.head.weight)
+        nn.init.zeros_(self.stack.head.bias)
+
+    def forward(self, x, dt, queries, query_dt, window):
+        """Quantiles (n_queries, len(LEVELS)); the arguments as in `windows.Tokens`."""
+        _, state = self.stack.features(x, dt)
+        return self.answer(state, queries, query_dt, window)
+
+    def answer(self, state, queries, query_dt, window):
+        """Each query from the state that its window left, and no query from another."""
+        states = tuple(_rows(block, window) for block in state)
+        outputs, _ = self.stack.step(queries, states, query_dt)
+        return ordered_quantiles(outputs)
+
+
+def _rows(state, window):
+    if isinstance(state, tuple):
+        return tuple(_rows(part, window) for part in state)
+    return None if state is None else state[window]
+
+
+def _loss(model, batch):
+    """Weighted sum of pinball losses over the queries, and the sum of weights."""
+    quantiles = model(batch["x"], batch["dt"], batch["queries"], batch["query_dt"], batch["window"])
+    return (batch["weight"] * pinball(quantiles, batch["y"])).sum(), batch["weight"].sum()
+
+
+class DeepForecaster(TimeForecaster):
+    """A residual stack that reads the history once and answers any query time; the layer is the subclass's choice.
+
+    A subclass has an ``__init__`` that stores the parameters of `S4DForecaster`'s list that are not the layer's own,
+    and says which layer it stacks: its name in ``_layer``, its arguments by ``_layer_options()``.
+
+    Examples
+    --------
+    >>> from statespace.forecasting import DeepForecaster, S4DForecaster
+    >>> issubclass(S4DForecaster, DeepForecaster)
+    True
+    """
+
+    _tags: ClassVar = {
+        "y_inner_mtype": ["pd.Series", "pd-multiindex", "pd_multiindex_hier"],
+        "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
+        "python_dependencies": ["torch"],
+    }
+    _layer: str
+    # What a file brings instead of training. An attribute of the class, or sktime's reset in fit would delete it.
+    _restored = None
+
+    def _fit(self, y, X, fh):
+        self._check_parameters()
+        self._history = y
+        self._covariates = None if X is None else covariate_rows(y.index, X)
+        indexes = list(self._indexes().values())
+        self._axis = self._make_axis(
+            indexes, freq=_common_freq(indexes) if isinstance(y.index, pd.MultiIndex) else None
+        )
+        if self._restored is not None:
+            self._restore()
+            self._records = self._read_records()
+            return self
+        self._learn_scales(indexes, fh)
+        self._records = self._read_records()
+        self._train(self.max_epochs)
+        return self
+
+    def _update(self, y, X=None, update_params=True):
+        if (X is None) != (self._covariates is None):
+            raise ValueError("update needs X if fit was given X, and only then.")
+        if X is not None:
+            self._covariates = extended(self._covariates, covariate_rows(y.index, X))
+        self._history = extended(self._history, y)
+        self._records = self._read_records()
+        if update_params:
+            self._train(max(1, self.max_epochs // 5))
+        return self
+
+    def _check_parameters(self):
+        for name, least in _INTEGERS.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}. Got {value!r} instead.")
+        if self.trend not in ("auto", *TRENDS):
+            raise ValueError(
+                f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
+            )
+        if any(not period > 0 for period in self.periods or ()):
+            raise ValueError(
+                f"periods must be positive, in the unit of time of the index. Got {self.periods!r} instead."
+            )
+        if self.max_horizon is not None and not self.max_horizon > 0:
+            raise ValueError(f"max_horizon must be positive, or None. Got {self.max_horizon!r} instead.")
+
+    def _places(self):
+        """Which rows of the history belong to which series; the name of the only series is None."""
+        index = self._history.index
+        if not isinstance(index, pd.MultiIndex):
+            return {None: np.arange(len(index))}
+        levels = list(range(index.nlevels - 1))
+        groups = pd.Series(0, index=index).groupby(level=levels, sort=False)
+        return {name if isinstance(name, tuple) else (name,): rows for name, rows in groups.indices.items()}
+
+    def _indexes(self):
+        """The times of every series."""
+        index = self._history.index
+        if not isinstance(index, pd.MultiIndex):
+            return {None: index}
+        times = index.get_level_values(-1)
+        return {name: times[rows] for name, rows in self._places().items()}
+
+    def _learn_scales(self, indexes, fh):
+        """The unit of gaps, the scales of covariates, the longest horizon and context."""
+        times = [self._axis.count(index) for index in indexes]
+        long = [t for t in times if len(t) > 1]
+        self.time_scale_ = float(median_gap(long)) if long else 1.0
+        if self._covariates is not None:
+            values = self._covariates.to_numpy(dtype=np.float64)
+            self.X_mean_, self.X_scale_ = mean_and_scale([values])
+        span = max((t[-1] - t[0] for t in long), default=self.time_scale_)
+        horizon = self.max_horizon
+        if horizon is None:
+            asked = 0.0 if fh is None else max(self._reach(fh, index[-1:]) for index in indexes)
+            horizon = max(span / 4, min(asked, span / 2), self.time_scale_)
+        self.max_horizon_ = float(horizon)
+        self.context_length_ = int(min(self.context_length, max(1, max(map(len, times)) // 2)))
+
+    def _reach(self, fh, cutoff):
+        return self._axis.count(self._axis.future(fh, cutoff)).max() - self._axis.count(cutoff)[0]
+
+    def _read_records(self):
+        """The observed values of all series, with their times and covariates, as the network reads them."""
+        values = np.asarray(self._history, dtype=np.float64).reshape(-1)
+        X = None if self._covariates is None else self._covariates.to_numpy(dtype=np.float64)
+        indexes, parts, self._numbers = self._indexes(), [], {}
+        for number, (name, rows) in enumerate(self._places().items()):
+            times = self._axis.count(indexes[name])
+            if (np.diff(times) <= 0).any():
+                k = int(np.argmax(np.diff(times) <= 0))
+                raise ValueError(
+                    f"times must increase: {indexes[name][k + 1]} follows {indexes[name][k]}"
+                    + ("" if name is None else f" in series {name}")
+                    + ". Sort the rows and keep one for each time."
+                )
+            seen = ~np.isnan(values[rows])
+            covariates = self._phases_and_covariates(times, None if X is None else X[rows])
+            parts.append((times[seen], values[rows][seen], covariates[seen]))
+            self._numbers[name] = number
+        records = Records.join(parts)
+        if len(records.values) == 0:
+            raise ValueError("y has no value that is not missing: there is nothing to learn from.")
+        return records
+
+    def _phases_and_covariates(self, times, X):
+        """Sines and cosines of the known periods, and the scaled covariates, 0 where missing: (n, n_covariates)."""
+        columns = []
+        for period in self.periods or ():
+            for k in range(1, _HARMONICS + 1):
+                angle = 2 * np.pi * k * (times / period % 1.0)
+                columns += [np.sin(angle), np.cos(angle)]
+        phases = np.stack(columns, axis=-1) if columns else np.empty((len(times), 0))
+        if X is None:
+            return phases
+        return np.concatenate([phases, np.nan_to_num((X - self.X_mean_) / self.X_scale_)], axis=1)
+
+    def _reader(self, trend):
+        return WindowReader(
+            self._records, trend, self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
+        )
+
+    def _train(self, max_epochs):
+        """Train the model: a new one in fit, in update the present one goes on."""
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        new = not hasattr(self, "model_")
+        device = choose_device(self.device, verbose=self.verbose)
+        if new:
+            self.value_scale_ = self._records.value_scale
+            self.trend_ = best_trend(self._reader, seed) if self.trend == "auto" else self.trend
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.model_ = QueryModel(**self._model_config())
+        windows = TrainingWindows(self._reader(self.trend_), self.windows_per_epoch, self.queries_per_window, seed)
+        if not windows.n_cuts or max_epochs == 0:
+            self.history_ = pd.DataFrame({"loss": []}, index=pd.RangeIndex(1, 1, name="epoch"))
+            self.model_.eval()
+            return
+        try:
+            history = fit(
+                self.model_,
+                windows,
+                _loss,
+                max_epochs=max_epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                ssm_learning_rate=self.ssm_learning_rate,
+                weight_decay=self.weight_decay,
+                gradient_clip=self.gradient_clip,
+                generator=torch.Generator().manual_seed(seed),
+                progress=self.verbose > 0,
+                device=device,
+            )
+        finally:
+            self.model_.cpu().eval()
+        epochs = pd.RangeIndex(1, len(history.loss) + 1, name="epoch")
+        self.history_ = pd.DataFrame({"loss": history.loss}, index=epochs)
+
+    def _model_config(self):
+        return {
+            "d_input": N_CHANNELS + self._records.covariates.shape[1],
+            "d_model": self.d_model,
+            "n_layers": self.n_layers,
+            "layer": self._layer,
+            "layer_options": self._layer_options(),
+            "dropout": self.dropout,
+        }
+
+    def _forecast(self, fh, X):
+        """The index that is asked for, and the quantiles (n, len(LEVELS)) there."""
+        indexes = {name: self._axis.future(fh, index[-1:]) for name, index in self._indexes().items()}
+        panel = None not in indexes
+        if panel:
+            rows = [(*name, time) for name, times in indexes.items() for time in times]
+            index = pd.MultiIndex.from_tuples(rows, names=self._history.index.names)
+        else:
+            index = indexes[None]
+        X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
+        times = [self._axis.count(one) for one in indexes.values()]
+        numbers = np.repeat([self._numbers[name] for name in indexes], [len(one) for one in times])
+        times = np.concatenate(times)
+        return index, self._answer(numbers, times, self._phases_and_covariates(times, X))
+
+    def _answer(self, numbers, times, covariates):
+        """Quantiles of series ``numbers`` at ``times``, each given the observations before that time."""
+        record = self._records
+        quantiles = np.empty((len(times), len(LEVELS)))
+        ends = np.empty(len(times), dtype=np.int64)
+        for number in np.unique(numbers):
+            start, n = record.starts[number], record.lengths[number]
+            mine = numbers == number
+            ends[mine] = start + np.searchsorted(record.times[start : start + n], times[mine], side="left")
+        known = ends > record.starts[numbers]
+        quantiles[~known] = np.quantile(record.values, LEVELS)
+        device = choose_device(self.device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        model = deepcopy(self.model_).to(device, dtype).eval()
+        reader = self._reader(self.trend_)
+        starts = record.starts[numbers]
+        for rows in _batches(ends, np.flatnonzero(known)):
+            window_ends, first, window = np.unique(ends[rows], return_index=True, return_inverse=True)
+            lengths = np.minimum(window_ends - starts[rows][first], self.context_length_)
+            tokens = reader.read(window_ends, lengths, times[rows], covariates[rows], window)
+            with torch.inference_mode():
+                scaled = model(**tokens.tensors(dtype, device)).cpu().numpy()
+            quantiles[rows] = tokens.offset[:, np.newaxis] + tokens.scale[:, np.newaxis] * scaled
+        return quantiles
+
+    def _predict(self, fh, X):
+        index, quantiles = self._forecast(fh, X)
+        median = quantiles[:, MEDIAN]
+        if isinstance(self._history, pd.DataFrame):
+            return pd.DataFrame(median, index=index, columns=self._history.columns)
+        return pd.Series(median, index=index, name=self._history.name)
+
+    def _predict_quantiles(self, fh, X, alpha):
+        index, quantiles = self._forecast(fh, X)
+        columns = self._get_columns(method="predict_quantiles", alpha=alpha)
+        return pd.DataFrame(quantiles_at(quantiles, alpha), index=index, columns=columns)
+
+    def _predict_var(self, fh, X=None, cov=False):
+        if cov:
+            raise ValueError("cov=True is not known: every time has a distribution of its own. Use cov=False.")
+        index, quantiles = self._forecast(fh, X)
+        return pd.DataFrame(variance(quantiles), index=index, columns=self._get_varnames())
+
+    def _export(self):
+        self.check_is_fitted()
+        params = self.get_params(deep=False)
+        if not isinstance(params["random_state"], Integral):
+            params["random_state"] = None
+        if params["periods"] is not None:
+            params["periods"] = [float(period) for period in params["periods"]]
+        state = {"params": params, "model": self._model_config(), "learned": {}}
+        state["mtype"] = self._y_mtype_last_seen
+        fh = self._fh
+        arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
+        arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
+        state["y"], more = to_arrays(self._history, "y")
+        arrays |= more
+        state["X"] = None
+        if self._covariates is not None:
+            state["X"], more = to_arrays(self._covariates, "X")
+            arrays |= more
+        state["fh"] = None
+        if fh is not None:
+            index = fh.to_pandas()
+            steps = pd.Series(0.0, index=index)
+            if isinstance(index, pd.TimedeltaIndex):
+                steps = pd.Series(0.0, index=index.as_unit("ns").asi8)
+            description, more = to_arrays(steps, "fh")
+            state["fh"] = [description, bool(fh.is_relative), isinstance(index, pd.TimedeltaIndex)]
+            arrays |= more
+        for name in _LEARNED:
+            if hasattr(self, name):
+                value = getattr(self, name)
+                if isinstance(value, np.ndarray):
+                    arrays[name] = value
+                else:
+                    state["learned"][name] = value
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        forecaster = cls(**state["params"])
+        forecaster._restored = (state, arrays)
+        y = convert_to(from_arrays(state["y"], arrays, "y"), state["mtype"])
+        X = None if state["X"] is None else from_arrays(state["X"], arrays, "X")
+        fh = None
+        if state["fh"] is not None:
+            description, relative, lengths = state["fh"]
+            index = from_arrays(description, arrays, "fh").index
+            fh = ForecastingHorizon(pd.to_timedelta(index, unit="ns") if lengths else index, is_relative=relative)
+        # sktime's own state (cutoff, types, horizon) is made by its `fit`, which finds the network trained already.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            forecaster.fit(y, X=X, fh=fh)
+        forecaster._restored = None
+        return forecaster
+
+    def _restore(self):
+        """Take what a file brings in the place of what training would learn."""
+        state, arrays = self._restored
+        for name, value in state["learned"].items():
+            setattr(self, name, value)
+        for name in _LEARNED:
+            if name in arrays:
+                setattr(self, name, arrays[name])
+        with torch.random.fork_rng(devices=[]):
+            self.model_ = QueryModel(**state["model"])
+        weights = {
+            name.removeprefix("model."): torch.from_numpy(a) for name, a in arrays.items() if name[:6] == "model."
+        }
+        self.model_.load_state_dict(weights)
+        self.model_.eval()
+        epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
+        self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)
+
+
+def _common_freq(indexes):
+    """A MultiIndex carries no freq: the one that all series of a panel show, if they do."""
+    if not isinstance(indexes[0], pd.DatetimeIndex) or min(map(len, indexes)) < 3:
+        return None
+    found = {pd.infer_freq(index) for index in indexes}
+    freq = found.pop()
+    return pd.tseries.frequencies.to_offset(freq) if not found and freq is not None else None
+
+
+def _batches(ends, rows):
+    """Queries in the order of their windows, cut so that neither windows nor queries are too many at once."""
+    rows = rows[np.argsort(ends[rows], kind="stable")]
+    while len(rows):
+        new = np.cumsum(np.diff(ends[rows], prepend=-1) != 0)
+        size = min(int(np.searchsorted(new, _MAX_WINDOWS, side="right")), _MAX_QUERIES)
+        yield rows[:size]
+        rows = rows[size:]

@@ -1,0 +1,189 @@
+"""KalmanForecaster: Gaussian forecasts of a sum of continuous-time processes, with sktime's interface."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from statespace.filtering import KalmanRegressor
+from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
+from statespace.kalman import Component, LocalTrend, Regression
+from statespace.kalman.composition import Sum
+
+
+class KalmanForecaster(TimeForecaster):
+    """Forecasts by a Kalman filter, on regular grids and on irregular times.
+
+    The model is that of `statespace.KalmanRegressor`, a sum of processes seen through noise. Its parameters maximise the
+    exact likelihood. The forecast at a time is the normal distribution of an observation there, observation noise
+    included, **given all observations before that time**. In-sample forecasts are therefore one-step-ahead, and residuals are the
+    innovations; beyond the cutoff all of the data count. The first few in-sample times, at which the past does not yet determine the
+    diffuse components, get the smoothed value instead, given all of the data. (``regressor_.predict`` interpolates and smooths.)
+
+    Time is counted in steps of the frequency on a PeriodIndex or a DatetimeIndex with a ``freq`` (``Seasonal(12)`` on months is a year), in
+    the index' own units if it holds integers, and in days on any other DatetimeIndex; ``time_unit`` sets a unit. Horizons
+    may be absolute, Timedeltas, or integers, which are steps of the frequency, units of an integer index, and median gaps on an
+    irregular DatetimeIndex.
+
+    Of a panel, every series gets a forecaster of its own (``forecasters_``). NaN in y is a missing observation.
+
+    Parameters
+    ----------
+    process : Component, optional
+        From `statespace.kalman`. By default a `LocalTrend`. Where X is given and no component reads covariates, a `Regression` on all of its
+        columns is added.
+    noise_variance : "fit" or float, default="fit"
+        The variance of the observation noise.
+    noise_variance_bounds : pair of float, optional
+        Bounds of a noise variance that is fitted.
+    optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
+        None keeps the parameters as given.
+    n_restarts_optimizer : int, default=0
+        Further searches from random starts.
+    time_unit : str, optional
+        The unit in which datetimes are counted, such as "h" or "365.25D", also on a regular index. None: steps of the frequency where there is
+        one, else days.
+    backend : str, optional
+        As in `statespace.kernels.kalman_filter`.
+    random_state : int, RandomState or None, default=None
+        Draws the restarts.
+
+    Attributes
+    ----------
+    regressor_ : KalmanRegressor
+        The fitted model; its first column of X is the time since the first time of y.
+    process_ : Component
+        The process with the fitted parameters.
+    noise_variance_ : float
+        The variance of the observation noise.
+    params_ : DataFrame
+        Estimates, standard errors and bounds.
+
+    Raises
+    ------
+    ValueError
+        If y has no value; if X has no row for a time that is forecast; if a horizon is of another kind than the index.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import KalmanForecaster
+    >>> from statespace.kalman import LocalLevel, Seasonal
+    >>> months = pd.period_range("2015-01", periods=60, freq="M")
+    >>> y = pd.Series(np.sin(2 * np.pi * np.arange(60) / 12), index=months)
+    >>> y += 0.1 * np.random.default_rng(0).normal(size=60)
+    >>> forecaster = KalmanForecaster(LocalLevel() + Seasonal(12, harmonics=1)).fit(y)
+    >>> forecaster.predict(fh=[3, 6]).round(1)
+    2020-03    1.0
+    2020-06    0.0
+    Freq: M, dtype: float64
+    >>> forecaster.predict_interval(fh=[3, 6], coverage=0.9).shape
+    (2, 2)
+    """
+
+    _tags = {"y_inner_mtype": "pd.Series"}
+
+    def __init__(
+        self,
+        process=None,
+        noise_variance="fit",
+        noise_variance_bounds=None,
+        optimizer="fmin_l_bfgs_b",
+        n_restarts_optimizer=0,
+        time_unit=None,
+        backend=None,
+        random_state=None,
+    ):
+        self.process = process
+        self.noise_variance = noise_variance
+        self.noise_variance_bounds = noise_variance_bounds
+        self.optimizer = optimizer
+        self.n_restarts_optimizer = n_restarts_optimizer
+        self.time_unit = time_unit
+        self.backend = backend
+        self.random_state = random_state
+        super().__init__()
+
+    def _fit(self, y, X, fh):
+        self._axis = self._make_axis([y.index])
+        self._history, self._covariates = y, None if X is None else covariate_rows(y.index, X)
+        self._condition(update_params=True)
+        return self
+
+    def _update(self, y, X=None, update_params=True):
+        if (X is None) != (self._covariates is None):
+            raise ValueError("update needs X if fit was given X, and only then.")
+        if X is not None:
+            self._covariates = extended(self._covariates, covariate_rows(y.index, X))
+        self._history = extended(self._history, y)
+        self._condition(update_params)
+        return self
+
+    def _condition(self, update_params):
+        """Give the whole history to the regressor; its parameters are fitted, or kept as they are."""
+        options = {
+            "noise_variance_bounds": self.noise_variance_bounds,
+            "n_restarts_optimizer": self.n_restarts_optimizer,
+            "backend": self.backend,
+            "random_state": self.random_state,
+        }
+        if update_params:
+            options |= {"process": self._chosen_process(), "noise_variance": self.noise_variance, "optimizer": self.optimizer}
+        else:
+            options |= {"process": self.process_, "noise_variance": self.noise_variance_, "optimizer": None}
+        rows = self._rows(self._history.index)
+        self.regressor_ = KalmanRegressor(**options).fit(rows, self._history.to_numpy(dtype=np.float64))
+        self.process_, self.noise_variance_ = self.regressor_.process_, self.regressor_.noise_variance_
+        if update_params:
+            self.params_ = self.regressor_.params_
+
+    def _chosen_process(self):
+        process = LocalTrend() if self.process is None else self.process
+        if self._covariates is None or not isinstance(process, Component):
+            return process
+        components = process.components if isinstance(process, Sum) else [process]
+        reads = any(type(component).design is not Component.design for component in components)
+        return process if reads else process + Regression()
+
+    def _rows(self, index, X=None):
+        """The regressor's X: the time, and the covariates at it."""
+        time = self._axis.count(index)
+        if self._covariates is None:
+            return pd.DataFrame({"time": time})
+        covariates = covariate_rows(index, X, self._covariates)
+        rows = pd.DataFrame(covariates.to_numpy(dtype=np.float64), columns=[f"{name}" for name in covariates.columns])
+        rows.insert(0, "time" if "time" not in rows else "time of row", time)
+        return rows
+
+    def _moments(self, fh, X):
+        """The index of the horizon; mean and variance of an observation there."""
+        index = self._axis.future(fh, self.cutoff)
+        mean, variance = self.regressor_.predict_ahead(self._rows(index, X))
+        return index, mean, variance
+
+    def _predict(self, fh, X):
+        index, mean, _ = self._moments(fh, X)
+        return pd.Series(mean, index=index, name=self._history.name)
+
+    def _predict_var(self, fh, X=None, cov=False):
+        index, _, variance = self._moments(fh, X)
+        if not cov:
+            return pd.DataFrame(variance, index=index, columns=self._get_varnames())
+        if (self._axis.count(index) <= self._axis.count(self.cutoff)).any():
+            raise ValueError("cov=True needs a horizon beyond the cutoff: in-sample forecasts each know another past.")
+        covariance = self.regressor_.predict(self._rows(index, X), return_cov=True, include_noise=True)[1]
+        return pd.DataFrame(covariance, index=index, columns=index)
+
+    def _predict_quantiles(self, fh, X, alpha):
+        index, mean, variance = self._moments(fh, X)
+        quantiles = mean[:, np.newaxis] + np.sqrt(variance)[:, np.newaxis] * norm.ppf(alpha)
+        return pd.DataFrame(quantiles, index=index, columns=self._get_columns(method="predict_quantiles", alpha=alpha))
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        from statespace.kalman import LocalLevel
+
+        return [
+            {"process": LocalLevel(variance=0.1), "noise_variance": 1.0, "optimizer": None},
+            {"process": LocalTrend()},
+        ]

@@ -1,0 +1,215 @@
+"""S4DForecaster: probabilistic forecasts by a stack of S4D layers."""
+
+from statespace.forecasting.deep import DeepForecaster
+
+
+class S4DForecaster(DeepForecaster):
+    """Forecasts by one network for any horizon and query time: S4D layers over the history, one step to each query.
+
+    The observed values before a time, at most ``context_length`` of them, are its context. By least squares on the
+    context alone the **baseline** takes out level, trend, known seasons and covariates
+    (`statespace.forecasting.baseline.Baseline`), and what is left is divided by its spread. A stack of S4D layers [1]_
+    reads it as tokens (value, observed, log gap, covariates) over the gaps that the observations really have, and
+    leaves a state. A query is a token without value, whose gap is the time since the last observation: one step of the
+    recurrence takes the state there, and the output is the distribution **of a value at the query's own time**, as
+    quantiles that cannot cross, on top of the baseline.
+
+    Every query steps from the state after the last observation and from no other query. A forecast for a time is
+    therefore the same whatever else is asked for.
+
+    Training draws windows at random from the series, or from all series of a panel (one model for all): where the
+    history ends, how much of it is read, and which of the next values within ``max_horizon`` are asked for. The loss is
+    the pinball loss of the quantiles, in units of each window's spread. Point forecasts are medians.
+
+    Time is counted in steps of the frequency on a PeriodIndex or a DatetimeIndex with a ``freq``, in the index' own
+    units if it holds integers, and in days on any other DatetimeIndex; ``time_unit`` sets a unit. Horizons may be
+    absolute, Timedeltas, or integers, which are steps of the frequency, units of an integer index, and median gaps on
+    an irregular DatetimeIndex.
+
+    Parameters
+    ----------
+    d_model : int, default=32
+        Width of the features.
+    n_layers : int, default=2
+        Number of blocks.
+    d_state : int, default=16
+        Real dimension of each system's state.
+    periods : sequence of float, optional
+        Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
+        months. Three harmonics of each are covariates, known at all times.
+    trend : {"auto", "last", "mean", "linear"}, default="auto"
+        The baseline beside seasons and covariates: the last value, the mean of the context, or a straight line through
+        it. ``"auto"`` takes the one with the least absolute error on random training windows.
+    context_length : int, default=256
+        The most observations that a forecast reads. No more than half of the longest series are used, so that training
+        has such windows too.
+    max_horizon : float, optional
+        The longest horizon in training, in the unit of time of the index. None: a quarter of the longest series, or the
+        longest horizon of ``fh`` in ``fit``, up to half of the series. Horizons beyond it rest on extrapolation.
+    init : {"lin", "inv", "legs", "real"}, default="lin"
+        Starting values of A; see `statespace.layers.S4D`.
+    discretization : {"zoh", "bilinear"}, default="zoh"
+        Zero-order hold or the bilinear rule.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+    dropout : float, default=0.2
+        Share of each block's outputs dropped while training.
+    max_epochs : int, default=6
+        Epochs of training; the weights of the one with the least loss are kept.
+    windows_per_epoch : int, default=256
+        Windows drawn in an epoch.
+    queries_per_window : int, default=16
+        Future values asked for after each.
+    batch_size : int, default=16
+        Windows a step of the optimiser.
+    learning_rate : float, default=4e-3
+        Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
+    ssm_learning_rate : float, default=1e-3
+        The same for A, B and the time scales, which have no weight decay.
+    weight_decay : float, default=0.01
+        Decoupled weight decay of the weight matrices.
+    gradient_clip : float or None, default=1.0
+        Largest norm of the gradient.
+    time_unit : str, optional
+        The unit in which datetimes are counted, such as "h" or "365.25D", also on a regular index. None: steps of the
+        frequency where there is one, else days.
+    device : str or torch.device, default="auto"
+        ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Initial weights, windows, dropout. An int gives the same numbers twice.
+    verbose : int, default=0
+        Above 0: progress bar and device.
+
+    Attributes
+    ----------
+    model_ : QueryModel
+        The fitted network.
+    trend_ : str
+        The trend of the baseline.
+    time_scale_ : float
+        The median gap, in the unit of time of the index: what the network's gaps are divided by.
+    max_horizon_, context_length_ : float, int
+        Those used.
+    value_scale_ : float
+        The spread that a context without any is given.
+    X_mean_, X_scale_ : ndarray of shape (n_columns,)
+        Mean and standard deviation of the covariates; only with X.
+    history_ : DataFrame
+        The loss of every epoch of the last training: the pinball loss summed over the quantile levels.
+
+    Raises
+    ------
+    ValueError
+        If y has no value; if X has no row for a time that is forecast; if a horizon is of another kind than the index.
+
+    Notes
+    -----
+    A value of y that is missing (NaN) says nothing: it is as if its row were not there. Missing covariates count as
+    their mean.
+
+    In-sample forecasts are one step ahead: each reads the observations before its time alone, though the weights have
+    been trained on all. At a series' first time nothing is known before it; the forecast there is the distribution of
+    all training values.
+
+    ``update`` adds to the history, and with ``update_params=True`` trains the present network on for a fifth of
+    ``max_epochs``; with False it only reads the new values, which costs nothing and needs no training.
+
+    Between the eleven levels of the network quantiles are interpolated linearly in Φ⁻¹(level), with normal tails;
+    ``predict_var`` is the variance of that distribution. Distributions are those of single times: there is no
+    covariance between times.
+
+    References
+    ----------
+    .. [1] A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
+       2022.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import S4DForecaster
+    >>> t = np.cumsum(np.random.default_rng(0).exponential(size=200))
+    >>> start = pd.Timestamp("2020-01-01")
+    >>> y = pd.Series(np.sin(2 * np.pi * t / 7), index=start + pd.to_timedelta(t, unit="D"))
+    >>> forecaster = S4DForecaster(d_model=8, n_layers=1, periods=[7], max_epochs=2, random_state=0).fit(y)
+    >>> ahead = np.array([1.5, 5.0])
+    >>> horizon = start + pd.to_timedelta(t[-1] + ahead, unit="D")
+    >>> error = forecaster.predict(horizon) - np.sin(2 * np.pi * (t[-1] + ahead) / 7)
+    >>> bool(error.abs().max() < 0.1)
+    True
+    >>> forecaster.predict_interval(horizon, coverage=0.9).shape
+    (2, 2)
+    """
+
+    _layer = "s4d"
+
+    def __init__(
+        self,
+        d_model=32,
+        n_layers=2,
+        d_state=16,
+        *,
+        periods=None,
+        trend="auto",
+        context_length=256,
+        max_horizon=None,
+        init="lin",
+        discretization="zoh",
+        dt_min=1e-3,
+        dt_max=1e-1,
+        dropout=0.2,
+        max_epochs=6,
+        windows_per_epoch=256,
+        queries_per_window=16,
+        batch_size=16,
+        learning_rate=4e-3,
+        ssm_learning_rate=1e-3,
+        weight_decay=0.01,
+        gradient_clip=1.0,
+        time_unit=None,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.d_model = d_model
+        self.n_layers = n_layers
+        self.d_state = d_state
+        self.periods = periods
+        self.trend = trend
+        self.context_length = context_length
+        self.max_horizon = max_horizon
+        self.init = init
+        self.discretization = discretization
+        self.dt_min = dt_min
+        self.dt_max = dt_max
+        self.dropout = dropout
+        self.max_epochs = max_epochs
+        self.windows_per_epoch = windows_per_epoch
+        self.queries_per_window = queries_per_window
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.ssm_learning_rate = ssm_learning_rate
+        self.weight_decay = weight_decay
+        self.gradient_clip = gradient_clip
+        self.time_unit = time_unit
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        super().__init__()
+
+    def _layer_options(self):
+        return {
+            "d_state": self.d_state,
+            "init": self.init,
+            "discretization": self.discretization,
+            "dt_min": self.dt_min,
+            "dt_max": self.dt_max,
+        }
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        tiny = {"n_layers": 1, "d_model": 4, "d_state": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu"}
+        return [
+            tiny | {"queries_per_window": 2, "context_length": 8, "random_state": 0},
+            tiny | {"periods": [7.0], "trend": "linear", "max_horizon": 5.0, "random_state": 0},
+        ]
