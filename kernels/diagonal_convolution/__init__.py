@@ -46,8 +46,8 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
 
     Notes
     -----
-    The cost is linear in the length, with T + 4 · nodes multiplications or so for each sample and channel in blocks of
-    T = 32 or 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu 2024,
+    The cost is linear in the length, with T + 4 · nodes multiplications or so for each sample and channel in blocks
+    of T = 32 or 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu 2024,
     section 6) is this one for a diagonal system that does not depend on its input.
 
     Examples
@@ -63,11 +63,12 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     B, H, L = u.shape
     if rate.ndim != 2 or len(rate) != H or 0 in rate.shape:
         raise ValueError(f"rate must have shape (channels, nodes) with {H} channels. Got {tuple(rate.shape)} instead.")
-    expected = {"c": (c, rate.shape), "initial": (initial, (B, *rate.shape)), "lengths": (lengths, (B,)), "skip": (skip, (H,))}
+    nodes = rate.shape
+    expected = {"c": (c, nodes), "initial": (initial, (B, *nodes)), "lengths": (lengths, (B,)), "skip": (skip, (H,))}
     for name, (x, shape) in expected.items():
         if x is not None and x.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}. Got {tuple(x.shape)} instead.")
-    if lengths is not None and not (1 <= lengths.min() and lengths.max() <= L):
+    if lengths is not None and not (lengths.min() >= 1 and lengths.max() <= L):
         raise ValueError(f"lengths must lie between 1 and {L}. Got {lengths.min()} to {lengths.max()}.")
     if discretization not in ("zoh", "bilinear"):
         raise ValueError(f"discretization must be 'zoh' or 'bilinear'. Got {discretization!r} instead.")

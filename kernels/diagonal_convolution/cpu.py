@@ -39,7 +39,7 @@ def _carry(first, end, last, written, start):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _carry_back(first, end, last, begin, grad, grad_last, grad_start):
-    """The gradient in the beginnings becomes that in what each block writes; the sum of ``grad_last`` is the caller's."""
+    """The gradient in the beginnings becomes that in what each block writes; the caller sums ``grad_last``."""
     _, B, R, pair = grad.shape
     n = pair // 2
     after = np.empty(pair, grad.dtype)

@@ -4,10 +4,12 @@ import warnings
 from typing import ClassVar
 
 import pandas as pd
-from sktime.forecasting.base import BaseForecaster
+from sktime.datatypes import convert_to
+from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from statespace import persistence
 from statespace.forecasting.horizon import TimeAxis
+from statespace.forecasting.tables import from_arrays, to_arrays
 
 
 class TimeForecaster(BaseForecaster):
@@ -37,6 +39,8 @@ class TimeForecaster(BaseForecaster):
     _config: ClassVar = {"remember_data": False}
     _y = None
     _X = None
+    # What a file brings instead of training, (state, arrays): read by `_fit`.
+    _restored = None
 
     def _make_axis(self, indexes, freq=None):
         """The clock of the series in ``fit``; warns where days are counted though another step was perhaps meant."""
@@ -81,6 +85,39 @@ class TimeForecaster(BaseForecaster):
             return persistence.save(self, path)
         sktimes = "pickle" if serialization_format == "safetensors" else serialization_format
         return super().save(path, serialization_format=sktimes)
+
+    def _export_data(self):
+        """History, covariates and horizon for a model file: a dict that JSON can hold, and arrays."""
+        state = {"mtype": self._y_mtype_last_seen, "X": None, "fh": None}
+        state["y"], arrays = to_arrays(self._history, "y")
+        if self._covariates is not None:
+            state["X"], more = to_arrays(self._covariates, "X")
+            arrays |= more
+        fh = self._fh
+        if fh is not None:
+            index = fh.to_pandas()
+            lengths = isinstance(index, pd.TimedeltaIndex)
+            steps = pd.Series(0.0, index=index.as_unit("ns").asi8 if lengths else index)
+            description, more = to_arrays(steps, "fh")
+            state["fh"] = [description, bool(fh.is_relative), lengths]
+            arrays |= more
+        return state, arrays
+
+    def _import_data(self, state, arrays):
+        """Give the data of a file to sktime's ``fit``, which makes its own state; ``_fit`` finds what was learned."""
+        y = convert_to(from_arrays(state["y"], arrays, "y"), state["mtype"])
+        X = None if state["X"] is None else from_arrays(state["X"], arrays, "X")
+        fh = None
+        if state["fh"] is not None:
+            description, relative, lengths = state["fh"]
+            index = from_arrays(description, arrays, "fh").index
+            fh = ForecastingHorizon(pd.to_timedelta(index, unit="ns") if lengths else index, is_relative=relative)
+        self._restored = state, arrays
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            self.fit(y, X=X, fh=fh)
+        self._restored = None
+        return self
 
 
 def extended(old, new):

@@ -4,7 +4,6 @@ Above: `statespace.forecasting.s4d`. Below: ``windows`` makes tokens, ``quantile
 the history in files.
 """
 
-import warnings
 from copy import deepcopy
 from numbers import Integral
 from typing import ClassVar
@@ -13,8 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils import check_random_state
-from sktime.datatypes import convert_to
-from sktime.forecasting.base import ForecastingHorizon
 from torch import nn
 
 from statespace.base import mean_and_scale
@@ -29,7 +26,6 @@ from statespace.forecasting.quantiles import (
     quantiles_at,
     variance,
 )
-from statespace.forecasting.tables import from_arrays, to_arrays
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
 from statespace.models import ResidualStack
 from statespace.times import median_gap
@@ -341,25 +337,10 @@ class DeepForecaster(TimeForecaster):
         if params["periods"] is not None:
             params["periods"] = [float(period) for period in params["periods"]]
         state = {"params": params, "model": self._model_config(), "learned": {}}
-        state["mtype"] = self._y_mtype_last_seen
-        fh = self._fh
-        arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
+        data, arrays = self._export_data()
+        state |= data
+        arrays |= {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
-        state["y"], more = to_arrays(self._history, "y")
-        arrays |= more
-        state["X"] = None
-        if self._covariates is not None:
-            state["X"], more = to_arrays(self._covariates, "X")
-            arrays |= more
-        state["fh"] = None
-        if fh is not None:
-            index = fh.to_pandas()
-            steps = pd.Series(0.0, index=index)
-            if isinstance(index, pd.TimedeltaIndex):
-                steps = pd.Series(0.0, index=index.as_unit("ns").asi8)
-            description, more = to_arrays(steps, "fh")
-            state["fh"] = [description, bool(fh.is_relative), isinstance(index, pd.TimedeltaIndex)]
-            arrays |= more
         for name in _LEARNED:
             if hasattr(self, name):
                 value = getattr(self, name)
@@ -372,20 +353,7 @@ class DeepForecaster(TimeForecaster):
     @classmethod
     def _import(cls, state, arrays):
         forecaster = cls(**state["params"])
-        forecaster._restored = (state, arrays)
-        y = convert_to(from_arrays(state["y"], arrays, "y"), state["mtype"])
-        X = None if state["X"] is None else from_arrays(state["X"], arrays, "X")
-        fh = None
-        if state["fh"] is not None:
-            description, relative, lengths = state["fh"]
-            index = from_arrays(description, arrays, "fh").index
-            fh = ForecastingHorizon(pd.to_timedelta(index, unit="ns") if lengths else index, is_relative=relative)
-        # sktime's own state (cutoff, types, horizon) is made by its `fit`, which finds the network trained already.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            forecaster.fit(y, X=X, fh=fh)
-        forecaster._restored = None
-        return forecaster
+        return forecaster._import_data(state, arrays)
 
     def _restore(self):
         """Take what a file brings in the place of what training would learn."""

@@ -108,8 +108,8 @@ class TimeAxis:
         Returns
         -------
         Index
-            Sorted. Integers that are relative count units of an integer index, steps of the frequency, or median gaps of
-            an irregular DatetimeIndex.
+            Sorted. Integers that are relative count units of an integer index, steps of the frequency, or median gaps
+            of an irregular DatetimeIndex.
 
         Raises
         ------
@@ -123,7 +123,9 @@ class TimeAxis:
                 values = values.tz_convert(self.origin.tz)
             return values
         if isinstance(values, pd.TimedeltaIndex) and not isinstance(cutoff, pd.DatetimeIndex | pd.PeriodIndex):
-            raise TypeError(f"fh of Timedeltas needs an index of datetimes or periods, y has {self._kind()}. Use integers.")
+            raise TypeError(
+                f"fh of Timedeltas needs an index of datetimes or periods, y has {self._kind()}. Use integers."
+            )
         if isinstance(cutoff, pd.DatetimeIndex) and not isinstance(values, pd.TimedeltaIndex):
             return _add_steps(cutoff[0], values, self.step)
         return fh.to_absolute_index(cutoff)

@@ -1,36 +1,41 @@
 """KalmanForecaster: Gaussian forecasts of a sum of continuous-time processes, with sktime's interface."""
 
+from numbers import Integral
+
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
 from statespace.filtering import KalmanRegressor
+from statespace.forecasting.ahead import predict_ahead
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.kalman import Component, LocalTrend, Regression
 from statespace.kalman.composition import Sum
+from statespace.kalman.description import description, restored
 
 
 class KalmanForecaster(TimeForecaster):
     """Forecasts by a Kalman filter, on regular grids and on irregular times.
 
-    The model is that of `statespace.KalmanRegressor`, a sum of processes seen through noise. Its parameters maximise the
-    exact likelihood. The forecast at a time is the normal distribution of an observation there, observation noise
-    included, **given all observations before that time**. In-sample forecasts are therefore one-step-ahead, and residuals are the
-    innovations; beyond the cutoff all of the data count. The first few in-sample times, at which the past does not yet determine the
-    diffuse components, get the smoothed value instead, given all of the data. (``regressor_.predict`` interpolates and smooths.)
+    The model is that of `statespace.KalmanRegressor`, a sum of processes seen through noise. Its parameters maximise
+    the exact likelihood. The forecast at a time is the normal distribution of an observation there, observation noise
+    included, **given all observations before that time**. In-sample forecasts are therefore one-step-ahead, and
+    residuals are the innovations; beyond the cutoff all of the data count. The first few in-sample times, at which the
+    past does not yet determine the diffuse components, get the smoothed value instead, given all of the data.
+    (``regressor_.predict`` interpolates and smooths.)
 
-    Time is counted in steps of the frequency on a PeriodIndex or a DatetimeIndex with a ``freq`` (``Seasonal(12)`` on months is a year), in
-    the index' own units if it holds integers, and in days on any other DatetimeIndex; ``time_unit`` sets a unit. Horizons
-    may be absolute, Timedeltas, or integers, which are steps of the frequency, units of an integer index, and median gaps on an
-    irregular DatetimeIndex.
+    Time is counted in steps of the frequency on a PeriodIndex or a DatetimeIndex with a ``freq`` (``Seasonal(12)`` on
+    months is a year), in the index' own units if it holds integers, and in days on any other DatetimeIndex;
+    ``time_unit`` sets a unit. Horizons may be absolute, Timedeltas, or integers, which are steps of the frequency,
+    units of an integer index, and median gaps on an irregular DatetimeIndex.
 
     Of a panel, every series gets a forecaster of its own (``forecasters_``). NaN in y is a missing observation.
 
     Parameters
     ----------
     process : Component, optional
-        From `statespace.kalman`. By default a `LocalTrend`. Where X is given and no component reads covariates, a `Regression` on all of its
-        columns is added.
+        From `statespace.kalman`. By default a `LocalTrend`. Where X is given and no component reads covariates, a
+        `Regression` on all of its columns is added.
     noise_variance : "fit" or float, default="fit"
         The variance of the observation noise.
     noise_variance_bounds : pair of float, optional
@@ -40,8 +45,8 @@ class KalmanForecaster(TimeForecaster):
     n_restarts_optimizer : int, default=0
         Further searches from random starts.
     time_unit : str, optional
-        The unit in which datetimes are counted, such as "h" or "365.25D", also on a regular index. None: steps of the frequency where there is
-        one, else days.
+        The unit in which datetimes are counted, such as "h" or "365.25D", also on a regular index. None: steps of the
+        frequency where there is one, else days.
     backend : str, optional
         As in `statespace.kernels.kalman_filter`.
     random_state : int, RandomState or None, default=None
@@ -73,8 +78,8 @@ class KalmanForecaster(TimeForecaster):
     >>> y += 0.1 * np.random.default_rng(0).normal(size=60)
     >>> forecaster = KalmanForecaster(LocalLevel() + Seasonal(12, harmonics=1)).fit(y)
     >>> forecaster.predict(fh=[3, 6]).round(1)
-    2020-03    1.0
-    2020-06    0.0
+    2020-03    0.8
+    2020-06    0.5
     Freq: M, dtype: float64
     >>> forecaster.predict_interval(fh=[3, 6], coverage=0.9).shape
     (2, 2)
@@ -106,7 +111,10 @@ class KalmanForecaster(TimeForecaster):
     def _fit(self, y, X, fh):
         self._axis = self._make_axis([y.index])
         self._history, self._covariates = y, None if X is None else covariate_rows(y.index, X)
-        self._condition(update_params=True)
+        if self._restored is not None:
+            self._restore()
+        else:
+            self._condition(update_params=True)
         return self
 
     def _update(self, y, X=None, update_params=True):
@@ -127,7 +135,11 @@ class KalmanForecaster(TimeForecaster):
             "random_state": self.random_state,
         }
         if update_params:
-            options |= {"process": self._chosen_process(), "noise_variance": self.noise_variance, "optimizer": self.optimizer}
+            options |= {
+                "process": self._chosen_process(),
+                "noise_variance": self.noise_variance,
+                "optimizer": self.optimizer,
+            }
         else:
             options |= {"process": self.process_, "noise_variance": self.noise_variance_, "optimizer": None}
         rows = self._rows(self._history.index)
@@ -157,7 +169,12 @@ class KalmanForecaster(TimeForecaster):
     def _moments(self, fh, X):
         """The index of the horizon; mean and variance of an observation there."""
         index = self._axis.future(fh, self.cutoff)
-        mean, variance = self.regressor_.predict_ahead(self._rows(index, X))
+        rows = self._rows(index, X)
+        mean, variance = predict_ahead(self.regressor_, rows)
+        still_open = ~np.isfinite(variance)
+        if still_open.any():
+            smoothed, std = self.regressor_.predict(rows[still_open], return_std=True, include_noise=True)
+            mean[still_open], variance[still_open] = smoothed, std**2
         return index, mean, variance
 
     def _predict(self, fh, X):
@@ -178,6 +195,30 @@ class KalmanForecaster(TimeForecaster):
         quantiles = mean[:, np.newaxis] + np.sqrt(variance)[:, np.newaxis] * norm.ppf(alpha)
         return pd.DataFrame(quantiles, index=index, columns=self._get_columns(method="predict_quantiles", alpha=alpha))
 
+    def _export(self):
+        self.check_is_fitted()
+        state, arrays = self._export_data()
+        state["params"] = self.get_params(deep=False) | {"process": description(self.process)}
+        if not isinstance(self.random_state, Integral):
+            state["params"]["random_state"] = None
+        state["regressor"], parts = self.regressor_._export()
+        return state, arrays | {f"regressor.{name}": value for name, value in parts.items()}
+
+    @classmethod
+    def _import(cls, state, arrays):
+        params = state["params"] | {"process": restored(state["params"]["process"])}
+        if params["noise_variance_bounds"] is not None:
+            params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
+        return cls(**params)._import_data(state, arrays)
+
+    def _restore(self):
+        """Take what a file brings in the place of what fitting would learn."""
+        state, arrays = self._restored
+        parts = {name.removeprefix("regressor."): a for name, a in arrays.items() if name.startswith("regressor.")}
+        self.regressor_ = KalmanRegressor._import(state["regressor"], parts)
+        self.process_, self.noise_variance_ = self.regressor_.process_, self.regressor_.noise_variance_
+        self.params_ = self.regressor_.params_
+
     @classmethod
     def get_test_params(cls, parameter_set="default"):
         """Two small parameter sets for sktime's tests."""
@@ -185,5 +226,5 @@ class KalmanForecaster(TimeForecaster):
 
         return [
             {"process": LocalLevel(variance=0.1), "noise_variance": 1.0, "optimizer": None},
-            {"process": LocalTrend()},
+            {"process": LocalTrend(0.1, 0.01), "noise_variance": 0.5, "optimizer": None},
         ]

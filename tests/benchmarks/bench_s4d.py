@@ -35,7 +35,8 @@ def main():
         seconds = race(contenders, rounds=5)
         title = f"forward + backward, B {batch}, L {length}, D {WIDTH}, N {STATE}"
         table(title, seconds, "S4D, regular (convolution)", per=batch * length, unit="ns")
-        table(f"{title}: the scan", {k: v for k, v in seconds.items() if "convolution" not in k}, "S4D, irregular (scan)")
+        scanned = {name: values for name, values in seconds.items() if "convolution" not in name}
+        table(f"{title}: the scan", scanned, "S4D, irregular (scan)", per=batch * length, unit="ns")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def main():
     def steps(stream, sample):
         return lambda: [stream.step(sample, dt=0.7) for _ in range(STEPS)]
 
-    seconds = race({"Kalman, n = 4": steps(kalman_stream, 0.3), "S4D, 4 layers, d 64": steps(s4d_stream, [0.3])}, rounds=5)
+    contenders = {"Kalman, n = 4": steps(kalman_stream, 0.3), "S4D, 4 layers, d 64": steps(s4d_stream, [0.3])}
+    seconds = race(contenders, rounds=5)
     table("stream().step", seconds, "Kalman, n = 4", per=STEPS, unit="us")
     for kind in ("kalman", "s4d"):
         subprocess.run([sys.executable, __file__, kind], check=True)

@@ -21,9 +21,8 @@ def main(names):
         sys.exit(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     for name in names or known:
         module = importlib.import_module(f"bench_{name}")
-        tests = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--no-header", *module.TESTS], cwd=ROOT, capture_output=True, text=True
-        )
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", *module.TESTS]
+        tests = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         print(f"\n=== {name}: {tests.stdout.strip().splitlines()[-1]}", flush=True)
         if tests.returncode:
             sys.exit(tests.stdout)

@@ -1,4 +1,4 @@
-"""The convolution in blocks against the recurrence: outputs, states at each record's end, every gradient, any length."""
+"""The convolution in blocks against the recurrence: outputs, states at records' ends, every gradient, any length."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,75 @@
+"""Forecasts of a Kalman model at any times, each given the observations before it: one pass of the filter for all of
+them.
+
+A row that is asked for is put before the observations of its own time, as a missing one. The filtered state there is
+the state given the past, which is one step ahead within the data and the forecast beyond them.
+"""
+
+import numpy as np
+
+from statespace.kalman.binding import State
+from statespace.kalman.rows import read
+from statespace.kernels.kalman_filter import kalman_filter
+
+# Samples that are filtered in one call: bounds the memory.
+_CHUNK = 8192
+
+
+def predict_ahead(regressor, X):
+    """Mean and variance of an observation at each row of X, given all observations at earlier times.
+
+    Parameters
+    ----------
+    regressor : KalmanRegressor
+        Fitted to one output, with one noise variance.
+    X : DataFrame of shape (n, 1 + n_covariates)
+        Rows as for its ``predict``, in any order.
+
+    Returns
+    -------
+    mean, variance : ndarray of shape (n,)
+        The noise of an observation is counted. The variance is infinite, and the mean means nothing, where the past
+        leaves a diffuse process open.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace import KalmanRegressor
+    >>> from statespace.forecasting.ahead import predict_ahead
+    >>> from statespace.kalman import LocalLevel
+    >>> t = pd.DataFrame({"time": [0.0, 1.0, 2.0]})
+    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None).fit(t, [1.0, 2.0, 4.0])
+    >>> predict_ahead(gp, t)[1]
+    array([       inf, 3.        , 2.66666667])
+    """
+    posterior = regressor._posterior()
+    record, rows = posterior.record, read(X, regressor, reset=False)
+    n = len(rows.times)
+    times = np.concatenate([rows.times, record.times])
+    order = np.argsort(times, kind="stable")
+    y = np.concatenate([np.full(n, np.nan), record.y[:, 0] / posterior.scale.value])[order]
+    binding = posterior._binding(times[order], np.concatenate([rows.covariates, record.covariates])[order])
+    asked = order < n
+    mean, variance = np.empty(len(order)), np.empty(len(order))
+    state, start = binding.initial, 0
+    while start < len(order):
+        # While a direction is open, one sample at a time: only a call's last diffuse part is known.
+        stop = start + 1 if state.diffuse.shape[1] else min(start + _CHUNK, len(order))
+        part = binding.part(start, stop, state)
+        result = kalman_filter(y[start:stop], part.gaps, part.blocks, part.rows, posterior.scaled_noise, *state,
+                               backend=regressor.backend)  # fmt: skip
+        h = np.broadcast_to(part.rows, (stop - start, result.mean.shape[1]))
+        mean[start:stop] = (h * result.mean).sum(axis=1)
+        variance[start:stop] = np.einsum("ki,kij,kj->k", h, result.covariance, h)
+        if state.diffuse.shape[1] and _is_open(h[0], result.diffuse):
+            variance[start] = np.inf
+        state, start = State(result.mean[-1], result.covariance[-1], result.diffuse), stop
+    place = np.empty(n, dtype=np.intp)
+    place[order[asked]] = np.flatnonzero(asked)
+    scale = posterior.scale.value
+    return mean[place] * scale, (np.maximum(variance[place], 0.0) + posterior.scaled_noise) * scale**2
+
+
+def _is_open(row, diffuse):
+    """Whether the row sees a diffuse direction by more than rounding."""
+    return diffuse.shape[1] and np.any(np.abs(row @ diffuse) > 1e-9 * np.abs(row) @ np.abs(diffuse))

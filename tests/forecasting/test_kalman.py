@@ -1,0 +1,166 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+import statespace
+from statespace import KalmanRegressor, persistence
+from statespace.forecasting import KalmanForecaster
+from statespace.kalman import LocalLevel, LocalTrend, OrnsteinUhlenbeck, Regression, Seasonal
+
+RNG = np.random.default_rng(1)
+DAYS = pd.DatetimeIndex(pd.Timestamp("2024-01-01") + pd.to_timedelta(np.cumsum(RNG.uniform(0.2, 3.0, 40)), unit="D"))
+Y = pd.Series(np.cumsum(RNG.normal(size=40)), index=DAYS, name="level")
+KNOWN = {"process": LocalTrend(0.5, 0.01), "noise_variance": 0.2, "optimizer": None}
+
+
+def in_days(index):
+    return ((index - DAYS[0]) / pd.Timedelta("1D")).to_numpy()[:, np.newaxis]
+
+
+def test_forecasts_equal_the_regressor():
+    forecaster = KalmanForecaster(**KNOWN).fit(Y)
+    fh = pd.to_timedelta(["1h", "3D", "100D"])
+    gp = KalmanRegressor(**KNOWN).fit(in_days(DAYS), Y.to_numpy())
+    mean, std = gp.predict(in_days(DAYS[-1] + fh), return_std=True, include_noise=True)
+    predicted = forecaster.predict(fh=fh)
+    assert predicted.name == "level"
+    np.testing.assert_allclose(predicted, mean)
+    np.testing.assert_allclose(forecaster.predict_var(fh=fh).to_numpy()[:, 0], std**2)
+    quantiles = forecaster.predict_quantiles(fh=fh, alpha=[0.1, 0.5, 0.975]).to_numpy()
+    np.testing.assert_allclose(quantiles, mean[:, None] + std[:, None] * norm.ppf([0.1, 0.5, 0.975]))
+    covariance = forecaster.predict_var(fh=fh, cov=True)
+    np.testing.assert_allclose(np.diag(covariance), std**2)
+
+
+def test_in_sample_forecasts_are_one_step_ahead():
+    y = Y.copy()
+    y.iloc[[3, 20]] = np.nan
+    forecaster = KalmanForecaster(**KNOWN).fit(y)
+    mean, variance = forecaster.predict(fh=y.index), forecaster.predict_var(fh=y.index).iloc[:, 0]
+    for k in (2, 3, 4, 15, 39):
+        earlier = KalmanForecaster(**KNOWN).fit(y.iloc[:k])
+        np.testing.assert_allclose(mean.iloc[k], earlier.predict(fh=y.index[[k]]).iloc[0], rtol=1e-9)
+        np.testing.assert_allclose(variance.iloc[k], earlier.predict_var(fh=y.index[[k]]).iloc[0, 0], rtol=1e-9)
+    # A level and a slope need two values: before, it is the smoothed value.
+    gp = KalmanRegressor(**KNOWN).fit(in_days(DAYS), y.to_numpy())
+    np.testing.assert_allclose(mean.iloc[:2], gp.predict(in_days(DAYS[:2])), rtol=1e-9)
+    assert np.isfinite(variance).all()
+
+
+def test_one_pass_equals_itself_in_chunks(monkeypatch):
+    whole = KalmanForecaster(**KNOWN).fit(Y).predict(fh=Y.index)
+    monkeypatch.setattr("statespace.forecasting.ahead._CHUNK", 7)
+    np.testing.assert_allclose(KalmanForecaster(**KNOWN).fit(Y).predict(fh=Y.index), whole, rtol=1e-12)
+
+
+def test_a_season_counts_steps_of_the_frequency():
+    time = np.arange(60)
+    values = 10 + np.sin(2 * np.pi * time / 12)
+    process = LocalLevel(1e-8) + Seasonal(12, harmonics=1, variance=1e-8)
+    indexes = [
+        pd.period_range("2015-01", periods=60, freq="M"),
+        pd.date_range("2015-01-01", periods=60, freq="MS"),
+        pd.RangeIndex(60),
+    ]
+    for index in indexes:
+        forecaster = KalmanForecaster(process, noise_variance=1e-6, optimizer=None).fit(pd.Series(values, index=index))
+        np.testing.assert_allclose(
+            forecaster.predict(fh=[3, 6]), 10 + np.sin(2 * np.pi * (59 + np.array([3, 6])) / 12), atol=1e-3
+        )
+
+
+def test_a_regular_index_without_a_frequency_warns():
+    y = pd.Series(np.arange(12.0), index=pd.DatetimeIndex(list(pd.date_range("2020", periods=12, freq="MS"))))
+    with pytest.warns(UserWarning, match="counted in days"):
+        KalmanForecaster(**KNOWN).fit(y)
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Europe/Berlin"])
+def test_time_zones(tz):
+    there = KalmanForecaster(**KNOWN).fit(Y.tz_localize("UTC").tz_convert(tz))
+    predicted = there.predict(fh=[1, 2])
+    assert str(predicted.index.tz) == tz
+    np.testing.assert_allclose(predicted, KalmanForecaster(**KNOWN).fit(Y).predict(fh=[1, 2]))
+    step = np.median(np.diff(DAYS.asi8)).astype(int)
+    assert predicted.index[0] == Y.tz_localize("UTC").index[-1] + pd.Timedelta(step, unit=DAYS.unit)
+
+
+@pytest.mark.parametrize("exogenous", [False, True])
+def test_update_equals_a_refit_with_the_same_parameters(exogenous):
+    X = (
+        pd.DataFrame({"x": RNG.normal(size=45)}, index=DAYS.append(DAYS[-5:] + pd.Timedelta("9D")))
+        if exogenous
+        else None
+    )
+    y = Y + 3 * X["x"].reindex(DAYS) if exogenous else Y
+    first, later = slice(0, 30), slice(30, 40)
+    forecaster = KalmanForecaster(OrnsteinUhlenbeck() + LocalLevel())
+    part = (lambda rows: X.iloc[rows]) if exogenous else (lambda rows: None)
+    forecaster.fit(y.iloc[first], X=part(first))
+    parameters = forecaster.process_, forecaster.noise_variance_
+    forecaster.update(y.iloc[later], X=part(later), update_params=False)
+    whole = KalmanForecaster(parameters[0], noise_variance=parameters[1], optimizer=None).fit(y, X=part(slice(0, 40)))
+    fh = pd.to_timedelta(["9D"])
+    options = {"X": X.iloc[[44]]} if exogenous else {}
+    np.testing.assert_allclose(forecaster.predict(fh=fh, **options), whole.predict(fh=fh, **options), rtol=1e-7)
+    assert forecaster.cutoff[0] == y.index[-1]
+
+
+def test_update_replaces_values_of_a_time():
+    forecaster = KalmanForecaster(**KNOWN).fit(Y.iloc[:30])
+    forecaster.update(Y.iloc[25:], update_params=False)
+    np.testing.assert_allclose(
+        forecaster.predict(fh=[1]), KalmanForecaster(**KNOWN).fit(Y).predict(fh=forecaster.predict(fh=[1]).index)
+    )
+
+
+def test_covariates_add_a_regression():
+    X = pd.DataFrame({"a": RNG.normal(size=40), "b": RNG.normal(size=40)}, index=DAYS)
+    y = Y * 0.01 + 2 * X["a"] - X["b"]
+    future = pd.DataFrame({"a": [1.0, 0.0], "b": [0.0, 1.0]}, index=DAYS[-1] + pd.to_timedelta(["1D", "2D"]))
+    forecaster = KalmanForecaster(LocalLevel()).fit(y, X=X)
+    predicted = forecaster.predict(fh=future.index, X=future)
+    assert abs(predicted.iloc[0] - predicted.iloc[1] - 3) < 0.1
+    chosen = KalmanForecaster(LocalLevel() + Regression("a")).fit(y, X=X)
+    assert chosen.predict(fh=future.index, X=future).iloc[1] > predicted.iloc[1] + 0.3
+    with pytest.raises(ValueError, match="X must have a row for every time"):
+        forecaster.predict(fh=future.index, X=future.iloc[:1])
+
+
+def test_a_panel_ends_each_series_at_its_own_time():
+    panel = pd.concat({"a": Y.to_frame(), "b": Y.iloc[:30].to_frame()}, names=["series", "time"])
+    predicted = KalmanForecaster(**KNOWN).fit(panel).predict(fh=pd.to_timedelta(["1D", "2D"]))
+    for key, rows in (("a", Y), ("b", Y.iloc[:30])):
+        alone = KalmanForecaster(**KNOWN).fit(rows).predict(fh=pd.to_timedelta(["1D", "2D"]))
+        pd.testing.assert_index_equal(predicted.loc[key].index, alone.index, check_names=False)
+        np.testing.assert_allclose(predicted.loc[key]["level"], alone)
+
+
+def test_intervals_cover_and_nest():
+    time = np.cumsum(RNG.exponential(size=600))
+    level = np.cumsum(RNG.normal(size=600) * np.sqrt(0.3 * np.diff(time, prepend=0)))
+    index = pd.Timestamp("2024-01-01") + pd.to_timedelta(time, unit="D")
+    y = pd.Series(level + RNG.normal(size=600), index=index)
+    forecaster = KalmanForecaster(LocalLevel()).fit(y.iloc[:500])
+    forecaster.update(y.iloc[500:], update_params=False)
+    intervals = forecaster.predict_interval(fh=y.index, coverage=[0.5, 0.9]).to_numpy()
+    point = forecaster.predict(fh=y.index).to_numpy()
+    assert (np.diff(intervals[:, [2, 0]], axis=1) > 0).all()
+    assert (np.diff(intervals[:, [1, 3]], axis=1) > 0).all()
+    assert ((intervals[:, 0] < point) & (point < intervals[:, 1])).all()
+    for coverage, (low, high) in ((0.5, intervals[:, :2].T), (0.9, intervals[:, 2:].T)):
+        assert abs(((y >= low) & (y <= high)).mean() - coverage) < 0.06
+
+
+@pytest.mark.parametrize("exogenous", [False, True])
+def test_a_file_gives_the_same_forecasts(exogenous, tmp_path):
+    X = pd.DataFrame({"x": RNG.normal(size=40)}, index=DAYS) if exogenous else None
+    future = None if X is None else pd.DataFrame({"x": [1.0]}, index=DAYS[[-1]] + pd.Timedelta("1D"))
+    forecaster = KalmanForecaster(LocalTrend()).fit(Y, X=X)
+    persistence.save(forecaster, tmp_path / "model")
+    again = statespace.load(tmp_path / "model")
+    fh = pd.to_timedelta(["1D"])
+    pd.testing.assert_series_equal(again.predict(fh=fh, X=future), forecaster.predict(fh=fh, X=future))
+    pd.testing.assert_frame_equal(again.predict_var(fh=fh, X=future), forecaster.predict_var(fh=fh, X=future))
+    assert again.get_params()["process"] == forecaster.process
