@@ -28,6 +28,7 @@ __all__ = [
     "kalman_log_likelihood",
     "kalman_smoother",
     "kalman_step",
+    "kalman_stepper",
 ]
 
 
@@ -234,10 +235,40 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
             f"y must be finite or NaN, dt finite and not negative, noise_variance not negative; got y={y}, dt={dt}, "
             f"noise_variance={noise_variance}."
         )
+    stepper = kalman_stepper(blocks, observation, mean, covariance, diffuse, backend=backend)
+    stepper.step(y, dt, noise_variance)
+    return Step(stepper.mean, stepper.covariance, stepper.diffuse, stepper.innovation, stepper.innovation_variance)
+
+
+def kalman_stepper(blocks, observation, mean, covariance, diffuse=None, *, backend=None):
+    """A filter that holds its state and takes samples one by one; the model is checked here, and only here.
+
+    Parameters
+    ----------
+    blocks, observation, mean, covariance, diffuse, backend
+        As in ``kalman_step``; all are copied.
+
+    Returns
+    -------
+    Stepper
+        ``step(y, dt, noise_variance, observation=None, table=None)`` is a ``kalman_step`` in place, of floats that
+        the caller has checked: y finite or NaN, dt finite and ≥ 0, noise_variance ≥ 0. ``observation`` (n_states,)
+        and ``table``, a row each for ``transition`` and ``process_noise``, replace those before. ``mean`` and
+        ``covariance`` (overwritten by the next step), ``diffuse`` and its number of columns ``n_diffuse`` are the
+        state, ``innovation`` and ``innovation_variance`` those of the last sample. ``copy.deepcopy`` branches it.
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_stepper
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> stepper = kalman_stepper(Blocks([RANDOM_WALK], [1], [[0.5, 0.0]]), [1.0], [0.0], [[0.0]], [[1.0]])
+    >>> stepper.step(1.0, 0.0, 1.0)
+    >>> stepper.step(2.0, 1.0, 1.0)
+    >>> stepper.mean.round(6).tolist(), stepper.covariance.round(6).tolist()
+    ([1.6], [[0.6]])
+    """
     blocks, observation, mean, covariance, diffuse = _check_model(1, blocks, observation, mean, covariance, diffuse)
-    return _backend(backend).kalman_step(
-        np.array([y]), np.array([dt]), blocks, observation, np.array([noise_variance]), mean, covariance, diffuse
-    )
+    return _backend(backend).Stepper(blocks, observation, mean, covariance, diffuse)
 
 
 def discretize_blocks(blocks, dt, *, backend=None):

@@ -22,7 +22,7 @@ from statespace.kernels.kalman_filter.forward import (
     forward_pair,
 )
 from statespace.kernels.kalman_filter.gradient import gradient_segment
-from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
+from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
@@ -61,13 +61,46 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     )  # fmt: skip
 
 
-def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    state = _start(mean, covariance, diffuse)
-    kept = _room(1, len(mean), 0)
-    record = Record(y, dt, *blocks, observation, noise_variance)
-    units = expand(blocks.kind, blocks.size)
-    forward(record, units, 0, 1, state, FILTERED, kept, _workspace(units, *diffuse.shape))
-    return Step(state.mean, state.covariance, _left(state), float(kept.innovation[0]), float(kept.variance[0]))
+class Stepper:
+    """A filter one sample at a time, with all that the compiled loop wants laid out once: see ``kalman_stepper``."""
+
+    def __init__(self, blocks, observation, mean, covariance, diffuse):
+        n, d = diffuse.shape
+        self._record = Record(
+            np.zeros(1), np.zeros(1), *(array.copy() for array in blocks), observation.copy(), np.zeros(1)
+        )
+        self._state = _start(mean, covariance, diffuse)
+        self._units = expand(self._record.kind, self._record.size)
+        self._kept = _room(1, n, 0)
+        # of its own: a copied or pickled stepper takes it along
+        self._work = workspace.__wrapped__(_width(self._units), n, d)
+        self.mean, self.covariance = self._state.mean, self._state.covariance
+        self.n_diffuse = d
+
+    def step(self, y, dt, noise_variance, observation=None, table=None):
+        record = self._record
+        record.y[0] = y
+        record.dt[0] = dt
+        record.noise_variance[0] = noise_variance
+        if observation is not None:
+            record.observation[0] = observation
+        if table is not None:
+            record.transition[0], record.process_noise[0] = table
+        forward(record, self._units, 0, 1, self._state, FILTERED, self._kept, self._work)
+        if self.n_diffuse:
+            self.n_diffuse = int(self._state.counts[0])
+
+    @property
+    def diffuse(self):
+        return _left(self._state)
+
+    @property
+    def innovation(self):
+        return float(self._kept.innovation[0])
+
+    @property
+    def innovation_variance(self):
+        return float(self._kept.variance[0])
 
 
 def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
@@ -111,7 +144,11 @@ def _start(mean, covariance, diffuse):
 
 
 def _workspace(units, n, d):
-    return workspace(sum(s * s for s in units[1].tolist()), n, d)
+    return workspace(_width(units), n, d)
+
+
+def _width(units):
+    return sum(s * s for s in units[1].tolist())
 
 
 def _left(state):
