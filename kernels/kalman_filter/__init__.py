@@ -127,7 +127,10 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     return _backend(backend).kalman_log_likelihood(*arguments)
 
 
-def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+def kalman_gradient(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, free_parameters=None,
+    by_observation=True, backend=None,
+):  # fmt: skip
     """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
 
     The sweep is the smoother's recursion (r, N of Durbin & Koopman, in powers of 1/κ through the diffuse start): the
@@ -135,7 +138,15 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     block on the way. Predicted moments are kept for about 64 MB of samples at most and recomputed from checkpoints
     beyond, so memory does not grow with the record's moments.
 
-    Parameters are those of ``kalman_filter``.
+    Parameters
+    ----------
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, backend
+        As in ``kalman_filter``.
+    free_parameters : array_like of bool, shape (n_blocks, 2), optional
+        The entries of ``blocks.parameters`` whose gradient is wanted; that of the others is returned as 0. Where no
+        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter.
+    by_observation : bool, default=True
+        Whether the gradient with respect to ``observation`` is wanted; it is returned as 0 otherwise.
 
     Returns
     -------
@@ -158,7 +169,11 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     (-2.496022, -0.12, -0.24)
     """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    value, gradient = _backend(backend).kalman_gradient(*arguments)
+    parameters = arguments[2].parameters
+    free = np.ones(parameters.shape, dtype=bool) if free_parameters is None else np.asarray(free_parameters, dtype=bool)
+    if free.shape != parameters.shape:
+        raise ValueError(f"free_parameters must have shape {parameters.shape}, as blocks.parameters; got {free.shape}.")
+    value, gradient = _backend(backend).kalman_gradient(*arguments, free, bool(by_observation))
     return value, gradient._replace(
         noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
         observation=gradient.observation.reshape(np.shape(observation)),

@@ -209,6 +209,48 @@ def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W,
         p += s * s
 
 
+@helper()
+def add_moving_adjoints(b, units, moving, some, At, a, P, m, inverse, v, A_bar, Q_bar, W, scratch):
+    """``add_transition_adjoints`` after the diffuse start, with Ā only of the blocks that are ``moving``.
+
+    a, P are the predicted moments and m, 1/F, v what made the filtered ones of them; 1/F = 0 where nothing did.
+    """
+    kind, size, _ = units
+    n = len(b.r0)
+    before, swap = scratch[0], scratch[1]
+    o = 0
+    p = 0
+    for s in size:
+        for i in range(s):
+            for j in range(s):
+                Q_bar[p + i * s + j] += 0.5 * (b.r0[o + i] * b.r0[o + j] - b.N0[o + i, o + j])
+        o += s
+        p += s * s
+    if some:
+        copy_vector(b.r0, before)
+    multiply(size, At, b.r0, swap)
+    congruence(size, At, b.N0, W)
+    if some:
+        gain = (v - dot(m, b.r0)) * inverse if inverse != 0.0 else 0.0
+        o = 0
+        p = 0
+        for k in range(len(kind)):
+            s = size[k]
+            if moving[k]:
+                for j in range(o, o + s):
+                    smoothed = a[j] + m[j] * gain
+                    for c in range(n):
+                        smoothed += P[j, c] * b.r0[c]
+                    share = m[j] * inverse
+                    for i in range(s):
+                        total = before[o + i] * smoothed
+                        for c in range(n):
+                            total -= W[c, o + i] * (P[j, c] - m[c] * share)
+                        A_bar[p + i * s + j - o] += total
+            o += s
+            p += s * s
+
+
 @shared()
 def subtract_product(units, W, x, A_bar, swap):
     """Ā ← Ā − Wᵀ x xᵀ, block by block."""

@@ -175,7 +175,9 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     return SmootherResult(float(value), np.array(means[::-1]), np.array(covariances[::-1]))
 
 
-def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+def kalman_gradient(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation
+):
     """Central differences of fourth order, one input after the other: about nine digits, at a prohibitive price."""
 
     def value(parameters, transition, process_noise, noise_variance, observation, mean, covariance, diffuse):
@@ -194,4 +196,6 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
                 moved[index] += factor * width
                 gradient[index] += weight * value(*inputs[:position], moved, *inputs[position + 1 :]) / (12.0 * width)
         gradients.append(gradient)
+    gradients[0][~free_parameters] = 0.0
+    gradients[4] *= by_observation
     return value(*inputs), Gradient(*gradients)
