@@ -49,7 +49,7 @@ def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
         correct_diffuse(a, P, m, F, K0, v)
         eliminate(D, alive, g)
     elif status == SEEN:
-        correct(a, P, m, F, v)
+        correct(a, P, m, F, R, v)
         for i in range(len(m)):
             K0[i] = m[i] / F
     return F, F_inf

@@ -144,7 +144,7 @@ def forward(record, units, first, last, state, keep, kept, work):
                 if contradicts(v, record.y[t], totals[3]):
                     totals[2] = np.inf
             else:
-                correct(a, P, m, F, v)
+                correct(a, P, m, F, R, v)
                 totals[2] += v * v / F
                 totals[3] = F
                 multiply_in(totals, F)
