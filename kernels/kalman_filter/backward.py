@@ -236,7 +236,30 @@ def add_moving_adjoints(b, units, moving, some, At, a, P, m, inverse, v, A_bar, 
         p = 0
         for k in range(len(kind)):
             s = size[k]
-            if moving[k]:
+            if moving[k] and s == 2:
+                # six sums side by side: one after the other, each waits for its own additions
+                x0 = 0.0
+                x1 = 0.0
+                s00 = 0.0
+                s01 = 0.0
+                s10 = 0.0
+                s11 = 0.0
+                for c in range(n):
+                    x0 += P[o, c] * b.r0[c]
+                    x1 += P[o + 1, c] * b.r0[c]
+                    p0 = P[o, c] - m[c] * (m[o] * inverse)
+                    p1 = P[o + 1, c] - m[c] * (m[o + 1] * inverse)
+                    s00 += W[c, o] * p0
+                    s01 += W[c, o] * p1
+                    s10 += W[c, o + 1] * p0
+                    s11 += W[c, o + 1] * p1
+                x0 += a[o] + m[o] * gain
+                x1 += a[o + 1] + m[o + 1] * gain
+                A_bar[p] += before[o] * x0 - s00
+                A_bar[p + 1] += before[o] * x1 - s01
+                A_bar[p + 2] += before[o + 1] * x0 - s10
+                A_bar[p + 3] += before[o + 1] * x1 - s11
+            elif moving[k]:
                 for j in range(o, o + s):
                     smoothed = a[j] + m[j] * gain
                     for c in range(n):
