@@ -28,6 +28,7 @@ __all__ = [
     "kalman_log_likelihood",
     "kalman_smoother",
     "kalman_step",
+    "kalman_stepper",
 ]
 
 
@@ -126,7 +127,10 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     return _backend(backend).kalman_log_likelihood(*arguments)
 
 
-def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+def kalman_gradient(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, free_parameters=None,
+    by_observation=True, backend=None,
+):  # fmt: skip
     """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
 
     The sweep is the smoother's recursion (r, N of Durbin & Koopman, in powers of 1/κ through the diffuse start): the
@@ -134,7 +138,15 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     block on the way. Predicted moments are kept for about 64 MB of samples at most and recomputed from checkpoints
     beyond, so memory does not grow with the record's moments.
 
-    Parameters are those of ``kalman_filter``.
+    Parameters
+    ----------
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, backend
+        As in ``kalman_filter``.
+    free_parameters : array_like of bool, shape (n_blocks, 2), optional
+        The entries of ``blocks.parameters`` whose gradient is wanted; that of the others is returned as 0. Where no
+        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter.
+    by_observation : bool, default=True
+        Whether the gradient with respect to ``observation`` is wanted; it is returned as 0 otherwise.
 
     Returns
     -------
@@ -157,7 +169,11 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
     (-2.496022, -0.12, -0.24)
     """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    value, gradient = _backend(backend).kalman_gradient(*arguments)
+    parameters = arguments[2].parameters
+    free = np.ones(parameters.shape, dtype=bool) if free_parameters is None else np.asarray(free_parameters, dtype=bool)
+    if free.shape != parameters.shape:
+        raise ValueError(f"free_parameters must have shape {parameters.shape}, as blocks.parameters; got {free.shape}.")
+    value, gradient = _backend(backend).kalman_gradient(*arguments, free, bool(by_observation))
     return value, gradient._replace(
         noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
         observation=gradient.observation.reshape(np.shape(observation)),
@@ -234,10 +250,40 @@ def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, di
             f"y must be finite or NaN, dt finite and not negative, noise_variance not negative; got y={y}, dt={dt}, "
             f"noise_variance={noise_variance}."
         )
+    stepper = kalman_stepper(blocks, observation, mean, covariance, diffuse, backend=backend)
+    stepper.step(y, dt, noise_variance)
+    return Step(stepper.mean, stepper.covariance, stepper.diffuse, stepper.innovation, stepper.innovation_variance)
+
+
+def kalman_stepper(blocks, observation, mean, covariance, diffuse=None, *, backend=None):
+    """A filter that holds its state and takes samples one by one; the model is checked here, and only here.
+
+    Parameters
+    ----------
+    blocks, observation, mean, covariance, diffuse, backend
+        As in ``kalman_step``; all are copied.
+
+    Returns
+    -------
+    Stepper
+        ``step(y, dt, noise_variance, observation=None, table=None)`` is a ``kalman_step`` in place, of floats that
+        the caller has checked: y finite or NaN, dt finite and ≥ 0, noise_variance ≥ 0. ``observation`` (n_states,)
+        and ``table``, a row each for ``transition`` and ``process_noise``, replace those before. ``mean`` and
+        ``covariance`` (overwritten by the next step), ``diffuse`` and its number of columns ``n_diffuse`` are the
+        state, ``innovation`` and ``innovation_variance`` those of the last sample. ``copy.deepcopy`` branches it.
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_stepper
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> stepper = kalman_stepper(Blocks([RANDOM_WALK], [1], [[0.5, 0.0]]), [1.0], [0.0], [[0.0]], [[1.0]])
+    >>> stepper.step(1.0, 0.0, 1.0)
+    >>> stepper.step(2.0, 1.0, 1.0)
+    >>> stepper.mean.round(6).tolist(), stepper.covariance.round(6).tolist()
+    ([1.6], [[0.6]])
+    """
     blocks, observation, mean, covariance, diffuse = _check_model(1, blocks, observation, mean, covariance, diffuse)
-    return _backend(backend).kalman_step(
-        np.array([y]), np.array([dt]), blocks, observation, np.array([noise_variance]), mean, covariance, diffuse
-    )
+    return _backend(backend).Stepper(blocks, observation, mean, covariance, diffuse)
 
 
 def discretize_blocks(blocks, dt, *, backend=None):

@@ -49,7 +49,7 @@ def recover(units, h, v, R, status, alive, a, P, D, m, g, K0):
         correct_diffuse(a, P, m, F, K0, v)
         eliminate(D, alive, g)
     elif status == SEEN:
-        correct(a, P, m, F, v)
+        correct(a, P, m, F, R, v)
         for i in range(len(m)):
             K0[i] = m[i] / F
     return F, F_inf
@@ -207,6 +207,71 @@ def add_transition_adjoints(b, late, units, At, a, P, D, alive, A_bar, Q_bar, W,
                     A_bar[p + i * s + j] += total
         o += s
         p += s * s
+
+
+@helper()
+def add_moving_adjoints(b, units, moving, some, At, a, P, m, inverse, v, A_bar, Q_bar, W, scratch):
+    """``add_transition_adjoints`` after the diffuse start, with Ā only of the blocks that are ``moving``.
+
+    a, P are the predicted moments and m, 1/F, v what made the filtered ones of them; 1/F = 0 where nothing did.
+    """
+    kind, size, _ = units
+    n = len(b.r0)
+    before, swap = scratch[0], scratch[1]
+    o = 0
+    p = 0
+    for s in size:
+        for i in range(s):
+            for j in range(s):
+                Q_bar[p + i * s + j] += 0.5 * (b.r0[o + i] * b.r0[o + j] - b.N0[o + i, o + j])
+        o += s
+        p += s * s
+    if some:
+        copy_vector(b.r0, before)
+    multiply(size, At, b.r0, swap)
+    congruence(size, At, b.N0, W)
+    if some:
+        gain = (v - dot(m, b.r0)) * inverse if inverse != 0.0 else 0.0
+        o = 0
+        p = 0
+        for k in range(len(kind)):
+            s = size[k]
+            if moving[k] and s == 2:
+                # six sums side by side: one after the other, each waits for its own additions
+                x0 = 0.0
+                x1 = 0.0
+                s00 = 0.0
+                s01 = 0.0
+                s10 = 0.0
+                s11 = 0.0
+                for c in range(n):
+                    x0 += P[o, c] * b.r0[c]
+                    x1 += P[o + 1, c] * b.r0[c]
+                    p0 = P[o, c] - m[c] * (m[o] * inverse)
+                    p1 = P[o + 1, c] - m[c] * (m[o + 1] * inverse)
+                    s00 += W[c, o] * p0
+                    s01 += W[c, o] * p1
+                    s10 += W[c, o + 1] * p0
+                    s11 += W[c, o + 1] * p1
+                x0 += a[o] + m[o] * gain
+                x1 += a[o + 1] + m[o + 1] * gain
+                A_bar[p] += before[o] * x0 - s00
+                A_bar[p + 1] += before[o] * x1 - s01
+                A_bar[p + 2] += before[o + 1] * x0 - s10
+                A_bar[p + 3] += before[o + 1] * x1 - s11
+            elif moving[k]:
+                for j in range(o, o + s):
+                    smoothed = a[j] + m[j] * gain
+                    for c in range(n):
+                        smoothed += P[j, c] * b.r0[c]
+                    share = m[j] * inverse
+                    for i in range(s):
+                        total = before[o + i] * smoothed
+                        for c in range(n):
+                            total -= W[c, o + i] * (P[j, c] - m[c] * share)
+                        A_bar[p + i * s + j - o] += total
+            o += s
+            p += s * s
 
 
 @shared()

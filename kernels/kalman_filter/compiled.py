@@ -48,7 +48,10 @@ class Workspace(NamedTuple):
 
 @lru_cache(maxsize=32)
 def workspace(width, n, d):
-    """``width`` is Σ s². Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind."""
+    """``width`` is Σ s². Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind.
+
+    Who wants one of its own calls ``workspace.__wrapped__``.
+    """
     width = max(4, width)
     packed = np.zeros((5, width))
     matrices = np.zeros((4, n, n))

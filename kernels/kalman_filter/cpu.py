@@ -10,9 +10,10 @@ import numpy as np
 
 from statespace.kernels.kalman_filter.backward import Backward
 from statespace.kernels.kalman_filter.compiled import workspace
-from statespace.kernels.kalman_filter.discretization import discretize_all, expand
+from statespace.kernels.kalman_filter.discretization import discretize_all, expand, moves
 from statespace.kernels.kalman_filter.forward import (
     FILTERED,
+    GAINS,
     NOTHING,
     PREDICTED,
     Kept,
@@ -22,7 +23,7 @@ from statespace.kernels.kalman_filter.forward import (
     forward_pair,
 )
 from statespace.kernels.kalman_filter.gradient import gradient_segment
-from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
+from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
@@ -43,7 +44,7 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     units = expand(blocks.kind, blocks.size)
     state = _start(mean, covariance, diffuse)
     work = _workspace(units, *diffuse.shape)
-    stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0), work)
+    stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0, NOTHING), work)
     if stop < len(y):
         forward_pair(record, units, stop, len(y), state, work)
     return _log_likelihood(state)
@@ -52,7 +53,7 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
 def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
     record = Record(y, dt, *blocks, observation, noise_variance)
     state = _start(mean, covariance, diffuse)
-    kept = _room(len(y), len(mean), 0)
+    kept = _room(len(y), len(mean), 0, FILTERED)
     units = expand(blocks.kind, blocks.size)
     forward(record, units, 0, len(y), state, FILTERED, kept, _workspace(units, *diffuse.shape))
     return FilterResult(
@@ -61,24 +62,80 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     )  # fmt: skip
 
 
-def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    state = _start(mean, covariance, diffuse)
-    kept = _room(1, len(mean), 0)
-    record = Record(y, dt, *blocks, observation, noise_variance)
-    units = expand(blocks.kind, blocks.size)
-    forward(record, units, 0, 1, state, FILTERED, kept, _workspace(units, *diffuse.shape))
-    return Step(state.mean, state.covariance, _left(state), float(kept.innovation[0]), float(kept.variance[0]))
+class Stepper:
+    """A filter one sample at a time, with all that the compiled loop wants laid out once: see ``kalman_stepper``."""
+
+    def __init__(self, blocks, observation, mean, covariance, diffuse):
+        n, d = diffuse.shape
+        self._record = Record(
+            np.zeros(1), np.zeros(1), *(array.copy() for array in blocks), observation.copy(), np.zeros(1)
+        )
+        self._state = _start(mean, covariance, diffuse)
+        self._units = expand(self._record.kind, self._record.size)
+        self._kept = _room(1, n, 0, FILTERED)
+        # of its own: a copied or pickled stepper takes it along
+        self._work = workspace.__wrapped__(_width(self._units), n, d)
+        self.mean, self.covariance = self._state.mean, self._state.covariance
+        self.n_diffuse = d
+
+    def step(self, y, dt, noise_variance, observation=None, table=None):
+        record = self._record
+        record.y[0] = y
+        record.dt[0] = dt
+        record.noise_variance[0] = noise_variance
+        if observation is not None:
+            record.observation[0] = observation
+        if table is not None:
+            record.transition[0], record.process_noise[0] = table
+        forward(record, self._units, 0, 1, self._state, FILTERED, self._kept, self._work)
+        if self.n_diffuse:
+            self.n_diffuse = int(self._state.counts[0])
+
+    @property
+    def diffuse(self):
+        return _left(self._state)
+
+    @property
+    def innovation(self):
+        return float(self._kept.innovation[0])
+
+    @property
+    def innovation_variance(self):
+        return float(self._kept.variance[0])
 
 
-def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+def kalman_gradient(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation
+):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     arguments = (*blocks[2:5], noise_variance, observation, mean, covariance, diffuse)
     gradient = Gradient(*(np.zeros_like(argument) for argument in arguments))
+    moving = moves(blocks.kind, free_parameters)[units[2]]
     origin, state, b = _start(mean, covariance, diffuse), _start(mean, covariance, diffuse), _nothing_seen(len(mean))
     work = _workspace(units, *diffuse.shape)
-    for first, last, kept in _backwards(record, units, state, work):
-        gradient_segment(record, units, first, last, state.counts[2], origin, kept, b, gradient, work)
+
+    def back(first, last, kept):
+        gradient_segment(
+            record, units, moving, by_observation, first, last, state.counts[2], origin, kept, b, gradient, work
+        )
+
+    if by_observation or moving.any():
+        for part in _backwards(record, units, state, work):
+            back(*part)
+    else:
+        # r and N need no moments but those of the diffuse start, which are filtered once more for themselves
+        for first, last, kept in _backwards(record, units, state, work, GAINS):
+            begin = max(first, int(state.counts[2]))
+            if begin < last:
+                back(begin, last, Kept(*(array[begin - first :] for array in kept)))
+        if state.counts[2] > 0:
+            again = _start(mean, covariance, diffuse)
+            for part in _backwards(record, units, again, work, stop=int(state.counts[2])):
+                back(*part)
+    if not by_observation:
+        gradient.observation[:] = 0.0
+    gradient.parameters[~free_parameters] = 0.0
     gradient.mean[:] = b.r0
     gradient.covariance[:] = 0.5 * (np.outer(b.r0, b.r0) - b.N0)
     gradient.diffuse[:] = (np.outer(b.r0, b.r1) + np.outer(b.r1, b.r0) - b.N1) @ diffuse
@@ -111,7 +168,11 @@ def _start(mean, covariance, diffuse):
 
 
 def _workspace(units, n, d):
-    return workspace(sum(s * s for s in units[1].tolist()), n, d)
+    return workspace(_width(units), n, d)
+
+
+def _width(units):
+    return sum(s * s for s in units[1].tolist())
 
 
 def _left(state):
@@ -127,28 +188,32 @@ def _nothing_seen(n):
     return Backward(np.zeros(n), np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n)))
 
 
-def _room(length, n, d):
+def _room(length, n, d, keep):
+    moments = length if keep in (FILTERED, PREDICTED) else 0
+    predicted = length if keep == PREDICTED else 0
+    products = length if keep in (PREDICTED, GAINS) else 0
     return Kept(
-        np.empty((length, n)), np.empty((length, n, n)), np.empty((length, d, n)), np.zeros(length, dtype=np.int64),
-        np.empty(length), np.empty(length), np.zeros(length, dtype=np.int64),
+        np.empty((moments, n)), np.empty((moments, n, n)), np.empty((predicted, d, n)),
+        np.zeros(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.zeros(length, dtype=np.int64),
+        np.empty((products, n)),
     )  # fmt: skip
 
 
-def _backwards(record, units, state, work):
-    """Run the filter, then yield (first, last, kept predictions) of each segment, from the last to the first.
+def _backwards(record, units, state, work, keep=PREDICTED, stop=None):
+    """Run the filter, then yield (first, last, what is kept) of each segment, from the last to the first.
 
-    ``state`` is the final one from the first segment on.
+    ``state`` is the final one from the first segment on. Samples from ``stop`` on are left out.
     """
-    T, n, d = len(record.y), len(state.mean), len(state.diffuse)
-    fit = SEGMENT_BYTES // (8 * (n * n + n * (1 + d) + 4))
+    T, n, d = len(record.y) if stop is None else stop, len(state.mean), len(state.diffuse)
+    fit = SEGMENT_BYTES // (8 * (n + 3 if keep == GAINS else n * n + n * (2 + d) + 4))
     length = min(T, max(fit, math.isqrt(T), SHORTEST_SEGMENT))
-    kept = _room(length, n, d)
+    kept = _room(length, n, d, keep)
     beginnings = []
     for first in range(0, T, length):
         beginnings.append(State(*(array.copy() for array in state)))
-        forward(record, units, first, min(T, first + length), state, PREDICTED, kept, work)
+        forward(record, units, first, min(T, first + length), state, keep, kept, work)
     for first in range((len(beginnings) - 1) * length, -1, -length):
         last = min(T, first + length)
         if last < T:
-            forward(record, units, first, last, beginnings[first // length], PREDICTED, kept, work)
+            forward(record, units, first, last, beginnings[first // length], keep, kept, work)
         yield first, last, kept

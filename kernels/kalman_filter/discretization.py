@@ -281,6 +281,11 @@ def expand(kind, size):
     return kind[owner], np.where(walk, 1, size)[owner], owner
 
 
+def moves(kind, free):
+    """For each block whether A depends on something free: ``free`` (n_blocks, 2), entries of a table always are."""
+    return (free[:, 0] & np.isin(kind, (ROTATION, OU, MATERN32, MATERN52))) | (kind == TABLE)
+
+
 @helper()
 def has_table(kind):
     found = False

@@ -28,7 +28,7 @@ from statespace.kernels.kalman_filter.sweep import (
     visible,
 )
 
-NOTHING, FILTERED, PREDICTED = range(3)
+NOTHING, FILTERED, PREDICTED, GAINS = range(4)
 
 
 class Record(NamedTuple):
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status."""
+    """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status, m."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -70,6 +70,7 @@ class Kept(NamedTuple):
     innovation: np.ndarray
     variance: np.ndarray
     status: np.ndarray
+    product: np.ndarray
 
 
 @helper()
@@ -121,6 +122,8 @@ def forward(record, units, first, last, state, keep, kept, work):
             kept.alive[i] = counts[0]
             for c in range(counts[0]):
                 copy_vector(D[c], kept.diffuse[i, c])
+        if keep in (PREDICTED, GAINS):
+            copy_vector(m, kept.product[t - first])
         status = MISSING if np.isnan(v) else SEEN
         F_inf = 0.0
         if counts[0] > 0:
@@ -141,7 +144,7 @@ def forward(record, units, first, last, state, keep, kept, work):
                 if contradicts(v, record.y[t], totals[3]):
                     totals[2] = np.inf
             else:
-                correct(a, P, m, F, v)
+                correct(a, P, m, F, R, v)
                 totals[2] += v * v / F
                 totals[3] = F
                 multiply_in(totals, F)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import block_diag, expm
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, ROTATION, TABLE, TREND, Blocks
-from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
+from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 
 INVISIBLE = 1e-13
 
@@ -118,12 +118,26 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     )
 
 
-def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    result = kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    return Step(
-        result.mean[0], result.covariance[0], result.diffuse, float(result.innovation[0]),
-        float(result.innovation_variance[0]),
-    )  # fmt: skip
+class Stepper:
+    def __init__(self, blocks, observation, mean, covariance, diffuse):
+        self._blocks, self._observation = blocks, observation
+        self.mean, self.covariance, self.diffuse = mean, covariance, diffuse
+
+    @property
+    def n_diffuse(self):
+        return self.diffuse.shape[1]
+
+    def step(self, y, dt, noise_variance, observation=None, table=None):
+        h = self._observation if observation is None else np.reshape(observation, (1, -1))
+        blocks = self._blocks
+        if table is not None:
+            blocks = blocks._replace(transition=np.atleast_2d(table[0]), process_noise=np.atleast_2d(table[1]))
+        result = kalman_filter(
+            np.array([y]), np.array([dt]), blocks, h, np.array([noise_variance]), self.mean, self.covariance,
+            self.diffuse,
+        )  # fmt: skip
+        self.mean, self.covariance, self.diffuse = result.mean[0], result.covariance[0], result.diffuse
+        self.innovation, self.innovation_variance = float(result.innovation[0]), float(result.innovation_variance[0])
 
 
 def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout):
@@ -161,7 +175,9 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     return SmootherResult(float(value), np.array(means[::-1]), np.array(covariances[::-1]))
 
 
-def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+def kalman_gradient(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation
+):
     """Central differences of fourth order, one input after the other: about nine digits, at a prohibitive price."""
 
     def value(parameters, transition, process_noise, noise_variance, observation, mean, covariance, diffuse):
@@ -180,4 +196,6 @@ def kalman_gradient(y, dt, blocks, observation, noise_variance, mean, covariance
                 moved[index] += factor * width
                 gradient[index] += weight * value(*inputs[:position], moved, *inputs[position + 1 :]) / (12.0 * width)
         gradients.append(gradient)
+    gradients[0][~free_parameters] = 0.0
+    gradients[4] *= by_observation
     return value(*inputs), Gradient(*gradients)

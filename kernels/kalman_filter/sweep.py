@@ -240,13 +240,21 @@ def contradicts(v, y, before):
 
 
 @helper()
-def correct(a, P, m, F, v):
+def correct(a, P, m, F, R, v):
     """a ← a + m v/F, P ← P − m mᵀ/F: the filtered moments of an ordinary observation."""
     n = len(a)
     gain = v / F
     inverse = 1.0 / F
     for i in range(n):
         a[i] += gain * m[i]
+    if F < 1e4 * R:
+        # whole rows: to mirror a triangle costs more, and this product is as symmetric
+        for i in range(n):
+            for j in range(n):
+                P[i, j] -= (m[i] * m[j]) * inverse
+        return
+    # little is left of P: what cancels must cancel alike along a row
+    for i in range(n):
         k = m[i] * inverse
         for j in range(i):
             P[i, j] = P[j, i]
@@ -269,9 +277,8 @@ def correct_diffuse(a, P, m, F, k, v):
 def fold(N, h, e, c):
     """N ← N − h eᵀ − e hᵀ + c h hᵀ."""
     n = len(h)
+    half = 0.5 * c
     for i in range(n):
-        if h[i] != 0.0:
-            for j in range(n):
-                x = h[i] * (e[j] - 0.5 * c * h[j])
-                N[i, j] -= x
-                N[j, i] -= x
+        x = e[i] - half * h[i]
+        for j in range(n):
+            N[i, j] -= h[i] * (e[j] - half * h[j]) + x * h[j]

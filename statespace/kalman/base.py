@@ -370,6 +370,10 @@ class Component:
             transition=transition.reshape(len(gaps), -1), process_noise=noise.reshape(len(gaps), -1), gap_index=None,
         )  # fmt: skip
 
+    def free_block_parameters(self, gaps=None):
+        """ndarray of bool, shape (n_blocks, 2): which parameters of its blocks `pullback` reads."""
+        return np.ones(self.blocks(gaps).parameters.shape, dtype=bool)
+
     def pullback(self, gradient, gaps=None):
         """The gradient by θ, given the gradient by this component's part of the model.
 

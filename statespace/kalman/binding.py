@@ -77,6 +77,7 @@ class Binding:
         self.diffuse_factor = 1.0
         self.rows = None
         self.bind(process)
+        self.free_parameters = process.free_block_parameters(self.different)
 
     def bind(self, process):
         """Take another process, such as one with other parameters; returns self."""
@@ -101,7 +102,9 @@ class Binding:
 
     def gradient(self, y, noise):
         """The log-likelihood, its gradient by the process' θ, and by the noise variance of each sample."""
-        value, by = self._call(kalman_gradient, y, noise)
+        value, by = self._call(
+            kalman_gradient, y, noise, free_parameters=self.free_parameters, by_observation=self.process.tabulated
+        )
         by = SimpleNamespace(**by._asdict())
         by.diffuse = by.diffuse * self.diffuse_factor
         if by.observation.ndim == 2:

@@ -37,6 +37,14 @@ class ClosedForm(Component):
         """For each parameter the derivatives of (block parameters, initial covariance or None) by its logarithm."""
         raise TypeError(f"{type(self).__name__} must define derivatives().")
 
+    def free_block_parameters(self, gaps=None):
+        """ndarray of bool, shape (n_blocks, 2): which parameters of its blocks depend on θ."""
+        derivatives = self.derivatives()
+        result = np.zeros(self.blocks().parameters.shape, dtype=bool)
+        for name in self.free:
+            result |= derivatives[name][0] != 0
+        return result
+
     def pullback(self, gradient, gaps=None):
         """The gradient by θ, given the gradient by the block parameters and the initial covariance."""
         derivatives = self.derivatives()

@@ -176,6 +176,10 @@ class Sum(Component):
         transition = np.hstack([part.transition for part in tables])
         return Blocks(kind, size, parameters, transition, np.hstack([part.process_noise for part in tables]), None)
 
+    def free_block_parameters(self, gaps=None):
+        """Those of each component."""
+        return np.concatenate(self._each("free_block_parameters", gaps))
+
     def pullback(self, gradient, gaps=None):
         """The gradient by θ, component by component."""
         result, block, state, cell = [], 0, 0, 0

@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 
 from statespace.kalman.binding import State
-from statespace.kernels.kalman_filter import kalman_step
+from statespace.kernels.kalman_filter import kalman_stepper
 from statespace.times import elapsed
 
 
@@ -45,20 +45,21 @@ class KalmanStream:
 
     def __init__(self, posterior, noise, *, single, from_prior, include_noise):
         process, scale = posterior.scaled, posterior.scale
-        self._process, self._scale, self._unit, self._backend = process, scale, posterior.unit, posterior.backend
+        self._process, self._scale, self._unit = process, scale, posterior.unit
         self._noise = None if noise is None else noise / scale.value**2
         self._added = self._noise if include_noise else 0.0
         self._single = single
         self._n_covariates = posterior.record.covariates.shape[1]
-        self._blocks = None if process.tabulated else process.blocks()
-        self._row = None if self._n_covariates else np.ascontiguousarray(process.design())
+        self._row = None if self._n_covariates else np.array(process.design())
         self._fresh = from_prior
         if from_prior:
             mean, covariance, diffuse = process.initial()
             start = State(mean, covariance, diffuse * posterior.process.diffuse_scale(scale))
-            self._states = [start] * posterior.record.y.shape[1]
+            states = [start] * posterior.record.y.shape[1]
         else:
-            self._states = posterior.last_states()
+            states = posterior.last_states()
+        blocks, row = self._blocks(0.0), process.observation() if self._row is None else self._row
+        self._steppers = [kalman_stepper(blocks, row, *state, backend=posterior.backend) for state in states]
 
     def step(self, y_t, dt=None, x=None, noise_variance=None):
         """Advance by ``dt`` and take a sample.
@@ -86,39 +87,48 @@ class KalmanStream:
         ValueError
             For a gap that is negative or not finite, an infinite y_t, or other covariates or outputs than in `fit`.
         """
-        gap = self._gap(dt)
-        row = self._row if self._row is not None else self._design(x)
-        blocks = self._blocks
-        if blocks is None:
-            blocks = self._process.blocks(np.array([gap]))._replace(gap_index=np.zeros(1, dtype=np.int64))
-        values = (y_t,) if self._single else np.ravel(y_t)
-        if len(values) != len(self._states):
-            raise ValueError(f"y_t must have {len(self._states)} outputs, as y had in fit. Got {len(values)}.")
-        unit, means, variances, states = self._scale.value, [], [], []
-        noise = self._noise if noise_variance is None else noise_variance / unit**2
+        gap, unit = self._gap(dt), self._scale.value
+        given = self._design(x) if self._n_covariates else None
+        row = self._row if given is None else given
+        noise = self._noise if noise_variance is None else float(noise_variance) / unit**2
         if noise is None:
             raise ValueError("step needs noise_variance: fit was given that of each known sample only.")
-        for value, state in zip(values, self._states, strict=True):
-            scaled = float(value) / unit
-            if math.isinf(scaled):
+        if not 0.0 <= noise < math.inf:
+            raise ValueError(f"noise_variance must be finite and >= 0. Got {noise_variance}.")
+        values = [float(value) for value in ((y_t,) if self._single else np.ravel(y_t))]
+        if len(values) != len(self._steppers):
+            raise ValueError(f"y_t must have {len(self._steppers)} outputs, as y had in fit. Got {len(values)}.")
+        for value in values:
+            if math.isinf(value):
                 raise ValueError(f"y_t must be finite, or NaN where it is missing. Got {value}.")
-            after = kalman_step(scaled, gap, blocks, row, noise, *state, backend=self._backend)
-            states.append(State(after.mean, after.covariance, after.diffuse))
-            means.append(float(row @ after.mean))
-            variances.append(max(float(row @ after.covariance @ row), 0.0) + self._added)
-            if after.diffuse.shape[1] and _sees(row, after.diffuse):
-                variances[-1] = math.inf
-        self._states, self._fresh = states, False
+        table = None
+        if self._process.tabulated:
+            blocks = self._blocks(gap)
+            table = blocks.transition[0], blocks.process_noise[0]
+        self._fresh = False
+        means, deviations = [], []
+        for value, stepper in zip(values, self._steppers, strict=True):
+            stepper.step(value / unit, gap, noise, given, table)
+            means.append(float(row.dot(stepper.mean)) * unit)
+            variance = max(float(row.dot(stepper.covariance).dot(row)), 0.0) + self._added
+            if stepper.n_diffuse and _sees(row, stepper.diffuse):
+                variance = math.inf
+            deviations.append(math.sqrt(variance) * unit)
         if self._single:
-            return means[0] * unit, math.sqrt(variances[0]) * unit
-        return np.array(means) * unit, np.sqrt(variances) * unit
+            return means[0], deviations[0]
+        return np.array(means), np.array(deviations)
+
+    def _blocks(self, gap):
+        if not self._process.tabulated:
+            return self._process.blocks()
+        return self._process.blocks(np.array([gap]))._replace(gap_index=np.zeros(1, dtype=np.int64))
 
     def _gap(self, dt):
         if self._fresh:
             return 0.0
         if dt is None:
             return 1.0
-        if isinstance(dt, timedelta | np.timedelta64):
+        if isinstance(dt, (timedelta, np.timedelta64)):
             dt = elapsed(np.array([dt], dtype="timedelta64[ns]"), origin=np.timedelta64(0, "ns"), unit=self._unit)[0]
         if not 0.0 <= dt < np.inf:
             raise ValueError(f"dt must be finite and >= 0: the time since the sample before. Got {dt}.")

@@ -1,5 +1,7 @@
 """The exact gradient: against central differences of the reference, and torch's autograd of a dense Gaussian."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -183,3 +185,28 @@ def test_derivative_of_the_noise_over_extreme_gaps(kind):
         variance = (8 * (value(1, 1 + w) - value(1, 1 - w)) - value(1, 1 + 2 * w) + value(1, 1 - 2 * w)) / (12 * w)
         scale = max(1.0, abs(value(1, 1)))
         assert_allclose(gradient.parameters[0], [rate, variance], rtol=1e-7, atol=1e-8 * scale, err_msg=str(gap))
+
+
+@pytest.mark.parametrize("case", ["everything", "many diffuse directions", "regular grid", "no diffuse direction"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("by_observation", [True, False])
+def test_what_is_asked_for_does_not_depend_on_what_else_is(case, first, by_observation, monkeypatch):
+    """Sweeps that keep less give the same numbers, also over several segments."""
+    cpu = import_module("statespace.kernels.kalman_filter.cpu")
+    given = problem(**{"T": 40, **CASES[case]})
+    free = np.ones((len(given[2].kind), 2), dtype=bool)
+    free[:, 0] = first
+    value, whole = kalman_gradient(*given)
+    monkeypatch.setattr(cpu, "SHORTEST_SEGMENT", 4)
+    for length in (10**9, 1):
+        monkeypatch.setattr(cpu, "SEGMENT_BYTES", length)
+        same, part = kalman_gradient(*given, free_parameters=free, by_observation=by_observation)
+        assert same == value
+        expected = whole._replace(parameters=whole.parameters * free, observation=whole.observation * by_observation)
+        for name, ours, theirs in zip(part._fields, part, expected, strict=True):
+            assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="free_parameters must have shape"):
+        kalman_gradient(*problem(), free_parameters=np.ones(6, dtype=bool))

@@ -1,4 +1,5 @@
 import copy
+import pickle
 import time
 
 import numpy as np
@@ -120,6 +121,11 @@ def test_covariates_and_outputs():
     assert std.shape == (2,)
     with pytest.raises(ValueError, match="must have 2 outputs"):
         both.stream().step(1.0, dt=0.2)
+    # What is refused leaves the stream as it was.
+    stream = both.stream()
+    with pytest.raises(ValueError, match="finite, or NaN"):
+        stream.step([1.0, np.inf], dt=0.2)
+    np.testing.assert_array_equal(stream.step([1.0, -1.0], dt=0.2)[0], mean)
 
 
 def test_known_noise_comes_with_each_sample():
@@ -139,8 +145,10 @@ def test_streams_are_apart_from_each_other_and_from_the_estimator():
     gp = KalmanRegressor(LocalLevel()).fit(t[:, None], y)
     one, other = gp.stream(), gp.stream()
     one.step(100.0, dt=1.0)
-    branch = copy.deepcopy(one)
-    assert branch.step(1.0, dt=1.0) == one.step(1.0, dt=1.0)
+    branch, stored = copy.deepcopy(one), pickle.loads(pickle.dumps(one))
+    expected = one.step(1.0, dt=1.0)
+    assert branch.step(1.0, dt=1.0) == expected
+    assert stored.step(1.0, dt=1.0) == expected
     assert other.step(1.0, dt=1.0) == gp.stream().step(1.0, dt=1.0)
 
 
