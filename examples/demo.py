@@ -64,9 +64,9 @@ def next_sample_task(record):
 def fit_s4d_regressor(train):
     """An S4D network that predicts the next sample of a stream, trained on pieces of the record."""
     X, y, times = next_sample_task(train)
-    pieces = np.array_split(np.arange(len(X)), 24)
+    pieces = np.array_split(np.arange(len(X)), 48)
     collection = SeriesCollection([X[piece] for piece in pieces], times=[times[piece] for piece in pieces])
-    model = S4DRegressor(d_model=16, n_layers=2, d_state=16, max_epochs=40, validation_fraction=0.2, random_state=0)
+    model = S4DRegressor(d_model=32, n_layers=2, d_state=16, dropout=0.0, max_epochs=60, patience=None, random_state=0)
     return model.fit(collection, [y[piece] for piece in pieces])
 
 
@@ -98,24 +98,25 @@ def row(task, name, truth, mean, lower=None, upper=None, seconds=None):
 
 
 def draw(path, train, future, kalman, forecasts):
-    parts = kalman.decompose(years(train.index))
+    weeks = pd.date_range(train.index[0], train.index[-1], freq="7D")
+    parts = kalman.decompose(years(weeks))
     names = [name for name in parts.columns if not name.endswith("_std")]
     figure = plt.figure(figsize=(12, 5.5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[3, 2])
     axis = left.subplots()
     recent = train["1988":]
     axis.plot(recent.index, recent, ".", color="0.35", markersize=3, label="learnt from")
-    axis.plot(future.index, future, ".", color="0.75", markersize=3, label="held out")
+    axis.plot(future.index, future, ".", color="0.6", markersize=3, zorder=3, label="held out")
     for name, (mean, lower, upper) in forecasts.items():
         (line,) = axis.plot(future.index, mean, linewidth=1, label=name)
         axis.fill_between(future.index, lower, upper, alpha=0.2, color=line.get_color(), linewidth=0)
     axis.set(ylabel="CO₂ (ppm)", title="six years ahead, 90 % intervals")
     axis.legend(loc="upper left")
     for axis, name in zip(right.subplots(len(names), 1, sharex=True), names, strict=True):
-        axis.plot(train.index, parts[name], linewidth=0.8)
+        axis.plot(weeks, parts[name], linewidth=0.8)
         low, high = parts[name] - Z_90 * parts[f"{name}_std"], parts[name] + Z_90 * parts[f"{name}_std"]
-        axis.fill_between(train.index, low, high, alpha=0.3, linewidth=0)
-        axis.set_title(name, fontsize="medium")
+        axis.fill_between(weeks, low, high, alpha=0.3, linewidth=0)
+        axis.set_title(name.replace("_", " "), fontsize="medium")
     figure.savefig(path, dpi=130)
 
 
@@ -150,14 +151,15 @@ def main():
     start = time.perf_counter()
     network = fit_s4d_regressor(train)
     seconds = time.perf_counter() - start
-    ahead, filtered = stream_kalman(kalman, train, future)
+    coming = make_irregular(future, keep=0.5, random_state=1)
+    ahead, filtered = stream_kalman(kalman, train, coming)
     known = KalmanRegressor(kalman.process_, noise_variance=kalman.noise_variance_, optimizer=None)
-    record = pd.concat([train, future])
-    last = known.fit(years(record.index), record).predict(years(future.index[-1:]))[0]
-    streamed, difference = stream_s4d(network, future)
-    row("1996 to 2001, next week, streamed", "value before (constant)", future[1:], future.to_numpy()[:-1])
-    row("", "KalmanRegressor.stream", future[1:], ahead[1:])
-    row("", "S4DRegressor.stream", future[1:], streamed, seconds=seconds)
+    record = pd.concat([train, coming])
+    last = known.fit(years(record.index), record).predict(years(coming.index[-1:]))[0]
+    streamed, difference = stream_s4d(network, coming)
+    row("the next sample of a stream", "value before (constant)", coming[1:], coming.to_numpy()[:-1])
+    row("", "KalmanRegressor.stream", coming[1:], ahead[1:])
+    row("", "S4DRegressor.stream", coming[1:], streamed, seconds=seconds)
     print(f"\nStreams equal predict: Kalman to {abs(filtered[-1] - last):.0e} ppm, S4D to {difference:.0e} ppm.")
 
     path = Path("demo.png")

@@ -46,9 +46,9 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
 
     Notes
     -----
-    The cost is linear in the length, with T + 4 · nodes multiplications or so for each sample and channel in blocks
-    of T = 32 or 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu 2024,
-    section 6) is this one for a diagonal system that does not depend on its input.
+    The cost is linear in the length, with T + 4 · nodes multiplications or so for each sample and channel in blocks of
+    T = 32 or 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu
+    2024, section 6) is this one for a diagonal system that does not depend on its input.
 
     Examples
     --------

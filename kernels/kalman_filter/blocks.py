@@ -43,6 +43,16 @@ class Blocks(NamedTuple):
         Only for TABLE blocks: their matrices, row-major, one block after the other; one row for each distinct gap.
     gap_index : ndarray of int64, shape (n_times,), optional
         Only for TABLE blocks: the row that leads from sample t − 1 to sample t.
+
+    Examples
+    --------
+    A level and one harmonic of period 12:
+
+    >>> import math
+    >>> from statespace.kernels.kalman_filter import Blocks
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, ROTATION
+    >>> Blocks([RANDOM_WALK, ROTATION], [1, 2], [[0.5, 0.0], [2 * math.pi / 12, 0.01]]).n_states
+    3
     """
 
     kind: np.ndarray
@@ -54,6 +64,7 @@ class Blocks(NamedTuple):
 
     @property
     def n_states(self):
+        """The number of states of all blocks."""
         return sum(np.asarray(self.size).tolist())
 
 

@@ -24,6 +24,15 @@ class FilterResult(NamedTuple):
         The diffuse directions that remain after the last sample, d = 0 when the start is resolved.
     n_diffuse : int
         How many samples, from the first, began with a diffuse direction left.
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_filter
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> result = kalman_filter([1.0, 2.0], [0.0, 1.0], level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
+    >>> result.innovation_variance
+    array([inf, 2.5])
     """
 
     log_likelihood: float
@@ -51,6 +60,15 @@ class SmootherResult(NamedTuple):
         E[x_t | all y], or of the linear combinations read out.
     covariance : ndarray of shape (n_times, n_states, n_states), or variances (n_times, r) with ``readout``
         Infinite variances where the data leave a diffuse direction unresolved.
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_smoother
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> kalman_smoother([1.0, 2.0], [0.0, 1.0], level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]]).mean.round(6)
+    array([[1.4],
+           [1.6]])
     """
 
     log_likelihood: float
@@ -73,6 +91,15 @@ class Gradient(NamedTuple):
     covariance : ndarray of shape (n_states, n_states)
         Symmetric: the derivative along a symmetric dP is Σ covariance · dP.
     diffuse : ndarray of shape (n_states, d)
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_gradient
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> value, gradient = kalman_gradient([1.0, 2.0], [0.0, 1.0], level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
+    >>> gradient.parameters.shape
+    (1, 2)
     """
 
     parameters: np.ndarray
@@ -98,6 +125,14 @@ class Step(NamedTuple):
         v = y − H E[x | the past]; NaN if y is missing.
     innovation_variance : float
         Its variance; infinite if the sample sees a diffuse direction.
+
+    Examples
+    --------
+    >>> from statespace.kernels.kalman_filter import Blocks, kalman_step
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> kalman_step(2.0, 1.0, level, [1.0], 1.0, [1.0], [[0.5]]).mean
+    array([1.5])
     """
 
     mean: np.ndarray

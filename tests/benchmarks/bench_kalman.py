@@ -12,9 +12,7 @@ TESTS = ["tests/kernels/test_kalman_filter.py", "tests/kalman"]
 
 
 def likelihood_contenders(n_samples):
-    """The likelihood of Matérn 3/2, which celerite2 approximates (two terms, eps = 0.01), and of two OU processes, which
-    both have exactly.
-    """
+    """The likelihood of Matérn 3/2, which celerite2 approximates by its own two terms (eps = 0.01)."""
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.exponential(size=n_samples))
     y = np.sin(times / 5) + 0.3 * rng.standard_normal(n_samples)
