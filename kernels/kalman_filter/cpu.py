@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from statespace.kernels.kalman_filter.backward import Backward
+from statespace.kernels.kalman_filter.blocks import MATERN32
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import discretize_all, expand, moves
 from statespace.kernels.kalman_filter.forward import (
@@ -19,6 +20,7 @@ from statespace.kernels.kalman_filter.forward import (
     Kept,
     Record,
     State,
+    fill_gammas,
     forward,
     forward_pair,
 )
@@ -27,6 +29,7 @@ from statespace.kernels.kalman_filter.results import FilterResult, Gradient, Smo
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
+PAIR_CHUNK = 4096
 SHORTEST_SEGMENT = 16
 
 
@@ -45,8 +48,15 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     state = _start(mean, covariance, diffuse)
     work = _workspace(units, *diffuse.shape)
     stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0, NOTHING), work)
-    if stop < len(y):
-        forward_pair(record, units, stop, len(y), state, work)
+    roots, gammas = np.empty((2, min(len(y), PAIR_CHUNK)))
+    for first in range(stop, len(y), PAIR_CHUNK):
+        last = min(len(y), first + PAIR_CHUNK)
+        if blocks.kind[0] == MATERN32:
+            rate, gaps = blocks.parameters[0, 0], dt[first:last]
+            exponents = np.multiply(gaps, -rate, out=roots[: len(gaps)])
+            np.exp(exponents, out=exponents)
+            fill_gammas(rate, gaps, roots, gammas)
+        forward_pair(record, units, first, last, state, work, roots, gammas)
     return _log_likelihood(state)
 
 

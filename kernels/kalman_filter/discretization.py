@@ -13,9 +13,7 @@ from statespace.kernels.kalman_filter.compiled import entry, helper, shared
 
 @helper()
 def gamma_3(z, e):
-    """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel."""
-    if z > 0.5:
-        return 1.0 - e * (1.0 + z * (1.0 + 0.5 * z))
+    """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel. Both are computed: a loop of these vectorises."""
     s = 1.0 + z * (1 / 14)
     s = 1.0 + z * (1 / 13) * s
     s = 1.0 + z * (1 / 12) * s
@@ -27,7 +25,9 @@ def gamma_3(z, e):
     s = 1.0 + z * (1 / 6) * s
     s = 1.0 + z * (1 / 5) * s
     s = 1.0 + z * (1 / 4) * s
-    return e * z * z * z * (1 / 6) * s
+    series = e * z * z * z * (1 / 6) * s
+    closed = 1.0 - e * (1.0 + z * (1.0 + 0.5 * z))
+    return closed if z > 0.5 else series
 
 
 @helper()
@@ -65,13 +65,11 @@ def ornstein_uhlenbeck(rate, variance, gap):
 
 
 @helper()
-def matern32(rate, variance, gap):
-    """A row by row, then Q_00, Q_01, Q_11."""
+def matern32(rate, variance, gap, root, g):
+    """A row by row, then Q_00, Q_01, Q_11; ``root`` is exp(−rate · gap), ``g`` is P_3(2 rate · gap)."""
     x = rate * gap
-    root = np.exp(-x)
     e = root * root
     z = 2.0 * x
-    g = gamma_3(z, e)
     return (
         root * (1.0 + x),
         root * gap,
@@ -95,7 +93,10 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
         first = parameters[owner[b], 0]
         second = parameters[owner[b], 1]
         if k == MATERN32:
-            A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(first, second, gap)
+            root = np.exp(-first * gap)
+            A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(
+                first, second, gap, root, gamma_3(2.0 * first * gap, root * root)
+            )
             Q[p + 2] = Q[p + 1]
         elif k == RANDOM_WALK:
             A[p] = 1.0
