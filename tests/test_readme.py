@@ -1,0 +1,52 @@
+"""The README's code runs as it stands, given the data that it speaks of."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def gaussian_process():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(0, 10, (80, 1))
+    y = np.sin(2 * np.pi * X[:, 0]) + X[:, 0] + 0.1 * rng.normal(size=80)
+    return {"X": X, "y": y, "X_new": np.linspace(0, 12, 7)[:, None], "theta": np.zeros(6), "y_t": 1.0}
+
+
+def collection():
+    rng = np.random.default_rng(0)
+    t = np.cumsum(rng.exponential(size=(10, 8)), axis=1)
+    return {"X": np.sin(t), "y": t[:, -1], "t": t, "x_t": 0.5}
+
+
+def months():
+    index = pd.period_range("2001-01", periods=84, freq="M")
+    y = pd.Series(np.arange(84) + 5 * np.sin(2 * np.pi * np.arange(84) / 12), index=index)
+    return {"y": y[:72], "y_new": y[72:]}
+
+
+def tensors():
+    torch = pytest.importorskip("torch")
+    return {"u": torch.randn(2, 9, 64), "dt": torch.rand(2, 9), "u_t": torch.randn(2, 64), "dt_t": torch.rand(2)}
+
+
+DATA = [gaussian_process, collection, months, tensors]
+
+
+@pytest.mark.parametrize(("block", "data"), list(zip(BLOCKS, DATA, strict=True)))
+@pytest.mark.filterwarnings("ignore")
+def test_code_runs(block, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), data())
+    assert set(os.listdir(tmp_path)) == ({"model"} if "save(" in block else set())
+
+
+def test_picture_is_there():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", README):
+        assert (Path(__file__).parents[1] / path).is_file()
