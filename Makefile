@@ -12,7 +12,7 @@ BIN := .venv/bin
 # Two processes; the tests of a file stay in one, so that a Numba function is compiled by one and cached for the rest.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test lint bench docs gpu-check clean
+.PHONY: demo test lint bench docs gpu-check clean clean-cache
 
 # torch first and by its exact pin: a looser one takes the newest build, with several GB of CUDA packages.
 .venv/.installed: pyproject.toml constraints.txt
@@ -53,5 +53,9 @@ gpu-check: .venv/.installed
 
 clean:
 	rm -rf .venv build dist docs/_build docs/api docs/gallery docs/sg_execution_times.rst .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
-	find . -name '__pycache__' -prune -exec rm -rf {} +
+	$(MAKE) clean-cache
 	rm -rf *.egg-info
+
+# Numba's cache notices a change in a function's own file only, not in the helpers that it inlines.
+clean-cache:
+	find . -name '__pycache__' -prune -exec rm -rf {} +

@@ -1,5 +1,6 @@
 """Microseconds a streamed sample takes, and the peak memory of predicting a million samples."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def main():
     seconds = race(contenders, rounds=5)
     table("stream().step", seconds, "Kalman, n = 4", per=STEPS, unit="us")
     for kind in ("kalman", "s4d"):
-        subprocess.run([sys.executable, __file__, kind], check=True)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, __file__, kind], check=True, env=environment)
 
 
 if __name__ == "__main__":
