@@ -563,3 +563,15 @@ def test_it_clones_pickles_and_searches():
 @parametrize_with_checks([KalmanRegressor()])
 def test_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([[0.0, 1.0], [np.nan, 1.0]], r"Input X contains NaN: X\[1, 0\], which is a time, is nan"),
+        ([[0.0, np.inf], [1.0, 1.0]], r"Input X contains infinity: X\[0, 1\], which is covariate 0, is inf"),
+    ],
+)
+def test_names_the_entry_that_is_not_finite(X, message):
+    with pytest.raises(ValueError, match=message):
+        KalmanRegressor().fit(X, [1.0, 2.0])

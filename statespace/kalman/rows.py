@@ -120,9 +120,23 @@ def _numeric(X, estimator, reset):
     if not reset:
         check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
-    X = validate_data(estimator, X, reset=reset, dtype=np.float64)
+    X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
+    _check_finite(X)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
     return _checked(X[:, 0], X[:, 1:], names, pd.Index(X[:, 0], name="time"), estimator, reset)
+
+
+def _check_finite(X):
+    """Scikit-learn's refusal, with the place and what to do."""
+    wrong = np.argwhere(~np.isfinite(X))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        kind = "NaN" if np.isnan(X[row, column]) else "infinity"
+        what = "is a time" if column == 0 else f"is covariate {column - 1}"
+        raise ValueError(
+            f"Input X contains {kind}: X[{row}, {column}], which {what}, is {X[row, column]}. "
+            "Give it a value or drop the row; only y may be missing (NaN)."
+        )
 
 
 def _checked(times, covariates, names, index, estimator, reset):
