@@ -76,7 +76,7 @@ def main():
     n_samples = 100_000
     table(
         f"log-likelihood, Matérn 3/2 (n = 2), {n_samples} irregular samples",
-        race(likelihood_contenders(n_samples), rounds=25), "statespace", per=n_samples,
+        race(likelihood_contenders(n_samples), rounds=15, calls=10), "statespace", per=n_samples,
         unit="ns",
     )  # fmt: skip
     table(
