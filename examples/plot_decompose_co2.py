@@ -8,7 +8,7 @@ O(n), and the gaps need no filling: between two samples the state simply evolves
 """
 
 # %%
-# Half of the weeks are thrown away at random, and eight whole stretches with them.
+# Eight whole stretches are left out, and of the other weeks so many that four in ten remain.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -22,7 +22,8 @@ years = 1958 + (record.index - np.datetime64("1958-01-01")).days / 365.25
 t = np.asarray(years)
 
 # %%
-# Three processes, seven parameters by maximum likelihood. ``params_`` has the estimates with their standard errors;
+# Three processes and the noise, six parameters by maximum likelihood. ``params_`` has the estimates with their standard
+# errors;
 # a variance that belongs at zero is marked as standing at its bound.
 model = KalmanRegressor(LocalTrend() + Seasonal(period=1.0, harmonics=3) + Matern(nu=1.5))
 model.fit(t[:, None], record)

@@ -2,9 +2,9 @@
 Why the gaps must reach the model
 =================================
 
-Damped oscillators, each sampled at random times. How fast one oscillates can only be told if the model knows how much
-time passed between two samples. The same network is fitted twice: with the times, and without them, as if the samples
-lay on a grid.
+Damped oscillators, each sampled at random times. The values alone say less about how fast one oscillates than the
+values with the time that passed between them. The same network is fitted twice: with the times, and without them, as
+if the samples lay on a grid.
 """
 
 # %%

@@ -1,8 +1,8 @@
 """Compiled loops on several threads: a pool of Python threads around loops that release the interpreter's lock.
 
-Numba's own threading layers are no choice for a library. OpenMP's threads spin while they wait, which is ten times
-slower when another process has the cores; they share their number with torch and do not survive a fork. ``workqueue``
-ends the process when two Python threads call it at once. Threads that sleep between calls have none of these troubles.
+Numba's own threading layers are no choice for a library. OpenMP's threads spin while they wait, at the cost of whoever
+else needs the cores, share their number with torch, and end a process that forks. ``workqueue`` ends the process when
+two Python threads call it at once. Threads that sleep between calls have none of these troubles.
 """
 
 import os
