@@ -23,8 +23,7 @@ t = np.asarray(years)
 
 # %%
 # Three processes and the noise, six parameters by maximum likelihood. ``params_`` has the estimates with their standard
-# errors;
-# a variance that belongs at zero is marked as standing at its bound.
+# errors; a variance that belongs at zero is marked as standing at its bound.
 model = KalmanRegressor(LocalTrend() + Seasonal(period=1.0, harmonics=3) + Matern(nu=1.5))
 model.fit(t[:, None], record)
 print(model.params_.to_string(float_format="{:.3g}".format))
