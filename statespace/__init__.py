@@ -27,8 +27,8 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "datasets", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "models", "persistence",
-    "regression", "series", "streaming", "times", "training", "validation",
+    "datasets", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti", "models",
+    "persistence", "plotting", "regression", "series", "streaming", "times", "training", "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [

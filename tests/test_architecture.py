@@ -18,6 +18,7 @@ TIERS = [
     ["kernels", "forms", "times"],
     ["series"],
     ["validation", "datasets"],
+    ["lti"],
     ["layers", "kalman"],
     ["models"],
     ["training"],
@@ -25,7 +26,8 @@ TIERS = [
     ["base"],
     ["streaming"],
     ["regression", "filtering"],
-    ["forecasting"],
+    ["forecasting", "transformations"],
+    ["plotting"],
 ]
 HEIGHT = {entry: height for height, tier in enumerate(TIERS) for entry in tier}
 
