@@ -28,7 +28,8 @@ _HOME = {
 }
 _SUBPACKAGES = (
     "datasets", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti", "models",
-    "persistence", "plotting", "regression", "series", "streaming", "times", "training", "transformations", "validation",
+    "persistence", "plotting", "regression", "series", "streaming", "times", "training", "transformations",
+    "validation",
 )  # fmt: skip
 
 __all__ = [
