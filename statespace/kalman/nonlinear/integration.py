@@ -226,7 +226,7 @@ def _n_steps(model, x, t, dt, u, max_step):
     if max_step is None:
         mean = x.mean(axis=0)
         if not np.isfinite(mean).all():
-            raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is too long.")
+            raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is long.")
         jacobian = model.drift_jacobian(mean, x.std(axis=0), t=t, u=u)
         max_step = _PATH_STEP / max(np.linalg.norm(jacobian, 1), 1e-300)
     count = int(np.ceil(min(dt / max_step, _MAX_STEPS + 1.0)))
