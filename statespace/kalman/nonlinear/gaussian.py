@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from statespace.kalman.nonlinear.integration import moments
+from statespace.kalman.nonlinear.integration import gaussian_step, moments
 from statespace.kalman.nonlinear.interface import StateFilter
 from statespace.kalman.nonlinear.model import NonlinearModel
 from statespace.kalman.nonlinear.results import GaussianState, Kernel, SmootherResult
 from statespace.kalman.nonlinear.roots import condition, root_of, solve_lower, triangular
 
+# Parts of the standard deviation: how near points may come where there is no uncertainty to spread them.
+_NEAR = 1e-5
 _LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
@@ -37,8 +39,8 @@ class GaussianFilter(StateFilter):
 
     # What a subclass gives.
 
-    def _rates(self, mean, covariance, columns, arguments):
-        """f̄, F applied to columns, and the expected L Q Lᵀ of a drift."""
+    def _rates(self, mean, covariance, columns, arguments, least):
+        """f̄, F applied to columns, and the expected L Q Lᵀ of a drift; no point closer than ``least``."""
         raise NotImplementedError
 
     def _move(self, mean, root, arguments):
@@ -81,15 +83,19 @@ class GaussianFilter(StateFilter):
             transition, noise = model.linear_step(gap)
             mean, after, before = transition @ state.mean, transition @ state.root, state.root
         else:
+            least = self._least(state, gap, u)
 
             def rates(s, mean, deviations, noise):
                 if not np.isfinite(mean).all():
                     return np.full(n, np.nan), np.nan, np.nan
                 covariance = deviations @ deviations.T + noise
                 columns = np.concatenate([deviations, noise], axis=1)
-                return self._rates(mean, covariance, columns, {"t": state.time + s, "u": u})
+                return self._rates(mean, covariance, columns, {"t": state.time + s, "u": u}, _NEAR * least)
 
-            mean, after, noise = moments(rates, state.mean, state.root, gap, self.tolerance, self.substeps)
+            floor = np.where(_deviation(state.root) > 0.0, 0.0, least)
+            mean, after, noise = moments(
+                rates, state.mean, state.root, gap, self.tolerance, self.substeps, floor
+            )
             noise, before = root_of(noise, "the noise over the gap"), state.root
         mean = model.state_difference.wrapped(mean)
         if not with_kernel:
@@ -98,6 +104,18 @@ class GaussianFilter(StateFilter):
         root, cross, remainder = condition(noise, after, before)
         kernel = _kernel(state.mean, mean, root, cross, remainder)
         return state._replace(mean=mean, root=root, time=end), kernel
+
+    def _least(self, state, gap, u):
+        """Standard deviations that uncertainty has or, where it has none yet, soon gets."""
+        model, deviation = self.model, _deviation(state.root)
+        if deviation.all():
+            return deviation
+        arguments = {"t": state.time, "u": u}
+        jacobian = model.drift_jacobian(state.mean, deviation, **arguments)
+        # For one time constant of the drift at most: its tangent at the start does not hold for longer.
+        short = min(gap, 1.0 / max(np.linalg.norm(jacobian, 1), 1e-300))
+        transition, root = gaussian_step(jacobian, model.noise_rate(state.mean, **arguments), short)
+        return _deviation(np.concatenate([transition @ state.root, root], axis=1))
 
     def _step_noise(self, state, arguments):
         return self.model.process_noise_root(state.mean, **arguments)
@@ -195,6 +213,10 @@ class GaussianFilter(StateFilter):
             moved = kernel.mean + difference(paths[:, k + 1], kernel.predicted) @ kernel.gain.T
             paths[:, k] = difference.wrapped(moved + rng.standard_normal((n_samples, n)) @ kernel.remainder.T)
         return paths
+
+
+def _deviation(root):
+    return np.sqrt(np.square(root).sum(axis=1))
 
 
 def log_density(root, scaled):
