@@ -170,7 +170,7 @@ class EnsembleKalmanFilter(StateFilter):
             )
         if self.method == "deterministic":
             moved = centre + cross @ scaled
-            ensemble = moved + np.sqrt(self.n_members - 1) * (deviations @ _shrinking(observed, root)).T
+            ensemble = moved + np.sqrt(self.n_members - 1) * _shrunk(deviations, observed, root).T
             seed = state.seed
         else:
             rng, seed = state.seed.draw()
@@ -255,11 +255,14 @@ class EnsembleKalmanFilter(StateFilter):
         return ensembles[:, chosen].swapaxes(0, 1)
 
 
-def _shrinking(observed, root):
-    """(I + Yᵀ R⁻¹ Y)^{−1/2}, symmetric, so that deviations that sum to zero still do; I + small on the range of Yᵀ."""
+def _shrunk(deviations, observed, root):
+    """X (I + Yᵀ R⁻¹ Y)^{−1/2}, the symmetric root, so that deviations that sum to zero still do.
+
+    The root is the identity but on the range of Yᵀ, and is never formed: members may be many.
+    """
     try:
         scaled = solve_lower(np.linalg.cholesky(root @ root.T), observed)
     except np.linalg.LinAlgError:
         raise ValueError("observation_noise must be positive definite for method='deterministic'.") from None
     _, sizes, rows = np.linalg.svd(scaled, full_matrices=False)
-    return np.eye(observed.shape[1]) + (rows.T * (1.0 / np.sqrt(1.0 + sizes**2) - 1.0)) @ rows
+    return deviations + (deviations @ rows.T * (1.0 / np.sqrt(1.0 + sizes**2) - 1.0)) @ rows

@@ -298,9 +298,10 @@ class ParticleFilter(StateFilter):
         for start in range(0, len(later), chunk):
             part = slice(start, start + chunk)
             errors = difference(later[part, None, :], moved)
-            # Gumbel's trick: the largest of log w + noise is a draw in proportion to w.
             weights = state.log_weights + _log_gaussian(errors, roots)
-            index[part] = np.argmax(weights + rng.gumbel(size=weights.shape), axis=1)
+            total = np.cumsum(np.exp(weights - weights.max(axis=1, keepdims=True)), axis=1)
+            drawn = rng.random((len(total), 1)) * total[:, -1:]
+            index[part] = np.sum(total <= drawn, axis=1)
         return index
 
     def _transition(self, particles, t, gap, u):

@@ -55,11 +55,12 @@ def test_a_stiff_step_is_exact():
     assert np.isclose(transition[0, 0], np.exp(-10.0), rtol=1e-9)
 
 
-@pytest.mark.parametrize("dt", [1e-8, 1e-3, 1.0, 30.0, 1e3])
-@pytest.mark.parametrize("name", [ExtendedKalmanFilter, UnscentedKalmanFilter])
+@pytest.mark.parametrize(
+    ("name", "dt"),
+    [(ExtendedKalmanFilter, dt) for dt in (1e-8, 1e-3, 1.0, 30.0, 1e3)]
+    + [(UnscentedKalmanFilter, dt) for dt in (1e-8, 1e-3, 1.0, 30.0)],
+)
 def test_the_moments_of_a_linear_drift_given_as_a_function(name, dt):
-    if dt > 100 and name is UnscentedKalmanFilter:
-        pytest.skip("the same integrator, at four seconds")
     model = NonlinearModel(
         np.eye(3), 1.0, drift=lambda x: x @ A.T, diffusion=NOISE, drift_jacobian=lambda x: A,
         initial_mean=[1.0, -2.0, 0.5], initial_covariance=[1.0, 2.0, 0.5],
