@@ -295,10 +295,16 @@ class ParticleFilter(StateFilter):
         moved, roots = self._transition(state.particles, t, gap, u)
         difference, chunk = self.model.state_difference, max(1, _PAIRS // moved.size)
         index = np.empty(len(later), dtype=int)
+        whitened = difference.plain and roots.ndim == 2
+        if whitened:  # once for each particle, not for each pair
+            moved, later = np.linalg.solve(roots, moved.T).T, np.linalg.solve(roots, later.T).T
         for start in range(0, len(later), chunk):
             part = slice(start, start + chunk)
-            errors = difference(later[part, None, :], moved)
-            weights = state.log_weights + _log_gaussian(errors, roots)
+            if whitened:
+                squares = sum(np.square(later[part, None, i] - moved[:, i]) for i in range(moved.shape[1]))
+                weights = state.log_weights - 0.5 * squares
+            else:
+                weights = state.log_weights + _log_gaussian(difference(later[part, None, :], moved), roots)
             total = np.cumsum(np.exp(weights - weights.max(axis=1, keepdims=True)), axis=1)
             drawn = rng.random((len(total), 1)) * total[:, -1:]
             index[part] = np.sum(total <= drawn, axis=1)

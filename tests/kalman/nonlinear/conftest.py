@@ -118,5 +118,5 @@ def pendulum():
     return NonlinearModel(
         drift=pendulum_drift, diffusion=[[0.0], [1.0]], spectral_density=0.1,
         observation=lambda x: np.sin(x[..., :1]), observation_noise=0.1,
-        initial_mean=[1.5, 0.0], initial_covariance=[0.1, 0.1],
+        initial_mean=[1.0, 0.0], initial_covariance=[0.05, 0.05],
     )  # fmt: skip
