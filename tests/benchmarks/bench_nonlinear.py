@@ -57,9 +57,9 @@ def observation_jacobian(x):
 def problem():
     noise = np.diag([0.03, 0.03, 0.1, 0.1, 1e-4])
     return NonlinearModel(
-        observation, [1.0, 1e-4], transition=transition, process_noise=noise, initial_mean=[60.0, 80.0, 2.0, -1.0, 0.05],
-        initial_covariance=[25.0, 25.0, 1.0, 1.0, 0.01], transition_jacobian=transition_jacobian,
-        observation_jacobian=observation_jacobian,
+        observation, [1.0, 1e-4], transition=transition, process_noise=noise,
+        initial_mean=[60.0, 80.0, 2.0, -1.0, 0.05], initial_covariance=[25.0, 25.0, 1.0, 1.0, 0.01],
+        transition_jacobian=transition_jacobian, observation_jacobian=observation_jacobian,
     ), noise  # fmt: skip
 
 

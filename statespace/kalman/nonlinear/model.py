@@ -349,11 +349,11 @@ class NonlinearModel:
         x = self.initial_mean if x is None else np.asarray(x, dtype=float)
         u = None if u is None else np.atleast_1d(np.asarray(u, dtype=float))
         arguments = {"t": t, "dt": dt, "u": u}
-        deviation = np.sqrt(np.diag(self.initial_covariance))
+        spread = np.sqrt(np.diag(self.initial_covariance))
         dynamics = self.drift_jacobian if self.continuous else self.transition_jacobian
         for jacobian in (dynamics, self.observation_jacobian):
-            given = jacobian(x, deviation, **arguments)
-            expected = jacobian._differences(x, deviation, arguments)
+            given = jacobian(x, lambda: spread, **arguments)
+            expected = jacobian.differences(x, lambda: spread, arguments)
             wrong = np.abs(given - expected) > tolerance * np.abs(expected).max(axis=1, keepdims=True, initial=1e-300)
             if wrong.any():
                 i, j = np.argwhere(wrong)[0]
