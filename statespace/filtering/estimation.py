@@ -107,12 +107,12 @@ class Estimation:
 
     def value(self, theta):
         """The log-likelihood of the data as they are."""
-        return self.likelihood.value(theta - self.shift) + self.constant
+        return float(self.likelihood.value(theta - self.shift) + self.constant)
 
     def gradient(self, theta):
         """The log-likelihood, and its gradient by θ."""
         value, gradient = self.likelihood.gradient(theta - self.shift)
-        return value + self.constant, gradient
+        return float(value + self.constant), gradient
 
     def table(self, theta):
         """DataFrame of the free parameters: 2 gradients for each."""
