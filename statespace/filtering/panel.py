@@ -288,13 +288,19 @@ def read_values(values, panel, name):
 
 
 def _aligned(values, panel, name):
-    index = panel.rows.index
-    if values.index.equals(index):
+    """The rows in the order of X; of rows with equal labels the first is the first."""
+    index, own = panel.rows.index, values.index
+    if own.equals(index):
         return values.to_numpy()
-    if len(values) != len(index) or not values.index.is_unique or not index.isin(values.index).all():
-        missing = index[~index.isin(values.index)]
-        what = f"has none for {missing[0]}" if len(missing) else f"has {len(values)} rows for {len(index)}"
-        raise ValueError(
-            f"{name} must have a row for every row of X and no others: it {what}. Give {name}.loc[X.index]."
-        )
-    return values.loc[index].to_numpy()
+    wanted, found = _numbered(index), _numbered(own)
+    places = found.get_indexer(wanted)
+    if len(own) != len(index) or (places < 0).any():
+        what = f"has none for {index[np.argmax(places < 0)]}" if (places < 0).any() else f"has {len(own)} rows"
+        raise ValueError(f"{name} must have the {len(index)} rows of X and no others: it {what}.")
+    return values.to_numpy()[places]
+
+
+def _numbered(index):
+    """An index without equal entries: each has its number among those that are equal."""
+    rows = index.to_frame(index=False, name=list(range(index.nlevels)))
+    return pd.MultiIndex.from_frame(rows.assign(number=rows.groupby(list(rows.columns), dropna=False).cumcount()))

@@ -251,10 +251,10 @@ class Prediction:
         from statespace.streaming.kalman import KalmanStream
 
         check_is_fitted(self)
-        code = np.array([self._place(series, new=from_prior)])
+        place = self._place(series, new=from_prior)
         return KalmanStream(
-            self._posteriors().one(int(code[0])),
-            self._new_noise(code) if include_noise or not self._known_each else None,
+            self._posteriors().one(place),
+            float(self._new_noise(place)) if include_noise or not self._known_each else None,
             single=self._single,
             from_prior=from_prior,
             include_noise=include_noise,

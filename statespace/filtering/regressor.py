@@ -251,7 +251,7 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         panel = read_panel(X, self, reset=reset)
         y = read_targets(read_values(y, panel, "y"), len(panel.series))
         known = self.noise_variance if noise_variance is None else noise_variance
-        if np.ndim(known) or isinstance(known, list | tuple):
+        if isinstance(known, list | tuple) or np.ndim(known):
             known = read_values(known, panel, "noise_variance")
         known = check_noise(known, y.shape)
         self._single, self.series_ = y.ndim == 1, panel.labels

@@ -98,7 +98,8 @@ def read_table(times, table, index, estimator, *, reset):
     """
     if len(table) == 0:
         raise ValueError(f"Found array with 0 sample(s) (shape={table.shape}) while a minimum of 1 is required.")
-    validate_data(estimator, table, reset=reset, skip_check_array=True)
+    if reset or not _counts_otherwise(estimator, table.shape[1], table.shape[1] + 1):
+        validate_data(estimator, table, reset=reset, skip_check_array=True)
     covariates = np.zeros((len(table), 0))
     if table.shape[1]:
         covariates = check_array(table, dtype=np.float64, input_name="X", estimator=estimator)
@@ -144,10 +145,18 @@ def _numeric(X, estimator, reset):
     if not reset:
         check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
-    X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
+    if not reset and np.ndim(X) == 2 and _counts_otherwise(estimator, np.shape(X)[1] - 1, np.shape(X)[1] - 1):
+        X = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="X", estimator=estimator)
+    else:
+        X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
     _check_finite(X)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
     return _checked(X[:, 0], X[:, 1:], names, pd.Index(X[:, 0], name="time"), estimator, reset)
+
+
+def _counts_otherwise(estimator, n_covariates, n_features):
+    """Whether `fit` had these covariates, but the time in another place, so that it counted other columns."""
+    return estimator._record.covariates.shape[1] == n_covariates and estimator.n_features_in_ == n_features
 
 
 def _check_finite(X):
