@@ -108,8 +108,9 @@ def process_noise(A, S, dt):
     Examples
     --------
     >>> from statespace.lti import process_noise
-    >>> process_noise([[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]], 1e-4)[0, 0]  # Δ³/3
-    np.float64(3.3333333333333334e-13)
+    >>> Q = process_noise([[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]], 1e-4)
+    >>> f"{Q[0, 0]:.6e}"  # Δ³/3
+    '3.333333e-13'
     """
     A = _square(A)
     S = np.asarray(S)

@@ -62,12 +62,7 @@ def noise_error(found, truth):
 
 
 # mpmath needs thousands of digits for exp(ΔA) once ‖A‖Δ is large, so these gaps end where it takes a second.
-CASES = [
-    (name, gap)
-    for name, A in DRIFTS.items()
-    for gap in GAPS
-    if np.abs(A).sum(axis=1).max() * gap <= 500.0
-]
+CASES = [(name, gap) for name, A in DRIFTS.items() for gap in GAPS if np.abs(A).sum(axis=1).max() * gap <= 500.0]
 
 
 @pytest.mark.parametrize(("name", "gap"), CASES)
