@@ -28,7 +28,8 @@ class Blocks(NamedTuple):
     ``OU``         1        λ, σ²          covariance σ² exp(−λ|Δ|)
     ``MATERN32``   2        λ, σ²          covariance σ² (1 + λ|Δ|) exp(−λ|Δ|); state (f, f′)
     ``MATERN52``   3        λ, σ²          covariance σ² (1 + λ|Δ| + λ²Δ²/3) exp(−λ|Δ|); state (f, f′, f″)
-    ``TABLE``      any s    –, –           A and Q looked up: row ``gap_index[t]`` of ``transition``, ``process_noise``
+    ``TABLE``      any s    –, –           A and Q looked up: row ``gap_index[t]`` of ``transition``, ``process_noise``;
+                                           A = I, Q = 0 where that is −1
     ============== ======== ============== ==========================================================================
 
     Parameters
@@ -42,7 +43,8 @@ class Blocks(NamedTuple):
     transition, process_noise : ndarray of float64, shape (n_gaps, Σ s²), optional
         Only for TABLE blocks: their matrices, row-major, one block after the other; one row for each distinct gap.
     gap_index : ndarray of int64, shape (n_times,), optional
-        Only for TABLE blocks: the row that leads from sample t − 1 to sample t.
+        Only for TABLE blocks: the row that leads from sample t − 1 to sample t. −1 stays where it is: the entries of a
+        vector observation are filtered as samples of their own, one after the other, with −1 from the second on.
 
     Examples
     --------
@@ -102,9 +104,9 @@ def check_blocks(blocks, n_times):
         )
     if gap_index.shape != (n_times,):
         raise ValueError(f"gap_index must have one entry for each of {n_times} samples; got shape {gap_index.shape}.")
-    if gap_index.min() < 0 or gap_index.max() >= len(transition):
+    if n_times and (gap_index.min() < -1 or gap_index.max() >= len(transition)):
         raise ValueError(
-            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition; got values from "
-            f"{gap_index.min()} to {gap_index.max()}."
+            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition, or be -1 for no transition; got "
+            f"values from {gap_index.min()} to {gap_index.max()}."
         )
     return Blocks(kind, size, parameters, transition, process_noise, gap_index)
