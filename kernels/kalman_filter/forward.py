@@ -6,7 +6,14 @@ import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU
 from statespace.kernels.kalman_filter.compiled import entry, helper
-from statespace.kernels.kalman_filter.discretization import discretize, gamma_3, matern32, ornstein_uhlenbeck, stays, tables
+from statespace.kernels.kalman_filter.discretization import (
+    discretize,
+    gamma_3,
+    matern32,
+    ornstein_uhlenbeck,
+    stays,
+    tables,
+)
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
     DIFFUSE,
