@@ -15,7 +15,7 @@ from statespace.kalman.system import AT, BETWEEN, stationary_covariance, unit_tr
 from statespace.kernels.kalman_filter import Blocks, kalman_filter, kalman_gradient, kalman_log_likelihood
 from statespace.kernels.kalman_filter.blocks import TABLE
 
-_NO_PARAMETERS = np.zeros((1, 2))
+_NO_PARAMETERS = np.zeros((1, 3))
 
 
 def observation_noise_as_state(system):
@@ -168,12 +168,10 @@ class Sequence:
         A, Q = self.A, self.Q
         if each and len(A) < T - 1:
             A, Q = (np.broadcast_to(array, (T - 1, self.n, self.n)) for array in (A, Q))
-        index = np.full((T, p), len(A))
+        # −1: the state stays where it is
+        index = np.full((T, p), -1)
         index[1:, 0] = np.arange(T - 1) if len(A) > 1 else 0
-        table = (
-            np.concatenate([A.reshape(len(A), -1), np.eye(self.n).reshape(1, -1)]),
-            np.concatenate([Q.reshape(len(Q), -1), np.zeros((1, self.n**2))]),
-        )
+        table = A.reshape(len(A), -1), Q.reshape(len(Q), -1)
         blocks = Blocks(np.array([TABLE]), np.array([self.n]), _NO_PARAMETERS, *table, index.reshape(-1))
         values, H, noise = self.rows
         mean = self.mean
@@ -230,8 +228,8 @@ class Sequence:
         value, g = kalman_gradient(*self.arguments(), by_observation=by_observation)
         T, p = self.y.shape
         m, n = self.n, self.system.n_states
-        A_bar = g.transition[: len(self.A)].reshape(-1, m, m)
-        Q_bar = g.process_noise[: len(self.A)].reshape(-1, m, m)[:, :n, :n]
+        A_bar = g.transition.reshape(-1, m, m)
+        Q_bar = g.process_noise.reshape(-1, m, m)[:, :n, :n]
         push = A_bar[:, :n, n] if self.affine else np.zeros((1, n))
         if self.by_row:
             H_bar = g.observation.reshape(T, p, m)

@@ -31,8 +31,8 @@ def smooth(sequence):
     result = kalman_smoother(*sequence.arguments())
     mean, V = result.mean[::p], result.covariance[::p]
     _, second = kalman_gradient(*sequence.arguments(each=True, silent=True), by_observation=False)
-    A_bar = second.transition[: T - 1].reshape(T - 1, m, m)
-    Q_bar = second.process_noise[: T - 1].reshape(T - 1, m, m)
+    A_bar = second.transition[: T - 1].reshape(-1, m, m)
+    Q_bar = second.process_noise[: T - 1].reshape(-1, m, m)
     A, Q = sequence.A, sequence.Q
     finite = np.where(np.isinf(V), 0.0, V)
     cross = Q @ A_bar

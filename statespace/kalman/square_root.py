@@ -182,8 +182,6 @@ def factor(covariance):
 def _filter(sequence, keep):
     values, _, blocks, H, noise, mean, covariance, diffuse = sequence.arguments()
     m, N = sequence.n, len(values)
-    # the last row of the table is the identity, which needs no work here
-    index = np.where(blocks.gap_index == len(sequence.A), -1, blocks.gap_index)
     a, S, D = mean.copy(), factor(covariance), np.ascontiguousarray(diffuse, dtype=float).copy()
     A, root = np.ascontiguousarray(sequence.A), factor(sequence.Q)
     room = N if keep else 0
@@ -193,7 +191,7 @@ def _filter(sequence, keep):
     H, noise = np.ascontiguousarray(np.reshape(H, (-1, m))), np.reshape(noise, -1).copy()
     t, alive = 0, D.shape[1]
     while t < N:
-        t = _run(values, H, noise, A, root, index, a, S, D, alive, t, W, g, k0, means, roots, innovations, variances, totals)
+        t = _run(values, H, noise, A, root, blocks.gap_index, a, S, D, alive, t, W, g, k0, means, roots, innovations, variances, totals)
         if alive and np.isinf(variances[t - 1]) and not np.isnan(innovations[t - 1]):
             # leaving the loop for this keeps the reflection in one place
             D = np.ascontiguousarray(eliminated(D, g[:alive]))
