@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.lti.parametrization import Parameters, derivative, directions, linear_directions
-from statespace.lti.sweeps import DEGREE, kalman, over_gaps, simulate
+from statespace.lti.recursions import DEGREE, kalman, over_gaps, simulate
 
 # Mean squares below this, of outputs of variance 1, are rounding.
 _ROUNDING = 1e-28
@@ -54,7 +54,7 @@ class Data(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """E, F, H and W of `statespace.lti.sweeps` for every different gap."""
+    """E, F, H and W of `statespace.lti.recursions` for every different gap."""
 
     E: np.ndarray
     F: np.ndarray
