@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from statespace.lti.initialization import begin
 from statespace.lti.parametrization import Parameters
-from statespace.lti.prediction import LTIStream, ahead, estimated_states, joined, steady_states
-from statespace.lti.prediction_error import Innovations, OutputError, refine, simulated
+from statespace.lti.prediction import LTIStream, ahead, estimated_states, joined, steady_states, with_prior
+from statespace.lti.prediction_error import Innovations, OutputError, refine_best, simulated
 from statespace.lti.records import read, read_outputs
 from statespace.lti.subspace import METHODS
 from statespace.times import median_gap
@@ -66,8 +66,8 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         What one unit of time is for datetimes: a pandas unit such as "h", or a length such as "15min".
     max_iter : int, default=200
         Gauss-Newton steps.
-    tol : float, default=1e-7
-        The search ends when a step promises to raise the log-likelihood by less.
+    tol : float, default=1e-5
+        The search ends when a step promises to raise the log-likelihood by less, or when two steps in a row do.
     random_state : int, RandomState or None, default=None
         Draws a start where the records are too short for a subspace.
 
@@ -151,7 +151,7 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         max_order=10,
         time_unit="D",
         max_iter=200,
-        tol=1e-7,
+        tol=1e-5,
         random_state=None,
     ):
         self.order = order
@@ -225,7 +225,8 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
             **free,
         )  # fmt: skip
         criterion = (Innovations if innovations else OutputError)(data)
-        found = refine(start.parameters, criterion, **free, max_iter=self.max_iter if self.refine else 0, tol=self.tol)
+        max_iter = self.max_iter if self.refine else 0
+        found = refine_best(start.candidates, criterion, **free, max_iter=max_iter, tol=self.tol)
         if self.refine and not found.converged:
             warnings.warn(
                 f"The likelihood was still rising after max_iter={self.max_iter} steps. Raise max_iter, or lower order.",
@@ -237,7 +238,7 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         n_seen = (~np.isnan(y)).sum(axis=0)
         constant = 0.5 * np.log(2 * np.pi) * n_seen.sum() + n_seen @ np.log(self._y_scale)
         self.log_likelihood_ = float(-found.value - constant)
-        self._conclude(found.parameters)
+        self._conclude(with_prior(found.parameters, data))
         self.pole_errors_ = self._pole_errors(found) if self.refine else np.full(self.order_, np.nan + 0j)
         return self
 
@@ -271,7 +272,7 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         """Learn the system from parameters in the units of the search."""
         from statespace.lti.systems import LinearSystem
 
-        self._parameters = found
+        self._parameters, self.initial_states_ = found, found.x0
         discrete = self.domain == "discrete"
         rate = 1.0 if discrete else 1.0 / self.time_scale_
         y_scale = self._y_scale[:, np.newaxis]
@@ -281,7 +282,6 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         self.poles_ = np.linalg.eigvals(self.system_.A).astype(complex)
         self.process_noise_ = found.L @ found.L.T * rate
         self.noise_covariance_ = found.G @ found.G.T * y_scale * self._y_scale
-        self.initial_states_ = found.x0
         self.input_mean_, self.output_offset_ = self._u_shift, self._y_shift + self._y_scale * found.offset
 
     def _pole_errors(self, found):
@@ -318,7 +318,9 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         initial_state : {"zero", "steady", "estimate", "fitted"} or array-like of shape (n_records, order), optional
             The state at the first sample: "zero" is the operating point; "steady" rests under the first input;
             "estimate" fits y, held near the operating point as far as the states in `fit` were near it; "fitted"
-            is the one found in `fit`, of as many records. None: "estimate" with y, else "zero".
+            is the one found in `fit`, of as many records. None: of a simulation, "estimate" with y, else "zero"; of
+            predictions, the distribution of the states in `fit`, from which the Kalman filter finds the state with each
+            sample of y.
 
         Returns
         -------
@@ -330,8 +332,13 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         data = self._data(records.u, outputs, records.elapsed(self.time_unit))
         if not (k == np.inf or _is_count(k)):
             raise ValueError(f"k must be an int >= 1 or np.inf. Got {k!r}.")
-        parameters = replace(self._parameters, x0=self._first_states(initial_state, data, y is not None))
-        predicted = simulated(parameters, data) if y is None or k == np.inf else ahead(parameters, data, int(k))
+        filters = y is not None and k != np.inf
+        if filters and initial_state is None:
+            parameters = replace(self._parameters, x0=np.zeros((len(records.u), self.order_)))
+        else:
+            x0 = self._first_states(initial_state, data, y is not None)
+            parameters = replace(self._parameters, x0=x0, P0=np.zeros_like(self._parameters.P0))
+        predicted = ahead(parameters, data, int(k)) if filters else simulated(parameters, data)
         predicted = predicted * self._y_scale + self._y_shift
         parts = np.split(predicted[:, 0] if self._single else predicted, data.starts[1:-1])
         if not records.many:
@@ -428,7 +435,7 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         initial_state : array-like of shape (order,), optional
-            At the first sample; by default the operating point.
+            At the first sample; by default it has the distribution of the states in `fit`.
 
         Returns
         -------

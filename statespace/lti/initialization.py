@@ -4,6 +4,7 @@ Only here are irregular or incomplete records interpolated. A and C come from th
 (B, D, offset, initial states) is then solved for on the true samples, and the grid whose system fits these best is taken.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.linalg import logm
 
 from statespace.lti.parametrization import Parameters
-from statespace.lti.prediction_error import OutputError, solve_linear
+from statespace.lti.prediction_error import Innovations, OutputError, solve_linear, states
 from statespace.lti.subspace import Subspace, decompose, longest_horizon, predictor, system
 
 _GRID = 500_000  # samples of an interpolated record at most
@@ -39,13 +40,14 @@ class Start(NamedTuple):
 
     Attributes
     ----------
-    parameters : Parameters
+    candidates : list of Parameters
+        The best first.
     singular_values : ndarray
     criterion : ndarray of shape (n_orders,) or None
         Of the orders 1, 2, … if it decided.
     """
 
-    parameters: Parameters
+    candidates: list
     singular_values: np.ndarray
     criterion: np.ndarray | None
 
@@ -81,15 +83,17 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
         values = grids[0].subspace.singular_values
     if order == "auto":
         order, table = _choose(grids, data, max_order, criterion, innovations, stable, free)
-    found = [_solved(grid, order, data, stable, free) for grid in grids]
-    found = [(value, k) for k, (value, parameters) in enumerate(found) if np.isfinite(value)]
+    found = []
+    for grid in grids:
+        value, parameters = _solved(grid, order, data, stable, free)
+        if np.isfinite(value) and innovations:
+            parameters = _with_noise(parameters, grid, order, data)
+            value = Innovations(data).value(parameters)
+        if np.isfinite(value):
+            found.append((value, parameters))
     if not found:
-        return Start(_drawn(data, order, free, random_state), values, table)
-    best = grids[min(found)[1]]
-    _, parameters = _solved(best, order, data, stable, free)
-    if innovations:
-        parameters = _with_noise(parameters, best, order, data)
-    return Start(parameters, best.subspace.singular_values, table)
+        return Start([_drawn(data, order, free, innovations, random_state)], values, table)
+    return Start([parameters for _, parameters in sorted(found, key=lambda pair: pair[0])], values, table)
 
 
 def _grids(data, times, method, horizon, order):
@@ -192,7 +196,7 @@ def _solved(grid, order, data, stable, free):
     p, m, n_records = data.y.shape[1], data.u.shape[1], len(data.starts) - 1
     parameters = Parameters(
         A, np.zeros((order, m)), C, np.zeros((p, m)), np.zeros((order, p)), np.eye(p), np.zeros(p),
-        np.zeros((n_records, order)),
+        np.zeros((n_records, order)), np.zeros((order, order)),
     )  # fmt: skip
     with np.errstate(all="ignore"):
         try:
@@ -271,16 +275,24 @@ def _with_noise(parameters, grid, order, data):
     least = 1e-3 * np.sqrt(variance).max() * np.ones((order, p)) * np.eye(order, p)
     L = np.where(np.isfinite(L), L, 0.0) + least
     G = np.linalg.cholesky(0.5 * root @ root.T + 1e-8 * np.eye(p))
-    return parameters.__class__(**{**vars(parameters), "L": L, "G": G})
+    return _with_prior(replace(parameters, L=L, G=G), data)
 
 
-def _drawn(data, order, free, random_state):
+def _with_prior(parameters, data):
+    """With the mean squares of the simulated states, in place of initial ones, as the covariance in which records begin."""
+    x = states(parameters, data)
+    moments = x.T @ x / len(x)
+    return replace(parameters, x0=np.zeros_like(parameters.x0), P0=moments + 1e-8 * np.trace(moments) * np.eye(len(moments)))
+
+
+def _drawn(data, order, free, innovations, random_state):
     """Real poles between a tenth of the shortest record's rate and the sampling's, read out at random."""
     p, m, n_records = data.y.shape[1], data.u.shape[1], len(data.starts) - 1
     rates = np.geomspace(0.1, 1.0, order)
     A = np.diag(np.exp(-rates) if data.discrete else -rates)
     start = Parameters(
         A, np.zeros((order, m)), random_state.normal(size=(p, order)), np.zeros((p, m)), 0.1 * np.eye(order, p),
-        0.5 * np.eye(p), np.zeros(p), np.zeros((n_records, order)),
+        0.5 * np.eye(p), np.zeros(p), np.zeros((n_records, order)), np.zeros((order, order)),
     )  # fmt: skip
-    return solve_linear(start, data, **free)
+    start = solve_linear(start, data, **free)
+    return _with_prior(start, data) if innovations else start

@@ -129,7 +129,7 @@ def observer_markov_parameters(u, y, n_times, n_lags=None):
     >>> u = np.random.default_rng(0).normal(size=200)
     >>> y = np.convolve(u, 0.8 ** np.arange(200))[:200]
     >>> era(observer_markov_parameters(u, y, 20), order=1).poles.round(6)
-    array([0.8+0.j])
+    array([0.8])
     """
     u, y = _as_record(u, "u"), _as_record(y, "y")
     if len(u) != len(y):

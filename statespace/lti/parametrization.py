@@ -26,14 +26,16 @@ class Parameters:
         Lower triangular.
     offset : ndarray of shape (p,)
     x0 : ndarray of shape (n_records, n)
-        The state at the beginning of each record.
+        The mean of the state at the beginning of each record.
+    P0 : ndarray of shape (n, n)
+        Its covariance; zero where x₀ is a parameter.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.lti.parametrization import Parameters
     >>> one = np.ones((1, 1))
-    >>> Parameters(-one, one, one, 0 * one, 0 * one, one, np.zeros(1), 0 * one).moved({"A": -one}, 0.5).A
+    >>> Parameters(-one, one, one, 0 * one, 0 * one, one, np.zeros(1), 0 * one, 0 * one).moved({"A": -one}, 0.5).A
     array([[-1.5]])
     """
 
@@ -45,6 +47,7 @@ class Parameters:
     G: np.ndarray
     offset: np.ndarray
     x0: np.ndarray
+    P0: np.ndarray
 
     def moved(self, direction, length):
         """These parameters plus ``length`` times a direction, a dict of some of the arrays' names."""
@@ -60,7 +63,10 @@ class Parameters:
     def in_basis(self, T):
         """The same system with the state T x."""
         inverse = np.linalg.inv(T)
-        return replace(self, A=T @ self.A @ inverse, B=T @ self.B, C=self.C @ inverse, L=T @ self.L, x0=self.x0 @ T.T)
+        return replace(
+            self, A=T @ self.A @ inverse, B=T @ self.B, C=self.C @ inverse, L=T @ self.L, x0=self.x0 @ T.T,
+            P0=T @ self.P0 @ T.T,
+        )  # fmt: skip
 
 
 def derivative(value):
@@ -92,7 +98,8 @@ def directions(parameters, feedthrough, intercept, innovations):
     ----------
     parameters : Parameters
     feedthrough, intercept, innovations : bool
-        Whether D, the offset, and the noise L and G are free.
+        Whether D, the offset, and the noise L and G are free; with noise the initial states are not, because they
+        have a distribution.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def directions(parameters, feedthrough, intercept, innovations):
     for column in complement.T:
         parts = np.split(column, cuts)
         found.append({name: part.reshape(block.shape) for name, part, block in zip(names, parts, blocks, strict=True)})
-    for name, free in {"D": feedthrough, "offset": intercept, "x0": True}.items():
+    for name, free in {"D": feedthrough, "offset": intercept, "x0": not innovations}.items():
         if free:
             found += _units(name, getattr(parameters, name).shape)
     if innovations:

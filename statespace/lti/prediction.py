@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from statespace.lti.prediction_error import Data, derivative, filtered, transitions
+from statespace.lti.prediction_error import Data, derivative, filtered, measurement_noise, states, transitions
 from statespace.times import scale_gaps
 
 # Gaps in units of the median one are the same if they agree to this many digits: times carry rounding errors.
@@ -57,6 +57,19 @@ def joined(u, y, elapsed, time_scale, discrete, linear):
     )  # fmt: skip
 
 
+def with_prior(parameters, data):
+    """The parameters with the mean squares of the data's states as the covariance in which other records begin.
+
+    With the noise in the state these are the filtered states, and the initial states are estimated.
+    """
+    noisy = bool(parameters.L.any())
+    x = filtered(parameters, data).x if noisy else states(parameters, data)
+    moments = x.T @ x / len(x)
+    moments += (1e-10 * np.trace(moments) + 1e-30) * np.eye(len(moments))
+    parameters = replace(parameters, P0=moments)
+    return replace(parameters, x0=estimated_states(parameters, data)) if noisy else parameters
+
+
 def steady_states(parameters, data):
     """The states that rest under each record's first input; those of an integrator are the smallest that almost do."""
     n = len(parameters.A)
@@ -65,13 +78,13 @@ def steady_states(parameters, data):
 
 
 def estimated_states(parameters, data):
-    """The initial states that y and a prior N(0, I) make most likely.
+    """The initial states that y and their distribution, N(0, P₀), make most likely.
 
-    The states of an identified system have unit mean squares over its training data: what a few samples of y leave open
-    stays near the operating point.
+    P₀ is the spread of the states in the data of `fit`: what a few samples of y leave open stays near the operating
+    point.
     """
     n, n_records = len(parameters.A), len(data.starts) - 1
-    base = replace(parameters, x0=np.zeros((n_records, n)))
+    base = replace(parameters, x0=np.zeros((n_records, n)), P0=np.zeros((n, n)))
     over = transitions(base, data, True)
     found = filtered(base, data, over)
     whiten = np.linalg.inv(np.linalg.cholesky(found.S))
@@ -82,10 +95,11 @@ def estimated_states(parameters, data):
         moved = base.displaced({"x0": np.tile(np.eye(n)[i], (n_records, 1))})
         J[i] = (whiten @ derivative(filtered(moved, data, over).e)[..., np.newaxis])[..., 0]
     x0 = np.empty((n_records, n))
+    root = np.linalg.cholesky(parameters.P0)
     for r in range(n_records):
         rows = slice(data.starts[r], data.starts[r + 1])
-        columns = np.vstack([-J[:, rows].reshape(n, -1).T, np.eye(n)])
-        x0[r] = np.linalg.lstsq(columns, np.append(e[rows].ravel(), np.zeros(n)), rcond=None)[0]
+        columns = np.vstack([-J[:, rows].reshape(n, -1).T @ root, np.eye(n)])
+        x0[r] = root @ np.linalg.lstsq(columns, np.append(e[rows].ravel(), np.zeros(n)), rcond=None)[0]
     return x0
 
 
@@ -121,7 +135,7 @@ class LTIStream:
     model : LTIRegressor
         Fitted.
     initial_state : array-like of shape (order,), optional
-        At the first sample; by default the operating point.
+        At the first sample; by default it has the distribution of the states in the data of `fit`.
 
     Examples
     --------
@@ -132,7 +146,7 @@ class LTIStream:
     >>> model = LTIRegressor(order=1, feedthrough=True, noise_model="output_error").fit(u, y)
     >>> stream = model.stream()
     >>> answers = [stream.step(u_t, y_t) for u_t, y_t in zip(u, y)]
-    >>> bool(np.allclose(answers, model.predict(u, y, initial_state="zero")))
+    >>> bool(np.allclose(answers, model.predict(u, y)))
     True
     """
 
@@ -142,7 +156,9 @@ class LTIStream:
         x = np.zeros(n) if initial_state is None else np.asarray(initial_state, dtype=float)
         if x.shape != (n,) or not np.isfinite(x).all():
             raise ValueError(f"initial_state must be finite and of shape {(n,)}. Got shape {x.shape}.")
-        self._x, self._P, self._u, self._gap = x, np.zeros((n, n)), None, None
+        known = initial_state is not None
+        self._x, self._P = x, np.zeros((n, n)) if known else model._parameters.P0
+        self._u, self._gap = None, None
 
     def step(self, u, y=np.nan, dt=None):
         """Predict the output at the next sample from all samples before it, and learn of its measurement.
@@ -176,7 +192,7 @@ class LTIStream:
         if seen.any():
             C = parameters.C[seen]
             M = self._P @ C.T
-            S = C @ M + (parameters.G @ parameters.G.T)[np.ix_(seen, seen)]
+            S = C @ M + measurement_noise(parameters)[np.ix_(seen, seen)]
             K = np.linalg.solve(S, M.T).T
             self._x = self._x + K @ (y - predicted)[seen]
             self._P = self._P - K @ M.T

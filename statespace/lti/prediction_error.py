@@ -22,6 +22,10 @@ from statespace.lti.recursions import DEGREE, kalman, over_gaps, simulate
 
 # Mean squares below this, of outputs of variance 1, are rounding.
 _ROUNDING = 1e-28
+# Added to the variance of v, so that the likelihood of data without noise is bounded.
+_LEAST_NOISE = 1e-12
+# Steps from each start, and the number of starts, before the best is followed.
+_TRIAL, _N_TRIALS = 12, 4
 _DAMPING = (1e-12, 1e12)
 
 
@@ -117,6 +121,11 @@ def simulated(parameters, data, over=None):
     return x @ parameters.C.T + data.u @ parameters.D.T + parameters.offset
 
 
+def measurement_noise(parameters):
+    """The covariance of v."""
+    return parameters.G @ parameters.G.T + _LEAST_NOISE * np.eye(len(parameters.G))
+
+
 class Filtered(NamedTuple):
     """A pass of the Kalman filter: −V, innovations, their covariances, filtered states, each record's last covariance."""
 
@@ -135,12 +144,12 @@ def filtered(parameters, data, over=None):
     e, S, x = np.empty((N, p), dtype), np.empty((N, p, p), dtype), np.empty((N, n), dtype)
     P = np.empty((len(data.starts) - 1, n, n), dtype)
     fed = data.u @ parameters.D.T + parameters.offset
-    R = np.ascontiguousarray(parameters.G @ parameters.G.T)
+    R = np.ascontiguousarray(measurement_noise(parameters))
     w = np.ascontiguousarray(data.u @ parameters.B.T)
     room = np.zeros((8, max(n, p, 2), max(n, p, 2)), dtype)
     value = kalman(
         *over, data.index, data.starts, data.linear, w, np.ascontiguousarray(parameters.C), fed, R,
-        np.ascontiguousarray(parameters.x0), data.y, room, np.empty(p, bool), e, S, x, P,
+        np.ascontiguousarray(parameters.x0), np.ascontiguousarray(parameters.P0), data.y, room, np.empty(p, bool), e, S, x, P,
     )  # fmt: skip
     return Filtered(value, e, S, x, P)
 
@@ -268,14 +277,14 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
         Whether only stable systems are looked at.
     max_iter : int
     tol : float
-        The search has converged when a step promises to lower V by less.
+        The search has converged when a step promises to lower V by less, or when two in a row do.
 
     Returns
     -------
     Fit
     """
     free = {"feedthrough": feedthrough, "intercept": intercept, "innovations": criterion.innovations}
-    value, damping, converged, n_iter = criterion.value(parameters), 1e-3, False, 0
+    value, damping, converged, n_iter, small = criterion.value(parameters), 1e-3, False, 0, 0
     while n_iter < max_iter and not converged:
         parameters = _well_scaled(parameters, criterion.data)
         along = directions(parameters, **free)
@@ -293,9 +302,10 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
             lowered = value - criterion.value(candidate) if _allowed(candidate, criterion.data, stable) else -np.inf
             if lowered > 0:
                 parameters, value = candidate, value - lowered
-                damping = max(damping * (0.1 if lowered > 0.5 * promised else 2.0 if lowered < 0.1 * promised else 1.0),
-                              _DAMPING[0])  # fmt: skip
-                converged = promised < tol
+                factor = 0.1 if lowered > 0.5 * promised else 2.0 if lowered < 0.1 * promised else 1.0
+                damping = max(factor * damping, _DAMPING[0])
+                small = small + 1 if lowered < tol else 0
+                converged = promised < tol or small == 2
                 break
             converged = promised < tol
             damping *= 10.0
@@ -306,6 +316,18 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
     along = directions(parameters, **free)
     _, information = criterion.expansion(parameters, along)
     return Fit(parameters, value, information, along, n_iter, converged)
+
+
+def refine_best(candidates, criterion, *, max_iter, **options):
+    """`refine` from the best of several starts, after a few steps from each of the first ones."""
+    if max_iter > _TRIAL and len(candidates) > 1:
+        trials = [refine(start, criterion, max_iter=_TRIAL, **options) for start in candidates[:_N_TRIALS]]
+        best = min(trials, key=lambda trial: trial.value)
+        if best.converged:
+            return best
+        rest = refine(best.parameters, criterion, max_iter=max_iter - _TRIAL, **options)
+        return rest._replace(n_iter=rest.n_iter + _TRIAL)
+    return refine(candidates[0], criterion, max_iter=max_iter, **options)
 
 
 def _along(parameters, along, lengths):

@@ -163,10 +163,10 @@ def simulate(E, F, H, index, starts, linear, w, x0, x):
 
 
 @compiled
-def kalman(E, F, H, W, index, starts, linear, w, C, d, R, x0, y, room, seen, e, S, x, P):
+def kalman(E, F, H, W, index, starts, linear, w, C, d, R, x0, P0, y, room, seen, e, S, x, P):
     """Innovations e and their covariances S, the filtered states x and each record's last covariance P of them.
 
-    A record begins in its x₀ for certain. ``d`` is what input and offset add to the output. NaN in y is missing: its
+    A record begins in N(x₀, P₀). ``d`` is what input and offset add to the output. NaN in y is missing: its
     entry of e is 0, and its row and column of S are those of the identity, which leave the likelihood as it is. Once the
     covariances have settled they are not computed again, until a gap differs or an output is missing. ``room`` is of
     shape (8, s, s) with s the larger of n, p and 2, ``seen`` of shape (p,).
@@ -183,7 +183,7 @@ def kalman(E, F, H, W, index, starts, linear, w, C, d, R, x0, y, room, seen, e, 
     for r in range(starts.shape[0] - 1):
         first, last = starts[r], starts[r + 1] - 1
         settled, settled_gap = False, -1
-        fill(predicted, 0.0)
+        copy(predicted, P0)
         for i in range(n):
             ahead[i] = x0[r, i]
         for k in range(first, last + 1):
