@@ -2,6 +2,10 @@
 
 Above: the deep layers, which are such systems with learned weights. Below: `statespace.kernels`.
 
+filters          LTIFilter: analog filters on irregular samples
+prototypes       Butterworth, Chebyshev, elliptic, Bessel, notch and peak
+analog           a filter of one channel: causal, zero phase, missing samples
+stream           a filter one sample at a time
 systems          LinearSystem: simulate, step, discretize
 composition      series, parallel, feedback, parts
 analysis         poles, zeros, responses, gramians, smaller systems
@@ -13,10 +17,31 @@ modes            eigenvectors, where they are well-conditioned
 sweeps           compiled loops over a record
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from statespace.lti.analysis import Bode, Response
 from statespace.lti.discretization import Steps, input_weights, process_noise, transition
 from statespace.lti.systems import LinearSystem, Simulation, State
 
+# Estimators, and with them scikit-learn and Numba, on demand: layers and components need the systems alone.
+_HOME = {"FilterStream": "stream", "LTIFilter": "filters"}
+
 __all__ = [
-    "Bode", "LinearSystem", "Response", "Simulation", "State", "Steps", "input_weights", "process_noise", "transition",
+    "Bode", "FilterStream", "LTIFilter", "LinearSystem", "Response", "Simulation", "State", "Steps", "input_weights",
+    "process_noise", "transition",
 ]  # fmt: skip
+
+if TYPE_CHECKING:
+    from statespace.lti.filters import LTIFilter
+    from statespace.lti.stream import FilterStream
+
+
+def __getattr__(name):
+    if name in _HOME:
+        return getattr(import_module(f"statespace.lti.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'statespace.lti' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME})
