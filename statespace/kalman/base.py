@@ -290,12 +290,16 @@ class Component:
         self.validate()
         clone = copy.copy(self)
         for name in self._positive():
-            low, high = scale.natural(self.units[name]) if name in self.units else (1.0, 1.0)
+            low, high = self._likely(name, scale)
             if getattr(self, name) is None:
                 setattr(clone, name, float(np.sqrt(low * high)))
             if getattr(self, f"{name}_bounds") is None:
                 setattr(clone, f"{name}_bounds", clone._default_bounds(name, low, high))
         return clone
+
+    def _likely(self, name, scale):
+        """The least and the greatest value that the parameter is likely to have."""
+        return scale.natural(self.units[name]) if name in self.units else (1.0, 1.0)
 
     def _default_bounds(self, name, low, high):
         value = float(getattr(self, name))
@@ -326,7 +330,7 @@ class Component:
         likely = []
         for name in self.free:
             given = getattr(self, name) is not None or name not in self.units
-            likely.append((self.value(name),) * 2 if given else scale.natural(self.units[name]))
+            likely.append((self.value(name),) * 2 if given else self._likely(name, scale))
         return np.log(likely).reshape(-1, 2)
 
     def rescaled(self, scale):
@@ -366,12 +370,12 @@ class Component:
         transition = _matrices(self.transition(gaps), len(gaps), n, self, "transition")
         noise = _matrices(self.process_noise(gaps), len(gaps), n, self, "process_noise")
         return Blocks(
-            kind=np.array([TABLE]), size=np.array([n]), parameters=np.zeros((1, 2)),
+            kind=np.array([TABLE]), size=np.array([n]), parameters=np.zeros((1, 3)),
             transition=transition.reshape(len(gaps), -1), process_noise=noise.reshape(len(gaps), -1), gap_index=None,
         )  # fmt: skip
 
     def free_block_parameters(self, gaps=None):
-        """ndarray of bool, shape (n_blocks, 2): which parameters of its blocks `pullback` reads."""
+        """ndarray of bool, shape (n_blocks, 3): which parameters of its blocks `pullback` reads."""
         return np.ones(self.blocks(gaps).parameters.shape, dtype=bool)
 
     def pullback(self, gradient, gaps=None):
@@ -380,7 +384,7 @@ class Component:
         Parameters
         ----------
         gradient : Gradient
-            With ``parameters`` (n_blocks, 2), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation``
+            With ``parameters`` (n_blocks, 3), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation``
             (n,), ``mean`` (n,), ``covariance`` (n, n) and ``diffuse`` (n, d), each restricted to this component.
         gaps : ndarray of shape (n_gaps,), optional
             The different gaps.
