@@ -101,7 +101,7 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     --------
     >>> import numpy as np
     >>> from statespace.lti import LTIFilter
-    >>> times = np.cumsum(np.random.default_rng(0).exponential(0.02, size=2000))
+    >>> times = np.cumsum(np.random.default_rng(0).exponential(0.01, size=4000))
     >>> slow, fast = np.sin(2 * np.pi * 0.2 * times), np.sin(2 * np.pi * 7.0 * times)
     >>> low_pass = LTIFilter("butterworth", cutoff=1.0, zero_phase=True)
     >>> smooth = low_pass.fit_transform([slow + fast], times=[times])[0]
