@@ -282,9 +282,7 @@ def _with_prior(parameters, data):
     """With the mean squares of the simulated states, in place of initial ones, as the covariance in which records begin."""
     x = states(parameters, data)
     moments = x.T @ x / len(x)
-    return replace(
-        parameters, x0=np.zeros_like(parameters.x0), P0=moments + 1e-8 * np.trace(moments) * np.eye(len(moments))
-    )
+    return replace(parameters, x0=np.zeros_like(parameters.x0), P0=moments + 1e-8 * np.trace(moments) * np.eye(len(moments)))
 
 
 def _drawn(data, order, free, innovations, random_state):

@@ -65,7 +65,9 @@ def era(impulse_response, order=None, dt=None, n_rows=None, n_columns=None, tol=
         if isinstance(value, bool) or value != int(value) or value < 1:
             raise ValueError(f"{name} must be an int >= 1. Got {value!r}.")
     if rows + columns > n_times - 1:
-        raise ValueError(f"n_rows + n_columns must be at most n_times - 1 = {n_times - 1}. Got {rows} + {columns}.")
+        raise ValueError(
+            f"n_rows + n_columns must be at most n_times - 1 = {n_times - 1}. Got {rows} + {columns}."
+        )
     index = np.arange(rows)[:, np.newaxis] + np.arange(columns)
     H0 = Y[index + 1].transpose(0, 2, 1, 3).reshape(rows * p, columns * m)
     H1 = Y[index + 2].transpose(0, 2, 1, 3).reshape(rows * p, columns * m)

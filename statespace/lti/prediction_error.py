@@ -107,7 +107,9 @@ def states(parameters, data, over=None):
     """The states of a simulation at every sample, of shape (n_samples, n)."""
     E, F, H, _ = transitions(parameters, data, False) if over is None else over
     dtype = np.result_type(E, parameters.B, parameters.x0)
-    E, F, H, w, x0 = (np.ascontiguousarray(part, dtype) for part in (E, F, H, data.u @ parameters.B.T, parameters.x0))
+    E, F, H, w, x0 = (
+        np.ascontiguousarray(part, dtype) for part in (E, F, H, data.u @ parameters.B.T, parameters.x0)
+    )
     x = np.zeros((len(data.u), len(parameters.A)), dtype)
     simulate(E, F, H, data.index, data.starts, data.linear, w, x0, x)
     return x
