@@ -264,12 +264,13 @@ def _two_sided(filter, v, gaps, hold, padding):
     left = right = 0
     before = after = v[:0]
     if padding != "constant" and n > 1:
-        reach, since = 10.0 / _slowest(filter), np.cumsum(gaps[1:])
-        left = min(n - 1, 1 + int(np.searchsorted(since, reach)))
-        right = min(n - 1, 1 + int(np.searchsorted(np.cumsum(gaps[:0:-1]), reach)))
+        memory, since, until = 1.0 / _slowest(filter), np.cumsum(gaps[1:]), np.cumsum(gaps[:0:-1])
+        left = min(n - 1, 1 + int(np.searchsorted(since, 10.0 * memory)))
+        right = min(n - 1, 1 + int(np.searchsorted(until, 10.0 * memory)))
         before, after = v[left:0:-1], v[::-1][1 : right + 1]
         if padding == "odd":
-            before, after = 2.0 * v[0] - before, 2.0 * v[-1] - after
+            before = 2.0 * _end_of_line(v, since, memory) - before
+            after = 2.0 * _end_of_line(v[::-1], until, memory) - after
     padded = np.concatenate([before, v, after])
     between = np.concatenate([gaps[left:0:-1], gaps[1:], gaps[::-1][:right]])
     forward, _ = mirrored.run(padded, np.append(0.0, between), mirrored.settled(padded[0]), hold)
@@ -279,6 +280,18 @@ def _two_sided(filter, v, gaps, hold, padding):
     backward, _ = mirrored.run(driven, np.append(0.0, between[::-1]), mirrored.settled(padded[-1]), hold)
     y = (forward + backward[::-1])[left : left + n] + direct * v
     return y + filter.gain**2 * origin
+
+
+def _end_of_line(v, since, memory):
+    """The first value of a line fitted to the samples of one time constant, which one noisy sample does not decide."""
+    n = 1 + int(np.searchsorted(since, memory, side="right"))
+    if n < 3:
+        return v[0]
+    s, u = np.append(0.0, since[: n - 1]), v[:n]
+    s, mean = s - s.mean(), s.mean()
+    spread = s @ s
+    slope = (s @ (u - u.mean())) / spread if spread > 0.0 else 0.0
+    return u.mean() - slope * mean
 
 
 def _slowest(filter):

@@ -63,8 +63,9 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     hold : {"foh", "zoh"}, default="foh"
         A line from sample to sample, or the level of the last one.
     padding : {"odd", "even", "constant"}, default="odd"
-        How a record goes on beyond its ends, with ``zero_phase``: turned about its last point, mirrored, or at its
-        last value.
+        How a record goes on beyond its ends, with ``zero_phase``: turned about the end of a line through the samples
+        of the filter's last time constant (a trend goes on, and no single noisy sample is the pivot), mirrored, or at
+        its last value.
     time_unit : str or Timedelta, default="D"
         The unit of time for datetimes and timedeltas. Numbers are in their own.
 
@@ -105,7 +106,7 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     >>> slow, fast = np.sin(2 * np.pi * 0.2 * times), np.sin(2 * np.pi * 5.0 * times)
     >>> low_pass = LTIFilter("butterworth", cutoff=1.0, zero_phase=True)
     >>> smooth = low_pass.fit_transform([slow + fast], times=[times])[0]
-    >>> bool(np.sqrt(np.mean((smooth - slow) ** 2)) < 0.01)
+    >>> bool(np.sqrt(np.mean((smooth - slow) ** 2)) < 0.02)
     True
     >>> low_pass.frequency_response([0.2, 1.0, 5.0]).round(4)
     array([1.  , 0.5, 0.  ])
