@@ -17,12 +17,11 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 TIERS = [
     ["kernels", "forms", "times"],
     ["series"],
-    ["validation", "datasets"],
+    ["validation", "datasets", "persistence"],
     ["lti"],
     ["layers", "kalman"],
     ["models"],
     ["training"],
-    ["persistence"],
     ["base"],
     ["streaming"],
     ["regression", "filtering"],
