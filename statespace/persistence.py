@@ -25,6 +25,7 @@ _MODULES = {
     "KalmanForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
     "KalmanStream": "statespace.streaming",
+    "LTIRegressor": "statespace.lti",
 }
 
 
