@@ -253,6 +253,13 @@ class Sequence:
             result = self._from_wide(result)
         return value, self._of_system(result)
 
+    def transition_gradient(self):
+        """The log-likelihood and its gradients by A and G Q Gᵀ, (1 or T − 1, n, n) without the constant state."""
+        value, g = kalman_gradient(*self.arguments(), by_observation=False)
+        n = self.system.n_states
+        cut = (g.transition.reshape(-1, self.n, self.n), g.process_noise.reshape(-1, self.n, self.n))
+        return value, *(array[:, :n, :n] for array in cut)
+
     def _correlated(self, H_bar, R_bar):
         """Back through y ↦ L⁻¹y, H ↦ L⁻¹H and R ↦ d, pattern by pattern."""
         T, p = self.y.shape
