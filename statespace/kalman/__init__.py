@@ -27,6 +27,7 @@ results         what filters and smoothers return
 from statespace.kalman.base import Component, Initial
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.arima import Arima, arima
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 

@@ -101,6 +101,9 @@ class LinearGaussianModel:
            [4.98, 4.98]])
     """
 
+    # added to every log-likelihood: what a class of models counts otherwise
+    _constant = 0.0
+
     def __init__(
         self, transition, observation, process_noise, observation_noise, initial_mean=None,
         initial_covariance="diffuse", *, initial_diffuse=None, state_intercept=None, observation_intercept=None,
@@ -257,7 +260,7 @@ class LinearGaussianModel:
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
             array[t, i, i] = np.inf
-        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value), expected
+        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant), expected
 
     def log_likelihood(self, y, u=None):
         """log p(y_1 … y_T), every observed number counted, those that resolve the diffuse start by −½ log 2πF∞.
@@ -276,8 +279,8 @@ class LinearGaussianModel:
         if self.form == "square_root":
             from statespace.kalman.square_root import square_root_log_likelihood
 
-            return square_root_log_likelihood(sequence)
-        return sequence.log_likelihood()
+            return square_root_log_likelihood(sequence) + self._constant
+        return sequence.log_likelihood() + self._constant
 
     def smooth(self, y, u=None):
         """Moments of states and disturbances given the whole record.
@@ -292,7 +295,8 @@ class LinearGaussianModel:
         SmootherResult
         """
         y, u, system = self._record(y, u)
-        return smooth(Sequence(system, y, u))
+        result = smooth(Sequence(system, y, u))
+        return result._replace(log_likelihood=result.log_likelihood + self._constant)
 
     def forecast(self, y, steps, u=None):
         """Moments of the next states and observations.
