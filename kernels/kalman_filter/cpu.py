@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from statespace.kernels.kalman_filter.backward import Backward
-from statespace.kernels.kalman_filter.blocks import MATERN32
+from statespace.kernels.kalman_filter.blocks import MATERN32, wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import discretize_all, expand, moves
 from statespace.kernels.kalman_filter.forward import (
@@ -149,6 +149,7 @@ def kalman_gradient(
     if not by_observation:
         gradient.observation[:] = 0.0
     gradient.parameters[~free_parameters] = 0.0
+    gradient.transition[:, ~wanted_entries(blocks, free_parameters)] = 0.0
     gradient.mean[:] = b.r0
     gradient.covariance[:] = 0.5 * (np.outer(b.r0, b.r0) - b.N0)
     gradient.diffuse[:] = (np.outer(b.r0, b.r1) + np.outer(b.r1, b.r0) - b.N1) @ diffuse
