@@ -378,6 +378,7 @@ class _Likelihood:
         for name, size in model._sizes.items():
             slots[name], first = slice(first, first + size), first + size
         self._slots = slots
+        self._autoregressive = model._sizes["ar"] + model._sizes["seasonal_ar"] > 0
 
     def _differenced(self, array):
         weights = self.model._difference
@@ -464,7 +465,7 @@ class _Likelihood:
                 sequence = Sequence(system, values)
                 if not by_theta:
                     return sequence.log_likelihood() + self.constant, None
-                value, g = sequence.gradient(by_observation=False)
+                value, g = sequence.gradient(False, by_transition=self._autoregressive)
         except (ValueError, np.linalg.LinAlgError):
             return nothing
         slope = self._pullback(theta, g)

@@ -62,8 +62,8 @@ def is_diagonal(free, system):
     )
 
 
-def expect(system, y, u, diagonal):
-    """The expectations of one record."""
+def expect(system, y, u, diagonal, moving):
+    """The expectations of one record; ``moving``: whether something of (A, c, B) is free."""
     T, p = y.shape
     n = system.n_states
     sequence = Sequence(system, y, u)
@@ -72,7 +72,7 @@ def expect(system, y, u, diagonal):
     mean, V = smoothed.mean[::p, :n], smoothed.covariance[::p, :n, :n]
     if np.isinf(V).any():
         raise ValueError("a record leaves a part of the diffuse start unbounded: EM has no expectation of it.")
-    value, A_bar, Q_bar = sequence.transition_gradient()
+    value, A_bar, Q_bar = sequence.transition_gradient(moving)
     Z = np.column_stack([mean, np.ones(T)] + ([] if u is None else [u]))
     ahead = (system.transition @ mean[:-1, :, np.newaxis])[..., 0] + system.push(u)
     w = mean[1:] - ahead if T > 1 else np.zeros((0, n))

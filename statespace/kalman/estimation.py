@@ -41,6 +41,8 @@ class Objective:
             "rows": outputs or through_noise, "correlated": through_noise,
         }  # fmt: skip
         self.by_observation = outputs or through_noise or "observation" in names
+        self.by_transition = bool({"transition", "state_intercept", "input_matrix", "cross_covariance"} & names.keys())
+        self.by_transition |= records[0][2].cross_covariance is not None
         self.n_observed = sum(int(np.isfinite(y).sum()) for y, _, _ in records)
 
     def systems(self, arrays):
@@ -53,7 +55,9 @@ class Objective:
             try:
                 total, result = 0.0, np.zeros(len(theta))
                 for system, y, u in self.systems(self.parameters.arrays(theta)):
-                    value, gradients = Sequence(system, y, u, **self.options).gradient(self.by_observation)
+                    value, gradients = Sequence(system, y, u, **self.options).gradient(
+                        self.by_observation, self.by_transition
+                    )
                     total += value
                     result += self.parameters.pullback(theta, gradients)
             except (ValueError, np.linalg.LinAlgError):
@@ -133,12 +137,13 @@ def warn_not_converged(history):
 
 def _expectation_maximisation(free, system, settle, records, max_iter, tolerance):
     diagonal = is_diagonal(free, system)
+    moving = any(f.name in ("transition", "state_intercept", "input_matrix") for f in free)
     n_observed = sum(int(np.isfinite(y).sum()) for y, _, _ in records)
     arrays: dict[str, np.ndarray] = {}
     history: list[float] = []
     for _ in range(max_iter + 1):
         current = [(settle(part._replace(**arrays)), y, u) for y, u, part in records]
-        expectations = [expect(part, y, u, diagonal) for part, y, u in current]
+        expectations = [expect(part, y, u, diagonal, moving) for part, y, u in current]
         history.append(sum(e.log_likelihood for e in expectations))
         if len(history) > 1 and history[-1] - history[-2] <= tolerance * n_observed:
             return arrays, history[-1], history, True

@@ -231,9 +231,13 @@ class Sequence:
             after[t] = _long(D)
         return after, before, outputs
 
-    def gradient(self, by_observation=True):
-        """The log-likelihood and its gradient by each array of the system, as a dict; each has its array's shape."""
-        value, g = kalman_gradient(*self.arguments(), by_observation=by_observation)
+    def gradient(self, by_observation=True, by_transition=True):
+        """The log-likelihood and its gradient by each array of the system, as a dict; each has its array's shape.
+
+        Without ``by_observation`` or ``by_transition`` the sweep is quicker, and those entries mean nothing.
+        """
+        free = np.full((1, 3), by_transition)
+        value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=by_observation)
         T, p = self.y.shape
         m, n = self.n, self.system.n_states
         A_bar = g.transition.reshape(-1, m, m)
@@ -263,9 +267,10 @@ class Sequence:
             result = self._from_wide(result)
         return value + self.shift, self._of_system(result)
 
-    def transition_gradient(self):
+    def transition_gradient(self, by_transition=True):
         """The log-likelihood and its gradients by A and G Q Gᵀ, (1 or T − 1, n, n) without the constant state."""
-        value, g = kalman_gradient(*self.arguments(), by_observation=False)
+        free = np.full((1, 3), by_transition)
+        value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=False)
         n = self.system.n_states
         cut = (g.transition.reshape(-1, self.n, self.n), g.process_noise.reshape(-1, self.n, self.n))
         return value + self.shift, *(array[:, :n, :n] for array in cut)
