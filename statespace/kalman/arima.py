@@ -301,8 +301,8 @@ class Arima(LinearGaussianModel):
         u : array_like of shape (T, k), optional
             Regressors.
         max_iter : int, default=500
-        tolerance : float, default=1e-5
-            The gradient in units of its likely standard deviation.
+        tolerance : float, default=1e-4
+            The gradient in units of its likely standard deviation; the likelihood lacks its square at most.
         standard_errors : bool, default=True
 
         Returns
@@ -317,7 +317,7 @@ class Arima(LinearGaussianModel):
         likelihood = _Likelihood(self, y, np.zeros((len(y), 0)) if X is None else X)
         theta, value, history, converged = climb(
             likelihood.gradient, likelihood.start(), likelihood.bounds, likelihood.n_counted, max_iter or 500,
-            tolerance or 1e-5,
+            tolerance or 1e-4, likelihood.curvature,
         )  # fmt: skip
         if not converged:
             warn_not_converged(history)
@@ -374,6 +374,8 @@ class _Likelihood:
             raise ValueError("y is constant: no variance can be estimated.")
         self._log_scale = np.log(spread)
         self.bounds = np.array([[-_FURTHEST, _FURTHEST]] * k + [[self._log_scale - 20.0, self._log_scale + 20.0]])
+        # the information of a sample: 1 on a partial autocorrelation near 0, 2 on log σ
+        self.curvature = np.append(np.ones(k), 2.0) * self.n_counted
         slots, first = {}, 0
         for name, size in model._sizes.items():
             slots[name], first = slice(first, first + size), first + size
@@ -445,15 +447,17 @@ class _Likelihood:
         return theta
 
     def _concentrated(self, theta):
-        """The log-likelihood at the best variance, and θ with it."""
-        system = self.system(theta)
+        """The log-likelihood at the best variance but for a constant, and θ with that variance."""
         beta = self.regression(theta)[0]
-        white = self._whitened(system, self.y - (self.X @ beta)[:, np.newaxis])
-        variance = float(np.mean(white**2)) * self.variance(theta)
-        moved = np.append(theta[:-1], 0.5 * np.log(variance))
-        return self.gradient(moved, by_theta=False)[0], moved
+        values = np.where(self.observed, self.y[:, 0] - self.X @ beta, np.nan)[:, np.newaxis]
+        found = kalman_filter(*Sequence(self.system(theta), values).arguments())
+        F = found.innovation_variance
+        kept = self.observed & np.isfinite(F)
+        variance = float(np.mean(found.innovation[kept] ** 2 / F[kept]))
+        value = -0.5 * (np.log(F[kept]).sum() + kept.sum() * np.log(variance))
+        return value, np.append(theta[:-1], theta[-1] + 0.5 * np.log(variance))
 
-    def gradient(self, theta, by_theta=True):
+    def gradient(self, theta):
         """The log-likelihood and its gradient; −inf and 0 where there is none."""
         nothing = -np.inf, np.zeros(len(theta))
         try:
@@ -463,8 +467,6 @@ class _Likelihood:
                 if self.X.shape[1]:
                     values = values - (self.X @ self.regression(theta)[0])[:, np.newaxis]
                 sequence = Sequence(system, values)
-                if not by_theta:
-                    return sequence.log_likelihood() + self.constant, None
                 value, g = sequence.gradient(False, by_transition=self._autoregressive)
         except (ValueError, np.linalg.LinAlgError):
             return nothing

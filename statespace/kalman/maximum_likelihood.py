@@ -12,7 +12,7 @@ _IMPOSSIBLE = 1e25
 _MEASURED = 40
 
 
-def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, measure=True):
+def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, curvature=None):
     """The maximum near ``theta`` of a log-likelihood.
 
     Parameters
@@ -26,8 +26,8 @@ def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, measure=True
     max_iter : int
     tolerance : float
         The largest entry of the gradient, in units of its standard deviation, at which the search has arrived.
-    measure : bool
-        Whether the curvature at the start is measured, to give the parameters their scales.
+    curvature : ndarray of shape (k,), optional
+        Minus the likely second derivatives, which give the parameters their scales. None measures them at the start.
 
     Returns
     -------
@@ -44,8 +44,7 @@ def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, measure=True
             "(noise above 0, a stable transition for a stationary start)."
         )
     guess = np.full(len(theta), max(n_observed, 1) / 10.0)
-    unit = 1.0 / np.sqrt(guess)
-    if measure and len(theta) <= _MEASURED:
+    if curvature is None and len(theta) <= _MEASURED:
         curvature = guess.copy()
         for j in range(len(theta)):
             shift = np.zeros(len(theta))
@@ -54,7 +53,7 @@ def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, measure=True
             if np.isfinite(moved_value):
                 # far from the maximum the likelihood may bend upwards: its size still is a scale
                 curvature[j] = max(abs(slope[j] - moved[j]) / shift[j], 1e-4 * abs(slope[j]))
-        unit = 1.0 / np.sqrt(np.maximum(curvature, 1e-6 * guess))
+    unit = 1.0 / np.sqrt(guess if curvature is None else np.maximum(curvature, 1e-6 * guess))
 
     best = [value, theta]
     history = [value]
