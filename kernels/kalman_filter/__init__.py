@@ -154,7 +154,8 @@ def kalman_gradient(
         As in ``kalman_filter``.
     free_parameters : array_like of bool, shape as ``blocks.parameters``, optional
         The entries of ``blocks.parameters`` whose gradient is wanted; that of the others is returned as 0. Where no
-        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter.
+        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter. For a
+        TABLE, column 0 says whether the gradient by its ``transition`` is wanted.
     by_observation : bool, default=True
         Whether the gradient with respect to ``observation`` is wanted; it is returned as 0 otherwise.
 

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from statespace.kernels.kalman_filter.batch import filter_batch, gradient_batch, likelihood_batch, smooth_batch
+from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import discretize_all, expand, moves
 from statespace.kernels.kalman_filter.forward import forward, log_likelihood
@@ -156,6 +157,7 @@ def kalman_gradient(
     if not by_observation:
         gradient.observation[:] = 0.0
     gradient.parameters[~free_parameters] = 0.0
+    gradient.transition[:, ~wanted_entries(blocks, free_parameters)] = 0.0
     return value, gradient
 
 

@@ -343,11 +343,14 @@ def expand(kind, size):
     return kind[owner], np.where(walk, 1, size)[owner], owner
 
 
+_TURNED = frozenset((ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
+_BY_FIRST = _TURNED | {ROTATION, OU, MATERN32, MATERN52, TABLE}
+
+
 def moves(kind, free):
-    """For each block whether A depends on something free: ``free`` (n_blocks, 3), entries of a table always are."""
-    turned = np.isin(kind, (ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
-    by_first = free[:, 0] & (turned | np.isin(kind, (ROTATION, OU, MATERN32, MATERN52)))
-    return by_first | (free[:, 2] & turned) | (kind == TABLE)
+    """For each block whether A depends on something free: ``free`` (n_blocks, 3), column 0 for a whole table."""
+    wishes = zip(kind.tolist(), free.tolist(), strict=True)
+    return np.array([(k in _BY_FIRST and wish[0]) or (k in _TURNED and wish[2]) for k, wish in wishes], dtype=bool)
 
 
 @helper()

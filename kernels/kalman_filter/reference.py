@@ -20,6 +20,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TABLE,
     TREND,
     Blocks,
+    wanted_entries,
 )
 from statespace.kernels.kalman_filter.looping import filter_each, gradient_each, likelihood_each, smooth_each
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
@@ -235,5 +236,6 @@ def kalman_gradient(
                 gradient[index] += weight * value(*inputs[:position], moved, *inputs[position + 1 :]) / (12.0 * width)
         gradients.append(gradient)
     gradients[0][~free_parameters] = 0.0
+    gradients[1][:, ~wanted_entries(blocks, free_parameters)] = 0.0
     gradients[4] *= by_observation
     return value(*inputs), Gradient(*gradients)

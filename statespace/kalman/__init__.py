@@ -31,6 +31,7 @@ from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.arima import Arima, arima
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
