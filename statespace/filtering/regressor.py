@@ -193,7 +193,7 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         if not isinstance(self.process, Component):
             raise ValueError(f"process must be a component of statespace.kalman or a sum. Got {self.process!r}.")
         components = self.process.components if isinstance(self.process, Sum) else [self.process]
-        reads = any(type(component).design is not Component.design for component in components)
+        reads = any(type(c).design is not Component.design and not c.uses_times for c in components)
         if rows.names and not reads:
             raise ValueError(
                 f"X has the covariates {list(rows.names)} besides the time, and no component of {self.process!r} "

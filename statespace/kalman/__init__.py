@@ -9,6 +9,7 @@ stationary    Ornstein–Uhlenbeck and Matérn
 oscillating   the damped stochastic cycle and the damped oscillator
 carma         autoregressive moving averages in continuous time
 schwarz       the coordinates in which these are stable by positive numbers
+interventions known shifts, bends and outliers
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
@@ -22,9 +23,11 @@ from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LocalLevel", "LocalTrend", "Matern", "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum",
+    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LocalLevel", "LocalTrend", "Matern",
+    "OrnsteinUhlenbeck", "Outlier", "Regression", "Seasonal", "SlopeChange", "Sum",
 ]  # fmt: skip

@@ -1,19 +1,26 @@
 """Processes as plain data and back, for files: a class name from a closed list, and its parameters."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pandas as pd
 
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.interventions import Intervention, LevelShift, Outlier, SlopeChange
 from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 _CLASSES = {
     kind.__name__: kind
     for kind in (
-        CARMA, Cycle, DampedOscillator, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Regression, Seasonal,
+        CARMA, Cycle, DampedOscillator, LevelShift, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Outlier,
+        Regression, Seasonal, SlopeChange,
     )
 }  # fmt: skip
+# What `resolved` learned beside the parameters.
+_LEARNED: dict[str, Callable] = {"_positions": list, "_since": np.array, "_tolerance": float}
 
 
 def description(process):
@@ -47,8 +54,11 @@ def description(process):
     if _CLASSES.get(name) is not type(process):
         raise TypeError(f"a file holds processes of {', '.join(_CLASSES)}, not a {type(process).__qualname__}")
     result = {"class": name, "params": {key: _plain(value) for key, value in process.get_params(deep=False).items()}}
-    places = getattr(process, "_positions", None)
-    return result if places is None else result | {"positions": _plain(places)}
+    if isinstance(process, Intervention):
+        times = process._given()
+        result["params"]["times"] = [str(time) for time in pd.Index(times)] if times.dtype.kind in "mM" else times.tolist()
+    learned = {name: getattr(process, name) for name in _LEARNED if getattr(process, name, None) is not None}
+    return result | {"learned": {name: _plain(value) for name, value in learned.items()}} if learned else result
 
 
 def restored(described):
@@ -81,8 +91,10 @@ def restored(described):
     # JSON has lists only; bounds are pairs.
     pairs = {key: tuple(value) for key, value in params.items() if key.endswith("_bounds") and isinstance(value, list)}
     process = _CLASSES[described["class"]](**(params | pairs))
-    if "positions" in described:
-        process._positions = described["positions"]
+    for name, value in described.get("learned", {}).items():
+        if name not in _LEARNED:
+            raise KeyError(name)
+        setattr(process, name, _LEARNED[name](value))
     return process
 
 

@@ -50,7 +50,13 @@ class KalmanStream:
         self._added = self._noise if include_noise else 0.0
         self._single = single
         self._n_covariates = posterior.record.covariates.shape[1]
-        self._row = None if self._n_covariates else np.array(process.design())
+        self._varies = bool(self._n_covariates) or process.uses_times
+        self._row = None if self._varies else np.array(process.design())
+        self._time = 0.0
+        if process.uses_times:
+            if from_prior:
+                raise ValueError("a stream from the prior has no times, and the process knows what happened at given ones.")
+            self._time = float(scale.elapsed(posterior.record.times[-1:])[0]) / scale.time
         self._fresh = from_prior
         # The offset is taken from every sample; a new series gets that of its first.
         self._levels = posterior.level is not None
@@ -91,7 +97,7 @@ class KalmanStream:
             For a gap that is negative or not finite, an infinite y_t, or other covariates or outputs than in `fit`.
         """
         gap, unit = self._gap(dt), self._scale.value
-        given = self._design(x) if self._n_covariates else None
+        given = self._design(x, self._time + gap) if self._varies else None
         row = self._row if given is None else given
         noise = self._noise if noise_variance is None else float(noise_variance) / unit**2
         if noise is None:
@@ -109,6 +115,7 @@ class KalmanStream:
             blocks = self._blocks(gap)
             table = blocks.transition[0], blocks.process_noise[0]
         self._fresh = False
+        self._time += gap
         means, deviations = [], []
         for k, (value, stepper) in enumerate(zip(values, self._steppers, strict=True)):
             offset = self._offset[k]
@@ -140,11 +147,14 @@ class KalmanStream:
             raise ValueError(f"dt must be finite and >= 0: the time since the sample before. Got {dt}.")
         return dt / self._scale.time
 
-    def _design(self, x):
+    def _design(self, x, time):
+        times = np.array([time])
+        if not self._n_covariates:
+            return np.ravel(self._process.rows(None, times))
         covariates = np.atleast_2d(np.asarray(np.nan if x is None else x, dtype=float))
         if covariates.shape != (1, self._n_covariates) or not np.isfinite(covariates).all():
             raise ValueError(f"x must be {self._n_covariates} finite covariates, as in fit. Got {x!r}.")
-        return np.ravel(self._process.design(covariates))
+        return np.ravel(self._process.rows(covariates, times))
 
 
 def _sees(row, diffuse):
