@@ -371,6 +371,25 @@ def has_table(kind):
 
 
 @entry()
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_bar, gradient):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap to ``gradient``, for dense Ā and Q̄ of shape (T, n, n)."""
+    size = units[1]
+    table = has_table(units[0])
+    for t in range(len(dt)):
+        o = 0
+        p = 0
+        for s in size:
+            for i in range(s):
+                for j in range(s):
+                    A_bar[p + i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[p + i * s + j] = process_noise_bar[t, o + i, o + j]
+            o += s
+            p += s * s
+        row = blocks.gap_index[t] if table else 0
+        contract(units, blocks.parameters, dt[t], row, A_bar, Q_bar, gradient)
+
+
+@entry()
 def discretize_all(units, blocks, dt, A, Q, transition, process_noise):
     """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
     size = units[1]

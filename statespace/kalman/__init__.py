@@ -10,6 +10,8 @@ oscillating   the damped stochastic cycle and the damped oscillator
 carma         autoregressive moving averages in continuous time
 schwarz       the coordinates in which these are stable by positive numbers
 interventions known shifts, bends and outliers
+quasiperiodic a seasonal pattern times a Matérn process
+products      all other products of stationary processes
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
@@ -25,9 +27,11 @@ from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Sea
 from statespace.kalman.composition import Sum
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.oscillating import Cycle, DampedOscillator
+from statespace.kalman.products import Product
+from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
     "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LocalLevel", "LocalTrend", "Matern",
-    "OrnsteinUhlenbeck", "Outlier", "Regression", "Seasonal", "SlopeChange", "Sum",
+    "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum",
 ]  # fmt: skip

@@ -262,6 +262,11 @@ class Component:
 
         return Sum([*_terms(self), *_terms(other)]) if isinstance(other, Component) else NotImplemented
 
+    def __mul__(self, other):
+        from statespace.kalman.products import product
+
+        return product(self, other) if isinstance(other, Component) else NotImplemented
+
     def __eq__(self, other):
         if type(self) is not type(other):
             return NotImplemented
