@@ -270,9 +270,10 @@ def kalman_stepper(blocks, observation, mean, covariance, diffuse=None, *, backe
     Returns
     -------
     Stepper
-        ``step(y, dt, noise_variance, observation=None, table=None)`` is a ``kalman_step`` in place, of floats that
-        the caller has checked: y finite or NaN, dt finite and ≥ 0, noise_variance ≥ 0. ``observation`` (n_states,)
-        and ``table``, a row each for ``transition`` and ``process_noise``, replace those before. ``mean`` and
+        ``step(y, dt, noise_variance, observation=None, table=None, predict=True)`` is a ``kalman_step`` in place, of
+        floats that the caller has checked: y finite or NaN, dt finite and ≥ 0, noise_variance ≥ 0. ``observation``
+        (n_states,) and ``table``, a row each for ``transition`` and ``process_noise``, replace those before;
+        ``predict=False`` stays in place and only updates, for a further value at the same time. ``mean`` and
         ``covariance`` (overwritten by the next step), ``diffuse`` and its number of columns ``n_diffuse`` are the
         state, ``innovation`` and ``innovation_variance`` those of the last sample. ``copy.deepcopy`` branches it.
 

@@ -91,15 +91,18 @@ class Stepper:
         self._state = _start(mean, covariance, diffuse)
         self._units = expand(self._record.kind, self._record.size)
         self._kept = _room(1, n, 0, FILTERED)
+        self._row = blocks.gap_index.copy()
         # of its own: a copied or pickled stepper takes it along
         self._work = workspace.__wrapped__(_width(self._units), n, d)
         self.mean, self.covariance = self._state.mean, self._state.covariance
         self.n_diffuse = d
 
-    def step(self, y, dt, noise_variance, observation=None, table=None):
+    def step(self, y, dt, noise_variance, observation=None, table=None, predict=True):
         record = self._record
         record.y[0] = y
-        record.dt[0] = dt
+        record.dt[0] = dt if predict else 0.0
+        if len(self._row):
+            record.gap_index[0] = self._row[0] if predict else -1
         record.noise_variance[0] = noise_variance
         if observation is not None:
             record.observation[0] = observation

@@ -110,8 +110,8 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
             matern52(first, second, gap, A, Q, p)
         elif k == TABLE:
             for i in range(s * s):
-                A[p + i] = transition[row, table + i]
-                Q[p + i] = process_noise[row, table + i]
+                A[p + i] = transition[row, table + i] if row >= 0 else (0.0 if i % (s + 1) else 1.0)
+                Q[p + i] = process_noise[row, table + i] if row >= 0 else 0.0
             table += s * s
         elif k == SHO:
             oscillator(first, second, parameters[owner[b], 2], gap, A, Q, p)
@@ -245,7 +245,7 @@ def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
         elif k == MATERN52:
             contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
         elif k == TABLE:
-            for i in range(s * s):
+            for i in range(s * s if row >= 0 else 0):
                 gradient.transition[row, table + i] += A_bar[p + i]
                 gradient.process_noise[row, table + i] += Q_bar[p + i]
             table += s * s
@@ -363,11 +363,20 @@ def moves(kind, free):
 
 
 @helper()
-def has_table(kind):
-    found = False
+def tables(kind):
+    """Whether some of the blocks, and whether all of them, are tables."""
+    some = False
+    every = True
     for k in kind:
-        found = found or k == TABLE
-    return found
+        some = some or k == TABLE
+        every = every and k == TABLE
+    return some, every
+
+
+@helper()
+def stays(every, gap, row):
+    """Whether the state is carried over a gap as it is; ``row`` is −1 where no table's row is asked for."""
+    return row < 0 and (every or gap == 0.0)
 
 
 @entry()
@@ -393,9 +402,9 @@ def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_
 def discretize_all(units, blocks, dt, A, Q, transition, process_noise):
     """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
     size = units[1]
-    table = has_table(units[0])
+    table, _ = tables(units[0])
     for t in range(len(dt)):
-        row = blocks.gap_index[t] if table else 0
+        row = blocks.gap_index[t] if table else -1
         discretize(units, blocks.parameters, blocks.transition, blocks.process_noise, dt[t], row, A, Q)
         o = 0
         p = 0

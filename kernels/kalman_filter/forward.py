@@ -6,7 +6,14 @@ import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU
 from statespace.kernels.kalman_filter.compiled import entry, helper
-from statespace.kernels.kalman_filter.discretization import discretize, gamma_3, has_table, matern32, ornstein_uhlenbeck
+from statespace.kernels.kalman_filter.discretization import (
+    discretize,
+    gamma_3,
+    matern32,
+    ornstein_uhlenbeck,
+    stays,
+    tables,
+)
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
     DIFFUSE,
@@ -89,7 +96,7 @@ def forward(record, units, first, last, state, keep, kept, work):
     kind, size, _ = units
     n = len(a)
     A, Q, W, m, k, g = work.A, work.Q, work.W, work.m, work.K0, work.g
-    table = has_table(kind)
+    table, every = tables(kind)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     gap = np.nan
@@ -97,11 +104,12 @@ def forward(record, units, first, last, state, keep, kept, work):
     for t in range(first, last):
         if keep == NOTHING and n <= 2 and counts[0] == 0:
             return t
-        if record.dt[t] != gap or (table and record.gap_index[t] != row):
-            gap = record.dt[t]
-            row = record.gap_index[t] if table else 0
-            discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
-        if gap != 0.0 or table:
+        following = record.gap_index[t] if table else -1
+        if not stays(every, record.dt[t], following):
+            if record.dt[t] != gap or following != row:
+                gap = record.dt[t]
+                row = following
+                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
             multiply(size, A, a, m)
             congruence(size, A, P, W)
             add_blocks(size, Q, P)
@@ -177,7 +185,7 @@ def forward_pair(record, units, first, last, state, work, roots, gammas):
     """
     kind, size, _ = units
     n = len(state.mean)
-    table = has_table(kind)
+    table, _ = tables(kind)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     A, Q = work.A, work.Q
@@ -212,7 +220,7 @@ def forward_pair(record, units, first, last, state, work, roots, gammas):
     for t in range(first, last):
         if record.dt[t] != gap or (table and record.gap_index[t] != row):
             gap = record.dt[t]
-            row = record.gap_index[t] if table else 0
+            row = record.gap_index[t] if table else -1
             # called through arrays, a transition would cost more than the whole step
             if kind[0] == MATERN32:
                 c00, c01, c10, c11, q00, q01, q11 = matern32(

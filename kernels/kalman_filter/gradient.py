@@ -11,7 +11,7 @@ from statespace.kernels.kalman_filter.backward import (
     recover,
 )
 from statespace.kernels.kalman_filter.compiled import entry
-from statespace.kernels.kalman_filter.discretization import contract, discretize, has_table
+from statespace.kernels.kalman_filter.discretization import contract, discretize, stays, tables
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     MISSING,
@@ -35,7 +35,7 @@ def gradient_segment(
     kind, size, _ = units
     d = len(origin.diffuse)
     T = len(record.y)
-    table = has_table(kind)
+    table, every = tables(kind)
     A, Q, At, A_bar, Q_bar, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
@@ -44,6 +44,7 @@ def gradient_segment(
         some = some or moved
     gap = np.nan
     row = -1
+    pending = False
     # t = −1 stands for the state that the first transition leaves
     for t in range(last - 1, first - 1 if first > 0 else -2, -1):
         i = t - first
@@ -80,14 +81,15 @@ def gradient_segment(
         else:
             for j in range(len(m)):
                 m[j] = 0.0
-        if t + 1 < T:
-            following = record.gap_index[t + 1] if table else 0
+        following = record.gap_index[t + 1] if table and t + 1 < T else -1
+        if t + 1 < T and not stays(every, record.dt[t + 1], following):
             if record.dt[t + 1] != gap or following != row:
                 # equal gaps in a row share one contraction
-                if row >= 0:
+                if pending:
                     contract(units, record.parameters, gap, row, A_bar, Q_bar, out)
                 gap = record.dt[t + 1]
                 row = following
+                pending = True
                 discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
                 transpose(size, A, At)
             if late:
@@ -109,5 +111,5 @@ def gradient_segment(
             else:
                 out.noise_variance[t * each_R] += 0.5 * (u[0] * u[0] - u[2])
             lift(b, late, h, u)
-    if row >= 0:
+    if pending:
         contract(units, record.parameters, gap, row, A_bar, Q_bar, out)

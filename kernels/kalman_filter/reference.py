@@ -74,7 +74,8 @@ def discretize_blocks(blocks, dt):
             if kind == TABLE:
                 cut = slice(table, table + size * size)
                 row = blocks.gap_index[t]
-                pairs.append([m[row, cut].reshape(size, size) for m in (blocks.transition, blocks.process_noise)])
+                rows = [m[row, cut].reshape(size, size) for m in (blocks.transition, blocks.process_noise)]
+                pairs.append(rows if row >= 0 else [np.eye(size), np.zeros((size, size))])
                 table += size * size
             else:
                 pairs.append(discretize_system(*generator(kind, size, parameters), gap))
@@ -161,11 +162,13 @@ class Stepper:
     def n_diffuse(self):
         return self.diffuse.shape[1]
 
-    def step(self, y, dt, noise_variance, observation=None, table=None):
+    def step(self, y, dt, noise_variance, observation=None, table=None, predict=True):
         h = self._observation if observation is None else np.reshape(observation, (1, -1))
         blocks = self._blocks
         if table is not None:
             blocks = blocks._replace(transition=np.atleast_2d(table[0]), process_noise=np.atleast_2d(table[1]))
+        if not predict:
+            dt, blocks = 0.0, blocks._replace(gap_index=np.full(1, -1))
         result = kalman_filter(
             np.array([y]), np.array([dt]), blocks, h, np.array([noise_variance]), self.mean, self.covariance,
             self.diffuse,

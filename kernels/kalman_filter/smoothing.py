@@ -10,7 +10,7 @@ from statespace.kernels.kalman_filter.backward import (
 )
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
 from statespace.kernels.kalman_filter.compiled import entry, shared
-from statespace.kernels.kalman_filter.discretization import discretize, has_table
+from statespace.kernels.kalman_filter.discretization import discretize, stays, tables
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     SEEN,
@@ -128,7 +128,7 @@ def smooth_segment(
     kind, size, _ = units
     n = len(b.r0)
     T = len(record.y)
-    table = has_table(kind)
+    table, every = tables(kind)
     A, Q, At, _, _, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
@@ -143,13 +143,14 @@ def smooth_segment(
         status = kept.status[i]
         h = record.observation[t * each_h]
         if t + 1 < T:
-            following = record.gap_index[t + 1] if table else 0
-            if record.dt[t + 1] != gap or following != row:
-                gap = record.dt[t + 1]
-                row = following
-                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
-                transpose(size, A, At)
-            advance(b, t + 1 < last_diffuse, size, At, W, m)
+            following = record.gap_index[t + 1] if table else -1
+            if not stays(every, record.dt[t + 1], following):
+                if record.dt[t + 1] != gap or following != row:
+                    gap = record.dt[t + 1]
+                    row = following
+                    discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
+                    transpose(size, A, At)
+                advance(b, t + 1 < last_diffuse, size, At, W, m)
         copy_vector(kept.mean[i], a)
         copy_matrix(kept.covariance[i], P)
         directions = kept.diffuse[i]

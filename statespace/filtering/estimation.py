@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_random_state
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
@@ -43,7 +44,8 @@ class Estimation:
     def __init__(self, start, bounds, shift, record, scale, unit, backend=None):
         self.start, self.bounds, self.shift = start, bounds, shift
         self.record, self.scale, self.unit, self.backend = record, scale, unit, backend
-        self.likelihood, self.constant = self.posterior(self._given_theta()).likelihood()
+        noise = self.shift[-1:] if record.noise is None else []
+        self.likelihood, self.constant = self.posterior(np.append(start.theta, noise)).likelihood()
 
     @classmethod
     def pose(cls, process, record, names, noise_start, unit, backend=None):
@@ -80,8 +82,11 @@ class Estimation:
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
         return self, theta
 
-    def _given_theta(self):
-        return self.start.theta if self.record.noise is not None else np.append(self.start.theta, self.shift[-1])
+    def given(self, record, theta):
+        """The same process with the parameters θ, and the same scales, given another record."""
+        start, _ = self.unpack(theta)
+        keep = slice(len(start.free)) if record.noise is not None else slice(None)
+        return Estimation(start, self.bounds[keep], self.shift[keep], record, self.scale, self.unit, self.backend)
 
     def maximum(self, optimizer, n_restarts, random_state):
         """θ of the highest likelihood, and why the search ended before it; empty if it did not."""
@@ -125,3 +130,31 @@ class Estimation:
             "at_bound": held,
         }
         return pd.DataFrame(columns, index=pd.Index(self.names(), name="parameter"))
+
+
+def maximize_each(records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts):
+    """Maximum likelihood of a process on records that have nothing to do with each other.
+
+    Parameters
+    ----------
+    records : list of Record
+    seeds : list of int or RandomState
+        What draws the restarts of each.
+    process, names, noise_start, unit, backend : as in `Estimation.pose`
+    optimizer : "fmin_l_bfgs_b", callable or None
+        None keeps the parameters as given.
+    n_restarts : int
+
+    Returns
+    -------
+    list of (Estimation, ndarray of shape (k,), str)
+        Each with θ, and why the search ended before the maximum; empty if it did not.
+    """
+    fitted = []
+    for record, seed in zip(records, seeds, strict=True):
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend)
+        message = ""
+        if optimizer is not None and len(theta):
+            theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))
+        fitted.append((estimation, theta, message))
+    return fitted

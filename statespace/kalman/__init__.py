@@ -19,6 +19,15 @@ fitting       maximum likelihood: start values, optimiser, standard errors
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
 description   processes as plain data, for files
+
+model           explicit matrices: filter, smooth, forecast, sample, fit
+system          these matrices, checked
+sequential      vector observations as the sequence of scalar ones that the kernel filters
+smoothing       states, lag-one covariances and disturbances given a whole record
+simulation      draws, of the model and given a record
+square_root     the filter with triangular factors
+estimation      fit: which entries are free, by EM (em) or by L-BFGS (maximum_likelihood)
+results         what filters and smoothers return
 """
 
 from statespace.kalman.base import Component, Initial
@@ -26,12 +35,14 @@ from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
+from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.products import Product
 from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LocalLevel", "LocalTrend", "Matern",
-    "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum",
+    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel", "LocalLevel",
+    "LocalTrend", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal",
+    "SlopeChange", "Sum",
 ]  # fmt: skip
