@@ -381,9 +381,8 @@ def stays(every, gap, row):
 
 @entry()
 def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_bar, gradient):
-    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap to ``gradient``, for dense Ā and Q̄ of shape (T, n, n)."""
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
     size = units[1]
-    table = has_table(units[0])
     for t in range(len(dt)):
         o = 0
         p = 0
@@ -394,8 +393,7 @@ def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_
                     Q_bar[p + i * s + j] = process_noise_bar[t, o + i, o + j]
             o += s
             p += s * s
-        row = blocks.gap_index[t] if table else 0
-        contract(units, blocks.parameters, dt[t], row, A_bar, Q_bar, gradient)
+        contract(units, blocks.parameters, dt[t], 0, A_bar, Q_bar, gradient)
 
 
 @entry()

@@ -16,6 +16,7 @@ composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
+priors        what is known about parameters beforehand
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
 description   processes as plain data, for files
@@ -37,12 +38,13 @@ from statespace.kalman.composition import Sum
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.oscillating import Cycle, DampedOscillator
+from statespace.kalman.priors import LogNormal
 from statespace.kalman.products import Product
 from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
     "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel", "LocalLevel",
-    "LocalTrend", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal",
+    "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal",
     "SlopeChange", "Sum",
 ]  # fmt: skip

@@ -58,7 +58,9 @@ def description(process):
     result = {"class": name, "params": {key: _plain(value) for key, value in process.get_params(deep=False).items()}}
     if isinstance(process, Intervention):
         times = process._given()
-        result["params"]["times"] = [str(time) for time in pd.Index(times)] if times.dtype.kind in "mM" else times.tolist()
+        result["params"]["times"] = (
+            [str(time) for time in pd.Index(times)] if times.dtype.kind in "mM" else times.tolist()
+        )
     learned = {name: getattr(process, name) for name in _LEARNED if getattr(process, name, None) is not None}
     return result | {"learned": {name: _plain(value) for name, value in learned.items()}} if learned else result
 

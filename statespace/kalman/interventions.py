@@ -93,7 +93,12 @@ class Intervention(ClosedForm):
         """The kernel's description: coefficients that stay as they are."""
         n = len(self._offsets())
         return Blocks(
-            np.array([RANDOM_WALK]), np.array([n]), np.zeros((1, N_PARAMETERS)), np.zeros((1, 0)), np.zeros((1, 0)), None
+            np.array([RANDOM_WALK]),
+            np.array([n]),
+            np.zeros((1, N_PARAMETERS)),
+            np.zeros((1, 0)),
+            np.zeros((1, 0)),
+            None,
         )
 
     def derivatives(self):
@@ -127,8 +132,8 @@ class LevelShift(Intervention):
     Parameters
     ----------
     times : array-like of shape (n,), or one time
-        τ: the first times after the change; in the unit of X's times, or datetimes where they are datetimes (strings such
-        as ``"1983-02-01"`` too).
+        τ: the first times after the change; in the unit of X's times, or datetimes where they are datetimes (strings
+        such as ``"1983-02-01"`` too).
     variance : float, optional
         Of the heights, beforehand, in squared units of y. None leaves them diffuse.
 

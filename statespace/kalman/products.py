@@ -86,10 +86,12 @@ class Product(Component):
                 raise ValueError(f"the factors of a product must be processes from statespace.kalman. Got {factor!r}.")
             if isinstance(factor, Sum):
                 raise ValueError(
-                    f"a product of a sum is a sum of products: write (a + b) * c as a * c + b * c. Got the sum {factor!r}."
+                    f"a product of a sum is a sum of products: write (a + b) * c as a * c + b * c. Got {factor!r}."
                 )
             if type(factor).design is not Component.design or factor.initial().diffuse.shape[1]:
-                other = " Seasonal times Matern or OrnsteinUhlenbeck can be had." if isinstance(factor, Seasonal) else ""
+                other = (
+                    " Seasonal times Matern or OrnsteinUhlenbeck can be had." if isinstance(factor, Seasonal) else ""
+                )
                 raise ValueError(
                     "a product needs processes that are stationary, and "
                     f"{type(factor).__name__} starts diffuse or reads covariates or times: add it as a term.{other}"
@@ -134,9 +136,9 @@ class Product(Component):
 
     def clone_with_theta(self, theta):
         """The same process with other free parameters."""
-        parts, theta = self._parts(), np.asarray(theta, dtype=float)
-        if theta.shape != (len(self.free),):
-            raise ValueError(f"theta must have {len(self.free)} entries {self.free}, got an array of shape {theta.shape}.")
+        parts, names, theta = self._parts(), self.free, np.asarray(theta, dtype=float)
+        if theta.shape != (len(names),):
+            raise ValueError(f"theta must have {len(names)} entries {names}, got an array of shape {theta.shape}.")
         pieces = np.split(theta, np.cumsum([len(part.free) for part in parts])[:-1])
         return self._with(part.clone_with_theta(piece) for part, piece in zip(parts, pieces, strict=True))
 
@@ -221,7 +223,8 @@ class Product(Component):
 
 
 class Matrices(NamedTuple):
-    """A(Δ), Q(Δ) of shape (n_gaps, n, n), the stationary covariance (n, n) and the row (n,) of a factor, or adjoints."""
+    """A(Δ), Q(Δ) of shape (n_gaps, n, n), the stationary covariance (n, n) and the row (n,) of a factor, or
+    adjoints."""
 
     A: np.ndarray
     Q: np.ndarray

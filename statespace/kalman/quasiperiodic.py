@@ -1,7 +1,6 @@
 """A seasonal pattern whose shape changes and is forgotten: a product with a Matérn process."""
 
 import copy
-from typing import ClassVar
 
 import numpy as np
 
@@ -27,15 +26,16 @@ _LIKELY_DECAY, _DECAY_BOUNDS = (0.5, 5.0), (1e-2, 20.0)
 class QuasiPeriodic(ClosedForm):
     """A pattern that repeats and changes shape as it does: a `Seasonal` times a Matérn process, as ``*`` makes it.
 
-    f(t) = Σ_h a_h(t) cos ω_h t + b_h(t) sin ω_h t, ω_h = 2π h / period, with independent a_h, b_h ~ Matérn, has the kernel
+    f(t) = Σ_h a_h(t) cos ω_h t + b_h(t) sin ω_h t, ω_h = 2π h / period, with independent a_h, b_h ~ Matérn, has the
+    kernel
 
         k(r) = k_envelope(r) Σ_h w_h cos(ω_h r),    w_h ∝ h^(−decay), Σ w_h = 1,
 
     the marginal variance is the envelope's. ``decay`` is about 2m + 1 for a pattern with m derivatives, and is fitted;
     0 would weigh all harmonics alike. A state (a_h, b_h and their derivatives) turns by ω_hΔ while the envelope decays:
-    A = R(ω_hΔ) ⊗ A_envelope, Q = I ⊗ Q_envelope (Solin & Särkkä 2014, "Explicit link between periodic covariance functions
-    and state space models"). After several length scales of the envelope nothing is left of the pattern; for one that
-    drifts without bound and is never forgotten take `Seasonal` alone.
+    A = R(ω_hΔ) ⊗ A_envelope, Q = I ⊗ Q_envelope (Solin & Särkkä 2014, "Explicit link between periodic covariance
+    functions and state space models"). After several length scales of the envelope nothing is left of the pattern; for
+    one that drifts without bound and is never forgotten take `Seasonal` alone.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ class QuasiPeriodic(ClosedForm):
             )
         if self.seasonal.variance is not None:
             raise ValueError(
-                f"a Seasonal in a product drifts as the other factor does, so it has no variance. Got {self.seasonal!r}: "
-                "leave its variance away, or add the Seasonal as a term of its own."
+                "a Seasonal in a product drifts as the other factor does, so it has no variance. Leave that away, or "
+                f"add the Seasonal as a term of its own. Got {self.seasonal!r}."
             )
 
     def validate(self):
@@ -151,7 +151,8 @@ class QuasiPeriodic(ClosedForm):
 
     def ranges(self, scale):
         """ndarray of shape (n_free, 2): the logarithms of the likely values, to start from."""
-        likely = {"envelope__" + n: pair for n, pair in zip(self.envelope.free, self.envelope.ranges(scale), strict=True)}
+        own = zip(self.envelope.free, self.envelope.ranges(scale), strict=True)
+        likely = {f"envelope__{name}": pair for name, pair in own}
         likely["decay"] = np.log(_LIKELY_DECAY if self.decay is None else (self.decay, self.decay))
         if self.seasonal.period is not None:
             likely["seasonal__period"] = np.log([self.seasonal.period] * 2)

@@ -55,7 +55,7 @@ class KalmanStream:
         self._time = 0.0
         if process.uses_times:
             if from_prior:
-                raise ValueError("a stream from the prior has no times, and the process knows what happened at given ones.")
+                raise ValueError("A new series has no times, and the process knows what happened at given ones.")
             self._time = float(scale.elapsed(posterior.record.times[-1:])[0]) / scale.time
         self._fresh = from_prior
         # The offset is taken from every sample; a new series gets that of its first.
