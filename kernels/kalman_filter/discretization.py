@@ -371,6 +371,23 @@ def stays(every, gap, row):
 
 
 @entry()
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_bar, gradient):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
+    size = units[1]
+    for t in range(len(dt)):
+        o = 0
+        p = 0
+        for s in size:
+            for i in range(s):
+                for j in range(s):
+                    A_bar[p + i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[p + i * s + j] = process_noise_bar[t, o + i, o + j]
+            o += s
+            p += s * s
+        contract(units, blocks.parameters, dt[t], 0, A_bar, Q_bar, gradient)
+
+
+@entry()
 def discretize_all(units, blocks, dt, steps, transition, process_noise):
     """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
     size = units[1]

@@ -86,6 +86,19 @@ def discretize_blocks(blocks, dt):
     return np.array(transition), np.array(process_noise)
 
 
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
+    """Central differences of fourth order."""
+    result = np.zeros_like(blocks.parameters)
+    for index in np.ndindex(result.shape):
+        width = 2e-4 * max(abs(blocks.parameters[index]), 0.1)
+        for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            moved = blocks.parameters.copy()
+            moved[index] += factor * width
+            A, Q = discretize_blocks(blocks._replace(parameters=moved), dt)
+            result[index] += weight * ((transition_bar * A).sum() + (process_noise_bar * Q).sum()) / (12.0 * width)
+    return result
+
+
 def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
     """Forward recursion of Durbin & Koopman (2012), section 5.2, with a list of all it met."""
     A, Q = discretize_blocks(blocks, dt)
