@@ -191,22 +191,7 @@ class GaussianFilter(StateFilter):
         earlier = kernel.mean + kernel.gain @ difference(mean, kernel.predicted)
         return difference.wrapped(earlier), triangular(np.concatenate([kernel.remainder, kernel.gain @ root], axis=1))
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state given all samples.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-        random_state : int, Generator or None
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        record = self.model.record(y, times, u)
-        rng = np.random.default_rng(random_state)
+    def _paths(self, record, n_samples, rng):
         forward = list(self._forward(record, with_kernels=True))
         n, difference = self.model.n_states, self.model.state_difference
         paths = np.empty((n_samples, len(forward), n))

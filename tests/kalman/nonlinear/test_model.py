@@ -166,7 +166,7 @@ def test_a_deterministic_simulation_and_its_shapes():
     states, y = model.simulate(times=TIMES, u=U, random_state=0)
     x = np.array([1.0, 0.2])
     for k in range(1, 4):
-        x = transition(x, TIMES[k] - TIMES[k - 1], U[k : k + 1])
+        x = transition(x, TIMES[k] - TIMES[k - 1], U[k - 1 : k])
         np.testing.assert_allclose(states[k], x, atol=1e-12)
     np.testing.assert_allclose(y[:, 0], np.sin(states[:, 0]) + 0.1 * TIMES, atol=1e-5)
     many = model.simulate(times=TIMES, u=U, n_samples=7, random_state=0)
