@@ -101,11 +101,11 @@ class GaussianFilter(StateFilter):
             noise, before = root_of(noise, "the noise over the gap"), state.root
         mean = model.state_difference.wrapped(mean)
         if not with_kernel:
-            root = triangular(np.concatenate([noise, after], axis=1))
-            return state._replace(mean=mean, root=root, time=end), None
-        root, cross, remainder = condition(noise, after, before)
-        kernel = _kernel(state.mean, mean, root, cross, remainder)
-        return state._replace(mean=mean, root=root, time=end), kernel
+            root, kernel = triangular(np.concatenate([noise, after], axis=1)), None
+        else:
+            root, cross, remainder = condition(noise, after, before)
+            kernel = _kernel(state.mean, mean, root, cross, remainder)
+        return GaussianState(mean, root, end, *state[3:]), kernel
 
     def _least(self, state, gap, u):
         """Standard deviations that uncertainty has or, where it has none yet, soon gets."""
@@ -132,7 +132,9 @@ class GaussianFilter(StateFilter):
     def _condition(self, mean, root, y_t, arguments, linearised=None):
         model = self.model
         expected, observed, deviations = linearised or self._observe(mean, root, arguments)
-        noise = model.observation_noise_root(mean, **arguments)
+        noise = model.observation_noise
+        if type(noise) is not np.ndarray:
+            noise = model.observation_noise_root(mean, **arguments)
         innovation = model.observation_difference(y_t, expected)
         missing = np.isnan(y_t)
         values, covariance = innovation, None
