@@ -80,7 +80,7 @@ class GaussianFilter(StateFilter):
         if not model.continuous:
             arguments = {"t": end, "dt": gap, "u": u}
             mean, after, before = self._move(state.mean, state.root, arguments)
-            noise = self._step_noise(state, arguments)
+            noise = model.process_noise.root_at(state.mean, **arguments)
         elif model.is_exact:
             transition, noise = model.linear_step(gap)
             mean, after, before = transition @ state.mean, transition @ state.root, state.root
@@ -116,11 +116,8 @@ class GaussianFilter(StateFilter):
         jacobian = model.drift_jacobian(state.mean, lambda: deviation, **arguments)
         # For one time constant of the drift at most: its tangent at the start does not hold for longer.
         short = min(gap, 1.0 / max(np.linalg.norm(jacobian, 1), 1e-300))
-        transition, root = gaussian_step(jacobian, model.noise_rate(state.mean, **arguments), short)
+        transition, root = gaussian_step(jacobian, model.diffusion.at(state.mean, **arguments), short)
         return deviation_of(np.concatenate([transition @ state.root, root], axis=1))
-
-    def _step_noise(self, state, arguments):
-        return self.model.process_noise_root(state.mean, **arguments)
 
     def _update(self, state, y_t, u):
         arguments = {"t": state.time, "u": u}
@@ -132,9 +129,7 @@ class GaussianFilter(StateFilter):
     def _condition(self, mean, root, y_t, arguments, linearised=None):
         model = self.model
         expected, observed, deviations = linearised or self._observe(mean, root, arguments)
-        noise = model.observation_noise
-        if type(noise) is not np.ndarray:
-            noise = model.observation_noise_root(mean, **arguments)
+        noise = model.observation_noise_root(mean, **arguments)
         innovation = model.observation_difference(y_t, expected)
         missing = np.isnan(y_t)
         values, covariance = innovation, None
