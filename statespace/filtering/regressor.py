@@ -4,7 +4,7 @@ Above: the forecasters. Below: `statespace.kalman`, the processes and how they m
 """
 
 import warnings
-from numbers import Integral
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,18 +13,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from statespace.filtering.estimation import Estimation
+from statespace.filtering.files import exported, imported
+from statespace.filtering.noise import check_noise, noise_start
 from statespace.kalman.base import Component
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
-from statespace.kalman.description import description, restored
-from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
-from statespace.kalman.posterior import Posterior, Record
+from statespace.kalman.posterior import Record
 from statespace.kalman.rows import read, read_targets
-from statespace.kalman.scale import Scale, measure
 from statespace.times import elapsed
-
-# Noise variances that are fitted lie between these multiples of y's variance: the lower one stands for none.
-_NOISE = (1e-14, 1e2)
 
 
 class KalmanRegressor(RegressorMixin, BaseEstimator):
@@ -147,37 +144,19 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         """
         rows = read(X, self, reset=True)
         y = read_targets(y, len(rows.times))
-        known = self._checked_noise(noise_variance, len(y))
+        known = check_noise(self.noise_variance if noise_variance is None else noise_variance, len(y))
         order = np.argsort(elapsed(rows.times, origin=rows.times.min()), kind="stable")
         self._single = y.ndim == 1
         ordered_noise = known[order] if np.ndim(known) else known
-        self._record = Record(rows.times[order], rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
-        given = self._chosen_process(rows)
-        given.validate()
-        self._scale = measure(self._record, rows.names, given, self.time_unit)
-        self.time_scale_ = self._scale.time
-
-        process = given.resolved(self._scale)
-        theta, bounds, ranges = process.theta, process.bounds, given.ranges(self._scale)
-        is_variance = process.is_variance()
-        shift = theta - process.rescaled(self._scale).theta
-        if known is None:
-            start, noise_bounds, noise_range = self._noise_start()
-            theta, bounds = np.append(theta, start), np.vstack([bounds, noise_bounds])
-            ranges = np.vstack([ranges, noise_range])
-            is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(self._scale.value))
-        self._start, self._bounds, self._shift = process, bounds, shift
-        self._likelihood, self._constant = self._posterior(theta).likelihood()
+        record = Record(rows.times[order], rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
+        start = partial(noise_start, bounds=self.noise_variance_bounds)
+        estimation, theta = Estimation.pose(
+            self._chosen_process(rows), record, rows.names, start, self.time_unit, self.backend
+        )
         if self.optimizer is not None and len(theta):
-            search = Search(
-                self._likelihood,
-                bounds - shift[:, np.newaxis],
-                is_variance,
-                ranges - shift[:, np.newaxis],
-                self._checked_optimizer(),
+            theta, message = estimation.maximum(
+                self._checked_optimizer(), self.n_restarts_optimizer, check_random_state(self.random_state)
             )
-            scaled, message = fit(search, self.n_restarts_optimizer, check_random_state(self.random_state))
-            theta = np.clip(scaled + shift, *bounds.T)
             if message:
                 warnings.warn(
                     f"The maximum of the likelihood was not reached: {message}. Give start values or narrower bounds, "
@@ -186,27 +165,27 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
                     stacklevel=2,
                 )
         noise = np.exp(theta[-1]) if known is None else known
-        self._conclude(theta, float(noise) if np.ndim(noise) == 0 else noise)
+        self._conclude(estimation, theta, float(noise) if np.ndim(noise) == 0 else noise)
         return self
 
-    def _conclude(self, theta, noise_variance):
+    def _conclude(self, estimation, theta, noise_variance):
+        self._estimation, self.time_scale_ = estimation, estimation.scale.time
         self.theta_, self.noise_variance_ = theta, noise_variance
-        self.process_, _ = self._unpack(theta)
+        self.process_, _ = estimation.unpack(theta)
         self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
+
+    @property
+    def _record(self):
+        return self._estimation.record
+
+    def _posterior(self, theta=None):
+        return self._estimation.posterior(self.theta_ if theta is None else theta)
 
     @property
     def params_(self):
         """DataFrame of the free parameters, computed when it is asked for: 2 gradients a parameter."""
         check_is_fitted(self)
-        held = at_bounds(self.theta_, self._bounds)
-        columns = {
-            "estimate": np.exp(self.theta_),
-            "standard_error": np.exp(self.theta_) * standard_errors(self._likelihood, self.theta_ - self._shift, ~held),
-            "lower_bound": np.exp(self._bounds[:, 0]),
-            "upper_bound": np.exp(self._bounds[:, 1]),
-            "at_bound": held,
-        }
-        return pd.DataFrame(columns, index=pd.Index(self._names(), name="parameter"))
+        return self._estimation.table(self.theta_)
 
     def _chosen_process(self, rows):
         if self.process is None:
@@ -222,46 +201,10 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             )
         return self.process
 
-    def _checked_noise(self, given, n):
-        """None where the noise variance is fitted, else a float or an array of shape (n,)."""
-        noise = self.noise_variance if given is None else given
-        if isinstance(noise, str):
-            if noise != "fit":
-                raise ValueError(f"noise_variance must be 'fit' or a number >= 0. Got {noise!r}.")
-            return None
-        noise = np.asarray(noise, dtype=float)
-        if noise.shape not in ((), (n,)):
-            raise ValueError(f"noise_variance must be a number or one for each of the {n} rows. Got {noise.shape}.")
-        if not (np.isfinite(noise).all() and (noise >= 0).all()):
-            wrong = noise if noise.ndim == 0 else noise[~(noise >= 0) | ~np.isfinite(noise)][0]
-            raise ValueError(f"noise_variance must be finite and >= 0. Got {wrong}.")
-        return noise if noise.ndim else float(noise)
-
     def _checked_optimizer(self):
         if callable(self.optimizer) or self.optimizer == "fmin_l_bfgs_b":
             return self.optimizer
         raise ValueError(f"optimizer must be 'fmin_l_bfgs_b', a callable or None. Got {self.optimizer!r}.")
-
-    def _noise_start(self):
-        variance = self._scale.value**2
-        bounds = self.noise_variance_bounds
-        low, high = (_NOISE[0] * variance, _NOISE[1] * variance) if bounds is None else bounds
-        if not 0 < low <= high:
-            raise ValueError(f"noise_variance_bounds must be a pair 0 < lower <= upper or None. Got {bounds!r}.")
-        return np.log(0.1 * variance), np.log([low, high]), np.log([1e-4 * variance, variance])
-
-    def _unpack(self, theta):
-        """The process and the noise variance (of the record, in the order of time) that θ stands for."""
-        known = self._record.noise
-        n = len(self._start.free)
-        return self._start.clone_with_theta(theta[:n]), float(np.exp(theta[n])) if known is None else known
-
-    def _posterior(self, theta=None):
-        process, noise = self._unpack(self.theta_ if theta is None else theta)
-        return Posterior(process, noise, self._record, self._scale, self.time_unit, self.backend)
-
-    def _names(self):
-        return [*self._start.hyperparameters(), *(["noise_variance"] if self._record.noise is None else [])]
 
     def log_marginal_likelihood(self, theta=None, eval_gradient=False):
         """The log-likelihood of the data given in `fit`.
@@ -282,54 +225,19 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "theta_")
         theta = self.theta_ if theta is None else np.asarray(theta, dtype=float)
         if theta.shape != self.theta_.shape:
-            raise ValueError(f"theta must have an entry for each of {self._names()}. Got shape {theta.shape}.")
-        if eval_gradient:
-            value, gradient = self._likelihood.gradient(theta - self._shift)
-            return value + self._constant, gradient
-        return self._likelihood.value(theta - self._shift) + self._constant
+            names = self._estimation.names()
+            raise ValueError(f"theta must have an entry for each of {names}. Got shape {theta.shape}.")
+        return self._estimation.gradient(theta) if eval_gradient else self._estimation.value(theta)
 
     def _export(self):
         """What `statespace.persistence.save` writes: a dict that JSON can hold, and arrays."""
         check_is_fitted(self)
-        params = self.get_params(deep=False) | {"process": description(self.process)}
-        if not isinstance(self.random_state, Integral):
-            params["random_state"] = None
-        scale, record = self._scale._asdict(), self._record
-        arrays = {
-            "times": record.times, "covariates": record.covariates, "y": record.y, "theta": self.theta_,
-            "bounds": self._bounds, "shift": self._shift, "covariate_scale": scale.pop("covariates"),
-        }  # fmt: skip
-        known = {"known_noise": record.noise, "noise_variance": self.noise_variance_}
-        arrays |= {name: noise for name, noise in known.items() if np.ndim(noise)}
-        state = {
-            "params": params,
-            "process": description(self.process_),
-            "scale": scale | {"columns": [_plain(name) for name in scale["columns"]]},
-            "noise": {name: noise for name, noise in known.items() if not np.ndim(noise)},
-            "single": self._single,
-            "n_features_in": self.n_features_in_,
-            "feature_names_in": [str(name) for name in getattr(self, "feature_names_in_", [])],
-        }
-        return state, arrays
+        return exported(self)
 
     @classmethod
     def _import(cls, state, arrays):
         """The fitted estimator that `_export` described."""
-        params = state["params"] | {"process": restored(state["params"]["process"])}
-        if isinstance(params["noise_variance_bounds"], list):
-            params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
-        self = cls(**params)
-        noise = state["noise"] | arrays
-        self._record = Record(arrays["times"], arrays["covariates"], arrays["y"], noise["known_noise"])
-        scale = state["scale"] | {"columns": tuple(state["scale"]["columns"]), "covariates": arrays["covariate_scale"]}
-        self._scale, self._single, self.time_scale_ = Scale(**scale), state["single"], state["scale"]["time"]
-        self._start, self._bounds, self._shift = restored(state["process"]), arrays["bounds"], arrays["shift"]
-        self.n_features_in_ = state["n_features_in"]
-        if state["feature_names_in"]:
-            self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
-        self._likelihood, self._constant = self._posterior(arrays["theta"]).likelihood()
-        self._conclude(arrays["theta"], noise["noise_variance"])
-        return self
+        return imported(cls, state, arrays)
 
     def save(self, path):
         """Write the fitted estimator to one safetensors file; ``statespace.load(path)`` reads it.
@@ -479,7 +387,3 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
             from_prior=from_prior,
             include_noise=include_noise,
         )
-
-
-def _plain(name):
-    return int(name) if isinstance(name, Integral) else str(name)
