@@ -13,6 +13,7 @@ fitting       maximum likelihood: start values, optimiser, standard errors
 diagnostics   standardised innovations, and the tests of what they should be
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
+disturbances  innovations, leave-one-out predictions, shocks to the states
 description   processes as plain data, for files
 """
 
