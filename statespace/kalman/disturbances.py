@@ -115,7 +115,7 @@ def disturbances(posterior):
     >>> record = Record(np.arange(3.0), np.zeros((3, 0)), np.array([[1.0], [4.0], [1.0]]), None)
     >>> result = disturbances(Posterior(LocalLevel(variance=1.0), 1.0, record, Scale(1.0, 1.0, 2.0), "D"))
     >>> (result.observation / result.observation_variance).ravel().round(6)  # y less its leave-one-out prediction
-    array([-2. ,  3. , -2. ])
+    array([-2.,  3., -2.])
     """
     binding, y, noise, scale = _bound(posterior)
     n_times, n = len(binding), len(binding.initial.mean)

@@ -23,7 +23,7 @@ def posterior(name, noise=0.4, n=40, missing=(4, 17, 18), columns=2):
     y = np.sin(t)[:, None] + rng.normal(size=(n, columns))
     y[list(missing), 0] = np.nan
     # Without noise two values of one time would contradict each other.
-    y[7, 1] = np.nan if noise == 0.0 else y[7, 1]
+    y[7, -1] = np.nan if noise == 0.0 else y[7, -1]
     x = rng.normal(size=(n, 2)) if name == "covariates" else np.zeros((n, 0))
     known = np.linspace(0.1, 1.0, n) if noise == "each" else noise
     record = Record(t, x, y, known)
@@ -50,7 +50,7 @@ def test_leaving_one_out(name, noise):
         mean, variance = without(given, k, 1)
         u, D = result.observation[k, 1], result.observation_variance[k, 1]
         assert u / D == pytest.approx(given.record.y[k, 1] - mean, rel=1e-7)
-        assert 1 / D == pytest.approx(variance + R[k], rel=1e-7)
+        assert pytest.approx(variance + R[k], rel=1e-7) == 1 / D
     assert np.isnan(result.observation[[17, 18], 0]).all()
 
 
@@ -129,4 +129,4 @@ def test_a_direction_that_is_never_seen_stays_open():
         mean, variance = without(given, k, 0)
         u, D = result.observation[k, 0], result.observation_variance[k, 0]
         assert u / D == pytest.approx(y[k, 0] - mean, rel=1e-7)
-        assert 1 / D == pytest.approx(variance + 0.4, rel=1e-7)
+        assert pytest.approx(variance + 0.4, rel=1e-7) == 1 / D
