@@ -68,7 +68,7 @@ def noise_start(scale, bounds=None):
     >>> from statespace.filtering.noise import noise_start
     >>> from statespace.kalman.scale import Scale
     >>> start, bounds, likely = noise_start(Scale(value=2.0, time=1.0, span=10.0))
-    >>> likely[0] < start < likely[1]
+    >>> bool(likely[0] < start < likely[1])
     True
     """
     variance = scale.value**2
