@@ -52,6 +52,9 @@ class KalmanStream:
         self._n_covariates = posterior.record.covariates.shape[1]
         self._row = None if self._n_covariates else np.array(process.design())
         self._fresh = from_prior
+        # The offset is taken from every sample; a new series gets that of its first.
+        self._levels = posterior.level is not None
+        self._offset = [math.nan if from_prior and self._levels else value for value in posterior.offset[0].tolist()]
         if from_prior:
             mean, covariance, diffuse = process.initial()
             start = State(mean, covariance, diffuse * posterior.process.diffuse_scale(scale))
@@ -107,9 +110,12 @@ class KalmanStream:
             table = blocks.transition[0], blocks.process_noise[0]
         self._fresh = False
         means, deviations = [], []
-        for value, stepper in zip(values, self._steppers, strict=True):
-            stepper.step(value / unit, gap, noise, given, table)
-            means.append(float(row.dot(stepper.mean)) * unit)
+        for k, (value, stepper) in enumerate(zip(values, self._steppers, strict=True)):
+            offset = self._offset[k]
+            if offset != offset:
+                offset = self._offset[k] = value
+            stepper.step((value - offset) / unit, gap, noise, given, table)
+            means.append(float(row.dot(stepper.mean)) * unit + (offset if offset == offset else 0.0))
             variance = max(float(row.dot(stepper.covariance).dot(row)), 0.0) + self._added
             if stepper.n_diffuse and _sees(row, stepper.diffuse):
                 variance = math.inf
