@@ -5,14 +5,19 @@ import pandas as pd
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
+from statespace.kalman.robust import DF_BOUNDS, RobustLikelihood, weights_at
 from statespace.kalman.scale import measure
+
+# Where the search for degrees of freedom begins.
+_DF = 5.0
 
 
 class Estimation:
     """A process and a record, and the likelihood that joins them as a function of θ.
 
-    θ holds the natural logarithms of the process' free parameters, and that of the noise variance last where it is
-    fitted. The search runs in scaled units, where θ differs by ``shift``.
+    θ holds the natural logarithms of the process' free parameters, then that of the noise variance where it is fitted,
+    then that of the noise's degrees of freedom where those are. The search runs in scaled units, where θ differs by
+    ``shift``.
 
     Parameters
     ----------
@@ -27,6 +32,8 @@ class Estimation:
     unit : str
         The unit of time for datetimes.
     backend : str, optional
+    tails : Tails, optional
+        The noise, where it is not normal; the likelihood is then its lower bound (`statespace.kalman.robust`).
 
     Examples
     --------
@@ -40,13 +47,16 @@ class Estimation:
     -4.984
     """
 
-    def __init__(self, start, bounds, shift, record, scale, unit, backend=None):
+    def __init__(self, start, bounds, shift, record, scale, unit, backend=None, tails=None):
         self.start, self.bounds, self.shift = start, bounds, shift
-        self.record, self.scale, self.unit, self.backend = record, scale, unit, backend
-        self.likelihood, self.constant = self.posterior(self._given_theta()).likelihood()
+        self.record, self.scale, self.unit, self.backend, self.tails = record, scale, unit, backend, tails
+        self.squares = None
+        self.likelihood, self.constant = self._normal(self._given_theta()).likelihood()
+        if tails is not None:
+            self.likelihood = RobustLikelihood(self.likelihood.process, self.likelihood.records, tails)
 
     @classmethod
-    def pose(cls, process, record, names, noise_start, unit, backend=None):
+    def pose(cls, process, record, names, noise_start, unit, backend=None, tails=None):
         """The problem for a process as the user gave it.
 
         Parameters
@@ -60,6 +70,7 @@ class Estimation:
             Makes (start, bounds, range) of the noise variance's logarithm from the scale; None where it is known.
         unit : str
         backend : str, optional
+        tails : Tails, optional
 
         Returns
         -------
@@ -76,12 +87,17 @@ class Estimation:
             at, noise_bounds, noise_range = noise_start(scale)
             theta, bounds, ranges = np.append(theta, at), np.vstack([bounds, noise_bounds]), [*ranges, noise_range]
             is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(scale.value))
-        self = cls(start, bounds, shift, record, scale, unit, backend)
+        if tails is not None and tails.fits_df:
+            theta, bounds = np.append(theta, np.log(_DF)), np.vstack([bounds, np.log(DF_BOUNDS)])
+            ranges = [*ranges, np.log([_DF, _DF])]
+            is_variance, shift = np.append(is_variance, False), np.append(shift, 0.0)
+        self = cls(start, bounds, shift, record, scale, unit, backend, tails)
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
         return self, theta
 
     def _given_theta(self):
-        return self.start.theta if self.record.noise is not None else np.append(self.start.theta, self.shift[-1])
+        theta = self.start.theta
+        return theta if self.record.noise is not None else np.append(theta, self.shift[len(theta)])
 
     def maximum(self, optimizer, n_restarts, random_state):
         """θ of the highest likelihood, and why the search ended before it; empty if it did not."""
@@ -96,14 +112,43 @@ class Estimation:
         n = len(self.start.free)
         return self.start.clone_with_theta(theta[:n]), float(np.exp(theta[n])) if known is None else known
 
-    def posterior(self, theta):
-        """The process with these parameters, given the record."""
+    def family(self, theta):
+        """The density of the noise, where it is not normal; else None."""
+        return None if self.tails is None else self.tails.family(np.exp(theta[-1]) if self.tails.fits_df else None)
+
+    def settle(self, theta, squares=None):
+        """Make θ the place from which all others are seen: of noise that is not normal, find each sample's weight.
+
+        ``squares`` are what settled it before (its attribute of this name), from a file.
+        """
+        if self.tails is not None:
+            given = None if squares is None else [squares]
+            (self.squares,) = self.likelihood.freeze(theta - self.shift, given)
+
+    def weights(self, theta):
+        """ndarray of shape (n, m): the weights w, of noise variances R/w; None for normal noise."""
+        if self.tails is None:
+            return None
+        (squares,), _ = self.likelihood.squares(theta - self.shift)
+        return weights_at(self.family(theta), squares)
+
+    def _normal(self, theta):
         process, noise = self.unpack(theta)
         return Posterior(process, noise, self.record, self.scale, self.unit, self.backend)
 
+    def posterior(self, theta):
+        """The process with these parameters, given the record."""
+        weights = self.weights(theta)
+        if weights is None:
+            return self._normal(theta)
+        process, noise = self.unpack(theta)
+        noise = np.reshape(noise, (-1, 1)) if np.ndim(noise) == 1 else noise
+        return Posterior(process, noise / weights, self.record, self.scale, self.unit, self.backend)
+
     def names(self):
         """What θ holds."""
-        return [*self.start.hyperparameters(), *(["noise_variance"] if self.record.noise is None else [])]
+        names = [*self.start.hyperparameters(), *(["noise_variance"] if self.record.noise is None else [])]
+        return [*names, "df"] if self.tails is not None and self.tails.fits_df else names
 
     def value(self, theta):
         """The log-likelihood of the data as they are."""

@@ -7,6 +7,7 @@ import numpy as np
 from statespace.filtering.estimation import Estimation
 from statespace.kalman.description import description, restored
 from statespace.kalman.posterior import Record
+from statespace.kalman.robust import Tails
 from statespace.kalman.scale import Scale
 
 
@@ -41,7 +42,10 @@ def exported(regressor):
     arrays = {
         "times": record.times, "covariates": record.covariates, "y": record.y, "theta": regressor.theta_,
         "bounds": estimation.bounds, "shift": estimation.shift, "covariate_scale": scale.pop("covariates"),
+        "order": regressor._order,
     }  # fmt: skip
+    if estimation.squares is not None:
+        arrays["squares"] = estimation.squares
     known = {"known_noise": record.noise, "noise_variance": regressor.noise_variance_}
     arrays |= {name: noise for name, noise in known.items() if np.ndim(noise)}
     state = {
@@ -79,13 +83,14 @@ def imported(kind, state, arrays):
     scale = state["scale"] | {"columns": tuple(state["scale"]["columns"]), "covariates": arrays["covariate_scale"]}
     estimation = Estimation(
         restored(state["process"]), arrays["bounds"], arrays["shift"], record, Scale(**scale), params["time_unit"],
-        params["backend"],
+        params["backend"], Tails.of(params["noise"], params["df"], params["huber_threshold"]),
     )  # fmt: skip
     regressor._single = state["single"]
     regressor.n_features_in_ = state["n_features_in"]
     if state["feature_names_in"]:
         regressor.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
-    regressor._conclude(estimation, arrays["theta"], noise["noise_variance"])
+    regressor._order = arrays["order"]
+    regressor._conclude(estimation, arrays["theta"], noise["noise_variance"], arrays.get("squares"))
     return regressor
 
 

@@ -20,6 +20,7 @@ from statespace.kalman.base import Component
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
 from statespace.kalman.posterior import Record
+from statespace.kalman.robust import Tails
 from statespace.kalman.rows import read, read_targets
 from statespace.times import elapsed
 
@@ -45,6 +46,16 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         The variance R of the observation noise; known variances of single samples are given to `fit`.
     noise_variance_bounds : pair of float, optional
         Bounds of a noise variance that is fitted. None stands for wide ones in the data's units.
+    noise : {"gaussian", "student_t", "huber"}, default="gaussian"
+        Student-t noise, or Huber's (normal with exponential tails), lets outliers hardly move the estimate. R is then
+        the square of the noise's scale. The signal is smoothed with noise variances R/w_k, with a weight w_k for each
+        sample, and what is maximised is the lower bound of the log-likelihood that these weights make highest, by
+        variational inference (`statespace.kalman.robust` derives it); it takes the place of the log-likelihood
+        everywhere.
+    df : "fit" or float, default="fit"
+        The degrees of freedom of Student-t noise. Fitted, they lie between 1 and 1000, where the noise is normal.
+    huber_threshold : float, default=1.345
+        The number of scales √R beyond which Huber's noise is exponential.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
         None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta,
         bounds)`` and returns ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta,
@@ -65,7 +76,12 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
     noise_variance_ : float or ndarray of shape (n_samples,)
         The fitted or known noise variance, of each sample in the order of `fit` if those were given.
     theta_ : ndarray of shape (n_parameters,)
-        The natural logarithms of the free parameters, the noise variance last where it is fitted.
+        The natural logarithms of the free parameters, the noise variance last where it is fitted, and after it the
+        degrees of freedom where those are.
+    df_ : float
+        The degrees of freedom; only with Student-t noise.
+    weights_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        The weight w of each sample, small for outliers; 1 where y is missing. Only with Student-t or Huber noise.
     log_marginal_likelihood_value_ : float
         The log-likelihood at ``theta_``.
     params_ : DataFrame
@@ -96,6 +112,9 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         *,
         noise_variance="fit",
         noise_variance_bounds=None,
+        noise="gaussian",
+        df="fit",
+        huber_threshold=1.345,
         optimizer="fmin_l_bfgs_b",
         n_restarts_optimizer=0,
         time_unit="D",
@@ -105,6 +124,9 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         self.process = process
         self.noise_variance = noise_variance
         self.noise_variance_bounds = noise_variance_bounds
+        self.noise = noise
+        self.df = df
+        self.huber_threshold = huber_threshold
         self.optimizer = optimizer
         self.n_restarts_optimizer = n_restarts_optimizer
         self.time_unit = time_unit
@@ -145,13 +167,14 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         rows = read(X, self, reset=True)
         y = read_targets(y, len(rows.times))
         known = check_noise(self.noise_variance if noise_variance is None else noise_variance, len(y))
+        tails = Tails.of(self.noise, self.df, self.huber_threshold)
         order = np.argsort(elapsed(rows.times, origin=rows.times.min()), kind="stable")
         self._single = y.ndim == 1
         ordered_noise = known[order] if np.ndim(known) else known
         record = Record(rows.times[order], rows.covariates[order], y[order].reshape(len(y), -1), ordered_noise)
         start = partial(noise_start, bounds=self.noise_variance_bounds)
         estimation, theta = Estimation.pose(
-            self._chosen_process(rows), record, rows.names, start, self.time_unit, self.backend
+            self._chosen_process(rows), record, rows.names, start, self.time_unit, self.backend, tails
         )
         if self.optimizer is not None and len(theta):
             theta, message = estimation.maximum(
@@ -164,12 +187,19 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
                     ConvergenceWarning,
                     stacklevel=2,
                 )
-        noise = np.exp(theta[-1]) if known is None else known
-        self._conclude(estimation, theta, float(noise) if np.ndim(noise) == 0 else noise)
+        self._order = order
+        self._conclude(estimation, theta, estimation.unpack(theta)[1] if known is None else known)
         return self
 
-    def _conclude(self, estimation, theta, noise_variance):
+    def _conclude(self, estimation, theta, noise_variance, squares=None):
         self._estimation, self.time_scale_ = estimation, estimation.scale.time
+        estimation.settle(theta, squares)
+        if estimation.tails is not None:
+            weights = np.empty(estimation.record.y.shape)
+            weights[self._order] = estimation.weights(theta)
+            self.weights_ = self._shaped(weights)
+            if estimation.tails.kind == "student_t":
+                self.df_ = float(estimation.family(theta).df)
         self.theta_, self.noise_variance_ = theta, noise_variance
         self.process_, _ = estimation.unpack(theta)
         self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(theta)
@@ -313,7 +343,12 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
                 "include_noise=True needs the noise variance of new samples, and fit was given that of each known "
                 "sample only. Predict without it and add the variance that you know."
             )
-        return self.noise_variance_
+        return self.noise_variance_ * self._noise_factor()
+
+    def _noise_factor(self):
+        """The variance of the noise in units of R."""
+        family = self._estimation.family(self.theta_)
+        return 1.0 if family is None else family.variance
 
     def decompose(self, X):
         """Each component at other times, given all of the data. The components add up to `predict`.
@@ -358,13 +393,19 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         rows = read(X, self, reset=False)
         random_state = check_random_state(random_state)
-        noise = self._new_noise() if include_noise else 0.0
         drawn = self._posterior().sample(rows.times, rows.covariates, n_samples, random_state)
-        drawn += np.sqrt(noise) * random_state.normal(size=drawn.shape)
+        if include_noise:
+            self._new_noise()
+            family = self._estimation.family(self.theta_)
+            draw = random_state.normal(size=drawn.shape) if family is None else family.draw(random_state, drawn.shape)
+            drawn += np.sqrt(self.noise_variance_) * draw
         return drawn[:, 0] if self._single else drawn
 
     def stream(self, from_prior=False, include_noise=False):
         """A filter that takes one sample at a time, at constant cost.
+
+        With Student-t or Huber noise each sample gets its weight when it comes, from its innovation, and keeps it;
+        `predict` weighs it by what comes later, too.
 
         Parameters
         ----------
@@ -380,10 +421,13 @@ class KalmanRegressor(RegressorMixin, BaseEstimator):
         from statespace.streaming.kalman import KalmanStream
 
         check_is_fitted(self)
+        if include_noise:
+            self._new_noise()
         return KalmanStream(
             self._posterior(),
-            self._new_noise() if include_noise or not np.ndim(self._record.noise) else None,
+            None if np.ndim(self._record.noise) else self.noise_variance_,
             single=self._single,
             from_prior=from_prior,
             include_noise=include_noise,
+            family=self._estimation.family(self.theta_),
         )

@@ -1,10 +1,12 @@
 """What a record says about its own samples: innovations, leave-one-out predictions, and shocks to the states."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from statespace.kalman.binding import State
+from statespace.kalman.posterior import of_output
 from statespace.kernels.kalman_filter import discretize_blocks, kalman_filter
 from statespace.kernels.kalman_filter.disturbances import disturb
 
@@ -88,9 +90,9 @@ def innovations(posterior):
     """
     binding, y, noise, scale = _bound(posterior)
     v, F = np.empty(y.shape), np.empty(y.shape)
-    for k, column in enumerate(y.T):
-        for first, last, _, result in _parts(binding, column, _column(noise, k)):
-            v[first:last, k], F[first:last, k] = result.innovation, result.innovation_variance
+    for place, series, values, variance in _series(binding, y, noise):
+        for first, last, _, result in _parts(series, values, variance):
+            v[place][first:last], F[place][first:last] = result.innovation, result.innovation_variance
     return Innovations(v * scale, F * scale**2)
 
 
@@ -121,38 +123,40 @@ def disturbances(posterior):
     n_times, n = len(binding), len(binding.initial.mean)
     u, D = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
     r, N = np.empty((n_times, n, y.shape[1])), np.empty((n_times, n, y.shape[1]))
-    for k, column in enumerate(y.T):
-        variance = _column(noise, k)
+    for (samples, k), series, values, variance in _series(binding, y, noise):
         # The states at the beginnings of the parts are kept; the parts are filtered again on the way back.
-        parts = [(first, last, start) for first, last, start, _ in _parts(binding, column, variance)]
+        parts = [(first, last, start) for first, last, start, _ in _parts(series, values, variance)]
         r_t, N_t = np.zeros(n), np.zeros((n, n))
         for first, last, start in reversed(parts):
-            part, local = binding.part(first, last, start), _rows(variance, first, last)
-            result = part._call(kalman_filter, column[first:last], local)
-            observed, gains = _kinds(part, column[first:last], local, start, result)
+            part, local = series.part(first, last, start), _rows(variance, first, last)
+            result = part._call(kalman_filter, values[first:last], local)
+            observed, gains = _kinds(part, values[first:last], local, start, result)
             A, Q = discretize_blocks(part.blocks, part.gaps)
-            u_t, D_t = np.full((2, last - first), np.nan)
-            states, variances = np.empty((2, last - first, n))
             rows = part.rows if part.rows.ndim == 2 else part.rows[np.newaxis]
+            # Arrays of their own: the loop is compiled for contiguous ones.
+            found = np.full(last - first, np.nan), np.full(last - first, np.nan), *np.empty((2, last - first, n))
             disturb(
                 observed, A, Q, rows, np.array(start.covariance), result.covariance, result.innovation,
-                result.innovation_variance, gains, r_t, N_t, u_t, D_t, states, variances, np.empty(n), np.empty(n),
-                np.empty((n, n)),
+                result.innovation_variance, gains, r_t, N_t, *found, np.empty(n), np.empty(n), np.empty((n, n)),
             )  # fmt: skip
-            u[first:last, k], D[first:last, k] = u_t, D_t
-            r[first:last, :, k], N[first:last, :, k] = states, variances
+            place = slice(samples.start + first, samples.start + last)
+            u[place, k], D[place, k], r[place, :, k], N[place, :, k] = found
     return Disturbances(u / scale, D / scale**2, r, N)
 
 
 def _bound(posterior):
     record = posterior.record
-    binding = posterior._binding(record.times, record.covariates)
-    return binding, record.y / posterior.scale.value, posterior.scaled_noise, posterior.scale.value
+    binding = posterior._binding(record.times, record.covariates, record.starts)
+    return binding, posterior.scaled_y, posterior.scaled_noise, posterior.scale.value
 
 
-def _column(noise, k):
-    """The noise variances of one output: a float, or an array of shape (n_times,)."""
-    return noise[:, k] if np.ndim(noise) == 2 else noise
+def _series(binding, y, noise):
+    """Each series of each output: its place (samples, output), binding, y and noise variances."""
+    starts = np.array([0, len(binding)]) if binding.starts is None else binding.starts
+    for first, last in pairwise(starts.tolist()):
+        part = binding.take(slice(first, last))
+        for k in range(y.shape[1]):
+            yield (slice(first, last), k), part, y[first:last, k], _rows(of_output(noise, k), first, last)
 
 
 def _rows(noise, first, last):
@@ -160,7 +164,7 @@ def _rows(noise, first, last):
 
 
 def _parts(binding, y, noise):
-    """The record in parts, one after the other: where each begins and ends, the state before it, the filter's result."""
+    """The record in parts, in turn: where each begins and ends, the state before it, the filter's result."""
     state = binding.initial
     for first in range(0, len(binding), _CHUNK):
         last = min(first + _CHUNK, len(binding))

@@ -5,21 +5,25 @@ any s₀ ≥ 0 and w = w(s₀) = −2 d log p(s₀)/ds,
 
     log p(s) ≥ log p(s₀) − ½ w (s − s₀):
 
-normal noise of variance R/w, up to a factor. With it in the place of the noise, the Kalman filter gives a lower bound of
-the log-likelihood,
+normal noise of variance R/w, up to a factor. With it in the place of the noise, the Kalman filter gives a lower bound
+of the log-likelihood,
 
     L(θ, s₀) = ℓ(θ; noise variances R/w_k) + Σ_k [log p(s₀_k) + ½ w_k s₀_k + ½ log(2π/w_k)],
 
-which is highest in s₀ at s₀_k = E[(y_k − H_k x_k)²]/R under the smoother with these very variances. Smoothing and taking
-these expectations in turn never lowers L. For Student-t noise that is variational inference with a Gamma weight for
-each sample (Tipping & Lawrence 2005); for any such density, Palmer et al. (2006). What is maximised over θ is
+which is highest in s₀ at s₀_k = E[(y_k − H_k x_k)²]/R under the smoother with these very variances. Smoothing and
+taking these expectations in turn never lowers L. For Student-t noise that is variational inference with a Gamma weight
+for each sample (Tipping & Lawrence 2005); for any such density, Palmer et al. (2006). What is maximised over θ is
 L(θ) = max L(θ, s₀), whose gradient is that of its first term (and, by the degrees of freedom, of log p).
 """
 
+from numbers import Real
+from typing import NamedTuple
+
 import numpy as np
-from scipy.special import digamma, gammaln, log_ndtr, logsumexp, ndtr
+from scipy.special import digamma, gammaln, log_ndtr, logsumexp, ndtr, ndtri
 
 from statespace.kalman.fitting import Likelihood
+from statespace.kalman.posterior import of_output
 from statespace.kernels.kalman_filter import kalman_smoother
 
 # Student-t noise whose degrees of freedom are fitted has no less and no more: at the upper end it is normal.
@@ -31,6 +35,60 @@ _LEAST = 1e-12
 # Points of the trapezoidal rule for predictive densities, and samples that are done at once.
 _POINTS, _CHUNK = 400, 2048
 _LOG_2_PI = np.log(2 * np.pi)
+
+
+class Tails(NamedTuple):
+    """Which noise: a name, and what its shape is.
+
+    Attributes
+    ----------
+    kind : "student_t" or "huber"
+    df : float or None
+        Student-t's degrees of freedom; None where they are fitted. Huber's noise has none.
+    threshold : float
+        Huber's.
+
+    Examples
+    --------
+    >>> from statespace.kalman.robust import Tails
+    >>> Tails.of("student_t", 4.0, 1.345).family().df
+    4.0
+    """
+
+    kind: str
+    df: float | None
+    threshold: float
+
+    @classmethod
+    def of(cls, kind, df, threshold):
+        """None for normal noise.
+
+        Raises
+        ------
+        ValueError
+            For another word, or a shape that is no positive number (or "fit", for the degrees of freedom).
+        """
+        if kind not in ("gaussian", "student_t", "huber"):
+            raise ValueError(f"noise must be 'gaussian', 'student_t' or 'huber'. Got {kind!r}.")
+        fitted = isinstance(df, str) and df == "fit"
+        if kind == "student_t" and not fitted and not (isinstance(df, Real) and 0 < df < np.inf):
+            raise ValueError(f"df, the degrees of freedom, must be 'fit' or a number > 0. Got {df!r}.")
+        if kind == "huber" and not (isinstance(threshold, Real) and 0 < threshold < np.inf):
+            raise ValueError(f"huber_threshold must be a number > 0. Got {threshold!r}.")
+        if kind == "gaussian":
+            return None
+        if kind == "huber":
+            return cls(kind, 0.0, float(threshold))
+        return cls(kind, None if fitted else float(df), 0.0)
+
+    @property
+    def fits_df(self):
+        """Whether the degrees of freedom are fitted."""
+        return self.df is None
+
+    def family(self, df=None):
+        """The density: a `StudentT` with these degrees of freedom, or with the given ones, or a `Huber`."""
+        return Huber(self.threshold) if self.kind == "huber" else StudentT(self.df if df is None else df)
 
 
 class StudentT:
@@ -55,10 +113,15 @@ class StudentT:
         """The variance of the noise in units of R; infinite for ν ≤ 2."""
         return self.df / (self.df - 2) if self.df > 2 else np.inf
 
+    def draw(self, random_state, shape):
+        """Noise for R = 1."""
+        return random_state.standard_t(self.df, size=shape)
+
     def log_density(self, s):
         """log p(s), for R = 1."""
         half = self.df / 2
-        return gammaln(half + 0.5) - gammaln(half) - 0.5 * np.log(np.pi * self.df) - (half + 0.5) * np.log1p(s / self.df)
+        constant = gammaln(half + 0.5) - gammaln(half) - 0.5 * np.log(np.pi * self.df)
+        return constant - (half + 0.5) * np.log1p(s / self.df)
 
     def by_log_df(self, s):
         """d log p(s) / d log ν."""
@@ -120,9 +183,17 @@ class Huber:
         self.threshold = c = float(threshold)
         core = np.sqrt(2 * np.pi) * (2 * ndtr(c) - 1)
         tail = 2 * np.exp(-(c**2) / 2) / c
+        self._core_mass = core / (core + tail)
         self._log_normalizer = np.log(core + tail)
         second = core - 2 * c * np.exp(-(c**2) / 2) + tail * (c**2 + 2 + 2 / c**2)
         self.variance = float(second / (core + tail))
+
+    def draw(self, random_state, shape):
+        """Noise for R = 1."""
+        c = self.threshold
+        core = ndtri(random_state.uniform(ndtr(-c), ndtr(c), size=shape))
+        tail = (c + random_state.exponential(1 / c, size=shape)) * random_state.choice([-1.0, 1.0], size=shape)
+        return np.where(random_state.uniform(size=shape) < self._core_mass, core, tail)
 
     def log_density(self, s):
         """log p(s), for R = 1."""
@@ -209,8 +280,9 @@ def reweigh(binding, y, noise, family, start=None):
 
     def expected(weights):
         result = binding._call(kalman_smoother, y, R / weights, readout=readout)
+        value = result.log_likelihood if binding.starts is None else binding.log_likelihood(y, R / weights)
         squares = (y - result.mean[:, 0]) ** 2 + result.covariance[:, 0]
-        return np.divide(squares, R, where=known, out=np.full(y.shape, np.nan)), float(result.log_likelihood)
+        return np.divide(squares, R, where=known, out=np.full(y.shape, np.nan)), float(value)
 
     def smoothed(log_s):
         """log s₀ that smoothing with the weights at ``log_s`` gives, and the bound there."""
@@ -248,6 +320,38 @@ def _climb(step, x):
     return x, bound
 
 
+def sample_weight(family, error, variance, noise):
+    """The weight of one sample given the past: the fixed point of w = w(E[ε²]/R) in one step of the filter.
+
+    Parameters
+    ----------
+    family : StudentT or Huber
+    error, variance : float
+        The innovation y − H m, and the signal's variance H P Hᵀ, before the sample.
+    noise : float
+        R > 0.
+
+    Returns
+    -------
+    float
+        w: the sample is then taken with noise variance R/w.
+
+    Examples
+    --------
+    >>> from statespace.kalman.robust import StudentT, sample_weight
+    >>> round(sample_weight(StudentT(4.0), 0.1, 1.0, 1.0), 3), round(sample_weight(StudentT(4.0), 30.0, 1.0, 1.0), 3)
+    (1.117, 0.006)
+    """
+    weight = 1.0
+    for _ in range(_MAX_CYCLES):
+        kept = noise / (noise + variance * weight)
+        following = float(family.weight(((error * kept) ** 2 + variance * kept) / noise))
+        if abs(following - weight) <= 1e-12 * weight:
+            break
+        weight = following
+    return following
+
+
 def weights_at(family, s):
     """w(s), and 1 where s is NaN."""
     return np.where(np.isnan(s), 1.0, family.weight(np.nan_to_num(s)))
@@ -268,28 +372,26 @@ class RobustLikelihood(Likelihood):
     process : Component
     records : list
         As of `Likelihood`.
-    family : callable
-        Makes the family from the degrees of freedom.
-    df : float or None
-        The degrees of freedom; None where their logarithm is fitted and stands last in θ.
+    tails : Tails
+        Where the degrees of freedom are fitted, their logarithm stands last in θ.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.kalman import LocalLevel
     >>> from statespace.kalman.binding import Binding
-    >>> from statespace.kalman.robust import RobustLikelihood, StudentT
+    >>> from statespace.kalman.robust import RobustLikelihood, Tails
     >>> process = LocalLevel()
     >>> binding = Binding(process, np.r_[0.0, np.ones(3)])
     >>> y = np.array([[0.0], [1.0], [9.0], [0.5]])
-    >>> value, gradient = RobustLikelihood(process, [(binding, y, None)], StudentT, 4.0).gradient(np.zeros(2))
-    >>> gradient.shape
+    >>> likelihood = RobustLikelihood(process, [(binding, y, None)], Tails("huber", 0.0, 2.0))
+    >>> likelihood.gradient(np.zeros(2))[1].shape
     (2,)
     """
 
-    def __init__(self, process, records, family, df):
+    def __init__(self, process, records, tails):
         super().__init__(process, records)
-        self.family, self.df = family, df
+        self.tails = tails
         # θ and s₀ of the last evaluation, or those that every later one is to start from.
         self._last = None
         self._frozen = False
@@ -297,10 +399,14 @@ class RobustLikelihood(Likelihood):
     def _parts(self, theta):
         """θ without the degrees of freedom, and the family."""
         theta = np.asarray(theta, dtype=float)
-        return (theta, self.family(self.df)) if self.df is not None else (theta[:-1], self.family(np.exp(theta[-1])))
+        if self.tails.fits_df:
+            return theta[:-1], self.tails.family(np.exp(theta[-1]))
+        return theta, self.tails.family()
 
     def squares(self, theta):
         """s₀ at ``theta``, a list with an array (n_times, n_outputs) for each record, and L."""
+        if self._frozen and np.array_equal(theta, self._last[0]):
+            return self._last[1:]
         start = None
         # s₀ from nearby saves smoothing, s₀ from afar does not.
         if self._last is not None and (self._frozen or np.abs(self._last[0] - theta).max(initial=0.0) < 0.5):
@@ -311,24 +417,28 @@ class RobustLikelihood(Likelihood):
             for i, (binding, y, noise, _) in enumerate(self._bound(rest)):
                 s = np.empty(y.shape)
                 for k, column in enumerate(y.T):
-                    s[:, k], bound = reweigh(binding, column, noise, family, None if start is None else start[i][:, k])
+                    near = None if start is None else start[i][:, k]
+                    s[:, k], bound = reweigh(binding, column, of_output(noise, k), family, near)
                     total += bound
                 found.append(s)
         if not np.isfinite(total):
             return found, -np.inf
         if not self._frozen:
-            self._last = np.array(theta, dtype=float), found
+            self._last = np.array(theta, dtype=float), found, total
         return found, total
 
     def freeze(self, theta, squares=None):
-        """Start every later evaluation from s₀ at ``theta`` (given, or found now), and return it."""
-        if squares is None:
-            warm, value = self.squares(theta)
-            self._last = None
-            cold, other = self.squares(theta)
-            squares = cold if other > value + 1e-9 else warm
-        self._last, self._frozen = (np.array(theta, dtype=float), squares), True
-        return squares
+        """Start every later evaluation from s₀ at ``theta`` (found now, or given), and return it."""
+        self._frozen = False
+        found, value = self.squares(theta)
+        self._last = None
+        cold, from_afar = self.squares(theta)
+        if from_afar > value + 1e-9:
+            found, value = cold, from_afar
+        if squares is not None:
+            found = squares
+        self._last, self._frozen = (np.array(theta, dtype=float), found, value), True
+        return found
 
     def value(self, theta):
         """The bound at ``theta``; −inf where it is not defined."""
@@ -343,12 +453,12 @@ class RobustLikelihood(Likelihood):
             with np.errstate(all="ignore"):
                 for s, (binding, y, noise, fitted) in zip(found, self._bound(rest), strict=True):
                     for k, column in enumerate(y.T):
-                        variances = noise / weights_at(family, s[:, k])
+                        variances = of_output(noise, k) / weights_at(family, s[:, k])
                         _, by_process, by_noise = binding.gradient(column, variances)
                         by_theta[: self.n_process] += by_process
                         if fitted:
                             by_theta[self.n_process] += np.sum(variances * by_noise)
-                    if self.df is None:
+                    if self.tails.fits_df:
                         by_theta[-1] += np.sum(family.by_log_df(s[np.isfinite(s)]))
         if not (np.isfinite(total) and np.isfinite(by_theta).all()):
             return -np.inf, np.zeros(len(theta))
@@ -356,4 +466,4 @@ class RobustLikelihood(Likelihood):
 
     def head(self, n):
         """The bound of no more than the first n samples of each record."""
-        return RobustLikelihood(self.process, super().head(n).records, self.family, self.df)
+        return RobustLikelihood(self.process, super().head(n).records, self.tails)

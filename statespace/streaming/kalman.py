@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 
 from statespace.kalman.binding import State
+from statespace.kalman.robust import sample_weight
 from statespace.kernels.kalman_filter import kalman_stepper
 from statespace.times import elapsed
 
@@ -29,6 +30,8 @@ class KalmanStream:
         Start a new series, rather than at the end of the data.
     include_noise : bool
         Whether the standard deviations are those of a new observation at this time, rather than of the signal.
+    family : StudentT or Huber, optional
+        Noise that is not normal: each sample then gets a weight by its innovation (`sample_weight`).
 
     Examples
     --------
@@ -43,11 +46,14 @@ class KalmanStream:
     (True, True)
     """
 
-    def __init__(self, posterior, noise, *, single, from_prior, include_noise):
+    def __init__(self, posterior, noise, *, single, from_prior, include_noise, family=None):
         process, scale = posterior.scaled, posterior.scale
         self._process, self._scale, self._unit = process, scale, posterior.unit
         self._noise = None if noise is None else noise / scale.value**2
-        self._added = self._noise if include_noise else 0.0
+        self._family = family
+        self._added = 0.0
+        if include_noise:
+            self._added = self._noise if family is None else self._noise * family.variance
         self._single = single
         self._n_covariates = posterior.record.covariates.shape[1]
         self._row = None if self._n_covariates else np.array(process.design())
@@ -114,7 +120,10 @@ class KalmanStream:
             offset = self._offset[k]
             if offset != offset:
                 offset = self._offset[k] = value
-            stepper.step((value - offset) / unit, gap, noise, given, table)
+            if self._family is None:
+                stepper.step((value - offset) / unit, gap, noise, given, table)
+            else:
+                self._weighted_step(stepper, (value - offset) / unit, gap, noise, given, table, row)
             means.append(float(row.dot(stepper.mean)) * unit + (offset if offset == offset else 0.0))
             variance = max(float(row.dot(stepper.covariance).dot(row)), 0.0) + self._added
             if stepper.n_diffuse and _sees(row, stepper.diffuse):
@@ -123,6 +132,18 @@ class KalmanStream:
         if self._single:
             return means[0], deviations[0]
         return np.array(means), np.array(deviations)
+
+    def _weighted_step(self, stepper, value, gap, noise, given, table, row):
+        """Predict, weigh the sample by its innovation, and take it with the noise variance R/w."""
+        stepper.step(math.nan, gap, noise, given, table)
+        # A sample that fixes a diffuse direction has no innovation.
+        if value == value and noise > 0.0 and not (stepper.n_diffuse and _sees(row, stepper.diffuse)):
+            error, variance = value - float(row.dot(stepper.mean)), float(row.dot(stepper.covariance).dot(row))
+            noise /= sample_weight(self._family, error, max(variance, 0.0), noise)
+        if table is not None:
+            blocks = self._blocks(0.0)
+            table = blocks.transition[0], blocks.process_noise[0]
+        stepper.step(value, 0.0, noise, given, table)
 
     def _blocks(self, gap):
         if not self._process.tabulated:
