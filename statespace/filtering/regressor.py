@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from statespace.filtering.diagnosis import Diagnosis
 from statespace.filtering.estimation import Estimation
 from statespace.filtering.files import exported, imported
 from statespace.filtering.noise import check_noise, noise_start
@@ -25,7 +26,7 @@ from statespace.kalman.rows import read, read_targets
 from statespace.times import elapsed
 
 
-class KalmanRegressor(RegressorMixin, BaseEstimator):
+class KalmanRegressor(Diagnosis, RegressorMixin, BaseEstimator):
     """A Gaussian process in time, fitted and predicted by a Kalman filter in O(n).
 
     The signal f(t) = H x(t) is a sum of processes (`statespace.kalman`) and is seen through noise,

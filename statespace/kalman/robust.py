@@ -28,9 +28,11 @@ from statespace.kernels.kalman_filter import kalman_smoother
 
 # Student-t noise whose degrees of freedom are fitted has no less and no more: at the upper end it is normal.
 DF_BOUNDS = (1.0, 1000.0)
-# Weights are found when no log s₀ moves by more than this.
-_MOVE = 1e-7
-_MAX_CYCLES = 200
+# Weights are found when no log s₀ moves by more than this, or when the bound, in proportion, rises by less than that.
+_MOVE, _RISE = 1e-7, 1e-12
+# Cycles of three steps. Far from where a search ends, where no weights explain the data, they would not settle.
+_CYCLES, _SETTLING_CYCLES = 15, 100
+_ITERATIONS = 500
 _LEAST = 1e-12
 # Points of the trapezoidal rule for predictive densities, and samples that are done at once.
 _POINTS, _CHUNK = 400, 2048
@@ -242,7 +244,7 @@ def _log_between(a, b):
         return high + np.log(-np.expm1(np.minimum(low - high, 0.0)))
 
 
-def reweigh(binding, y, noise, family, start=None):
+def reweigh(binding, y, noise, family, start=None, cycles=_SETTLING_CYCLES):
     """The s₀ that raise the bound L to its highest for one output.
 
     Parameters
@@ -255,6 +257,8 @@ def reweigh(binding, y, noise, family, start=None):
     family : StudentT or Huber
     start : ndarray of shape (n_times,), optional
         s₀ to start from. None: the smoother with normal noise.
+    cycles : int
+        The most cycles of three smoothings.
 
     Returns
     -------
@@ -292,22 +296,26 @@ def reweigh(binding, y, noise, family, start=None):
         return np.log(np.maximum(squares[known], _LEAST)), value + correction(family, np.exp(log_s))
 
     initial = expected(np.ones(y.shape))[0] if start is None else start
-    log_s, bound = _climb(smoothed, np.log(np.maximum(initial[known], _LEAST)))
+    log_s, bound = _climb(smoothed, np.log(np.maximum(initial[known], _LEAST)), cycles)
     s = np.full(y.shape, np.nan)
     s[known] = np.exp(log_s)
     return s, bound
 
 
-def _climb(step, x):
+def _climb(step, x, cycles):
     """The fixed point of ``step``, which returns the next point and the bound at the one before: x and its bound.
 
     Two steps are extrapolated as long as the bound does not fall (SQUAREM, Varadhan & Roland 2008).
     """
     once, bound = step(x)
-    for _ in range(_MAX_CYCLES):
+    before = -np.inf
+    for _ in range(cycles):
         # Where L is not defined, no weights help.
         if not np.isfinite(bound) or np.abs(once - x).max(initial=0.0) < _MOVE:
             break
+        if bound - before < _RISE * max(1.0, abs(bound)):
+            break
+        before = bound
         twice, bound_once = step(once)
         first, bend = once - x, twice - 2 * once + x
         length = max(np.sqrt(np.sum(first**2) / max(np.sum(bend**2), 1e-300)), 1.0)
@@ -343,7 +351,7 @@ def sample_weight(family, error, variance, noise):
     (1.117, 0.006)
     """
     weight = 1.0
-    for _ in range(_MAX_CYCLES):
+    for _ in range(_ITERATIONS):
         kept = noise / (noise + variance * weight)
         following = float(family.weight(((error * kept) ** 2 + variance * kept) / noise))
         if abs(following - weight) <= 1e-12 * weight:
@@ -394,7 +402,7 @@ class RobustLikelihood(Likelihood):
         self.tails = tails
         # θ and s₀ of the last evaluation, or those that every later one is to start from.
         self._last = None
-        self._frozen = False
+        self._frozen, self._settling = False, False
 
     def _parts(self, theta):
         """θ without the degrees of freedom, and the family."""
@@ -412,13 +420,13 @@ class RobustLikelihood(Likelihood):
         if self._last is not None and (self._frozen or np.abs(self._last[0] - theta).max(initial=0.0) < 0.5):
             start = self._last[1]
         rest, family = self._parts(theta)
-        found, total = [], 0.0
+        found, total, cycles = [], 0.0, _SETTLING_CYCLES if self._settling else _CYCLES
         with np.errstate(all="ignore"):
             for i, (binding, y, noise, _) in enumerate(self._bound(rest)):
                 s = np.empty(y.shape)
                 for k, column in enumerate(y.T):
                     near = None if start is None else start[i][:, k]
-                    s[:, k], bound = reweigh(binding, column, of_output(noise, k), family, near)
+                    s[:, k], bound = reweigh(binding, column, of_output(noise, k), family, near, cycles)
                     total += bound
                 found.append(s)
         if not np.isfinite(total):
@@ -429,7 +437,7 @@ class RobustLikelihood(Likelihood):
 
     def freeze(self, theta, squares=None):
         """Start every later evaluation from s₀ at ``theta`` (found now, or given), and return it."""
-        self._frozen = False
+        self._frozen, self._settling = False, True
         found, value = self.squares(theta)
         self._last = None
         cold, from_afar = self.squares(theta)
@@ -437,6 +445,7 @@ class RobustLikelihood(Likelihood):
             found, value = cold, from_afar
         if squares is not None:
             found = squares
+        self._settling = False
         self._last, self._frozen = (np.array(theta, dtype=float), found, value), True
         return found
 

@@ -71,7 +71,9 @@ def data(n=60, seed=0):
     return np.diff(t, prepend=t[0]), y
 
 
-@pytest.mark.parametrize("tails", [Tails("student_t", 4.0, 0.0), Tails("student_t", None, 0.0), Tails("huber", 0.0, 1.3)])
+@pytest.mark.parametrize(
+    "tails", [Tails("student_t", 4.0, 0.0), Tails("student_t", None, 0.0), Tails("huber", 0.0, 1.3)]
+)
 @pytest.mark.parametrize("known", [None, "each"])
 def test_gradient(tails, known):
     gaps, y = data()
@@ -97,7 +99,7 @@ def test_the_bound_rises_to_a_fixed_point_below_the_likelihood(family, monkeypat
     seen = []
     climb = robust._climb
 
-    def watched(step, x):
+    def watched(step, x, cycles):
         def recorded(x):
             following, bound = step(x)
             seen.append(bound)
@@ -106,7 +108,7 @@ def test_the_bound_rises_to_a_fixed_point_below_the_likelihood(family, monkeypat
         plain = [x]
         for _ in range(8):
             plain.append(recorded(plain[-1])[0])
-        return climb(step, x)
+        return climb(step, x, cycles)
 
     monkeypatch.setattr(robust, "_climb", watched)
     s, bound = reweigh(binding, y, 0.1, family)
