@@ -23,6 +23,7 @@ _MODULES = {
     "S4DRegressor": "statespace.regression",
     "KalmanForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
+    "KalmanStream": "statespace.streaming",
 }
 
 

@@ -142,7 +142,7 @@ def kalman_gradient(
     ----------
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, backend
         As in ``kalman_filter``.
-    free_parameters : array_like of bool, shape (n_blocks, 2), optional
+    free_parameters : array_like of bool, shape as ``blocks.parameters``, optional
         The entries of ``blocks.parameters`` whose gradient is wanted; that of the others is returned as 0. Where no
         free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter.
     by_observation : bool, default=True
@@ -152,7 +152,7 @@ def kalman_gradient(
     -------
     log_likelihood : float
     gradient : Gradient
-        ``parameters`` (n_blocks, 2), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``,
+        ``parameters`` (n_blocks, 3), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``,
         ``mean``, ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
 
     References
@@ -169,12 +169,15 @@ def kalman_gradient(
     (-2.496022, -0.12, -0.24)
     """
     arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    parameters = arguments[2].parameters
-    free = np.ones(parameters.shape, dtype=bool) if free_parameters is None else np.asarray(free_parameters, dtype=bool)
-    if free.shape != parameters.shape:
-        raise ValueError(f"free_parameters must have shape {parameters.shape}, as blocks.parameters; got {free.shape}.")
-    value, gradient = _backend(backend).kalman_gradient(*arguments, free, bool(by_observation))
+    shape = np.shape(blocks.parameters)
+    free = np.ones(shape, dtype=bool) if free_parameters is None else np.asarray(free_parameters, dtype=bool)
+    if free.shape != shape:
+        raise ValueError(f"free_parameters must have shape {shape}, as blocks.parameters; got {free.shape}.")
+    whole = np.zeros(arguments[2].parameters.shape, dtype=bool)
+    whole[:, : shape[1]] = free
+    value, gradient = _backend(backend).kalman_gradient(*arguments, whole, bool(by_observation))
     return value, gradient._replace(
+        parameters=gradient.parameters[:, : shape[1]],
         noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
         observation=gradient.observation.reshape(np.shape(observation)),
     )

@@ -1,35 +1,50 @@
 """The blocks of a block-diagonal A(Δ), Q(Δ): what a linear-Gaussian model is made of.
 
 Letters: Δ gap, A(Δ) transition, Q(Δ) process noise over the gap, λ rate, ω angular frequency, q variance per unit of
-time, σ² marginal variance. The formulas stand in ``discretization.py``.
+time, σ² marginal variance, R(φ) rotation. The formulas stand in ``discretization.py``.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-RANDOM_WALK, TREND, ROTATION, OU, MATERN32, MATERN52, TABLE = range(7)
+RANDOM_WALK, TREND, ROTATION, OU, MATERN32, MATERN52, TABLE, ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO = (
+    range(11)
+)
 
-NAMES = ("RANDOM_WALK", "TREND", "ROTATION", "OU", "MATERN32", "MATERN52", "TABLE")
-SIZES = {TREND: 2, ROTATION: 2, OU: 1, MATERN32: 2, MATERN52: 3}
+NAMES = (
+    "RANDOM_WALK", "TREND", "ROTATION", "OU", "MATERN32", "MATERN52", "TABLE", "ROTATED_OU", "ROTATED_MATERN32",
+    "ROTATED_MATERN52", "SHO",
+)  # fmt: skip
+SIZES = {
+    TREND: 2, ROTATION: 2, OU: 1, MATERN32: 2, MATERN52: 3, ROTATED_OU: 2, ROTATED_MATERN32: 4, ROTATED_MATERN52: 6,
+    SHO: 2,
+}  # fmt: skip
+N_PARAMETERS = 3
 _ZERO_COLUMNS, _NO_ROWS = np.zeros((1, 0)), np.zeros(0, dtype=np.int64)
 
 
 class Blocks(NamedTuple):
     """The diagonal blocks of A(Δ) and Q(Δ), in the order of the state.
 
-    ============== ======== ============== ==========================================================================
-    kind           size     parameters     process
-    ============== ======== ============== ==========================================================================
-    ``RANDOM_WALK`` any s   q, –           A = I, Q = qΔ I
-    ``TREND``      2        q_level,       A = [[1, Δ], [0, 1]],
-                            q_slope        Q = q_level Δ e₁e₁ᵀ + q_slope [[Δ³/3, Δ²/2], [Δ²/2, Δ]]
-    ``ROTATION``   2        ω, q           A = [[c, s], [−s, c]] with c = cos ωΔ, s = sin ωΔ; Q = qΔ I
-    ``OU``         1        λ, σ²          covariance σ² exp(−λ|Δ|)
-    ``MATERN32``   2        λ, σ²          covariance σ² (1 + λ|Δ|) exp(−λ|Δ|); state (f, f′)
-    ``MATERN52``   3        λ, σ²          covariance σ² (1 + λ|Δ| + λ²Δ²/3) exp(−λ|Δ|); state (f, f′, f″)
-    ``TABLE``      any s    –, –           A and Q looked up: row ``gap_index[t]`` of ``transition``, ``process_noise``
-    ============== ======== ============== ==========================================================================
+    ==================== ======== ============== =====================================================================
+    kind                 size     parameters     process
+    ==================== ======== ============== =====================================================================
+    ``RANDOM_WALK``      any s    q              A = I, Q = qΔ I
+    ``TREND``            2        q_level,       A = [[1, Δ], [0, 1]],
+                                  q_slope        Q = q_level Δ e₁e₁ᵀ + q_slope [[Δ³/3, Δ²/2], [Δ²/2, Δ]]
+    ``ROTATION``         2        ω, q           A = R(ωΔ) = [[c, s], [−s, c]], c = cos ωΔ, s = sin ωΔ; Q = qΔ I
+    ``OU``               1        λ, σ²          covariance σ² exp(−λ|Δ|)
+    ``MATERN32``         2        λ, σ²          covariance σ² (1 + λ|Δ|) exp(−λ|Δ|); state (f, f′)
+    ``MATERN52``         3        λ, σ²          covariance σ² (1 + λ|Δ| + λ²Δ²/3) exp(−λ|Δ|); state (f, f′, f″)
+    ``TABLE``            any s    –              A and Q looked up: row ``gap_index[t]`` of ``transition`` and
+                                                 ``process_noise``
+    ``ROTATED_OU``       2        λ, σ², ω       A = R(ωΔ) ⊗ A_OU, Q = I₂ ⊗ Q_OU: covariance cos(ωΔ) σ² exp(−λ|Δ|)
+    ``ROTATED_MATERN32`` 4        λ, σ², ω       R(ωΔ) ⊗ A_M, I₂ ⊗ Q_M: the same of a Matérn 3/2
+    ``ROTATED_MATERN52`` 6        λ, σ², ω       the same of a Matérn 5/2
+    ``SHO``              2        ω₀, σ²,        f″ + (ω₀/quality) f′ + ω₀² f = noise, marginal variance σ²;
+                                  quality        state (f, f′/ω₀), whose stationary covariance is σ² I
+    ==================== ======== ============== =====================================================================
 
     Parameters
     ----------
@@ -37,8 +52,9 @@ class Blocks(NamedTuple):
         One of the constants above.
     size : ndarray of int64, shape (n_blocks,)
         States of each block.
-    parameters : ndarray of float64, shape (n_blocks, 2)
-        λ and ω in radians per unit of time, q and σ² in squared units of the state.
+    parameters : ndarray of float64, shape (n_blocks, 3)
+        λ and ω in radians per unit of time, q and σ² in squared units of the state; 0 where a kind has none. A third
+        column that is 0 throughout may be left away.
     transition, process_noise : ndarray of float64, shape (n_gaps, Σ s²), optional
         Only for TABLE blocks: their matrices, row-major, one block after the other; one row for each distinct gap.
     gap_index : ndarray of int64, shape (n_times,), optional
@@ -78,11 +94,15 @@ def check_blocks(blocks, n_times):
     """``blocks`` with arrays of the right types; ValueError names the block that is wrong."""
     kind, size, parameters, transition, process_noise, gap_index = blocks
     kind, size, parameters = behaved(kind, np.int64), behaved(size, np.int64), behaved(parameters)
-    if kind.ndim != 1 or len(kind) == 0 or size.shape != kind.shape or parameters.shape != (len(kind), 2):
+    if kind.ndim != 1 or len(kind) == 0 or size.shape != kind.shape or parameters.shape not in (
+        (len(kind), N_PARAMETERS), (len(kind), N_PARAMETERS - 1),
+    ):  # fmt: skip
         raise ValueError(
-            "blocks need kind (n_blocks,), size (n_blocks,) and parameters (n_blocks, 2) with at least one block; got "
+            "blocks need kind (n_blocks,), size (n_blocks,) and parameters (n_blocks, 3) with at least one block; got "
             f"shapes {kind.shape}, {size.shape} and {parameters.shape}."
         )
+    if parameters.shape[1] < N_PARAMETERS:
+        parameters = np.column_stack([parameters, np.zeros(len(kind))])
     n_table = 0
     kinds = kind.tolist()
     for b, (k, s) in enumerate(zip(kinds, size.tolist(), strict=True)):

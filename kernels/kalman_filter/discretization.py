@@ -7,38 +7,22 @@ P_k ~ zᵏ/k! would be lost in 1 − 1. The derivation is in README.md.
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU, RANDOM_WALK, ROTATION, TABLE, TREND
+from statespace.kernels.kalman_filter.blocks import (
+    MATERN32,
+    MATERN52,
+    OU,
+    RANDOM_WALK,
+    ROTATED_MATERN32,
+    ROTATED_MATERN52,
+    ROTATED_OU,
+    ROTATION,
+    SHO,
+    TABLE,
+    TREND,
+)
 from statespace.kernels.kalman_filter.compiled import entry, helper, shared
-
-
-@helper()
-def gamma_3(z, e):
-    """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel. Both are computed: a loop of these vectorises."""
-    s = 1.0 + z * (1 / 14)
-    s = 1.0 + z * (1 / 13) * s
-    s = 1.0 + z * (1 / 12) * s
-    s = 1.0 + z * (1 / 11) * s
-    s = 1.0 + z * (1 / 10) * s
-    s = 1.0 + z * (1 / 9) * s
-    s = 1.0 + z * (1 / 8) * s
-    s = 1.0 + z * (1 / 7) * s
-    s = 1.0 + z * (1 / 6) * s
-    s = 1.0 + z * (1 / 5) * s
-    s = 1.0 + z * (1 / 4) * s
-    series = e * z * z * z * (1 / 6) * s
-    closed = 1.0 - e * (1.0 + z * (1.0 + 0.5 * z))
-    return closed if z > 0.5 else series
-
-
-@helper()
-def gamma_5(z, e):
-    """P_5(z): the series where 1 − e(1 + … + z⁴/24) would cancel."""
-    if z > 2.0:
-        return 1.0 - e * (1.0 + z * (1.0 + z / 2.0 * (1.0 + z / 3.0 * (1.0 + z / 4.0))))
-    s = 1.0
-    for j in range(24, 5, -1):
-        s = 1.0 + s * z / j
-    return e * z**5 / 120.0 * s
+from statespace.kernels.kalman_filter.gamma import gamma_3, gamma_5
+from statespace.kernels.kalman_filter.oscillator import contract_oscillator, oscillator
 
 
 @helper()
@@ -124,21 +108,21 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
             Q[p + 3] = second * gap
         elif k == MATERN52:
             matern52(first, second, gap, A, Q, p)
-        else:
+        elif k == TABLE:
             for i in range(s * s):
                 A[p + i] = transition[row, table + i]
                 Q[p + i] = process_noise[row, table + i]
             table += s * s
+        elif k == SHO:
+            oscillator(first, second, parameters[owner[b], 2], gap, A, Q, p)
+        else:
+            rotated(k, first, second, parameters[owner[b], 2], gap, A, Q, p)
         p += s * s
 
 
-@shared()
-def matern52(rate, variance, gap, A, Q, p):
+@helper()
+def matern52_transition(rate, gap, root, A, p):
     x = rate * gap
-    root = np.exp(-x)
-    e = root * root
-    z = 2.0 * x
-    g = gamma_5(z, e)
     A[p] = root * (1.0 + x + 0.5 * x * x)
     A[p + 1] = root * gap * (1.0 + x)
     A[p + 2] = root * 0.5 * gap * gap
@@ -148,6 +132,16 @@ def matern52(rate, variance, gap, A, Q, p):
     A[p + 6] = root * rate * rate * x * (0.5 * x - 1.0)
     A[p + 7] = root * rate * x * (x - 3.0)
     A[p + 8] = root * (1.0 - 2.0 * x + 0.5 * x * x)
+
+
+@shared()
+def matern52(rate, variance, gap, A, Q, p):
+    x = rate * gap
+    root = np.exp(-x)
+    e = root * root
+    z = 2.0 * x
+    g = gamma_5(z, e)
+    matern52_transition(rate, gap, root, A, p)
     v1 = variance * rate
     v2 = v1 * rate
     v3 = v2 * rate
@@ -160,6 +154,66 @@ def matern52(rate, variance, gap, A, Q, p):
     Q[p + 3] = Q[p + 1]
     Q[p + 6] = Q[p + 2]
     Q[p + 7] = Q[p + 5]
+
+
+@shared()
+def rotated(kind, rate, variance, frequency, gap, A, Q, p):
+    """R(ωΔ) ⊗ A_M and I₂ ⊗ Q_M of the process M that turns."""
+    m = 1
+    if kind == ROTATED_OU:
+        A[p], Q[p] = ornstein_uhlenbeck(rate, variance, gap)
+    elif kind == ROTATED_MATERN32:
+        m = 2
+        root = np.exp(-rate * gap)
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(
+            rate, variance, gap, root, gamma_3(2.0 * rate * gap, root * root)
+        )
+        Q[p + 2] = Q[p + 1]
+    else:
+        m = 3
+        matern52(rate, variance, gap, A, Q, p)
+    c, sine = rotation(frequency * gap)
+    # from m × m to 2m × 2m in place: backwards, each entry is read before its cell is written
+    for i in range(m - 1, -1, -1):
+        for j in range(m - 1, -1, -1):
+            a = A[p + i * m + j]
+            q = Q[p + i * m + j]
+            above = p + i * 2 * m + j
+            below = above + 2 * m * m
+            A[above] = c * a
+            A[above + m] = sine * a
+            A[below] = -sine * a
+            A[below + m] = c * a
+            Q[above] = q
+            Q[above + m] = 0.0
+            Q[below] = 0.0
+            Q[below + m] = q
+
+
+@helper()
+def contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o):
+    root = np.exp(-rate * gap)
+    out[o, 0] += gap * root * (2.0 * variance * root * Q_bar[p] - A_bar[p])
+    out[o, 1] -= np.expm1(-2.0 * rate * gap) * Q_bar[p]
+
+
+@helper()
+def contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o):
+    x = rate * gap
+    root = np.exp(-x)
+    e = root * root
+    z = 2.0 * x
+    g = gamma_3(z, e)
+    cross = Q_bar[p + 1] + Q_bar[p + 2]
+    out[o, 0] += root * (
+        -gap * x * A_bar[p] - gap * gap * A_bar[p + 1] - x * (2.0 - x) * A_bar[p + 2] - gap * (2.0 - x) * A_bar[p + 3]
+    )
+    out[o, 0] += variance * (
+        Q_bar[p] * gap * z * z * e
+        + cross * 0.5 * z * z * (3.0 - z) * e
+        + Q_bar[p + 3] * rate * (2.0 * (g + 2.0 * z * e) + x * (2.0 - z) ** 2 * e)
+    )
+    out[o, 1] += Q_bar[p] * g + cross * 0.5 * rate * z * z * e + Q_bar[p + 3] * rate * rate * (g + 2.0 * z * e)
 
 
 @shared()
@@ -176,50 +230,29 @@ def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
         first = parameters[o, 0]
         second = parameters[o, 1]
         if k == MATERN32:
-            x = first * gap
-            root = np.exp(-x)
-            e = root * root
-            z = 2.0 * x
-            g = gamma_3(z, e)
-            cross = Q_bar[p + 1] + Q_bar[p + 2]
-            out[o, 0] += root * (
-                -gap * x * A_bar[p]
-                - gap * gap * A_bar[p + 1]
-                - x * (2.0 - x) * A_bar[p + 2]
-                - gap * (2.0 - x) * A_bar[p + 3]
-            )
-            out[o, 0] += second * (
-                Q_bar[p] * gap * z * z * e
-                + cross * 0.5 * z * z * (3.0 - z) * e
-                + Q_bar[p + 3] * first * (2.0 * (g + 2.0 * z * e) + x * (2.0 - z) ** 2 * e)
-            )
-            out[o, 1] += (
-                Q_bar[p] * g
-                + cross * 0.5 * first * z * z * e
-                + Q_bar[p + 3] * first * first * (g + 2.0 * z * e)
-            )
+            contract_matern32(first, second, gap, A_bar, Q_bar, p, out, o)
         elif k == RANDOM_WALK:
             out[o, 0] += gap * Q_bar[p]
         elif k == OU:
-            root = np.exp(-first * gap)
-            out[o, 0] += gap * root * (2.0 * second * root * Q_bar[p] - A_bar[p])
-            out[o, 1] -= np.expm1(-2.0 * first * gap) * Q_bar[p]
+            contract_ornstein_uhlenbeck(first, second, gap, A_bar, Q_bar, p, out, o)
         elif k == TREND:
             out[o, 0] += gap * Q_bar[p]
-            out[o, 1] += gap * (
-                gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3]
-            )
+            out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
         elif k == ROTATION:
             c, sine = rotation(first * gap)
             out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
             out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
         elif k == MATERN52:
             contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
-        else:
+        elif k == TABLE:
             for i in range(s * s):
                 gradient.transition[row, table + i] += A_bar[p + i]
                 gradient.process_noise[row, table + i] += Q_bar[p + i]
             table += s * s
+        elif k == SHO:
+            contract_oscillator(first, second, parameters[o, 2], gap, A_bar, Q_bar, p, out, o)
+        else:
+            contract_rotated(k, first, second, parameters[o, 2], gap, A_bar, Q_bar, p, out, o)
         p += s * s
     for i in range(p):
         A_bar[i] = 0.0
@@ -240,9 +273,7 @@ def contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o):
     above = -x3 * A_bar[p + 1] + 0.5 * x2 * (x - 3.0) * A_bar[p + 5]
     below = 0.5 * x2 * (x - 3.0) * A_bar[p + 3] + x * (6.0 * x - 6.0 - x2) * A_bar[p + 7]
     corner = x * (3.0 * x - 3.0 - 0.5 * x2) * A_bar[p + 6]
-    out[o, 0] += root * (
-        diagonal / rate + below + corner * rate - 0.5 * gap**3 * A_bar[p + 2] + above / (rate * rate)
-    )
+    out[o, 0] += root * (diagonal / rate + below + corner * rate - 0.5 * gap**3 * A_bar[p + 2] + above / (rate * rate))
     # Q_ij = σ² λ^(i+j) f_ij(z), so λ dQ_ij/dλ = σ² λ^(i+j) ((i + j) f_ij + z f′_ij)
     q01 = Q_bar[p + 1] + Q_bar[p + 3]
     q02 = Q_bar[p + 2] + Q_bar[p + 6]
@@ -264,10 +295,52 @@ def contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o):
         + rate * (q02 * (2.0 * f02 + d02) + Q_bar[p + 4] * (2.0 * f11 + d11))
         + rate * rate * (q12 * (3.0 * f12 + d12) + rate * Q_bar[p + 8] * (4.0 * f22 + d22))
     )
-    out[o, 1] += (
-        Q_bar[p] * g
-        + rate * (q01 * f01 + rate * (q02 * f02 + Q_bar[p + 4] * f11 + rate * (q12 * f12 + rate * Q_bar[p + 8] * f22)))
+    out[o, 1] += Q_bar[p] * g + rate * (
+        q01 * f01 + rate * (q02 * f02 + Q_bar[p + 4] * f11 + rate * (q12 * f12 + rate * Q_bar[p + 8] * f22))
     )
+
+
+@shared()
+def contract_rotated(kind, rate, variance, frequency, gap, A_bar, Q_bar, p, out, o):
+    """The adjoints of R ⊗ A_M and I₂ ⊗ Q_M become those of A_M and Q_M, in place, and are contracted as such."""
+    m = 1
+    if kind == ROTATED_MATERN32:
+        m = 2
+    elif kind == ROTATED_MATERN52:
+        m = 3
+    c, sine = rotation(frequency * gap)
+    corner = 2 * m * m + m
+    for i in range(m):
+        for j in range(m):
+            Q_bar[p + i * m + j] = Q_bar[p + i * 2 * m + j] + Q_bar[p + i * 2 * m + j + corner]
+    # what is left of Q̄'s cells holds A_M
+    q = p + m * m
+    root = np.exp(-rate * gap)
+    if m == 1:
+        Q_bar[q] = root
+    elif m == 2:
+        x = rate * gap
+        Q_bar[q] = root * (1.0 + x)
+        Q_bar[q + 1] = root * gap
+        Q_bar[q + 2] = -root * rate * x
+        Q_bar[q + 3] = root * (1.0 - x)
+    else:
+        matern52_transition(rate, gap, root, Q_bar, q)
+    along = 0.0
+    for i in range(m):
+        for j in range(m):
+            above = p + i * 2 * m + j
+            together = A_bar[above] + A_bar[above + corner]
+            apart = A_bar[above + m] - A_bar[above + 2 * m * m]
+            along += Q_bar[q + i * m + j] * (c * apart - sine * together)
+            A_bar[p + i * m + j] = c * together + sine * apart
+    out[o, 2] += gap * along
+    if m == 1:
+        contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o)
+    elif m == 2:
+        contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o)
+    else:
+        contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o)
 
 
 def expand(kind, size):
@@ -283,8 +356,10 @@ def expand(kind, size):
 
 
 def moves(kind, free):
-    """For each block whether A depends on something free: ``free`` (n_blocks, 2), entries of a table always are."""
-    return (free[:, 0] & np.isin(kind, (ROTATION, OU, MATERN32, MATERN52))) | (kind == TABLE)
+    """For each block whether A depends on something free: ``free`` (n_blocks, 3), entries of a table always are."""
+    turned = np.isin(kind, (ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
+    by_first = free[:, 0] & (turned | np.isin(kind, (ROTATION, OU, MATERN32, MATERN52)))
+    return by_first | (free[:, 2] & turned) | (kind == TABLE)
 
 
 @helper()

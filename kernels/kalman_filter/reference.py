@@ -7,14 +7,35 @@ the diffuse covariance P∞ is carried as a matrix and not as directions, and th
 import numpy as np
 from scipy.linalg import block_diag, expm
 
-from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, ROTATION, TABLE, TREND, Blocks
+from statespace.kernels.kalman_filter.blocks import (
+    MATERN32,
+    MATERN52,
+    OU,
+    RANDOM_WALK,
+    ROTATED_MATERN32,
+    ROTATED_MATERN52,
+    ROTATED_OU,
+    ROTATION,
+    SHO,
+    TABLE,
+    TREND,
+    Blocks,
+)
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 
 INVISIBLE = 1e-13
+TURNED = {ROTATED_OU: OU, ROTATED_MATERN32: MATERN32, ROTATED_MATERN52: MATERN52}
 
 
-def generator(kind, size, first, second):
+def generator(kind, size, parameters):
     """F and the diffusion matrix G of dx = F x dt + dw, cov(dw) = G dt."""
+    first, second, third = parameters
+    if kind in TURNED:
+        F, G = generator(TURNED[kind], size // 2, parameters)
+        turn = third * np.array([[0.0, 1.0], [-1.0, 0.0]])
+        return np.kron(turn, np.eye(size // 2)) + np.kron(np.eye(2), F), np.kron(np.eye(2), G)
+    if kind == SHO:
+        return first * np.array([[0.0, 1.0], [-1.0, -1.0 / third]]), np.diag([0.0, 2.0 * first * second / third])
     if kind == RANDOM_WALK:
         return np.zeros((size, size)), first * np.eye(size)
     if kind == TREND:
@@ -49,14 +70,14 @@ def discretize_blocks(blocks, dt):
     transition, process_noise = [], []
     for t, gap in enumerate(dt):
         pairs, table = [], 0
-        for kind, size, (first, second) in zip(blocks.kind, blocks.size, blocks.parameters, strict=True):
+        for kind, size, parameters in zip(blocks.kind, blocks.size, blocks.parameters, strict=True):
             if kind == TABLE:
                 cut = slice(table, table + size * size)
                 row = blocks.gap_index[t]
                 pairs.append([m[row, cut].reshape(size, size) for m in (blocks.transition, blocks.process_noise)])
                 table += size * size
             else:
-                pairs.append(discretize_system(*generator(kind, size, first, second), gap))
+                pairs.append(discretize_system(*generator(kind, size, parameters), gap))
         transition.append(block_diag(*[A for A, _ in pairs]))
         process_noise.append(block_diag(*[Q for _, Q in pairs]))
     return np.array(transition), np.array(process_noise)

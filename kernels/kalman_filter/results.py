@@ -81,7 +81,7 @@ class Gradient(NamedTuple):
 
     Attributes
     ----------
-    parameters : ndarray of shape (n_blocks, 2)
+    parameters : ndarray of shape (n_blocks, 3)
         With respect to ``blocks.parameters``; 0 where a kind has no such parameter.
     transition, process_noise : ndarray of shape (n_gaps, Σ s²)
         With respect to the tables of TABLE blocks.
@@ -96,10 +96,10 @@ class Gradient(NamedTuple):
     --------
     >>> from statespace.kernels.kalman_filter import Blocks, kalman_gradient
     >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
-    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0]])
+    >>> level = Blocks([RANDOM_WALK], [1], [[0.5, 0.0, 0.0]])
     >>> value, gradient = kalman_gradient([1.0, 2.0], [0.0, 1.0], level, [1.0], 1.0, [0.0], [[0.0]], [[1.0]])
     >>> gradient.parameters.shape
-    (1, 2)
+    (1, 3)
     """
 
     parameters: np.ndarray

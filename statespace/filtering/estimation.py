@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_random_state
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
@@ -51,7 +52,9 @@ class Estimation:
         self.start, self.bounds, self.shift = start, bounds, shift
         self.record, self.scale, self.unit, self.backend, self.tails = record, scale, unit, backend, tails
         self.squares = None
-        self.likelihood, self.constant = self._normal(self._given_theta()).likelihood()
+        n = len(start.free)
+        noise = self.shift[n : n + 1] if record.noise is None else []
+        self.likelihood, self.constant = self._posterior(np.append(start.theta, noise)).likelihood()
         if tails is not None:
             self.likelihood = RobustLikelihood(self.likelihood.process, self.likelihood.records, tails)
 
@@ -95,9 +98,15 @@ class Estimation:
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
         return self, theta
 
-    def _given_theta(self):
-        theta = self.start.theta
-        return theta if self.record.noise is not None else np.append(theta, self.shift[len(theta)])
+    def given(self, record, theta):
+        """The same process with the parameters θ, and the same scales, given another record; and its own θ."""
+        start, _ = self.unpack(theta)
+        keep = np.ones(len(theta), dtype=bool)
+        if record.noise is not None and self.record.noise is None:
+            keep[len(start.free)] = False
+        bounds, shift = self.bounds[keep], self.shift[keep]
+        other = Estimation(start, bounds, shift, record, self.scale, self.unit, self.backend, self.tails)
+        return other, theta[keep]
 
     def maximum(self, optimizer, n_restarts, random_state):
         """θ of the highest likelihood, and why the search ended before it; empty if it did not."""
@@ -132,18 +141,13 @@ class Estimation:
         (squares,), _ = self.likelihood.squares(theta - self.shift)
         return weights_at(self.family(theta), squares)
 
-    def _normal(self, theta):
+    def _posterior(self, theta, weights=None):
         process, noise = self.unpack(theta)
-        return Posterior(process, noise, self.record, self.scale, self.unit, self.backend)
+        return Posterior(process, noise, self.record, self.scale, self.unit, self.backend, weights)
 
     def posterior(self, theta):
         """The process with these parameters, given the record."""
-        weights = self.weights(theta)
-        if weights is None:
-            return self._normal(theta)
-        process, noise = self.unpack(theta)
-        noise = np.reshape(noise, (-1, 1)) if np.ndim(noise) == 1 else noise
-        return Posterior(process, noise / weights, self.record, self.scale, self.unit, self.backend)
+        return self._posterior(theta, self.weights(theta))
 
     def names(self):
         """What θ holds."""
@@ -170,3 +174,31 @@ class Estimation:
             "at_bound": held,
         }
         return pd.DataFrame(columns, index=pd.Index(self.names(), name="parameter"))
+
+
+def maximize_each(records, seeds, *, process, names, noise_start, unit, backend, tails, optimizer, n_restarts):
+    """Maximum likelihood of a process on records that have nothing to do with each other.
+
+    Parameters
+    ----------
+    records : list of Record
+    seeds : list of int or RandomState
+        What draws the restarts of each.
+    process, names, noise_start, unit, backend, tails : as in `Estimation.pose`
+    optimizer : "fmin_l_bfgs_b", callable or None
+        None keeps the parameters as given.
+    n_restarts : int
+
+    Returns
+    -------
+    list of (Estimation, ndarray of shape (k,), str)
+        Each with θ, and why the search ended before the maximum; empty if it did not.
+    """
+    fitted = []
+    for record, seed in zip(records, seeds, strict=True):
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails)
+        message = ""
+        if optimizer is not None and len(theta):
+            theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))
+        fitted.append((estimation, theta, message))
+    return fitted

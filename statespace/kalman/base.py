@@ -366,12 +366,12 @@ class Component:
         transition = _matrices(self.transition(gaps), len(gaps), n, self, "transition")
         noise = _matrices(self.process_noise(gaps), len(gaps), n, self, "process_noise")
         return Blocks(
-            kind=np.array([TABLE]), size=np.array([n]), parameters=np.zeros((1, 2)),
+            kind=np.array([TABLE]), size=np.array([n]), parameters=np.zeros((1, 3)),
             transition=transition.reshape(len(gaps), -1), process_noise=noise.reshape(len(gaps), -1), gap_index=None,
         )  # fmt: skip
 
     def free_block_parameters(self, gaps=None):
-        """ndarray of bool, shape (n_blocks, 2): which parameters of its blocks `pullback` reads."""
+        """ndarray of bool, shape (n_blocks, 3): which parameters of its blocks `pullback` reads."""
         return np.ones(self.blocks(gaps).parameters.shape, dtype=bool)
 
     def pullback(self, gradient, gaps=None):
@@ -380,7 +380,7 @@ class Component:
         Parameters
         ----------
         gradient : Gradient
-            With ``parameters`` (n_blocks, 2), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation``
+            With ``parameters`` (n_blocks, 3), ``transition`` and ``process_noise`` (n_gaps, n²), ``observation``
             (n,), ``mean`` (n,), ``covariance`` (n, n) and ``diffuse`` (n, d), each restricted to this component.
         gaps : ndarray of shape (n_gaps,), optional
             The different gaps.

@@ -38,7 +38,7 @@ class ClosedForm(Component):
         raise TypeError(f"{type(self).__name__} must define derivatives().")
 
     def free_block_parameters(self, gaps=None):
-        """ndarray of bool, shape (n_blocks, 2): which parameters of its blocks depend on θ."""
+        """ndarray of bool, shape (n_blocks, 3): which parameters of its blocks depend on θ."""
         derivatives = self.derivatives()
         result = np.zeros(self.blocks().parameters.shape, dtype=bool)
         for name in self.free:

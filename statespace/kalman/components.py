@@ -44,11 +44,11 @@ class LocalLevel(ClosedForm):
 
     def blocks(self, gaps=None):
         """The kernel's description of A and Q."""
-        return closed_blocks(RANDOM_WALK, 1, [[self.value("variance"), 0.0]])
+        return closed_blocks(RANDOM_WALK, 1, [[self.value("variance"), 0.0, 0.0]])
 
     def derivatives(self):
         """The derivatives of the block parameters by log ``variance``."""
-        return {"variance": (np.array([[self.value("variance"), 0.0]]), None)}
+        return {"variance": (np.array([[self.value("variance"), 0.0, 0.0]]), None)}
 
     def observation(self):
         """The row H = (1)."""
@@ -95,13 +95,13 @@ class LocalTrend(ClosedForm):
 
     def blocks(self, gaps=None):
         """The kernel's description of A and Q."""
-        return closed_blocks(TREND, 2, [[self.value("level_variance"), self.value("slope_variance")]])
+        return closed_blocks(TREND, 2, [[self.value("level_variance"), self.value("slope_variance"), 0.0]])
 
     def derivatives(self):
         """The derivatives of the block parameters by the parameters' logarithms."""
         return {
-            "level_variance": (np.array([[self.value("level_variance"), 0.0]]), None),
-            "slope_variance": (np.array([[0.0, self.value("slope_variance")]]), None),
+            "level_variance": (np.array([[self.value("level_variance"), 0.0, 0.0]]), None),
+            "slope_variance": (np.array([[0.0, self.value("slope_variance"), 0.0]]), None),
         }
 
     def observation(self):
@@ -186,7 +186,8 @@ class Seasonal(ClosedForm):
 
     def _parameters(self):
         frequency = 2 * np.pi * np.arange(1, self._count() + 1) / self.period
-        return np.column_stack([frequency, np.full(len(frequency), float(self.value("variance")))])
+        nothing = np.zeros(len(frequency))
+        return np.column_stack([frequency, nothing + self.value("variance"), nothing])
 
     def blocks(self, gaps=None):
         """The kernel's description of A and Q."""
@@ -195,7 +196,7 @@ class Seasonal(ClosedForm):
     def derivatives(self):
         """The derivatives of the block parameters by the parameters' logarithms."""
         parameters = self._parameters()
-        return {"period": (parameters * [-1.0, 0.0], None), "variance": (parameters * [0.0, 1.0], None)}
+        return {"period": (parameters * [-1.0, 0.0, 0.0], None), "variance": (parameters * [0.0, 1.0, 0.0], None)}
 
     def observation(self):
         """The row H = (1, 0, 1, 0, …)."""
@@ -296,7 +297,7 @@ class Regression(ClosedForm):
 
     def blocks(self, gaps=None):
         """The kernel's description of A and Q: one random walk for each coefficient."""
-        return closed_blocks(RANDOM_WALK, 1, [[self.value("variance") * size**2, 0.0] for size in self._sizes()])
+        return closed_blocks(RANDOM_WALK, 1, [[self.value("variance") * size**2, 0.0, 0.0] for size in self._sizes()])
 
     def derivatives(self):
         """The derivatives of the block parameters by log ``variance``."""

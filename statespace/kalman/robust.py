@@ -84,13 +84,41 @@ class Tails(NamedTuple):
         return cls(kind, None if fitted else float(df), 0.0)
 
     @property
+    def shape(self):
+        """The degrees of freedom or the threshold."""
+        return self.threshold if self.kind == "huber" else self.df
+
+    @property
     def fits_df(self):
         """Whether the degrees of freedom are fitted."""
         return self.df is None
 
     def family(self, df=None):
         """The density: a `StudentT` with these degrees of freedom, or with the given ones, or a `Huber`."""
-        return Huber(self.threshold) if self.kind == "huber" else StudentT(self.df if df is None else df)
+        return family_of([self.kind, self.shape if df is None else df])
+
+
+def family_of(described):
+    """The density that a name and a number stand for, such as ["student_t", 4.0]; None for None.
+
+    Parameters
+    ----------
+    described : list of (str, float) or None
+        As a family's ``description``.
+
+    Returns
+    -------
+    StudentT, Huber or None
+
+    Examples
+    --------
+    >>> from statespace.kalman.robust import family_of
+    >>> family_of(["huber", 1.5]).description
+    ['huber', 1.5]
+    """
+    if described is None:
+        return None
+    return {"student_t": StudentT, "huber": Huber}[described[0]](described[1])
 
 
 class StudentT:
@@ -109,6 +137,7 @@ class StudentT:
 
     def __init__(self, df):
         self.df = float(df)
+        self.description = ["student_t", self.df]
 
     @property
     def variance(self):
@@ -183,6 +212,7 @@ class Huber:
 
     def __init__(self, threshold):
         self.threshold = c = float(threshold)
+        self.description = ["huber", c]
         core = np.sqrt(2 * np.pi) * (2 * ndtr(c) - 1)
         tail = 2 * np.exp(-(c**2) / 2) / c
         self._core_mass = core / (core + tail)

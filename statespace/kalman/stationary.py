@@ -67,7 +67,7 @@ class Matern(ClosedForm):
     def blocks(self, gaps=None):
         """The kernel's description of A and Q."""
         kind, size = self._form()
-        return closed_blocks(kind, size, [[self._rate(), self.value("variance")]])
+        return closed_blocks(kind, size, [[self._rate(), self.value("variance"), 0.0]])
 
     def derivatives(self):
         """The derivatives of λ, σ² and the stationary covariance by the parameters' logarithms."""
@@ -75,8 +75,8 @@ class Matern(ClosedForm):
         # Entry (i, j) of the covariance is proportional to λ^(i + j), and λ to 1 / length_scale.
         power = np.add.outer(np.arange(len(covariance)), np.arange(len(covariance)))
         return {
-            "length_scale": (np.array([[-rate, 0.0]]), -power * covariance),
-            "variance": (np.array([[0.0, variance]]), covariance),
+            "length_scale": (np.array([[-rate, 0.0, 0.0]]), -power * covariance),
+            "variance": (np.array([[0.0, variance, 0.0]]), covariance),
         }
 
     def observation(self):
@@ -128,14 +128,14 @@ class OrnsteinUhlenbeck(ClosedForm):
 
     def blocks(self, gaps=None):
         """The kernel's description of A and Q."""
-        return closed_blocks(OU, 1, [[1 / self.value("length_scale"), self.value("variance")]])
+        return closed_blocks(OU, 1, [[1 / self.value("length_scale"), self.value("variance"), 0.0]])
 
     def derivatives(self):
         """The derivatives of the rate, σ² and the stationary variance by the parameters' logarithms."""
         rate, variance = 1 / self.value("length_scale"), float(self.value("variance"))
         return {
-            "length_scale": (np.array([[-rate, 0.0]]), None),
-            "variance": (np.array([[0.0, variance]]), np.array([[variance]])),
+            "length_scale": (np.array([[-rate, 0.0, 0.0]]), None),
+            "variance": (np.array([[0.0, variance, 0.0]]), np.array([[variance]])),
         }
 
     def observation(self):

@@ -1,6 +1,10 @@
 """Linear time-invariant systems: the control engineer's door, on regular and irregular times.
 
 Above: the deep layers, which are such systems with learned weights. Below: `statespace.kernels`.
+
+discretization   exact transitions, input integrals and process noise over gaps
 """
 
-__all__: list[str] = []
+from statespace.lti.discretization import Steps, input_weights, process_noise, transition
+
+__all__ = ["Steps", "input_weights", "process_noise", "transition"]

@@ -167,9 +167,9 @@ def test_several_outputs_and_datetimes():
     alone = KalmanRegressor(LocalLevel(0.3), **FIXED).fit(when, Y[:, 1])
     np.testing.assert_allclose(scores[1], alone.anomaly_scores(), rtol=1e-9)
     assert gp.standardized_innovations().shape == (50, 2)
-    np.testing.assert_allclose(gp.diagnostics().loc[(0, 1)], alone.diagnostics(), rtol=1e-9)
+    np.testing.assert_allclose(gp.diagnostics().loc[1], alone.diagnostics(), rtol=1e-9)
     np.testing.assert_allclose(gp.auxiliary_residuals()[1], alone.auxiliary_residuals(), rtol=1e-9)
-    np.testing.assert_allclose(gp.final_states().loc[(0, 1)], alone.final_states(), rtol=1e-9)
+    np.testing.assert_allclose(gp.final_states().loc[1], alone.final_states(), rtol=1e-9)
     assert gp.n_estimated_ == 2 * alone.n_estimated_
 
 

@@ -18,9 +18,22 @@ from statespace.kernels.kalman_filter import (
     kalman_smoother,
     kalman_step,
 )
-from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU, RANDOM_WALK, ROTATION, TABLE, TREND
+from statespace.kernels.kalman_filter.blocks import (
+    MATERN32,
+    MATERN52,
+    OU,
+    RANDOM_WALK,
+    ROTATED_MATERN32,
+    ROTATED_MATERN52,
+    ROTATED_OU,
+    ROTATION,
+    SHO,
+    SIZES,
+    TABLE,
+    TREND,
+)
 
-SIZE = {TREND: 2, ROTATION: 2, OU: 1, MATERN32: 2, MATERN52: 3}
+SIZE = SIZES
 
 
 def make_blocks(*items):
@@ -413,6 +426,37 @@ def test_all_missing():
     assert all((np.asarray(part) == 0.0).all() for part in gradient)
 
 
+@pytest.mark.parametrize("quality", [1e-6, 0.01, 0.39, 0.45, 0.4999, 0.5 - 1e-9, 0.5, 0.5 + 1e-9, 0.51, 1.0, 30.0, 1e6])
+def test_oscillator_has_ten_digits_in_every_regime(quality):
+    """Each entry of Q against σ² (I − A Aᵀ) with 120 digits, from ω₀Δ = 1e-6 to 1e4."""
+    gaps = np.geomspace(1e-6, 1e4, 31)
+    A, Q = discretize_blocks(Blocks([SHO], [2], [[2.0, 3.0, quality]]), gaps / 2.0)
+    for t, gap in enumerate(gaps):
+        with mpmath.workdps(120):
+            damping, tau = 1 / (2 * mpmath.mpf(quality)), 2 * mpmath.mpf(gap / 2.0)
+            root = mpmath.sqrt(damping**2 - 1)
+            C, S = mpmath.cosh(root * tau), mpmath.sinh(root * tau) / root if root else tau
+            rows = [[C + damping * S, S], [-S, C - damping * S]]
+            A_true = mpmath.exp(-damping * tau) * mpmath.matrix(rows).apply(mpmath.re)
+            Q_true = 3 * (mpmath.eye(2) - A_true * A_true.T)
+            A_true, Q_true = (np.array(M.tolist(), dtype=float) for M in (A_true, Q_true))
+        assert_allclose(A[t], A_true, rtol=0, atol=1e-10 * np.abs(A_true).max(), err_msg=str(gap))
+        assert_allclose(Q[t], Q_true, rtol=1e-10, atol=1e-300, err_msg=str(gap))
+
+
+@pytest.mark.parametrize(
+    ("kind", "still"), [(ROTATED_OU, OU), (ROTATED_MATERN32, MATERN32), (ROTATED_MATERN52, MATERN52)]
+)
+def test_a_turning_process_is_a_product(kind, still):
+    gaps = np.array([0.0, 1e-5, 0.3, 7.0, 1e4])
+    A, Q = discretize_blocks(Blocks([kind], [SIZE[kind]], [[0.8, 1.3, 2.1]]), gaps)
+    A_still, Q_still = discretize_blocks(Blocks([still], [SIZE[still]], [[0.8, 1.3]]), gaps)
+    for t, gap in enumerate(gaps):
+        c, s = np.cos(2.1 * gap), np.sin(2.1 * gap)
+        assert_allclose(A[t], np.kron([[c, s], [-s, c]], A_still[t]), rtol=1e-14, atol=0)
+        assert_allclose(Q[t], np.kron(np.eye(2), Q_still[t]), rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("R", [0.0, 1e-12, 1e6])
 @pytest.mark.parametrize("kind", [OU, MATERN32, MATERN52])
 def test_bursts_and_long_gaps(kind, R):
@@ -524,10 +568,10 @@ LEVEL = make_blocks((RANDOM_WALK, 0.5, 0.0, 1))
         ({"noise_variance": [1.0, 1.0]}, "noise_variance must be a number"),
         ({"mean": [0.0, 0.0]}, r"mean must have shape \(1,\)"),
         ({"diffuse": [[1.0, 2.0]]}, r"diffuse must have shape \(1, d\)"),
-        ({"blocks": LEVEL._replace(kind=[9])}, "block 0 has kind 9"),
+        ({"blocks": LEVEL._replace(kind=[11])}, "block 0 has kind 11"),
         ({"blocks": LEVEL._replace(kind=[MATERN32])}, "must have 2 states; got size 1"),
         ({"blocks": LEVEL._replace(kind=[TABLE])}, r"shape \(n_gaps, 1\)"),
-        ({"blocks": LEVEL._replace(parameters=[1.0])}, r"parameters \(n_blocks, 2\)"),
+        ({"blocks": LEVEL._replace(parameters=[1.0])}, r"parameters \(n_blocks, 3\)"),
     ],
 )
 def test_errors_say_what_was_expected(change, message):

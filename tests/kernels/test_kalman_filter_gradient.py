@@ -8,12 +8,29 @@ import torch
 from numpy.testing import assert_allclose
 
 from statespace.kernels.kalman_filter import Blocks, discretize_blocks, kalman_gradient, kalman_log_likelihood
-from statespace.kernels.kalman_filter.blocks import MATERN32, MATERN52, OU, RANDOM_WALK, ROTATION, TABLE, TREND
+from statespace.kernels.kalman_filter.blocks import (
+    MATERN32,
+    MATERN52,
+    OU,
+    RANDOM_WALK,
+    ROTATED_MATERN32,
+    ROTATED_MATERN52,
+    ROTATED_OU,
+    ROTATION,
+    SHO,
+    TABLE,
+    TREND,
+)
 
 EVERYTHING = [
-    (TREND, 2, 0.2, 0.1), (ROTATION, 2, 1.7, 0.1), (MATERN32, 2, 0.9, 1.3), (MATERN52, 3, 1.1, 0.8), (OU, 1, 0.6, 0.5),
-    (RANDOM_WALK, 2, 0.2, 0.0),
+    (TREND, 2, 0.2, 0.1, 0.0), (ROTATION, 2, 1.7, 0.1, 0.0), (MATERN32, 2, 0.9, 1.3, 0.0),
+    (MATERN52, 3, 1.1, 0.8, 0.0), (OU, 1, 0.6, 0.5, 0.0), (RANDOM_WALK, 2, 0.2, 0.0, 0.0),
 ]  # fmt: skip
+TURNING = [
+    (SHO, 2, 1.1, 0.8, 2.5), (ROTATED_OU, 2, 0.4, 0.7, 1.3), (ROTATED_MATERN32, 4, 0.8, 0.6, 2.1),
+    (ROTATED_MATERN52, 6, 1.2, 0.9, 0.7), (SHO, 2, 0.9, 0.5, 0.3), (SHO, 2, 1.3, 0.4, 0.501),
+]  # fmt: skip
+TURNED = {ROTATED_OU: OU, ROTATED_MATERN32: MATERN32, ROTATED_MATERN52: MATERN52}
 
 
 def problem(items=EVERYTHING, T=14, d=4, seed=0, varying=True, regular=False):
@@ -36,7 +53,10 @@ def problem(items=EVERYTHING, T=14, d=4, seed=0, varying=True, regular=False):
 
 CASES = {
     **{str(item[0]): {"items": [item], "d": 1} for item in EVERYTHING},
+    **{f"{item[0]} {item[-1]}": {"items": [item], "d": 0} for item in TURNING},
     "everything": {},
+    "turning": {"items": [EVERYTHING[0], *TURNING, EVERYTHING[3]], "d": 2},
+    "turning, constant": {"items": TURNING[:4], "d": 0, "varying": False},
     "no diffuse direction": {"d": 0},
     "many diffuse directions": {"d": 8, "T": 40},
     "constant H and R": {"varying": False},
@@ -47,7 +67,7 @@ CASES = {
 }
 
 
-def transition_torch(kind, size, first, second, gap):
+def transition_torch(kind, size, first, second, third, gap):
     eye, zero, one = torch.eye(size, dtype=torch.float64), torch.zeros(()).double(), torch.ones(()).double()
 
     def matrix(rows):
@@ -61,7 +81,13 @@ def transition_torch(kind, size, first, second, gap):
     if kind == ROTATION:
         c, s = torch.cos(first * gap), torch.sin(first * gap)
         return matrix([[c, s], [-s, c]]), second * gap * eye
-    if kind == OU:
+    if kind in TURNED:
+        A, Q = transition_torch(TURNED[kind], size // 2, first, second, third, gap)
+        c, s = torch.cos(third * gap), torch.sin(third * gap)
+        return torch.kron(matrix([[c, s], [-s, c]]), A), torch.block_diag(Q, Q)
+    if kind == SHO:
+        F, P = matrix([[zero, first], [-first, -first / third]]), matrix([[second, zero], [zero, second]])
+    elif kind == OU:
         F, P = matrix([[-first]]), matrix([[second]])
     elif kind == MATERN32:
         F, P = matrix([[0.0, 1.0], [-(first**2), -2 * first]]), matrix([[second, zero], [zero, second * first**2]])
@@ -83,7 +109,7 @@ def dense_torch(y, dt, blocks, parameters, h, R, mean, covariance, diffuse):
     past: list = []
     for t in range(T):
         pairs = [
-            transition_torch(k, int(s), parameters[b, 0], parameters[b, 1], float(dt[t]))
+            transition_torch(k, int(s), *parameters[b], float(dt[t]))
             for b, (k, s) in enumerate(zip(blocks.kind, blocks.size, strict=True))
         ]
         A, Q = torch.block_diag(*[p[0] for p in pairs]), torch.block_diag(*[p[1] for p in pairs])
@@ -143,7 +169,7 @@ def test_equals_differences_of_the_reference(case):
 
 def test_tables():
     """A table's gradient is that of its entries, and chained through dA/dθ it is the closed form's."""
-    items = [(RANDOM_WALK, 1, 0.2, 0.0), (MATERN32, 2, 0.9, 1.3)]
+    items = [(RANDOM_WALK, 1, 0.2, 0.0, 0.0), (MATERN32, 2, 0.9, 1.3, 0.0)]
     y, dt, blocks, h, R, mean, covariance, diffuse = problem(items=items, d=2)
     dt = np.round(dt) * 0.5
     gaps, index = np.unique(dt, return_inverse=True)
@@ -154,48 +180,57 @@ def test_tables():
         return np.array(discretize_blocks(process, gaps)).reshape(2, len(gaps), 4)
 
     table = Blocks(
-        np.array([RANDOM_WALK, TABLE]), np.array([1, 2]), np.array([[0.2, 0.0], [0.0, 0.0]]),
+        np.array([RANDOM_WALK, TABLE]), np.array([1, 2]), np.array([[0.2, 0.0, 0.0], [0.0, 0.0, 0.0]]),
         *tables(blocks.parameters[1]), index,
     )  # fmt: skip
     _, gradient = kalman_gradient(y, dt, table, h, R, mean, covariance, diffuse)
     for i in range(2):
-        step = 1e-4 * np.eye(2)[i]
+        step = 1e-4 * np.eye(3)[i]
         dA, dQ = (tables(blocks.parameters[1] + step) - tables(blocks.parameters[1] - step)) / 2e-4
         chained = (gradient.transition * dA).sum() + (gradient.process_noise * dQ).sum()
         assert_allclose(chained, closed.parameters[1, i], rtol=1e-6)
     assert_allclose(gradient.parameters[0], closed.parameters[0], rtol=1e-11)
 
 
-@pytest.mark.parametrize("kind", [OU, MATERN32, MATERN52])
-def test_derivative_of_the_noise_over_extreme_gaps(kind):
+EXTREME = [
+    (OU, 1, 0.0), (MATERN32, 2, 0.0), (MATERN52, 3, 0.0), (ROTATED_OU, 2, 1e-3), (ROTATED_MATERN32, 4, 1e-3),
+    (ROTATED_MATERN52, 6, 1e-3), (SHO, 2, 3.0), (SHO, 2, 0.7), (SHO, 2, 0.5), (SHO, 2, 0.45), (SHO, 2, 0.1),
+    (SHO, 2, 1e-4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "size", "third"), EXTREME)
+def test_derivative_of_the_noise_over_extreme_gaps(kind, size, third):
     """One gap at a time from λΔ = 1e-6 to 1e4, against differences: no digit is lost to cancellation."""
-    size = {OU: 1, MATERN32: 2, MATERN52: 3}[kind]
     h = np.eye(size)[0]
     for gap in np.geomspace(1e-6, 1e4, 21):
         given = ([0.4, 0.1], [0.0, gap])
 
-        def value(rate, variance, given=given, h=h):
-            blocks = Blocks([kind], [size], [[rate, variance]])
+        def value(parameters, given=given, h=h):
+            blocks = Blocks([kind], [size], [parameters])
             return kalman_log_likelihood(*given, blocks, h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
 
-        blocks = Blocks([kind], [size], [[1.0, 1.0]])
-        _, gradient = kalman_gradient(*given, blocks, h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
-        w = 1e-3
-        rate = (8 * (value(1 + w, 1) - value(1 - w, 1)) - value(1 + 2 * w, 1) + value(1 - 2 * w, 1)) / (12 * w)
-        variance = (8 * (value(1, 1 + w) - value(1, 1 - w)) - value(1, 1 + 2 * w) + value(1, 1 - 2 * w)) / (12 * w)
-        scale = max(1.0, abs(value(1, 1)))
-        assert_allclose(gradient.parameters[0], [rate, variance], rtol=1e-7, atol=1e-8 * scale, err_msg=str(gap))
+        at = np.array([1.0, 1.0, third])
+        _, gradient = kalman_gradient(*given, Blocks([kind], [size], [at]), h, 0.0, np.zeros(size), 1e-3 * np.eye(size))
+        scale = max(1.0, abs(value(at)))
+        for i in range(3 if third else 2):
+            w = 1e-3 * at * np.eye(3)[i]
+            truth = (8 * (value(at + w) - value(at - w)) - value(at + 2 * w) + value(at - 2 * w)) / 12e-3
+            ours = gradient.parameters[0, i] * at[i]
+            assert_allclose(ours, truth, rtol=1e-7, atol=1e-8 * scale, err_msg=f"{gap} {i}")
 
 
-@pytest.mark.parametrize("case", ["everything", "many diffuse directions", "regular grid", "no diffuse direction"])
+@pytest.mark.parametrize(
+    "case", ["everything", "many diffuse directions", "regular grid", "no diffuse direction", "turning"]
+)
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("by_observation", [True, False])
 def test_what_is_asked_for_does_not_depend_on_what_else_is(case, first, by_observation, monkeypatch):
     """Sweeps that keep less give the same numbers, also over several segments."""
     cpu = import_module("statespace.kernels.kalman_filter.cpu")
     given = problem(**{"T": 40, **CASES[case]})
-    free = np.ones((len(given[2].kind), 2), dtype=bool)
-    free[:, 0] = first
+    free = np.ones((len(given[2].kind), 3), dtype=bool)
+    free[:, [0, 2]] = first
     value, whole = kalman_gradient(*given)
     monkeypatch.setattr(cpu, "SHORTEST_SEGMENT", 4)
     for length in (10**9, 1):
