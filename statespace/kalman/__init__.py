@@ -6,6 +6,9 @@ base          what a component is: four methods, and parameters in the manner of
 closed        components whose matrices the kernel knows in closed form
 components    level, trend, seasonal pattern, covariates: exactly diffuse at the start
 stationary    Ornstein–Uhlenbeck and Matérn
+oscillating   the damped stochastic cycle and the damped oscillator
+carma         autoregressive moving averages in continuous time
+schwarz       the coordinates in which these are stable by positive numbers
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
@@ -16,13 +19,26 @@ posterior     a process given a record: other times, joint covariance, samples, 
 rows          X as times and covariates
 disturbances  innovations, leave-one-out predictions, shocks to the states
 description   processes as plain data, for files
+
+model           explicit matrices: filter, smooth, forecast, sample, fit
+system          these matrices, checked
+sequential      vector observations as the sequence of scalar ones that the kernel filters
+smoothing       states, lag-one covariances and disturbances given a whole record
+simulation      draws, of the model and given a record
+square_root     the filter with triangular factors
+estimation      fit: which entries are free, by EM (em) or by L-BFGS (maximum_likelihood)
+results         what filters and smoothers return
 """
 
 from statespace.kalman.base import Component, Initial
+from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.model import LinearGaussianModel
+from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "Component", "Initial", "LocalLevel", "LocalTrend", "Matern", "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum",
+    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LinearGaussianModel", "LocalLevel", "LocalTrend",
+    "Matern", "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum",
 ]  # fmt: skip

@@ -290,12 +290,16 @@ class Component:
         self.validate()
         clone = copy.copy(self)
         for name in self._positive():
-            low, high = scale.natural(self.units[name]) if name in self.units else (1.0, 1.0)
+            low, high = self._likely(name, scale)
             if getattr(self, name) is None:
                 setattr(clone, name, float(np.sqrt(low * high)))
             if getattr(self, f"{name}_bounds") is None:
                 setattr(clone, f"{name}_bounds", clone._default_bounds(name, low, high))
         return clone
+
+    def _likely(self, name, scale):
+        """The least and the greatest value that the parameter is likely to have."""
+        return scale.natural(self.units[name]) if name in self.units else (1.0, 1.0)
 
     def _default_bounds(self, name, low, high):
         value = float(getattr(self, name))
@@ -326,7 +330,7 @@ class Component:
         likely = []
         for name in self.free:
             given = getattr(self, name) is not None or name not in self.units
-            likely.append((self.value(name),) * 2 if given else scale.natural(self.units[name]))
+            likely.append((self.value(name),) * 2 if given else self._likely(name, scale))
         return np.log(likely).reshape(-1, 2)
 
     def rescaled(self, scale):

@@ -2,11 +2,18 @@
 
 import numpy as np
 
+from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
-_CLASSES = {kind.__name__: kind for kind in (LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Regression, Seasonal)}
+_CLASSES = {
+    kind.__name__: kind
+    for kind in (
+        CARMA, Cycle, DampedOscillator, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Regression, Seasonal,
+    )
+}  # fmt: skip
 
 
 def description(process):

@@ -189,7 +189,7 @@ def _dense(A, norm, inputs, gaps, places, E, N, M, foh, x, states):
                 for i in range(n):
                     start[i] = inputs[k - 1, i]
                     slope[i] = (inputs[k, i] - inputs[k - 1, i]) / pieces if foh else 0.0
-                for piece in range(pieces):
+                for _ in range(pieces):
                     _taylor(A, h, x, start, slope, term, following)
                     for i in range(n):
                         start[i] += slope[i]
@@ -237,7 +237,8 @@ def dense(A, inputs, gaps, x, hold):
         The first is not used.
     x : ndarray of shape (n,)
         The state at the first sample.
-    hold : {"zoh", "foh"}
+    hold : str
+        A method of `input_weights`; those that are not exact are taken from tables only.
 
     Returns
     -------
@@ -259,9 +260,10 @@ def dense(A, inputs, gaps, x, hold):
     norm = np.abs(A).sum(axis=0).max(initial=0.0)
     gaps = gaps.copy()
     gaps[:1] = 0.0
-    for first in range(0, len(inputs), CHUNK):
+    length = max(64, min(CHUNK, 2_000_000 // max(1, n * n)))
+    for first in range(0, len(inputs), length):
         # A chunk begins with the last sample of the one before, whose state it starts from.
-        rows = slice(max(0, first - 1), first + CHUNK)
+        rows = slice(max(0, first - 1), first + length)
         places, table = _tables(A, norm, gaps[rows], hold)
         out = np.empty((len(places), n))
         _dense(A, norm, inputs[rows], gaps[rows], places, *table, hold == "foh", x, out)
@@ -269,10 +271,40 @@ def dense(A, inputs, gaps, x, hold):
     return states
 
 
+def recurrence(A, inputs, x):
+    """x_k = A x_{k−1} + v_{k−1}.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n, n)
+    inputs : ndarray of shape (n_times, n)
+        v.
+    x : ndarray of shape (n,)
+        The first state.
+
+    Returns
+    -------
+    ndarray of shape (n_times, n)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.lti.sweeps import recurrence
+    >>> recurrence(np.full((1, 1), 0.5), np.ones((3, 1)), np.zeros(1)).ravel()
+    array([0. , 1. , 1.5])
+    """
+    n, n_times = len(A), len(inputs)
+    states, eye = np.empty((n_times, n)), np.eye(n)[np.newaxis]
+    same = np.zeros(n_times, dtype=np.int64)
+    inputs = np.ascontiguousarray(inputs)
+    _dense(A, 0.0, inputs, np.zeros(n_times), same, A[np.newaxis].copy(), eye, 0.0 * eye, False, x.copy(), states)
+    return states
+
+
 def _tables(A, norm, gaps, hold):
     """exp(AΔ) and the weights of the input for gaps that are long or come again, and where each gap finds its own."""
     different, place = np.unique(gaps, return_inverse=True)
-    if 8 * len(different) > len(gaps) + 8:
+    if 8 * len(different) > len(gaps) + 8 and hold in ("zoh", "foh"):
         long = norm * different > _LONG
         number = np.where(long, np.cumsum(long) - 1, -1)
         different, place = different[long], number[place]

@@ -17,6 +17,7 @@ from statespace.kernels.kalman_filter import (
     kalman_log_likelihood,
     kalman_smoother,
     kalman_step,
+    kalman_stepper,
 )
 from statespace.kernels.kalman_filter.blocks import (
     MATERN32,
@@ -33,6 +34,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TREND,
 )
 
+PARAMETERS = 3
 SIZE = SIZES
 
 
@@ -274,6 +276,96 @@ def test_table(case):
     assert_allclose(kalman_log_likelihood(*table), kalman_log_likelihood(*given), rtol=1e-12)
     assert_allclose(kalman_smoother(*table).mean, kalman_smoother(*given).mean, atol=1e-11)
     assert_allclose(kalman_log_likelihood(*table, backend="reference"), kalman_log_likelihood(*given), rtol=1e-11)
+
+
+def skipping(d=2, seed=0, T=24):
+    """A model of tables that stays in place at half of its samples, and the same with a row (I, 0) for that."""
+    rng = np.random.default_rng(seed)
+    sizes = [2, 3]
+    n = sum(sizes)
+    A = np.concatenate([rng.normal(size=(3, s * s)) / s for s in sizes], axis=1)
+    roots = [rng.normal(size=(3, s, s)) for s in sizes]
+    Q = np.concatenate([(root @ root.transpose(0, 2, 1)).reshape(3, -1) for root in roots], axis=1)
+    eye = np.concatenate([np.eye(s).ravel() for s in sizes])[None]
+    index = rng.integers(0, 3, size=T)
+    index[rng.permutation(T)[: T // 2]] = -1
+    kind, parameters = np.full(2, TABLE), np.zeros((2, PARAMETERS))
+    short = Blocks(kind, np.array(sizes), parameters, A, Q, index)
+    full = Blocks(
+        kind, np.array(sizes), parameters, np.append(A, eye, axis=0), np.append(Q, 0 * eye, axis=0),
+        np.where(index < 0, 3, index),
+    )  # fmt: skip
+    y = rng.normal(size=T)
+    y[[2, 7]] = np.nan
+    # gaps that a model of tables alone must not look at
+    dt = rng.exponential(size=T)
+    rest = (rng.normal(size=(T, n)), rng.uniform(0.2, 1.0, T), rng.normal(size=n), np.eye(n), rng.normal(size=(n, d)))
+    return (y, dt, short, *rest), (y, dt, full, *rest)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("d", [0, 2])
+def test_a_row_of_minus_one_stays_in_place(d, backend):
+    short, full = skipping(d=d)
+    assert_allclose(kalman_log_likelihood(*short, backend=backend), kalman_log_likelihood(*full), rtol=1e-12)
+    for ours, theirs in (
+        (kalman_filter(*short, backend=backend), kalman_filter(*full)),
+        (kalman_smoother(*short, backend=backend), kalman_smoother(*full)),
+    ):
+        assert_allclose(ours.mean, theirs.mean, rtol=1e-9, atol=1e-10)
+        assert_allclose(ours.covariance, theirs.covariance, rtol=1e-9, atol=1e-10)
+    if backend == "cpu":
+        (value, gradient), (same, truth) = kalman_gradient(*short), kalman_gradient(*full)
+        assert_allclose(value, same, rtol=1e-12)
+        for name, ours, theirs in zip(gradient._fields, gradient, truth, strict=True):
+            theirs = theirs[: len(ours)] if name in ("transition", "process_noise") else theirs
+            assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_minus_one_beside_blocks_that_move():
+    """A table stays where it is, a closed form goes on over its gap."""
+    y, dt, blocks, *rest = as_table(arguments("everything"))
+    eye = np.eye(int(blocks.size[1])).ravel()[None]
+    index = np.where(np.arange(len(y)) % 3 == 1, -1, blocks.gap_index)
+    short = blocks._replace(gap_index=index)
+    full = blocks._replace(
+        transition=np.append(blocks.transition, eye, axis=0),
+        process_noise=np.append(blocks.process_noise, 0 * eye, axis=0),
+        gap_index=np.where(index < 0, len(blocks.transition), index),
+    )
+    for backend in ("cpu", "reference"):
+        value = kalman_log_likelihood(y, dt, short, *rest, backend=backend)
+        assert_allclose(value, kalman_log_likelihood(y, dt, full, *rest), rtol=1e-11)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_stepper_that_stays_in_place(backend):
+    (y, dt, blocks, h, R, *state), _ = skipping()
+    truth = kalman_filter(y, dt, blocks, h, R, *state)
+    stepper = kalman_stepper(blocks._replace(gap_index=np.zeros(1, int)), h[:1], *state, backend=backend)
+    for t, row in enumerate(blocks.gap_index):
+        table = None if row < 0 else (blocks.transition[row], blocks.process_noise[row])
+        stepper.step(y[t], dt[t], R[t], h[t], table, predict=row >= 0)
+    assert_allclose(stepper.mean, truth.mean[-1], rtol=1e-9)
+    assert_allclose(stepper.covariance, truth.covariance[-1], rtol=1e-8)
+
+
+def test_a_companion_matrix():
+    """A table of zeros and few others: its products skip the zeros and give the same."""
+    rng = np.random.default_rng(4)
+    n, T = 14, 60
+    A = np.eye(n, k=1)
+    A[[0, 11, 12], 0] = 0.9, 0.5, -0.4
+    g = np.zeros(n)
+    g[[0, 1, 12]] = 1.0, 0.4, 0.3
+    Q = np.outer(g, g)
+    blocks = Blocks([TABLE], [n], np.zeros((1, PARAMETERS)), A.reshape(1, -1), Q.reshape(1, -1), np.zeros(T))
+    given = (rng.normal(size=T).cumsum(), np.ones(T), blocks, np.eye(n)[0], 0.1, np.zeros(n), np.eye(n))
+    truth = kalman_filter(*given, backend="reference")
+    ours = kalman_filter(*given)
+    assert_allclose(ours.log_likelihood, truth.log_likelihood, rtol=1e-12)
+    assert_allclose(ours.covariance, truth.covariance, atol=1e-12)
+    assert (ours.covariance == ours.covariance.transpose(0, 2, 1)).all()
 
 
 # The diffuse start
@@ -524,8 +616,7 @@ def test_one_compilation_for_every_kind_of_array():
     small = arguments("Matern32")
     kalman_log_likelihood(*small)
     for function in (
-        forward.forward, forward.forward_pair, gradient.gradient_segment, smoothing.smooth_segment,
-        discretization.discretize_all,
+        forward.forward, gradient.gradient_segment, smoothing.smooth_segment, discretization.discretize_all,
     ):  # fmt: skip
         assert len(function.signatures) == 1, function.__name__
 

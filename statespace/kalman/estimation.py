@@ -1,0 +1,1 @@
+def fit(*a): pass
