@@ -189,6 +189,12 @@ class Posterior:
             kept = np.flatnonzero(wanted[own])
             own = own[kept]
             offset = np.concatenate([offset, np.zeros((len(wanted) - len(offset), y.shape[1]))])
+        place = self._found_in_record(kept, own, times, covariates, series)
+        if place is not None:
+            starts = None if record.starts is None else _starts(own)
+            noise = noise[kept] if np.ndim(noise) else noise
+            binding = self._binding(record.times[kept], record.covariates[kept], starts)
+            return binding, y[kept], noise, place, offset[series]
         everything = np.concatenate([record.times[kept], times])
         every_series = np.concatenate([own, series])
         order = np.lexsort((everything, every_series))
@@ -199,12 +205,22 @@ class Posterior:
         if np.ndim(noise):
             given, noise = noise[kept], np.ones((len(order), *noise.shape[1:]))
             noise[place[:n]] = given
-        starts = None
-        if record.starts is not None:
-            sizes = np.bincount(every_series)
-            starts = np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64)
+        starts = None if record.starts is None else _starts(every_series)
         everywhere = np.concatenate([record.covariates[kept], covariates])[order]
         return self._binding(everything[order], everywhere, starts), merged, noise, place[n:], offset[series]
+
+    def _found_in_record(self, kept, own, times, covariates, series):
+        """Where the rows stand in the record, if they are its rows, as when it is smoothed; None if they are others."""
+        record = self.record
+        if len(times) != len(own) or len(times) == 0:
+            return None
+        order = np.lexsort((times, series))
+        pairs = [(times, record.times[kept]), (series, own), (covariates, record.covariates[kept])]
+        if not all(np.array_equal(asked[order], known) for asked, known in pairs):
+            return None
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        return place
 
     def _signal(self, binding):
         rows = binding.rows
@@ -310,6 +326,12 @@ class Posterior:
         noise = self.scaled_noise[:n] if np.ndim(self.scaled_noise) else self.scaled_noise
         outputs = self.scaled_y[:n].T
         return [binding.filter_to_end(y, of_output(noise, k)) if n else binding.initial for k, y in enumerate(outputs)]
+
+
+def _starts(series):
+    """Where each series starts among the samples of some, numbered in any way but in order, and the end."""
+    sizes = np.bincount(series)
+    return np.append(0, np.cumsum(sizes[sizes > 0])).astype(np.int64)
 
 
 def of_output(noise, k):
