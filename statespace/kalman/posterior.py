@@ -155,7 +155,8 @@ class Posterior:
         # 0.3 − 0.2 is not 0.1 in floats: on a regular grid every gap would be another one, to the filter at a cost.
         whole = np.rint(scaled)
         scaled = np.where(np.abs(scaled - whole) <= _ROUNDED * whole, whole, scaled)
-        return Binding(self.scaled, scaled, covariates, self.backend, starts)
+        since = self.scale.elapsed(times) / self.scale.time if self.scaled.uses_times else None
+        return Binding(self.scaled, scaled, covariates, self.backend, starts, since)
 
     def likelihood(self):
         """The likelihood in scaled units, and the constant that makes it that of the data as they are.
