@@ -6,6 +6,7 @@ import numpy as np
 
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.fitting import Likelihood
+from statespace.kalman.joint import joint_covariance
 from statespace.kalman.level import find_level
 from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.times import gaps
@@ -265,30 +266,18 @@ class Posterior:
         return np.stack(means, axis=-1), np.stack(variances, axis=-1)
 
     def joint_covariance(self, times, covariates):
-        """The covariance of the signal between all other rows, of shape (n, n, m).
+        """The covariance of the signal between all other rows, of shape (n, n, m), in one sweep over the record.
 
-        Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0
-        everywhere and 1 there.
+        Infinite on the diagonal, and NaN beside it, where the record leaves the signal open.
         """
         binding, y, noises, place, _ = self._merged(times, covariates)
-        n, m = len(place), y.shape[1]
-        initial = binding.initial
-        binding.initial = State(np.zeros_like(initial.mean), initial.covariance, initial.diffuse)
-        result = np.empty((n, n, m))
+        order = np.argsort(place)
+        back = np.argsort(order)
+        parts = []
         for k, column in enumerate(y.T):
-            nothing = np.where(np.isnan(column), np.nan, 0.0)
             noise = np.array(np.broadcast_to(of_output(noises, k), len(binding)))
-            variance = binding.smooth(nothing, noise, self._signal(binding))[1][place, 0]
-            for j, at in enumerate(place):
-                if not (np.isfinite(variance[j]) and variance[j] > 0):
-                    result[:, j, k] = variance[j] if variance[j] == 0 else np.where(np.arange(n) == j, np.inf, np.nan)
-                    continue
-                asked, local_noise = nothing.copy(), noise.copy()
-                asked[at], local_noise[at] = 1.0, variance[j]
-                answer = binding.smooth(asked, local_noise, self._signal(binding))[0][place, 0]
-                result[:, j, k] = 2.0 * variance[j] * answer
-                result[j, j, k] = variance[j]
-        return (result + result.transpose(1, 0, 2)) / 2 * self.scale.value**2
+            parts.append(joint_covariance(binding, column, noise, place[order])[np.ix_(back, back)])
+        return np.stack(parts, axis=-1) * self.scale.value**2
 
     def sample(self, times, covariates, n_samples, random_state):
         """Joint draws of the signal at other rows given the record, of shape (n, m, n_samples).
