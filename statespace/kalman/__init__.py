@@ -45,6 +45,6 @@ from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
     "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel", "LocalLevel",
-    "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal",
-    "SlopeChange", "Sum",
+    "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression",
+    "Seasonal", "SlopeChange", "Sum",
 ]  # fmt: skip
