@@ -130,3 +130,10 @@ def check_blocks(blocks, n_times):
             f"values from {gap_index.min()} to {gap_index.max()}."
         )
     return Blocks(kind, size, parameters, transition, process_noise, gap_index)
+
+
+def wanted_entries(blocks, free):
+    """Which columns of a table's ``transition`` a gradient is wanted for: those of TABLE blocks free in column 0."""
+    pairs = zip(blocks.kind.tolist(), blocks.size.tolist(), free[:, 0].tolist(), strict=True)
+    parts = [np.full(s * s, wish) for k, s, wish in pairs if k == TABLE]
+    return np.concatenate(parts) if parts else np.zeros(blocks.transition.shape[1], dtype=bool)

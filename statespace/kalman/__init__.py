@@ -31,6 +31,7 @@ estimation      fit: which entries are free, by EM (em) or by L-BFGS (maximum_li
 results         what filters and smoothers return
 """
 
+from statespace.kalman.arima import Arima, arima
 from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal

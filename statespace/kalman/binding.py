@@ -99,7 +99,7 @@ class Binding:
 
     def _call(self, kernel, y, noise, **options):
         if self.starts is not None:
-            return _looped(self, kernel, y, noise, **options)
+            options["starts"] = self.starts
         return kernel(y, self.gaps, self.blocks, self.rows, noise, *self.initial, backend=self.backend, **options)
 
     def log_likelihood(self, y, noise):
@@ -179,31 +179,3 @@ class Binding:
         wide = self._call(kalman_log_likelihood, zeros, 1.0)
         self.initial = start
         return n_diffuse - np.rint(narrow - wide).astype(np.int64)
-
-
-def _looped(binding, kernel, y, noise, **options):
-    """One record after the other, until the kernel takes them together."""
-    results = []
-    for start, stop in zip(binding.starts[:-1], binding.starts[1:], strict=True):
-        part, local = binding.take(slice(start, stop)), options
-        part.initial = binding.initial
-        readout = options.get("readout")
-        if readout is not None and readout.ndim == 3 and len(readout) > 1:
-            local = options | {"readout": readout[start:stop]}
-        results.append(part._call(kernel, y[start:stop], noise[start:stop] if np.ndim(noise) else noise, **local))
-    if kernel is kalman_log_likelihood:
-        return np.array(results)
-    if kernel is kalman_smoother:
-        return results[0]._replace(
-            mean=np.concatenate([r.mean for r in results]), covariance=np.concatenate([r.covariance for r in results])
-        )
-    values, gradients = zip(*results, strict=True)
-    total = {
-        name: sum(getattr(g, name) for g in gradients)
-        for name in gradients[0]._fields
-        if name != "noise_variance" and name != "observation"
-    }
-    for name, per_sample in (("noise_variance", np.ndim(noise)), ("observation", binding.rows.ndim == 2)):
-        parts = [getattr(g, name) for g in gradients]
-        total[name] = np.concatenate(parts) if per_sample else sum(parts)
-    return np.array(values), type(gradients[0])(**total)

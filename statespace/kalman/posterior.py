@@ -298,12 +298,19 @@ class Posterior:
             binding.initial = start
         return result
 
-    def last_states(self):
-        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State."""
-        binding = self._binding(self.record.times, self.record.covariates)
-        return [
-            binding.filter_to_end(column, of_output(self.scaled_noise, k)) for k, column in enumerate(self.scaled_y.T)
-        ]
+    def last_states(self, leave=0):
+        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State.
+
+        Parameters
+        ----------
+        leave : int, default=0
+            How many samples at the end are left out.
+        """
+        n = len(self.record.times) - leave
+        binding = self._binding(self.record.times, self.record.covariates).part(0, n)
+        noise = self.scaled_noise[:n] if np.ndim(self.scaled_noise) else self.scaled_noise
+        outputs = self.scaled_y[:n].T
+        return [binding.filter_to_end(y, of_output(noise, k)) if n else binding.initial for k, y in enumerate(outputs)]
 
 
 def of_output(noise, k):
