@@ -24,6 +24,8 @@ class Moment(NamedTuple):
         One for each output.
     offsets : tuple of float
         What is taken from each output before it is filtered; NaN until a new series has its first value.
+    time : float
+        In scaled units since the data's first sample; for processes that use it.
 
     Examples
     --------
@@ -34,6 +36,7 @@ class Moment(NamedTuple):
 
     states: tuple
     offsets: tuple
+    time: float = 0.0
 
 
 class Filters:
@@ -65,7 +68,8 @@ class Filters:
     def __init__(self, process, value_scale, n_covariates, moment, backend=None):
         self.process, self.value_scale, self.backend = process, value_scale, backend
         self.n_covariates = n_covariates
-        self.row = process.observation() if n_covariates else np.array(process.design())
+        self.varies = n_covariates > 0 or process.uses_times
+        self.row = process.observation() if self.varies else np.array(process.design())
         self.restore(moment)
 
     def __len__(self):
@@ -73,18 +77,18 @@ class Filters:
 
     def restore(self, moment):
         """Go back to a moment."""
-        self.offsets = list(moment.offsets)
+        self.offsets, self.time = list(moment.offsets), moment.time
         blocks = self._blocks(0.0)
         self._steppers = [kalman_stepper(blocks, self.row, *state, backend=self.backend) for state in moment.states]
 
     def moment(self):
         """Where the filters stand, copied."""
         states = [State(s.mean.copy(), s.covariance.copy(), s.diffuse.copy()) for s in self._steppers]
-        return Moment(tuple(states), tuple(self.offsets))
+        return Moment(tuple(states), tuple(self.offsets), self.time)
 
     def design(self, x):
-        """The row H at covariates (n_covariates,)."""
-        return np.ravel(self.process.design(np.reshape(x, (1, -1))))
+        """The row H at covariates (n_covariates,), now."""
+        return np.ravel(self.process.rows(None if x is None else np.reshape(x, (1, -1)), np.array([self.time])))
 
     def step(self, values, gap, noise, x=None):
         """Advance by a gap in scaled units, and take a sample: a list of floats, NaN where missing."""
@@ -93,7 +97,8 @@ class Filters:
             blocks = self._blocks(gap)
             table = blocks.transition[0], blocks.process_noise[0]
         given = None
-        if x is not None:
+        self.time += gap
+        if self.varies:
             given = self.row = self.design(x)
         for k, (value, stepper) in enumerate(zip(values, self._steppers, strict=True)):
             offset = self.offsets[k]
@@ -164,7 +169,7 @@ class Filters:
         moment = self.moment()
         if any(offset != offset for offset in moment.offsets):
             return None
-        binding = Binding(self.process, gaps, x, self.backend)
+        binding = Binding(self.process, gaps, x, self.backend, times=moment.time + np.cumsum(gaps))
         means, variances, states = np.empty(y.shape), np.empty(y.shape), []
         for k, state in enumerate(moment.states):
             binding.initial = state
@@ -176,9 +181,9 @@ class Filters:
             means[:, k] = np.einsum("ti,ti->t", rows, result.mean) * self.value_scale + moment.offsets[k]
             variances[:, k] = np.einsum("ti,tij,tj->t", rows, result.covariance, rows)
             states.append(State(result.mean[-1].copy(), result.covariance[-1].copy(), result.diffuse))
-        if x is not None:
+        if self.varies:
             self.row = binding.rows[-1].copy()
-        self.restore(Moment(tuple(states), moment.offsets))
+        self.restore(Moment(tuple(states), moment.offsets, binding.times[-1].item()))
         return means, np.maximum(variances, 0.0)
 
     def smooth(self, moment, y, gaps, noise, x, place):
@@ -197,7 +202,7 @@ class Filters:
         -------
         mean, variance : list of float
         """
-        binding = Binding(self.process, gaps, x, self.backend)
+        binding = Binding(self.process, gaps, x, self.backend, times=moment.time + np.cumsum(gaps))
         row = binding.rows if binding.rows.ndim == 1 else binding.rows[place]
         means, variances = [], []
         for k, state in enumerate(moment.states):

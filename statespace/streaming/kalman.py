@@ -62,6 +62,8 @@ class KalmanStream:
             raise ValueError(f"late must be 'raise' or 'ignore'. Got {late!r}.")
         record, scale = posterior.record, posterior.scale
         fresh = from_prior or len(record.times) == 0
+        if fresh and posterior.process.uses_times:
+            raise ValueError("A new series has no times, and the process knows what happened at given ones.")
         clock = StreamClock.of(record.times, posterior.unit, scale.time, fresh=fresh)
         self._model = posterior.process, scale, posterior.unit, posterior.backend
         self._settings = {
@@ -84,7 +86,9 @@ class KalmanStream:
             offset = 0.0 if posterior.level is None else math.nan
             moment = Moment((start,) * record.y.shape[1], (offset,) * record.y.shape[1])
         else:
-            moment = Moment(tuple(posterior.last_states(tail)), tuple(posterior.offset[0].tolist()))
+            before = record.times[: len(record.times) - tail][-1:]
+            since = float(scale.elapsed(before)[0]) / scale.time if len(before) else 0.0
+            moment = Moment(tuple(posterior.last_states(tail)), tuple(posterior.offset[0].tolist()), since)
         self._filters = Filters(posterior.scaled, scale.value, record.covariates.shape[1], moment, posterior.backend)
         self._window = None
         if lag is not None:

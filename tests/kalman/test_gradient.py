@@ -53,7 +53,13 @@ def seasonal(variance, period=7.0):
 def matern(length_scale, variance, nu=1.5):
     rate = np.sqrt(2 * nu) / length_scale
     if nu == 0.5:
-        return np.array([[-rate]]), np.array([[2 * rate * variance]]), np.ones(1), np.array([[variance]]), np.zeros((1, 0))
+        return (
+            np.array([[-rate]]),
+            np.array([[2 * rate * variance]]),
+            np.ones(1),
+            np.array([[variance]]),
+            np.zeros((1, 0)),
+        )
     if nu == 1.5:
         F, P = np.array([[0, 1], [-(rate**2), -2 * rate]]), np.diag([variance, variance * rate**2])
         return F, np.array([[0, 0], [0, 4 * rate**3 * variance]]), unit(2), P, NOTHING
