@@ -7,6 +7,7 @@ import numpy as np
 
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.posterior import of_output
+from statespace.kalman.robust import reweigh, sample_weight, weights_at
 from statespace.kernels.kalman_filter import kalman_filter, kalman_smoother, kalman_stepper
 
 # Samples that are filtered in one call: bounds the memory.
@@ -51,6 +52,8 @@ class Filters:
     n_covariates : int
     moment : Moment
     backend : str, optional
+    family : StudentT or Huber, optional
+        Noise that is not normal.
 
     Examples
     --------
@@ -65,8 +68,8 @@ class Filters:
     ([2.0], [1.0])
     """
 
-    def __init__(self, process, value_scale, n_covariates, moment, backend=None):
-        self.process, self.value_scale, self.backend = process, value_scale, backend
+    def __init__(self, process, value_scale, n_covariates, moment, backend=None, family=None):
+        self.process, self.value_scale, self.backend, self.family = process, value_scale, backend, family
         self.n_covariates = n_covariates
         self.varies = n_covariates > 0 or process.uses_times
         self.row = process.observation() if self.varies else np.array(process.design())
@@ -105,7 +108,26 @@ class Filters:
             if offset != offset:
                 offset = self.offsets[k] = value
             own = noise if isinstance(noise, float) else noise[k]
-            stepper.step((value - offset) / self.value_scale, gap, own, given, table)
+            scaled = (value - offset) / self.value_scale
+            if self.family is None:
+                stepper.step(scaled, gap, own, given, table)
+                continue
+            # Predict first; then take the sample with the noise variance R/w that its innovation asks for.
+            stepper.step(math.nan, gap, own, given, table)
+            still = None
+            if table is not None:
+                blocks = self._blocks(0.0)
+                still = blocks.transition[0], blocks.process_noise[0]
+            stepper.step(scaled, 0.0, self._weighted(stepper, scaled, own), given, still)
+
+    def _weighted(self, stepper, value, noise):
+        """The noise variance R/w of a sample that the stepper has predicted."""
+        row = self.row
+        # A sample that fixes a diffuse direction has no innovation.
+        if value != value or noise == 0.0 or (stepper.n_diffuse and _sees(row, stepper.diffuse)):
+            return noise
+        error, variance = value - float(row.dot(stepper.mean)), float(row.dot(stepper.covariance).dot(row))
+        return noise / sample_weight(self.family, error, max(variance, 0.0), noise)
 
     def _blocks(self, gap):
         if not self.process.tabulated:
@@ -149,8 +171,11 @@ class Filters:
             if any(stepper.n_diffuse for stepper in self._steppers) and missing.any():
                 # While a direction is open, only single steps tell whether a missing sample would see it.
                 stop = start + int(np.argmax(missing))
+            # Each weight depends on the filter's state before it.
             answer = (
-                self._block(*(_part(array, start, stop) for array in (y, gaps, noise, x))) if stop > start else None
+                self._block(*(_part(array, start, stop) for array in (y, gaps, noise, x)))
+                if stop > start and self.family is None
+                else None
             )
             if answer is not None:
                 means[start:stop] = answer[0]
@@ -210,7 +235,10 @@ class Filters:
             # An offset that is not known yet when the window begins is by now.
             offset = self.offsets[k]
             centred = (y[:, k] - (offset if offset == offset else 0.0)) / self.value_scale
-            result = binding._call(kalman_smoother, centred, noise[:, k].copy(), readout=row[np.newaxis])
+            variance = noise[:, k].copy()
+            if self.family is not None:
+                variance /= weights_at(self.family, reweigh(binding, centred, variance, self.family)[0])
+            result = binding._call(kalman_smoother, centred, variance, readout=row[np.newaxis])
             means.append(float(result.mean[place, 0]) * self.value_scale + (offset if offset == offset else 0.0))
             variances.append(max(float(result.covariance[place, 0]), 0.0))
         return means, variances
