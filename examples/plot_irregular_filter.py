@@ -64,8 +64,8 @@ axis.plot(hours, level(hours), "k", linewidth=1, label="level without the pump")
 axis.plot(hours, causal, label="causal")
 axis.plot(hours, smooth, label="zero phase")
 axis.plot(coarse, thinned, "--", label="grid of half an hour, sosfiltfilt")
-axis.set(xlabel="hours", ylabel="°C", xlim=(0, 72))
-axis.legend(loc="upper right", ncols=2)
+axis.set(xlabel="hours", ylabel="°C", xlim=(0, 72), ylim=(6, 21))
+axis.legend(loc="lower left", ncols=3)
 plt.show()
 
 # %%

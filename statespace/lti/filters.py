@@ -13,12 +13,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from statespace import persistence
-from statespace.forms import is_nested, is_table
 from statespace.lti.analog import causal, from_prototype, from_system, zero_phase
+from statespace.lti.forms import in_the_form_of
 from statespace.lti.prototypes import check_design, design
 from statespace.lti.stream import FilterStream
 from statespace.lti.systems import LinearSystem
-from statespace.series import SeriesCollection
 from statespace.times import clock, median_gap
 from statespace.validation import check_collection, check_times_as_fitted
 
@@ -264,7 +263,7 @@ class LTIFilter(TransformerMixin, BaseEstimator):
             np.stack([self._channel(values[:, j], own) for j in range(self.n_channels_)], axis=1)
             for values, own in zip(collection.values, steps, strict=True)
         ]
-        return _in_the_form_of(X, collection, filtered)
+        return in_the_form_of(X, collection, filtered)
 
     def _channel(self, v, gaps):
         if self.zero_phase:
@@ -396,33 +395,3 @@ def _names(collection):
     if collection.columns is None or all(name is None for name in collection.columns):
         return None
     return [str(name) for name in collection.columns]
-
-
-def _in_the_form_of(X, collection, filtered):
-    if isinstance(X, SeriesCollection):
-        return collection.with_values(filtered)
-    if isinstance(X, pd.DataFrame | pd.Series) and isinstance(X.index, pd.MultiIndex):
-        codes, _ = pd.factorize(X.index.droplevel(-1))
-        values = np.empty((len(X), collection.n_channels))
-        values[np.argsort(codes, kind="stable")] = np.concatenate(filtered)
-        if isinstance(X, pd.Series):
-            return pd.Series(values[:, 0], index=X.index, name=X.name)
-        return pd.DataFrame(values, index=X.index, columns=X.columns)
-    if is_table(X):
-        return np.stack(filtered)[..., 0]
-    if (isinstance(X, list | tuple) and not _is_nested_list(X)) or is_nested(X):
-        return [_like(given, values) for given, values in zip(X, filtered, strict=True)]
-    return np.stack(filtered).reshape(np.asarray(X).shape)
-
-
-def _is_nested_list(X):
-    """Whether X is an array written out as lists of lists."""
-    return all(isinstance(row, list | tuple) for row in X) and len({np.shape(row) for row in X}) == 1
-
-
-def _like(given, values):
-    if isinstance(given, pd.Series):
-        return pd.Series(values[:, 0], index=given.index, name=given.name)
-    if isinstance(given, pd.DataFrame):
-        return pd.DataFrame(values, index=given.index, columns=given.columns)
-    return values[:, 0] if np.ndim(given) == 1 else values
