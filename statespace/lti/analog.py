@@ -2,8 +2,12 @@
 
 Above: ``filters`` and ``stream``. Below: ``sweeps``, ``discretization``, ``prototypes``.
 
-Both classes have the same five methods. A state is an array of shape (n_states,), a record has shape (n_times,).
+Both classes have the same methods. A state is an array of shape (n_states,). Records stand one after the other in
+arrays of shape (n_times,); a negative gap begins the next one.
 """
+
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -61,6 +65,7 @@ class Modal:
         z = z + fall * (z + v[:, np.newaxis] / self.rate)
         return (z @ self.c).real + self.d * v
 
+    @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
         other = (
@@ -107,7 +112,11 @@ class Dense:
 
     def run(self, v, gaps, z, hold, states=False):
         """Outputs, and the last state or all of them."""
-        x = sweeps.dense(self.A, v[:, np.newaxis] * self.B, gaps, z, hold)
+        begins = np.append(np.flatnonzero(gaps[1:] < 0.0) + 1, len(v))
+        x = np.empty((len(v), len(z)))
+        for first, last in pairwise(np.append(0, begins)):
+            z = self.settled(v[first]) if first else z
+            x[first:last] = sweeps.dense(self.A, v[first:last, np.newaxis] * self.B, gaps[first:last], z, hold)
         return x @ self.C + self.d * v, (x if states else x[-1])
 
     def held(self, v, gaps, z):
@@ -119,6 +128,7 @@ class Dense:
             y[rows] += (np.einsum("kij,kj->ki", A, z[rows]) + G[..., 0] * v[rows, np.newaxis]) @ self.C
         return y
 
+    @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
         # The spectrum of the output for white noise, whose forward part is C (s − A)⁻¹ (P Cᵀ + B d).
@@ -162,50 +172,61 @@ def from_system(system):
     return Modal(rate, (system.C @ V)[0] * (W @ system.B)[:, 0], system.D[0, 0])
 
 
-def causal(filter, v, gaps, hold):
-    """The filter's output for a record with missing samples (NaN), which the hold bridges.
+def causal(filter, v, gaps, starts, hold):
+    """The filter's output for records with missing samples (NaN), which the hold bridges.
 
     Parameters
     ----------
     filter : Modal or Dense
     v : ndarray of shape (n_times,)
+        All records, one after the other.
     gaps : ndarray of shape (n_times,)
+        The first of a record is not used.
+    starts : ndarray of shape (n_records,), int
+        Where each record begins.
     hold : {"zoh", "foh"}
 
     Returns
     -------
     ndarray of shape (n_times,)
-        Where v is missing: the output if the last value went on. NaN before the first value.
+        Where v is missing: the output if the last value went on. NaN before the first value of a record.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.lti.analog import Modal, causal
     >>> lag = Modal(np.array([-1.0 + 0j]), np.array([1.0 + 0j]), 0.0)
-    >>> causal(lag, np.array([0.0, 1.0, np.nan]), np.array([0.0, 1.0, 50.0]), "zoh")
-    array([0., 0., 1.])
+    >>> v, gaps = np.array([0.0, 1.0, np.nan, 7.0]), np.array([0.0, 1.0, 50.0, 0.0])
+    >>> causal(lag, v, gaps, np.array([0, 3]), "zoh")
+    array([0., 0., 1., 7.])
     """
     missing = np.isnan(v)
-    if not missing.any():
-        # A constant is taken off and put back, so that it passes without a digit's change.
-        y, _ = filter.run(v - v[0], gaps, 0.0 * filter.settled(0.0), hold)
-        return y + filter.gain * v[0]
-    y = np.full(len(v), np.nan)
+    record = np.zeros(len(v), dtype=np.intp)
+    record[starts[1:]] = 1
+    record = np.cumsum(record)
     seen = np.flatnonzero(~missing)
+    y = np.full(len(v), np.nan)
     if not len(seen):
         return y
-    origin = v[seen[0]]
+    own = record[seen]
+    first = np.append(True, own[1:] != own[:-1])
+    # A constant is taken off and put back, so that it passes without a digit's change.
+    origin = np.zeros(len(starts))
+    origin[own[first]] = v[seen[first]]
     # Gaps add up between two samples that are seen, not since the beginning: nothing cancels in a long record.
     steps = np.zeros(len(seen))
-    if len(seen) > 1:
-        steps[1:] = np.add.reduceat(gaps[: seen[-1] + 1], seen[:-1] + 1)
-    values = v[seen] - origin
-    y[seen], states = filter.run(values, steps, 0.0 * filter.settled(0.0), hold, states=True)
-    late = np.flatnonzero(missing[seen[0] :]) + seen[0]
-    last = np.searchsorted(seen, late) - 1
-    since = pd.Series(np.where(missing, gaps, 0.0)).groupby(np.cumsum(~missing)).cumsum().to_numpy()
-    y[late] = filter.held(values[last], since[late], states[last])
-    return y + filter.gain * origin
+    steps[1:] = np.add.reduceat(gaps[: seen[-1] + 1], seen[:-1] + 1) if len(seen) > 1 else 0.0
+    steps[first] = -1.0
+    holes = bool(missing.any())
+    y[seen], states = filter.run(v[seen] - origin[own], steps, 0.0 * filter.settled(0.0), hold, states=holes)
+    if holes:
+        late = np.flatnonzero(missing)
+        last = np.searchsorted(seen, late) - 1
+        kept = (last >= 0) & (own[last] == record[late])
+        late, last = late[kept], last[kept]
+        since = pd.Series(np.where(missing, gaps, 0.0)).groupby(np.cumsum(~missing)).cumsum().to_numpy()
+        y[late] = filter.held(v[seen[last]] - origin[own[last]], since[late], states[last])
+    return y + filter.gain * origin[record]
 
 
 def zero_phase(filter, v, gaps, hold, padding):
@@ -214,7 +235,7 @@ def zero_phase(filter, v, gaps, hold, padding):
     Parameters
     ----------
     filter, v, gaps, hold
-        As in `causal`.
+        As in `causal`, of one record.
     padding : {"odd", "even", "constant"}
         How the record goes on beyond its ends.
 
@@ -258,7 +279,7 @@ def _filled(v, times, hold):
 
 
 def _two_sided(filter, v, gaps, hold, padding):
-    mirrored, direct = filter.mirrored(), filter.d**2
+    mirrored, direct = filter.mirrored, filter.d**2
     origin, n = v[0], len(v)
     v = v - origin
     left = right = 0

@@ -259,16 +259,24 @@ class LTIFilter(TransformerMixin, BaseEstimator):
         steps = collection.gaps(unit=self.time_unit)
         if steps is None:
             steps = [np.ones(n) for n in collection.lengths]
-        filtered = [
-            np.stack([self._channel(values[:, j], own) for j in range(self.n_channels_)], axis=1)
-            for values, own in zip(collection.values, steps, strict=True)
-        ]
+        filtered = (self._both_ways if self.zero_phase else self._forward)(collection.values, steps)
         return in_the_form_of(X, collection, filtered)
 
-    def _channel(self, v, gaps):
-        if self.zero_phase:
-            return zero_phase(self._filter, v, gaps, self.hold, self.padding)
-        return causal(self._filter, v, gaps, self.hold)
+    def _forward(self, values, steps):
+        """All channels of all series as records one after the other, in one pass."""
+        n = self.n_channels_
+        v = np.concatenate([rows.T.ravel() for rows in values])
+        gaps = np.concatenate([np.tile(own, n) for own in steps])
+        lengths = np.repeat([len(rows) for rows in values], n)
+        starts = np.cumsum(lengths) - lengths
+        y = causal(self._filter, v, gaps, starts, self.hold)
+        return [part.reshape(n, -1).T for part in np.split(y, starts[n::n])]
+
+    def _both_ways(self, values, steps):
+        return [
+            np.stack([zero_phase(self._filter, v, own, self.hold, self.padding) for v in rows.T], axis=1)
+            for rows, own in zip(values, steps, strict=True)
+        ]
 
     def fit_transform(self, X, y=None, times=None):
         """`fit`, then `transform` of the same series.

@@ -162,6 +162,25 @@ def test_missing_samples_are_as_if_they_were_not_there(options, hold, zero_phase
             np.testing.assert_allclose(y[k], going_on[-1], atol=1e-9)
 
 
+@pytest.mark.parametrize("hold", ["foh", "zoh"])
+@pytest.mark.parametrize("zero_phase", [False, True])
+def test_series_do_not_know_each_other(options, hold, zero_phase):
+    rng = np.random.default_rng(5)
+    X, times = [], []
+    for n in (30, 1, 7, 12):
+        rows = rng.normal(size=(n, 2)) + 50.0
+        rows[rng.random((n, 2)) < 0.3] = np.nan
+        X.append(rows)
+        times.append(np.cumsum(rng.exponential(size=n)))
+    X[2][:3] = np.nan
+    model = LTIFilter(**options, hold=hold, zero_phase=zero_phase).fit(X, times=times)
+    together = model.transform(X, times=times)
+    for rows, own, filtered in zip(X, times, together, strict=True):
+        for j in range(2):
+            alone = np.column_stack([rows[:, j], np.full(len(rows), np.nan)])
+            np.testing.assert_allclose(model.transform([alone], times=[own])[0][:, 0], filtered[:, j], atol=1e-9)
+
+
 def test_a_channel_of_nothing_but_nan():
     X = np.stack([np.arange(5.0), np.full(5, np.nan)], axis=1)[np.newaxis]
     for zero_phase in (False, True):
