@@ -24,6 +24,8 @@ _MODULES = {
     "S4DRegressor": "statespace.regression",
     "KalmanForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
+    "KalmanStream": "statespace.streaming",
+    "LTIRegressor": "statespace.lti",
 }
 
 

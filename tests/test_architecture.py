@@ -17,7 +17,7 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 TIERS = [
     ["kernels", "forms", "times", "persistence"],
     ["series"],
-    ["validation", "datasets"],
+    ["validation", "datasets", "persistence"],
     ["lti"],
     ["layers", "kalman"],
     ["models"],

@@ -6,6 +6,7 @@ from sklearn.utils import check_random_state
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
+from statespace.kalman.priors import LogPosterior, check_priors
 from statespace.kalman.scale import measure
 
 
@@ -46,9 +47,17 @@ class Estimation:
         self.record, self.scale, self.unit, self.backend = record, scale, unit, backend
         noise = self.shift[-1:] if record.noise is None else []
         self.likelihood, self.constant = self.posterior(np.append(start.theta, noise)).likelihood()
+        self.objective, self._priors = self.likelihood, None
+
+    def with_priors(self, priors):
+        """The same problem, whose objective counts priors by the names of the parameters; returns self."""
+        if priors is not None:
+            given = check_priors(priors, self.names())
+            self.objective, self._priors = LogPosterior(self.likelihood, given, self.shift), priors
+        return self
 
     @classmethod
-    def pose(cls, process, record, names, noise_start, unit, backend=None):
+    def pose(cls, process, record, names, noise_start, unit, backend=None, priors=None):
         """The problem for a process as the user gave it.
 
         Parameters
@@ -62,6 +71,7 @@ class Estimation:
             Makes (start, bounds, range) of the noise variance's logarithm from the scale; None where it is known.
         unit : str
         backend : str, optional
+        priors : dict of str to LogNormal, optional
 
         Returns
         -------
@@ -79,19 +89,31 @@ class Estimation:
             theta, bounds, ranges = np.append(theta, at), np.vstack([bounds, noise_bounds]), [*ranges, noise_range]
             is_variance, shift = np.append(is_variance, True), np.append(shift, 2 * np.log(scale.value))
         self = cls(start, bounds, shift, record, scale, unit, backend)
+        self.with_priors(priors)
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
+        if priors is not None:
+            self._narrow(self.objective.priors)
         return self, theta
+
+    def _narrow(self, priors):
+        """Start where the priors say, and do not put at zero what they do not have there."""
+        for j, prior in enumerate(priors):
+            if prior is not None:
+                likely = np.log(prior.median) + 2.0 * prior.sigma * np.array([-1.0, 1.0])
+                self._ranges[j], self._is_variance[j] = np.clip(likely, *self.bounds[j]), False
 
     def given(self, record, theta):
         """The same process with the parameters θ, and the same scales, given another record."""
         start, _ = self.unpack(theta)
         keep = slice(len(start.free)) if record.noise is not None else slice(None)
-        return Estimation(start, self.bounds[keep], self.shift[keep], record, self.scale, self.unit, self.backend)
+        other = Estimation(start, self.bounds[keep], self.shift[keep], record, self.scale, self.unit, self.backend)
+        priors = self._priors
+        return other.with_priors(priors and {name: priors[name] for name in other.names() if name in priors})
 
     def maximum(self, optimizer, n_restarts, random_state):
-        """θ of the highest likelihood, and why the search ended before it; empty if it did not."""
+        """θ of the highest likelihood or posterior density, and why the search ended before it; empty if it did not."""
         by_shift = self.shift[:, np.newaxis]
-        search = Search(self.likelihood, self.bounds - by_shift, self._is_variance, self._ranges - by_shift, optimizer)
+        search = Search(self.objective, self.bounds - by_shift, self._is_variance, self._ranges - by_shift, optimizer)
         scaled, message = fit(search, n_restarts, random_state)
         return np.clip(scaled + self.shift, *self.bounds.T), message
 
@@ -124,7 +146,7 @@ class Estimation:
         held = at_bounds(theta, self.bounds)
         columns = {
             "estimate": np.exp(theta),
-            "standard_error": np.exp(theta) * standard_errors(self.likelihood, theta - self.shift, ~held),
+            "standard_error": np.exp(theta) * standard_errors(self.objective, theta - self.shift, ~held),
             "lower_bound": np.exp(self.bounds[:, 0]),
             "upper_bound": np.exp(self.bounds[:, 1]),
             "at_bound": held,
@@ -132,7 +154,7 @@ class Estimation:
         return pd.DataFrame(columns, index=pd.Index(self.names(), name="parameter"))
 
 
-def maximize_each(records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts):
+def maximize_each(records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, priors=None):
     """Maximum likelihood of a process on records that have nothing to do with each other.
 
     Parameters
@@ -144,6 +166,7 @@ def maximize_each(records, seeds, *, process, names, noise_start, unit, backend,
     optimizer : "fmin_l_bfgs_b", callable or None
         None keeps the parameters as given.
     n_restarts : int
+    priors : dict of str to LogNormal, optional
 
     Returns
     -------
@@ -152,7 +175,7 @@ def maximize_each(records, seeds, *, process, names, noise_start, unit, backend,
     """
     fitted = []
     for record, seed in zip(records, seeds, strict=True):
-        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend)
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, priors)
         message = ""
         if optimizer is not None and len(theta):
             theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))

@@ -232,7 +232,7 @@ class Prediction:
                 scores.append(r2_score(target[seen], predicted[seen], sample_weight=weight))
         return float(np.mean(scores))
 
-    def stream(self, from_prior=False, include_noise=False, series=None):
+    def stream(self, from_prior=False, include_noise=False, series=None, lag=None, late="raise"):
         """A filter that takes one sample at a time, at constant cost.
 
         Parameters
@@ -243,6 +243,10 @@ class Prediction:
             Whether its standard deviations are those of an observation rather than of the signal.
         series : label, optional
             Of many series, the one that goes on; needed but for a new one with shared parameters.
+        lag : float or timedelta, optional
+            How late a sample may come, behind the latest; in the unit of the times.
+        late : {"raise", "ignore"}, default="raise"
+            What to do with a sample that is later than that.
 
         Returns
         -------
@@ -258,6 +262,8 @@ class Prediction:
             single=self._single,
             from_prior=from_prior,
             include_noise=include_noise,
+            lag=lag,
+            late=late,
         )
 
     def _place(self, label, *, new=False):

@@ -155,7 +155,8 @@ class Posterior:
         # 0.3 − 0.2 is not 0.1 in floats: on a regular grid every gap would be another one, to the filter at a cost.
         whole = np.rint(scaled)
         scaled = np.where(np.abs(scaled - whole) <= _ROUNDED * whole, whole, scaled)
-        return Binding(self.scaled, scaled, covariates, self.backend, starts)
+        since = self.scale.elapsed(times) / self.scale.time if self.scaled.uses_times else None
+        return Binding(self.scaled, scaled, covariates, self.backend, starts, since)
 
     def likelihood(self):
         """The likelihood in scaled units, and the constant that makes it that of the data as they are.
@@ -297,12 +298,19 @@ class Posterior:
             binding.initial = start
         return result
 
-    def last_states(self):
-        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State."""
-        binding = self._binding(self.record.times, self.record.covariates)
-        return [
-            binding.filter_to_end(column, of_output(self.scaled_noise, k)) for k, column in enumerate(self.scaled_y.T)
-        ]
+    def last_states(self, leave=0):
+        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State.
+
+        Parameters
+        ----------
+        leave : int, default=0
+            How many samples at the end are left out.
+        """
+        n = len(self.record.times) - leave
+        binding = self._binding(self.record.times, self.record.covariates).part(0, n)
+        noise = self.scaled_noise[:n] if np.ndim(self.scaled_noise) else self.scaled_noise
+        outputs = self.scaled_y[:n].T
+        return [binding.filter_to_end(y, of_output(noise, k)) if n else binding.initial for k, y in enumerate(outputs)]
 
 
 def of_output(noise, k):
