@@ -16,7 +16,7 @@ from scipy.linalg import solve_continuous_lyapunov
 from statespace.lti import sweeps
 from statespace.lti.discretization import input_weights
 from statespace.lti.modes import modes
-from statespace.lti.prototypes import residues
+from statespace.lti.prototypes import evaluated, residues
 from statespace.lti.realization import from_zpk
 
 
@@ -30,6 +30,11 @@ class Modal:
     c : ndarray of shape (n_modes,), complex
         The residues, those of pairs twice.
     d : float
+    gain : float, optional
+        H(0).
+    opposite : ndarray of shape (n_modes,), complex, optional
+        H(−λ). Both are sums over the modes, in which filters of high order lose digits; give them where they are known
+        as products.
 
     Examples
     --------
@@ -39,14 +44,15 @@ class Modal:
     0.5
     """
 
-    def __init__(self, rate, c, d):
+    def __init__(self, rate, c, d, gain=None, opposite=None):
         self.rate, self.c, self.d = rate, c, float(d)
         self._unit = np.ones((len(rate), 1))
-
-    @property
-    def gain(self):
-        """H(0)."""
-        return self.d - float(np.sum((self.c / self.rate).real))
+        if gain is None:
+            gain = self.d - np.sum((c / rate).real)
+        if opposite is None:
+            column = rate[:, np.newaxis]
+            opposite = self.d - 0.5 * np.sum(c / (column + rate) + c.conj() / (column + rate.conj()), axis=1)
+        self.gain, self._opposite = float(gain), opposite
 
     def settled(self, v):
         """The state after a constant v for all time."""
@@ -68,16 +74,7 @@ class Modal:
     @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
-        other = (
-            self.d
-            + np.sum(
-                self.c / (-self.rate[:, np.newaxis] - self.rate)
-                + self.c.conj() / (-self.rate[:, np.newaxis] - self.rate.conj()),
-                axis=1,
-            )
-            / 2
-        )
-        return Modal(self.rate, self.c * other, 0.0)
+        return Modal(self.rate, self.c * self._opposite, 0.0)
 
 
 class Dense:
@@ -136,23 +133,25 @@ class Dense:
         return Dense(self.A, P @ self.C + self.B * self.d, self.C, 0.0)
 
 
-def from_prototype(zeros, poles, gain):
-    """A designed filter, in modes if its poles are far enough apart.
+def from_prototype(zeros, poles, gain, omega):
+    """A designed filter H(s/ω), in modes if its poles are far enough apart.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.lti.analog import from_prototype
-    >>> type(from_prototype(np.zeros(0), np.array([-1.0, -1.0]), 1.0)).__name__
+    >>> type(from_prototype(np.zeros(0), np.array([-1.0, -1.0]), 1.0, 1.0)).__name__
     'Dense'
     """
     fractions = residues(zeros, poles, gain)
     if fractions is None:
         A, B, C, D = from_zpk(zeros, poles, gain)
-        return Dense(A, B[:, 0], C[0], D[0, 0])
+        return Dense(omega * A, omega * B[:, 0], C[0], D[0, 0])
     r, d = fractions
     kept = poles.imag >= 0.0
-    return Modal(poles[kept], r[kept] * np.where(poles[kept].imag > 0.0, 2.0, 1.0), d)
+    pairs = np.where(poles[kept].imag > 0.0, 2.0, 1.0)
+    opposite = evaluated(zeros, poles, gain, -poles[kept])
+    return Modal(omega * poles[kept], omega * pairs * r[kept], d, evaluated(zeros, poles, gain, 0.0).real, opposite)
 
 
 def from_system(system):

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from statespace import persistence
 from statespace.lti.analog import causal, from_prototype, from_system, zero_phase
 from statespace.lti.forms import in_the_form_of
-from statespace.lti.prototypes import check_design, design
+from statespace.lti.prototypes import check_design, design, evaluated
 from statespace.lti.stream import FilterStream
 from statespace.lti.systems import LinearSystem
 from statespace.times import clock, median_gap
@@ -205,12 +205,17 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     def _set_filter(self):
         """The filter of the parameters and of ``time_scale_``."""
         if isinstance(self.kind, LinearSystem):
-            self.cutoff_, self.system_, self._filter = None, self.kind, from_system(self.kind)
+            self.cutoff_, self.system_ = None, self.kind
+            self._prototype, self._filter = None, from_system(self.kind)
             return
         self.cutoff_ = self._chosen_cutoff()
-        prototype = design(self.kind, self.order, self.cutoff_, self.band, self.ripple, self.attenuation, self.quality)
-        self.system_ = LinearSystem.from_zpk(*prototype)
-        self._filter = from_prototype(*prototype)
+        self._prototype = design(
+            self.kind, self.order, self.cutoff_, self.band, self.ripple, self.attenuation, self.quality
+        )
+        *factors, omega = self._prototype
+        system = LinearSystem.from_zpk(*factors)
+        self.system_ = LinearSystem(omega * system.A, omega * system.B, system.C, system.D)
+        self._filter = from_prototype(*self._prototype)
 
     def _chosen_cutoff(self):
         pair = self.kind not in ("notch", "peak") and self.band in ("bandpass", "bandstop")
@@ -307,7 +312,11 @@ class LTIFilter(TransformerMixin, BaseEstimator):
             H(2πi f), complex; |H|², real, with ``zero_phase``.
         """
         check_is_fitted(self)
-        H = self.system_.frequency_response(frequency)
+        if self._prototype is None:
+            H = self.system_.frequency_response(frequency)
+        else:
+            *factors, omega = self._prototype
+            H = evaluated(*factors, 2j * np.pi * np.asarray(frequency, dtype=np.float64) / omega)
         return np.abs(H) ** 2 if self.zero_phase else H
 
     def stream(self):

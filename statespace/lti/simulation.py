@@ -119,6 +119,12 @@ class Simulated:
             states = self._modal_states(sweeps, u, steps, x, hold)
         else:
             states = sweeps.dense(self.A, u @ self.B.T, steps, x, hold)
+        finite = np.isfinite(states).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"The state at sample {int(np.argmin(finite))} is too large for a float: the system is unstable, with "
+                f"poles {self.poles}. Simulate a shorter record, or feed it back first."
+            )
         output = states @ self.C.T + u @ self.D.T
         return Simulation(output[:, 0] if single and self.n_outputs == 1 else output, states)
 
