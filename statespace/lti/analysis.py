@@ -19,7 +19,7 @@ class Bode(NamedTuple):
     frequency : ndarray of shape (n_frequencies,)
         Cycles per unit of time.
     magnitude : ndarray of shape (n_frequencies[, n_outputs, n_inputs])
-        In decibels, 20 log₁₀ |H|.
+        In decibels, ``20 log₁₀ |H|``.
     phase : ndarray of the same shape
         In degrees, unwrapped.
 

@@ -57,7 +57,7 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     quality : float, default=30.0
         Centre over width at −3 dB, for "notch" and "peak".
     zero_phase : bool, default=False
-        Run forward and backward in time: no delay, and the gain |H|² (−6 dB at the cutoff of a Butterworth filter).
+        Run forward and backward in time: no delay, and the gain ``|H|²`` (−6 dB at the cutoff of a Butterworth filter).
         Every output then depends on the whole record.
     hold : {"foh", "zoh"}, default="foh"
         A line from sample to sample, or the level of the last one.
@@ -309,7 +309,7 @@ class LTIFilter(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_frequencies,)
-            H(2πi f), complex; |H|², real, with ``zero_phase``.
+            ``H(2πi f)``, complex; ``|H|²``, real, with ``zero_phase``.
         """
         check_is_fitted(self)
         if self._prototype is None:
