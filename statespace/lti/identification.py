@@ -230,7 +230,8 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         found = refine_best(start.candidates, criterion, max_iter=self.max_iter if self.refine else 0, **options)
         if self.refine and not found.converged:
             warnings.warn(
-                f"The likelihood was still rising after max_iter={self.max_iter} steps. Raise max_iter, or lower order.",
+                f"The likelihood was still rising after max_iter={self.max_iter} steps. Raise max_iter, or lower "
+                "order.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
