@@ -66,7 +66,7 @@ print(f"simulation: {100 * error:.1f} % of the spread, noise: 5 %")
 # With noise that acts on the state (wind, friction) a simulation drifts off, and a predictor that looks at the readings
 # does better. ``noise_model="innovations"`` estimates how large either noise is.
 wind = LinearSystem(plant.A, np.c_[plant.B, plant.B], plant.C)
-gusts = 0.5 * np.cumsum(rng.normal(size=1200)) / np.sqrt(np.arange(1, 1201))
+gusts = rng.normal(size=1200)
 gusty = wind.simulate(np.c_[force, gusts], times=times).output.ravel() + 0.02 * rng.normal(size=1200)
 filtering = LTIRegressor(4).fit(force[train], gusty[train], times=times[train])
 for k in (1, 2, 5, 10, np.inf):

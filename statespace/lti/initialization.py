@@ -12,6 +12,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.linalg import logm
 
+from statespace.lti.growth import Growth
 from statespace.lti.parametrization import Parameters
 from statespace.lti.prediction_error import Innovations, OutputError, solve_linear, states
 from statespace.lti.subspace import Subspace, decompose, longest_horizon, predictor, system
@@ -56,7 +57,7 @@ class Start(NamedTuple):
 
 
 def begin(data, times, *, order, max_order, method, horizon, criterion, innovations, feedthrough, intercept, stable,
-          search, random_state):  # fmt: skip
+          search, tol, random_state):  # fmt: skip
     """Start values for `statespace.lti.prediction_error.refine`.
 
     Parameters
@@ -74,6 +75,8 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
     search : callable or None
         Takes candidates for one order and returns the lowest V that a few steps reach from them. None: the criteria
         are those of the starts.
+    tol : float
+        As in `refine`.
     random_state : RandomState
         Draws a start where the records are too short for a subspace.
 
@@ -85,8 +88,17 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
     free = {"feedthrough": feedthrough, "intercept": intercept}
     table, values = None, grids[0].subspace.singular_values if grids else np.zeros(0)
 
+    grows = not _is_regular(data) or bool(np.isnan(data.y).any())
+    growth = Growth(data, **free, stable=stable, tol=tol) if grows else None
+
     def candidates(n):
         found = []
+        if growth is not None:
+            grown = growth.of_order(n)
+            if grown is not None:
+                if innovations:
+                    grown = _with_prior(_with_some_noise(grown, data), data)
+                found.append(((Innovations if innovations else OutputError)(data).value(grown), grown))
         for grid in grids:
             if n > len(grid.subspace.singular_values) - data.y.shape[1]:
                 continue
@@ -116,11 +128,23 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
     return Start(candidates(order), values, table)
 
 
+def _is_regular(data):
+    return data.discrete or bool(np.all(np.abs(data.gaps - 1) < 1e-6))
+
+
+def _with_some_noise(parameters, data):
+    """With half of the errors' variance in y, and noise in the state that moves y by the rest within ten gaps."""
+    errors = OutputError(data)
+    roots = np.sqrt(0.5 * errors.variances(errors.residuals(parameters)))
+    L = np.sqrt(0.1) * np.linalg.pinv(parameters.C) * roots
+    return replace(parameters, L=L, G=np.diag(roots))
+
+
 def _grids(data, times, method, horizon, order):
     """Grids of a few steps, the first of them the one of the data if they have one."""
     records = [slice(a, b) for a, b in zip(data.starts[:-1], data.starts[1:], strict=True)]
     p, m = data.y.shape[1], data.u.shape[1]
-    regular = data.discrete or bool(np.all(np.abs(data.gaps - 1) < 1e-6))
+    regular = _is_regular(data)
     steps = [1.0] if data.discrete else [1.0, 2.0, 4.0] if regular else [1.0, 0.5, 2.0]
     # Γ less one block row must still determine A.
     least = 2 if order == "auto" else -(-order // p) + 1
