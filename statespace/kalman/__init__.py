@@ -29,6 +29,7 @@ from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Sea
 from statespace.kalman.composition import Sum
 from statespace.kalman.arima import Arima, arima
 from statespace.kalman.model import LinearGaussianModel
+from statespace.kalman.multivariate import DynamicFactor, VectorAutoregression, dynamic_factor, vector_autoregression
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
