@@ -20,18 +20,22 @@ sequential      vector observations as the sequence of scalar ones that the kern
 smoothing       states, lag-one covariances and disturbances given a whole record
 simulation      draws, of the model and given a record
 square_root     the filter with triangular factors
-estimation      fit: which entries are free, by EM (em) or by L-BFGS (maximum_likelihood)
+estimation      fit: which entries are free (free), by EM (em) or by L-BFGS (maximum_likelihood)
 results         what filters and smoothers return
+seasonal_arima  seasonal ARIMA models with exactly diffuse differencing
+multivariate    vector autoregressions and dynamic factors
 """
 
 from statespace.kalman.base import Component, Initial
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
-from statespace.kalman.arima import Arima, arima
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.multivariate import DynamicFactor, VectorAutoregression, dynamic_factor, vector_autoregression
+from statespace.kalman.seasonal_arima import Arima, arima
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "Component", "Initial", "LinearGaussianModel", "LocalLevel", "LocalTrend", "Matern", "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum",
+    "Arima", "Component", "DynamicFactor", "Initial", "LinearGaussianModel", "LocalLevel", "LocalTrend", "Matern",
+    "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum", "VectorAutoregression", "arima", "dynamic_factor",
+    "vector_autoregression",
 ]  # fmt: skip

@@ -75,9 +75,13 @@ def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, curvature=No
             z = best[1] / unit
             result = minimize(
                 scaled, z, jac=True, method="L-BFGS-B", bounds=bounds / unit[:, np.newaxis], callback=after,
-                options={"ftol": 1e-15, "gtol": tolerance, "maxiter": max_iter, "maxfun": 20 * max_iter, "maxls": 40, "maxcor": 20},
+                options={
+                    "ftol": 1e-15, "gtol": tolerance, "maxiter": max_iter, "maxfun": 20 * max_iter, "maxls": 40,
+                    "maxcor": 20,
+                },
             )  # fmt: skip
-            converged = bool(np.abs(result.jac[_inside(result, bounds / unit[:, np.newaxis])]).max(initial=0.0) <= 100 * tolerance)
+            ends = np.abs(result.jac[_inside(result, bounds / unit[:, np.newaxis])])
+            converged = bool(ends.max(initial=0.0) <= 100 * tolerance)
             # a line search that met an impossible point gives up; from the best point on it is another one
             if converged or result.nit >= max_iter or len(history) < 2:
                 break

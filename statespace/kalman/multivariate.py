@@ -61,9 +61,9 @@ class Structured(LinearGaussianModel):
             scaled, u, method=method, free=self._free(), max_iter=max_iter, tolerance=tolerance, standard_errors=False
         )
         self._take(self._unscaled(self.system_, centre, spread))
-        shift = -sum(float(np.isfinite(record).sum(axis=0) @ np.log(spread)) for record in records)
-        self.log_likelihood_ += shift
-        self.history_ = self.history_ + shift
+        value = sum(self.log_likelihood(record) for record in records)
+        self.history_ = self.history_ + (value - self.log_likelihood_)
+        self.log_likelihood_ = value
         free = check_free(self._free(), self.system_, self._varying, self._stationary)
         parameters = Parameters(free, self.system_)
         deviations = np.nan
@@ -104,7 +104,11 @@ def _regression(records, order, k, intercept):
     rows, targets = [], []
     for y in records:
         lagged = [y[order - lag : len(y) - lag] for lag in range(1, order + 1)]
-        rows.append(np.column_stack([*lagged, np.ones(max(len(y) - order, 0))]) if len(y) > order else np.zeros((0, order * k + 1)))
+        rows.append(
+            np.column_stack([*lagged, np.ones(max(len(y) - order, 0))])
+            if len(y) > order
+            else np.zeros((0, order * k + 1))
+        )
         targets.append(y[order:])
     X, Y = np.concatenate(rows), np.concatenate(targets)
     complete = np.isfinite(X).all(axis=1) & np.isfinite(Y).all(axis=1)
@@ -191,14 +195,20 @@ class VectorAutoregression(Structured):
     >>> from statespace.kalman import vector_autoregression
     >>> model = vector_autoregression(1, trend=None).with_params([[[0.5, 0.0], [0.1, 0.4]]], [[1.0, 0.0], [0.0, 1.0]])
     >>> round(model.log_likelihood([[1.0, 0.0], [0.5, 0.5]]), 6)
-    -4.586246
+    -4.371139
     """
 
     def __init__(self, order, *, trend="c", measurement_noise=False, start="stationary", form="covariance"):
         _check(order, start, form)
         if trend not in (None, "c"):
             raise ValueError(f"trend must be None or 'c'. Got {trend!r}.")
-        self.order, self.trend, self.measurement_noise, self.start, self.form = order, trend, measurement_noise, start, form
+        self.order, self.trend, self.measurement_noise, self.start, self.form = (
+            order,
+            trend,
+            measurement_noise,
+            start,
+            form,
+        )
 
     def with_params(self, coefficients, covariance, *, intercept=None, noise_variance=None):
         """The same model at given parameters.
@@ -222,7 +232,9 @@ class VectorAutoregression(Structured):
             self.order, trend=self.trend, measurement_noise=self.measurement_noise, start=self.start, form=self.form
         )
         noise = np.zeros(k) if noise_variance is None else np.asarray(noise_variance, dtype=float)
-        result._build(result._arguments(coefficients, np.zeros(k) if intercept is None else intercept, covariance, noise))
+        result._build(
+            result._arguments(coefficients, np.zeros(k) if intercept is None else intercept, covariance, noise)
+        )
         return result
 
     def _arguments(self, coefficients, intercept, covariance, noise):
@@ -340,7 +352,7 @@ class DynamicFactor(Structured):
     >>> from statespace.kalman import dynamic_factor
     >>> model = dynamic_factor(1).with_params([[1.0], [0.5]], [[[0.7]]], [0.5, 0.5])
     >>> round(model.log_likelihood([[1.0, 0.0], [0.5, 0.5]]), 6)
-    -5.123607
+    -4.249853
     """
 
     def __init__(self, n_factors, order=1, *, error_order=0, trend="c", start="stationary", form="covariance"):

@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from sklearn.exceptions import NotFittedError
 
 from statespace.kalman import arima
-from statespace.kalman.arima import _Likelihood, coefficients_to_partial, partial_to_coefficients
+from statespace.kalman.seasonal_arima import _Likelihood, coefficients_to_partial, partial_to_coefficients
 from tests.oracles.dense_gaussian import DenseGaussian
 
 AIRLINE = ((0, 1, 1), (0, 1, 1, 12))
@@ -66,8 +66,9 @@ def peer_without(y, order, seasonal, given):
 @pytest.mark.parametrize(("order", "seasonal", "params"), SPECIFICATIONS[1:4], ids=str)
 def test_missing_values_equal_dense_conditioning(order, seasonal, params):
     rng = np.random.default_rng(1)
-    y = rng.normal(size=40).cumsum()
-    y[[0, 4, 5, 17, 30]] = np.nan
+    # short, because the oracle inverts the covariance of integrated noise
+    y = rng.normal(size=30).cumsum()
+    y[[0, 4, 5, 18, 21]] = np.nan
     model = arima(order, seasonal).with_params(**names(params), variance=0.7)
     s = model.system_
     longer = np.append(y, [np.nan] * 6)[:, np.newaxis]
@@ -80,10 +81,10 @@ def test_missing_values_equal_dense_conditioning(order, seasonal, params):
     assert model.log_likelihood(y) == pytest.approx(expected, rel=1e-9)
     result = model.forecast(y, 6)
     for h in range(6):
-        mean, V = dense.output(40 + h)
-        np.testing.assert_allclose(result.mean[h], mean, rtol=1e-7, atol=1e-7)
-        np.testing.assert_allclose(result.covariance[h], V, rtol=1e-7)
-    likelihood = _Likelihood(arima(order, seasonal), y[:, np.newaxis], np.zeros((40, 0)))
+        mean, V = dense.output(30 + h)
+        np.testing.assert_allclose(result.mean[h], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result.covariance[h], V, rtol=1e-5)
+    likelihood = _Likelihood(arima(order, seasonal), y[:, np.newaxis], np.zeros((30, 0)))
     assert likelihood.gradient(theta_of(params, 0.7))[0] == pytest.approx(expected, rel=1e-9)
 
 
@@ -119,7 +120,11 @@ def test_fits_are_at_least_as_good_as_statsmodels():
     e = rng.normal(size=300)
     y = np.cumsum(e[1:] + 0.6 * e[:-1]) + 0.02 * np.arange(299)
     X = rng.normal(size=(299, 2))
-    for order, seasonal, u in (((1, 1, 1), (0, 0, 0, 0), None), ((2, 1, 1), (1, 0, 0, 4), X), ((0, 1, 2), (0, 0, 0, 0), X)):
+    for order, seasonal, u in (
+        ((1, 1, 1), (0, 0, 0, 0), None),
+        ((2, 1, 1), (1, 0, 0, 4), X),
+        ((0, 1, 2), (0, 0, 0, 0), X),
+    ):
         model = arima(order, seasonal).fit(y, u)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -137,7 +142,8 @@ def test_regression_and_trend_are_recovered():
     params = model.params_
     assert list(params.index) == ["trend", "u[0]", "u[1]", "variance"]
     gap = (params["estimate"] - [0.5, 2.0, 3000.0, 1.0]) / params["standard_error"]
-    assert (gap.abs() < 3).all() and params["standard_error"].notna().all()
+    assert (gap.abs() < 3).all()
+    assert params["standard_error"].notna().all()
     assert model.log_likelihood(y, X) == pytest.approx(model.log_likelihood_, abs=1e-7)
     ahead = model.forecast(y, 2, np.vstack([X, [[0.0, 0.0], [1.0, 0.0]]]))
     step = ahead.mean[1, 0] - ahead.mean[0, 0]
@@ -171,7 +177,8 @@ def test_partial_autocorrelations_and_back():
 
 def test_wrong_input_is_refused(airline):
     for arguments, message in (
-        (((1, -1, 0),), "order must hold"), (((1, 0),), "order must hold"),
+        (((1, -1, 0),), "order must hold"),
+        (((1, 0),), "order must hold"),
         (((0, 1, 1), (0, 1, 1, 1)), "period"),
     ):
         with pytest.raises(ValueError, match=message):

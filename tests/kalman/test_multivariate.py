@@ -68,7 +68,9 @@ def test_autoregression_fits(options):
 def test_autoregression_by_em_ends_at_maximum_likelihood():
     y = series(0.1)
     ml = vector_autoregression(1, start="diffuse").fit(y, standard_errors=False)
-    em = vector_autoregression(1, start="diffuse").fit(y, method="em", tolerance=1e-12, max_iter=5000, standard_errors=False)
+    em = vector_autoregression(1, start="diffuse").fit(
+        y, method="em", tolerance=1e-12, max_iter=5000, standard_errors=False
+    )
     assert np.diff(em.history_).min() > -1e-8
     assert em.log_likelihood_ == pytest.approx(ml.log_likelihood_, abs=1e-5)
 
@@ -84,7 +86,8 @@ def test_factors_fit_whatever_the_units(error_order):
     units = np.array([1.0, 1e3, 1e-3, 10.0])
     plain = dynamic_factor(1, error_order=error_order).fit(y)
     other = dynamic_factor(1, error_order=error_order).fit(y * units + [0.0, 1e4, 0.0, -5.0])
-    assert plain.converged_ and other.converged_
+    assert plain.converged_
+    assert other.converged_
     np.testing.assert_allclose(plain.loadings_[:, 0], [1.0, 2.0, -1.0, 0.5], atol=0.35)
     np.testing.assert_allclose(other.loadings_[:, 0], plain.loadings_[:, 0] * units, rtol=1e-3)
     if error_order == 0:
@@ -95,8 +98,10 @@ def test_factors_fit_whatever_the_units(error_order):
 def test_wrong_input_is_refused():
     y = series()
     for call, message in (
-        (lambda: vector_autoregression(0), "order must"), (lambda: dynamic_factor(0), "n_factors must"),
-        (lambda: vector_autoregression(1, start="vague"), "start must"), (lambda: dynamic_factor(3).fit(y), "as many series"),
+        (lambda: vector_autoregression(0), "order must"),
+        (lambda: dynamic_factor(0), "n_factors must"),
+        (lambda: vector_autoregression(1, start="vague"), "start must"),
+        (lambda: dynamic_factor(3).fit(y), "as many series"),
         (lambda: dynamic_factor(1, error_order=-1), "error_order must"),
         (lambda: vector_autoregression(1).fit(y * [1.0, np.nan]), "series 1 of y has no observation"),
         (lambda: vector_autoregression(2).with_params(np.eye(2), np.eye(2)), "coefficients must have shape"),

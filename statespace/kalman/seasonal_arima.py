@@ -2,11 +2,11 @@
 
     φ(L) Φ(L^s) (1 − L)^d (1 − L^s)^D (y_t − x_t·β) = θ(L) Θ(L^s) ε_t,   ε_t ~ N(0, σ²),
 
-φ(L) = 1 − φ₁L − …, θ(L) = 1 + θ₁L + …. The state is Harvey's form of the stationary part, then the last d + sD values of y,
-which start exactly diffuse. Above: user code. Below: `model`, `sequential`.
+φ(L) = 1 − φ₁L − …, θ(L) = 1 + θ₁L + …. The state is Harvey's form of the stationary part, then the last d + sD values
+of y, which start exactly diffuse. Above: user code. Below: `model`, `sequential`.
 """
 
-from math import factorial
+from math import factorial, log, pi
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def partial_to_coefficients(x):
     Examples
     --------
     >>> import numpy as np
-    >>> from statespace.kalman.arima import partial_to_coefficients
+    >>> from statespace.kalman.seasonal_arima import partial_to_coefficients
     >>> partial_to_coefficients(np.array([0.75, 0.0]))
     array([0.6, 0. ])
     """
@@ -68,7 +68,7 @@ def coefficients_to_partial(coefficients):
     Examples
     --------
     >>> import numpy as np
-    >>> from statespace.kalman.arima import coefficients_to_partial
+    >>> from statespace.kalman.seasonal_arima import coefficients_to_partial
     >>> coefficients_to_partial(np.array([0.6, 0.0]))
     array([0.75, 0.  ])
     """
@@ -154,7 +154,7 @@ class Arima(LinearGaussianModel):
     >>> from statespace.kalman import arima
     >>> model = arima((1, 0, 0)).with_params(ar=[0.5], variance=2.0)
     >>> round(model.log_likelihood([1.0, 0.5, np.nan, -0.2]), 6)
-    -4.318896
+    -4.260574
     """
 
     def __init__(self, order, seasonal_order=(0, 0, 0, 0), *, trend=None, differencing="exact", form="covariance"):
@@ -180,7 +180,7 @@ class Arima(LinearGaussianModel):
             for _ in range(times):
                 difference = np.convolve(difference, _polynomial(np.ones(1), -1.0, step))
         self._difference = difference
-        self._constant = 0.5 * (len(difference) - 1) * np.log(2.0 * np.pi)
+        self._constant = 0.5 * (len(difference) - 1) * log(2.0 * pi)
 
     # The model at given parameters.
 
@@ -367,9 +367,10 @@ class _Likelihood:
                 f"{int((~np.isnan(y)).sum())}."
             )
         self.constant = 0.0 if self.short else model._constant
-        spread = np.nanstd(self._differenced(y)) if m else np.nanstd(y)
-        if not spread > 0.0:
-            spread = np.nanstd(y)
+        differenced = self._differenced(y)
+        # where no difference is observed, or all are alike, y itself tells the size
+        enough = np.isfinite(differenced).sum() > 1 and np.nanstd(differenced) > 0.0
+        spread = np.nanstd(differenced if enough else y)
         if not spread > 0.0:
             raise ValueError("y is constant: no variance can be estimated.")
         self._log_scale = np.log(spread)
