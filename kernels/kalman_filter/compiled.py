@@ -21,14 +21,23 @@ shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wr
 helper = partial(shared, forceinline=True)
 
 
-class Workspace(NamedTuple):
-    """Room for one sweep: packed blocks (Σ s²,), vectors (n,) and matrices (n, n)."""
+class Transitions(NamedTuple):
+    """Room for a chunk: ``slot`` (C,) of each sample, −1 where the state stays; of each slot Δ, row, A, Q, Ā, Q̄."""
 
+    slot: np.ndarray
+    gap: np.ndarray
+    row: np.ndarray
     A: np.ndarray
     Q: np.ndarray
-    At: np.ndarray
     A_bar: np.ndarray
     Q_bar: np.ndarray
+
+
+class Workspace(NamedTuple):
+    """Room for one sweep: transitions, packed blocks Aᵀ (Σ s²,), vectors (n,) and matrices (n, n)."""
+
+    steps: Transitions
+    At: np.ndarray
     W: np.ndarray
     X: np.ndarray
     Y: np.ndarray
@@ -50,12 +59,14 @@ class Workspace(NamedTuple):
 def workspace(width, n, d):
     """``width`` is Σ s². Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind.
 
-    Who wants one of its own calls ``workspace.__wrapped__``.
+    Who wants one of its own calls ``workspace.__wrapped__``. A chunk's A and Q take 32 kB, as much as a first cache.
     """
     width = max(4, width)
-    packed = np.zeros((5, width))
+    chunk = max(8, min(256, 2048 // width))
+    packed = np.zeros((4, chunk, width))
+    steps = Transitions(np.zeros(chunk, np.int64), np.zeros(chunk), np.zeros(chunk, np.int64), *packed)
     matrices = np.zeros((4, n, n))
     return Workspace(
-        *packed, *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4), *np.zeros((2, n)),
-        np.zeros((3, max(n, d))),
+        steps, np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
+        *np.zeros((2, n)), np.zeros((3, max(n, d))),
     )  # fmt: skip

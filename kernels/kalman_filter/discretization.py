@@ -21,6 +21,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TREND,
 )
 from statespace.kernels.kalman_filter.compiled import entry, helper, shared
+from statespace.kernels.kalman_filter.exponential import decay
 from statespace.kernels.kalman_filter.gamma import gamma_3, gamma_5
 from statespace.kernels.kalman_filter.oscillator import contract_oscillator, oscillator
 
@@ -38,22 +39,20 @@ def rotation(angle):
     return np.cos(angle), s
 
 
-@helper()
+@helper(fastmath={"contract"})
 def ornstein_uhlenbeck(rate, variance, gap):
-    x = rate * gap
-    if x > 0.3:
-        root = np.exp(-x)
-        return root, variance * (1.0 - root * root)
-    fall = np.expm1(-x)
-    return 1.0 + fall, -variance * fall * (2.0 + fall)
+    root, fall = decay(rate * gap)
+    return root, -variance * fall * (1.0 + root)
 
 
-@helper()
-def matern32(rate, variance, gap, root, g):
-    """A row by row, then Q_00, Q_01, Q_11; ``root`` is exp(−rate · gap), ``g`` is P_3(2 rate · gap)."""
+@helper(fastmath={"contract"})
+def matern32(rate, variance, gap):
+    """A row by row, then Q_00, Q_01, Q_11."""
     x = rate * gap
+    root, _ = decay(x)
     e = root * root
     z = 2.0 * x
+    g = gamma_3(z, e)
     return (
         root * (1.0 + x),
         root * gap,
@@ -72,52 +71,56 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
     p = 0
     table = 0
     for b in range(len(kind)):
-        k = kind[b]
         s = size[b]
-        first = parameters[owner[b], 0]
-        second = parameters[owner[b], 1]
-        if k == MATERN32:
-            root = np.exp(-first * gap)
-            A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(
-                first, second, gap, root, gamma_3(2.0 * first * gap, root * root)
-            )
-            Q[p + 2] = Q[p + 1]
-        elif k == RANDOM_WALK:
-            A[p] = 1.0
-            Q[p] = first * gap
-        elif k == OU:
-            A[p], Q[p] = ornstein_uhlenbeck(first, second, gap)
-        elif k == TREND:
-            A[p] = 1.0
-            A[p + 1] = gap
-            A[p + 2] = 0.0
-            A[p + 3] = 1.0
-            Q[p] = gap * (first + second * gap * gap / 3.0)
-            Q[p + 1] = second * gap * gap / 2.0
-            Q[p + 2] = Q[p + 1]
-            Q[p + 3] = second * gap
-        elif k == ROTATION:
-            c, sine = rotation(first * gap)
-            A[p] = c
-            A[p + 1] = sine
-            A[p + 2] = -sine
-            A[p + 3] = c
-            Q[p] = second * gap
-            Q[p + 1] = 0.0
-            Q[p + 2] = 0.0
-            Q[p + 3] = second * gap
-        elif k == MATERN52:
-            matern52(first, second, gap, A, Q, p)
-        elif k == TABLE:
-            for i in range(s * s):
-                A[p + i] = transition[row, table + i] if row >= 0 else (0.0 if i % (s + 1) else 1.0)
-                Q[p + i] = process_noise[row, table + i] if row >= 0 else 0.0
+        discretize_block(kind[b], s, parameters[owner[b]], transition, process_noise, gap, row, table, A, Q, p)
+        if kind[b] == TABLE:
             table += s * s
-        elif k == SHO:
-            oscillator(first, second, parameters[owner[b], 2], gap, A, Q, p)
-        else:
-            rotated(k, first, second, parameters[owner[b], 2], gap, A, Q, p)
         p += s * s
+
+
+@shared()
+def discretize_block(k, s, parameter, transition, process_noise, gap, row, table, A, Q, p):
+    """A(Δ) and Q(Δ) of one block from position ``p`` on; a TABLE's entries begin at ``table`` of its row."""
+    first = parameter[0]
+    second = parameter[1]
+    third = parameter[2]
+    if k == MATERN32:
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(first, second, gap)
+        Q[p + 2] = Q[p + 1]
+    elif k == RANDOM_WALK:
+        A[p] = 1.0
+        Q[p] = first * gap
+    elif k == OU:
+        A[p], Q[p] = ornstein_uhlenbeck(first, second, gap)
+    elif k == TREND:
+        A[p] = 1.0
+        A[p + 1] = gap
+        A[p + 2] = 0.0
+        A[p + 3] = 1.0
+        Q[p] = gap * (first + second * gap * gap / 3.0)
+        Q[p + 1] = second * gap * gap / 2.0
+        Q[p + 2] = Q[p + 1]
+        Q[p + 3] = second * gap
+    elif k == ROTATION:
+        c, sine = rotation(first * gap)
+        A[p] = c
+        A[p + 1] = sine
+        A[p + 2] = -sine
+        A[p + 3] = c
+        Q[p] = second * gap
+        Q[p + 1] = 0.0
+        Q[p + 2] = 0.0
+        Q[p + 3] = second * gap
+    elif k == MATERN52:
+        matern52(first, second, gap, A, Q, p)
+    elif k == TABLE:
+        for i in range(s * s):
+            A[p + i] = transition[row, table + i] if row >= 0 else (0.0 if i % (s + 1) else 1.0)
+            Q[p + i] = process_noise[row, table + i] if row >= 0 else 0.0
+    elif k == SHO:
+        oscillator(first, second, third, gap, A, Q, p)
+    else:
+        rotated(k, first, second, third, gap, A, Q, p)
 
 
 @helper()
@@ -164,10 +167,7 @@ def rotated(kind, rate, variance, frequency, gap, A, Q, p):
         A[p], Q[p] = ornstein_uhlenbeck(rate, variance, gap)
     elif kind == ROTATED_MATERN32:
         m = 2
-        root = np.exp(-rate * gap)
-        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(
-            rate, variance, gap, root, gamma_3(2.0 * rate * gap, root * root)
-        )
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(rate, variance, gap)
         Q[p + 2] = Q[p + 1]
     else:
         m = 3
@@ -190,25 +190,24 @@ def rotated(kind, rate, variance, frequency, gap, A, Q, p):
             Q[below + m] = q
 
 
-@helper()
+@helper(fastmath={"contract"})
 def contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o):
-    root = np.exp(-rate * gap)
+    root, fall = decay(rate * gap)
     out[o, 0] += gap * root * (2.0 * variance * root * Q_bar[p] - A_bar[p])
-    out[o, 1] -= np.expm1(-2.0 * rate * gap) * Q_bar[p]
+    out[o, 1] -= fall * (1.0 + root) * Q_bar[p]
 
 
-@helper()
+@helper(fastmath={"contract"})
 def contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o):
     x = rate * gap
-    root = np.exp(-x)
+    root, _ = decay(x)
     e = root * root
     z = 2.0 * x
     g = gamma_3(z, e)
     cross = Q_bar[p + 1] + Q_bar[p + 2]
     out[o, 0] += root * (
         -gap * x * A_bar[p] - gap * gap * A_bar[p + 1] - x * (2.0 - x) * A_bar[p + 2] - gap * (2.0 - x) * A_bar[p + 3]
-    )
-    out[o, 0] += variance * (
+    ) + variance * (
         Q_bar[p] * gap * z * z * e
         + cross * 0.5 * z * z * (3.0 - z) * e
         + Q_bar[p + 3] * rate * (2.0 * (g + 2.0 * z * e) + x * (2.0 - z) ** 2 * e)
@@ -217,46 +216,35 @@ def contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o):
 
 
 @shared()
-def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
-    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ to ``gradient``, a TABLE block's Ā and Q̄ to its row; set Ā and Q̄ to 0."""
+def contract_block(k, s, parameter, gap, row, table, A_bar, Q_bar, p, gradient, o):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of one block to row ``o`` of ``gradient``, a TABLE's Ā and Q̄ to its row."""
     out = gradient.parameters
-    kind, size, owner = units
-    p = 0
-    table = 0
-    for b in range(len(kind)):
-        k = kind[b]
-        s = size[b]
-        o = owner[b]
-        first = parameters[o, 0]
-        second = parameters[o, 1]
-        if k == MATERN32:
-            contract_matern32(first, second, gap, A_bar, Q_bar, p, out, o)
-        elif k == RANDOM_WALK:
-            out[o, 0] += gap * Q_bar[p]
-        elif k == OU:
-            contract_ornstein_uhlenbeck(first, second, gap, A_bar, Q_bar, p, out, o)
-        elif k == TREND:
-            out[o, 0] += gap * Q_bar[p]
-            out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
-        elif k == ROTATION:
-            c, sine = rotation(first * gap)
-            out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
-            out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
-        elif k == MATERN52:
-            contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
-        elif k == TABLE:
-            for i in range(s * s if row >= 0 else 0):
-                gradient.transition[row, table + i] += A_bar[p + i]
-                gradient.process_noise[row, table + i] += Q_bar[p + i]
-            table += s * s
-        elif k == SHO:
-            contract_oscillator(first, second, parameters[o, 2], gap, A_bar, Q_bar, p, out, o)
-        else:
-            contract_rotated(k, first, second, parameters[o, 2], gap, A_bar, Q_bar, p, out, o)
-        p += s * s
-    for i in range(p):
-        A_bar[i] = 0.0
-        Q_bar[i] = 0.0
+    first = parameter[0]
+    second = parameter[1]
+    third = parameter[2]
+    if k == MATERN32:
+        contract_matern32(first, second, gap, A_bar, Q_bar, p, out, o)
+    elif k == RANDOM_WALK:
+        out[o, 0] += gap * Q_bar[p]
+    elif k == OU:
+        contract_ornstein_uhlenbeck(first, second, gap, A_bar, Q_bar, p, out, o)
+    elif k == TREND:
+        out[o, 0] += gap * Q_bar[p]
+        out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
+    elif k == ROTATION:
+        c, sine = rotation(first * gap)
+        out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
+        out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
+    elif k == MATERN52:
+        contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
+    elif k == TABLE:
+        for i in range(s * s if row >= 0 else 0):
+            gradient.transition[row, table + i] += A_bar[p + i]
+            gradient.process_noise[row, table + i] += Q_bar[p + i]
+    elif k == SHO:
+        contract_oscillator(first, second, third, gap, A_bar, Q_bar, p, out, o)
+    else:
+        contract_rotated(k, first, second, third, gap, A_bar, Q_bar, p, out, o)
 
 
 @shared()
@@ -383,9 +371,28 @@ def stays(every, gap, row):
 
 
 @entry()
-def discretize_all(units, blocks, dt, A, Q, transition, process_noise):
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_bar, gradient):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
+    size = units[1]
+    for t in range(len(dt)):
+        o = 0
+        p = 0
+        for s in size:
+            for i in range(s):
+                for j in range(s):
+                    A_bar[p + i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[p + i * s + j] = process_noise_bar[t, o + i, o + j]
+            o += s
+            p += s * s
+        contract(units, blocks.parameters, dt[t], 0, A_bar, Q_bar, gradient)
+
+
+@entry()
+def discretize_all(units, blocks, dt, steps, transition, process_noise):
     """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
     size = units[1]
+    A = steps.A[0]
+    Q = steps.Q[0]
     table, _ = tables(units[0])
     for t in range(len(dt)):
         row = blocks.gap_index[t] if table else -1

@@ -288,3 +288,12 @@ def fold(N, h, e, c):
         x = e[i] - half * h[i]
         for j in range(n):
             N[i, j] -= h[i] * (e[j] - half * h[j]) + x * h[j]
+
+
+@helper()
+def multiply_in(totals, F):
+    """One more factor of the determinant; its logarithm is taken only when the product nears over- or underflow."""
+    totals[1] *= F
+    if not 1e-140 < totals[1] < 1e140:
+        totals[0] += np.log(totals[1])
+        totals[1] = 1.0

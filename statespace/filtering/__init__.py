@@ -3,6 +3,9 @@
 Above: the forecasters. Below: `statespace.kalman`, the processes and how they meet data.
 
 regressor   KalmanRegressor: a Gaussian process in time, in O(n)
+estimation  maximum likelihood of a process on a record
+noise       the noise variance: fitted, one number, or one for each sample
+files       a fitted regressor as plain data and arrays
 """
 
 from statespace.filtering.regressor import KalmanRegressor

@@ -47,7 +47,7 @@ def predict_ahead(regressor, X):
     n = len(rows.times)
     times = np.concatenate([rows.times, record.times])
     order = np.argsort(times, kind="stable")
-    y = np.concatenate([np.full(n, np.nan), record.y[:, 0] / posterior.scale.value])[order]
+    y = np.concatenate([np.full(n, np.nan), posterior.scaled_y[:, 0]])[order]
     binding = posterior._binding(times[order], np.concatenate([rows.covariates, record.covariates])[order])
     asked = order < n
     mean, variance = np.empty(len(order)), np.empty(len(order))
@@ -67,7 +67,8 @@ def predict_ahead(regressor, X):
     place = np.empty(n, dtype=np.intp)
     place[order[asked]] = np.flatnonzero(asked)
     scale = posterior.scale.value
-    return mean[place] * scale, (np.maximum(variance[place], 0.0) + posterior.scaled_noise) * scale**2
+    variance = (np.maximum(variance[place], 0.0) + posterior.scaled_noise) * scale**2
+    return mean[place] * scale + posterior.offset[0], variance
 
 
 def _is_open(row, diffuse):

@@ -6,10 +6,17 @@ base          what a component is: four methods, and parameters in the manner of
 closed        components whose matrices the kernel knows in closed form
 components    level, trend, seasonal pattern, covariates: exactly diffuse at the start
 stationary    Ornstein–Uhlenbeck and Matérn
+oscillating   the damped stochastic cycle and the damped oscillator
+carma         autoregressive moving averages in continuous time
+schwarz       the coordinates in which these are stable by positive numbers
+interventions known shifts, bends and outliers
+quasiperiodic a seasonal pattern times a Matérn process
+products      all other products of stationary processes
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
+priors        what is known about parameters beforehand
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
 description   processes as plain data, for files
@@ -27,15 +34,22 @@ multivariate    vector autoregressions and dynamic factors
 """
 
 from statespace.kalman.base import Component, Initial
+from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.multivariate import DynamicFactor, VectorAutoregression, dynamic_factor, vector_autoregression
+from statespace.kalman.oscillating import Cycle, DampedOscillator
+from statespace.kalman.priors import LogNormal
+from statespace.kalman.products import Product
+from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.seasonal_arima import Arima, arima
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "Arima", "Component", "DynamicFactor", "Initial", "LinearGaussianModel", "LocalLevel", "LocalTrend", "Matern",
-    "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum", "VectorAutoregression", "arima", "dynamic_factor",
+    "CARMA", "Arima", "Component", "Cycle", "DampedOscillator", "DynamicFactor", "Initial", "LevelShift",
+    "LinearGaussianModel", "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product",
+    "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum", "VectorAutoregression", "arima", "dynamic_factor",
     "vector_autoregression",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A process bound to the gaps and covariates of one record: what the kernel needs, and what comes back from it.
+"""A process bound to the gaps and covariates of records: what the kernel needs, and what comes back from it.
 
 Everything here is in scaled units (`Component.rescaled`): y divided by its spread, times by their median gap,
 covariates by their root mean squares. A variance of 1e-9 or gaps in nanoseconds then look like any others to the
@@ -46,7 +46,7 @@ class State(NamedTuple):
 
 
 class Binding:
-    """The matrices of a process on one record.
+    """The matrices of a process on one record, or on many that lie one after the other.
 
     Parameters
     ----------
@@ -57,6 +57,10 @@ class Binding:
     covariates : ndarray of shape (n_times, c), optional
     backend : str, optional
         As in `statespace.kernels.kalman_filter`.
+    starts : ndarray of int64, shape (n_records + 1,), optional
+        Where each record starts, and the end; None for one record. Each begins anew.
+    times : ndarray of shape (n_times,), optional
+        Since the first sample of the data, in the same units as the gaps; for a process that uses them.
 
     Examples
     --------
@@ -69,10 +73,10 @@ class Binding:
     ((3, 1), (3, 1))
     """
 
-    def __init__(self, process, gaps, covariates=None, backend=None):
+    def __init__(self, process, gaps, covariates=None, backend=None, starts=None, times=None):
         self.gaps = np.ascontiguousarray(gaps, dtype=float)
-        self.covariates = covariates
-        self.backend = backend
+        self.covariates, self.times = covariates, times
+        self.backend, self.starts = backend, starts
         self.different, self.index = np.unique(gaps, return_inverse=True) if process.tabulated else (None, None)
         self.diffuse_factor = 1.0
         self.rows = None
@@ -85,7 +89,7 @@ class Binding:
         self.blocks = process.blocks(self.different)._replace(gap_index=self.index)
         # Only a component of the user's own may have parameters in its rows.
         if self.rows is None or process.tabulated:
-            self.rows = np.ascontiguousarray(process.design(self.covariates))
+            self.rows = np.ascontiguousarray(process.rows(self.covariates, self.times))
         mean, covariance, diffuse = process.initial()
         self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
         return self
@@ -94,11 +98,13 @@ class Binding:
         return len(self.gaps)
 
     def _call(self, kernel, y, noise, **options):
+        if self.starts is not None:
+            options["starts"] = self.starts
         return kernel(y, self.gaps, self.blocks, self.rows, noise, *self.initial, backend=self.backend, **options)
 
     def log_likelihood(self, y, noise):
         """The log-likelihood of y of shape (n_times,), NaN where missing; ``noise`` a float or of shape (n_times,)."""
-        return self._call(kalman_log_likelihood, y, noise)
+        return float(np.sum(self._call(kalman_log_likelihood, y, noise)))
 
     def gradient(self, y, noise):
         """The log-likelihood, its gradient by the process' θ, and by the noise variance of each sample."""
@@ -109,7 +115,7 @@ class Binding:
         by.diffuse = by.diffuse * self.diffuse_factor
         if by.observation.ndim == 2:
             by.observation = by.observation.sum(axis=0)
-        return value, self.process.pullback(by, self.different), by.noise_variance
+        return float(np.sum(value)), self.process.pullback(by, self.different), by.noise_variance
 
     def smooth(self, y, noise, readout):
         """Means and variances (n_times, r) of ``readout`` x given all of y; readout (r, n) or (n_times, r, n)."""
@@ -118,18 +124,25 @@ class Binding:
 
     def part(self, start, stop, state=None):
         """The samples ``start`` to ``stop``; from ``state`` at sample ``start`` − 1, or from the process' own start."""
-        part = object.__new__(Binding)
-        vars(part).update(vars(self))
-        part.gaps = self.gaps[start:stop]
-        if self.index is not None:
-            part.index = self.index[start:stop]
-            part.blocks = self.blocks._replace(gap_index=part.index)
-        if self.covariates is not None:
-            part.covariates = self.covariates[start:stop]
-        if self.rows.ndim == 2:
-            part.rows = self.rows[start:stop]
+        part = self.take(slice(start, stop))
         if state is not None:
             part.initial = state
+        return part
+
+    def take(self, samples, starts=None):
+        """Some of the samples, as one record or as those that ``starts`` separates."""
+        part = object.__new__(Binding)
+        vars(part).update(vars(self))
+        part.gaps, part.starts = self.gaps[samples], starts
+        if self.index is not None:
+            part.index = self.index[samples]
+            part.blocks = self.blocks._replace(gap_index=part.index)
+        if self.covariates is not None:
+            part.covariates = self.covariates[samples]
+        if self.times is not None:
+            part.times = self.times[samples]
+        if self.rows.ndim == 2:
+            part.rows = self.rows[samples]
         return part
 
     def _chunks(self, y, noise, chunk):
@@ -147,8 +160,22 @@ class Binding:
         return deque(self._chunks(y, noise, _CHUNK), maxlen=1).pop()
 
     def n_open(self, y, noise):
-        """The number of diffuse directions that y leaves open; stops at the first chunk that leaves none."""
+        """The number of diffuse directions that y leaves open, in all records; one record is read as far as needed."""
+        if self.starts is not None:
+            return self._n_open_in_each(y).sum()
         for state in self._chunks(y, noise, _FIRST_CHUNK):
             if state.diffuse.shape[1] == 0:
                 return 0
         return state.diffuse.shape[1]
+
+    def _n_open_in_each(self, y):
+        """Directions e times as wide take 1 from the log-likelihood for each one that y closes."""
+        n_diffuse = self.initial.diffuse.shape[1]
+        if n_diffuse == 0:
+            return np.zeros(len(self.starts) - 1, dtype=np.int64)
+        zeros, start = np.where(np.isfinite(y), 0.0, np.nan), self.initial
+        narrow = self._call(kalman_log_likelihood, zeros, 1.0)
+        self.initial = start._replace(diffuse=np.e * start.diffuse)
+        wide = self._call(kalman_log_likelihood, zeros, 1.0)
+        self.initial = start
+        return n_diffuse - np.rint(narrow - wide).astype(np.int64)

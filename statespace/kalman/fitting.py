@@ -5,6 +5,8 @@ from scipy.optimize import minimize
 
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
+# Of many series, start values are compared on no fewer than this.
+_FEWEST = 5
 # Start values that are compared for each parameter that has none.
 _POINTS = 16
 # The number of starts for many parameters, and how far apart they are in proportion to what is likely.
@@ -25,8 +27,9 @@ class Likelihood:
     ----------
     process : Component
         In scaled units.
-    records : list of (Binding, ndarray of shape (n_times, n_outputs), float or ndarray of shape (n_times,) or None)
-        Each with y, NaN where missing, and the known noise variances, or None where one noise variance is fitted.
+    records : list of (Binding, ndarray of shape (n_times, n_outputs), noise)
+        Each with y, NaN where missing, and the known noise variances, a float or an ndarray of shape (n_times,) or
+        (n_times, n_outputs), or None where one noise variance is fitted. A binding may hold many series.
 
     Examples
     --------
@@ -60,7 +63,7 @@ class Likelihood:
         total = 0.0
         with np.errstate(all="ignore"):
             for binding, y, noise, _ in self._bound(theta):
-                total += sum(binding.log_likelihood(column, noise) for column in y.T)
+                total += sum(binding.log_likelihood(column, _of(noise, k)) for k, column in enumerate(y.T))
         return total if np.isfinite(total) else -np.inf
 
     def gradient(self, theta):
@@ -68,8 +71,8 @@ class Likelihood:
         total, by_theta = 0.0, np.zeros(len(theta))
         with np.errstate(all="ignore"):
             for binding, y, noise, fitted in self._bound(theta):
-                for column in y.T:
-                    value, by_process, by_noise = binding.gradient(column, noise)
+                for k, column in enumerate(y.T):
+                    value, by_process, by_noise = binding.gradient(column, _of(noise, k))
                     total += value
                     by_theta[: self.n_process] += by_process
                     if fitted:
@@ -79,12 +82,33 @@ class Likelihood:
         return total, by_theta
 
     def head(self, n):
-        """The likelihood of no more than the first n samples of each record."""
-        records = [
-            (binding.part(0, n), y[:n], known if known is None or np.ndim(known) == 0 else known[:n])
-            for binding, y, known in self.records
-        ]
+        """The likelihood of about the first n samples that were observed; of many series, of some spread evenly."""
+        records = []
+        for binding, y, known in self.records:
+            seen = np.isfinite(y).any(axis=1)
+            if binding.starts is None:
+                samples, starts = slice(0, np.searchsorted(np.cumsum(seen), n) + 1), None
+            else:
+                samples, starts = _some_series(binding.starts, seen, n)
+            noise = known[samples] if np.ndim(known) else known
+            records.append((binding.take(samples, starts), y[samples], noise))
         return Likelihood(self.process, records)
+
+
+def _of(noise, output):
+    return noise[:, output] if np.ndim(noise) == 2 else noise
+
+
+def _some_series(starts, seen, n):
+    """The samples of about as many series as hold n observed ones, spread evenly, and where each starts among them."""
+    counts = np.add.reduceat(seen.astype(np.int64), starts[:-1])
+    used = np.flatnonzero(counts)
+    wanted = int(np.clip(np.ceil(n * len(used) / max(counts.sum(), 1)), min(_FEWEST, len(used)), len(used)))
+    chosen = used[np.linspace(0, len(used) - 1, wanted).astype(np.intp)]
+    taken = np.minimum(np.diff(starts)[chosen], -(-n // wanted))
+    ends = np.cumsum(taken)
+    samples = np.arange(ends[-1]) + np.repeat(starts[:-1][chosen] - ends + taken, taken)
+    return samples, np.append(0, ends).astype(np.int64)
 
 
 def scout(likelihood, ranges, count):
@@ -162,7 +186,7 @@ class Search:
         tolerance = 0.3 if len(starts) == 1 else 0.1
         rough = Search(head, self.bounds, self.is_variance, self.ranges)
         start, _ = max((rough.climb(start, None, tolerance) for start in starts), key=lambda end: end[1])
-        return start, rough.curvature(start) * (whole / head.n_observed)
+        return start, rough.curvature(start) * (whole / max(head.n_observed, 1))
 
     def curvature(self, theta, step=1e-3):
         """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""

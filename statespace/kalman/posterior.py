@@ -1,4 +1,4 @@
-"""A process given the samples of one record: likelihood, smoothing at other times, joint covariance, draws."""
+"""A process given the samples of a record: likelihood, smoothing at other times, joint covariance, draws."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.fitting import Likelihood
+from statespace.kalman.level import find_level
 from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.times import gaps
 
@@ -16,49 +17,103 @@ _ROUNDED = 1e-9
 
 
 class Record(NamedTuple):
-    """The samples that were seen, in the order of time.
+    """The samples that were seen: one series in the order of time, or several, one after the other.
 
     Attributes
     ----------
     times : ndarray of shape (n,)
-        float64, datetime64[ns] or timedelta64[ns]; not decreasing.
+        float64, datetime64[ns] or timedelta64[ns]; not decreasing within a series.
     covariates : ndarray of shape (n, c)
     y : ndarray of shape (n, m)
         NaN where missing.
-    noise : float, ndarray of shape (n,) or None
+    noise : float, ndarray of shape (n,) or (n, m), or None
         Known variances of the noise; None where one noise variance is a parameter.
+    starts : ndarray of int64, shape (n_series + 1,), or None
+        Where each series starts, and the end; None for one series.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.kalman.posterior import Record
-    >>> Record(np.arange(2.0), np.zeros((2, 0)), np.ones((2, 1)), None).y.shape
-    (2, 1)
+    >>> times = np.array([0.0, 1.0, 2.0, 0.5, 0.7])
+    >>> record = Record(times, np.zeros((5, 0)), np.ones((5, 1)), None, np.array([0, 3, 5]))
+    >>> record.series
+    array([0, 0, 0, 1, 1])
+    >>> record.one(1).times
+    array([0.5, 0.7])
     """
 
     times: np.ndarray
     covariates: np.ndarray
     y: np.ndarray
     noise: float | np.ndarray | None
+    starts: np.ndarray | None = None
+
+    @property
+    def n_series(self):
+        """The number of series."""
+        return 1 if self.starts is None else len(self.starts) - 1
+
+    @property
+    def series(self):
+        """ndarray of shape (n,): the series of each sample."""
+        if self.starts is None:
+            return np.zeros(len(self.times), dtype=np.intp)
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    def take(self, samples):
+        """Some of the samples, as one series."""
+        noise = self.noise[samples] if np.ndim(self.noise) else self.noise
+        return Record(self.times[samples], self.covariates[samples], self.y[samples], noise)
+
+    def one(self, series):
+        """One of the series, which has no samples if it is none of them."""
+        if self.starts is None and series == 0:
+            return self
+        known = self.starts is not None and series < self.n_series
+        return self.take(slice(*self.starts[series : series + 2]) if known else slice(0, 0))
+
+    def means(self):
+        """ndarray of shape (n_series, m): the mean of what was observed; 0 where nothing was."""
+        seen = np.isfinite(self.y)
+        series = self.series
+        shape = self.n_series, self.y.shape[1]
+        totals, counts = np.zeros(shape), np.zeros(shape)
+        for k in range(shape[1]):
+            counts[:, k] = np.bincount(series, seen[:, k], minlength=shape[0])
+            totals[:, k] = np.bincount(series, np.where(seen[:, k], self.y[:, k], 0.0), minlength=shape[0])
+        return totals / np.maximum(counts, 1)
 
 
 class Posterior:
     """A process and a noise variance, given a record. What goes in and comes out is in the data's units.
 
     Inside, y is measured in ``scale.value`` and time in ``scale.time`` (see `statespace.kalman.binding`), which takes
-    nothing from the result but a constant of the likelihood.
+    nothing from the result but a constant of the likelihood. Where the process absorbs a constant (`find_level`), the
+    mean of each series is taken from y first, so that no digits are lost to it.
 
     Parameters
     ----------
     process : Component
         Resolved, in the data's units.
-    noise : float or ndarray of shape (n,)
+    noise : float or ndarray of shape (n,) or (n, m)
         The noise variance of the record's samples.
     record : Record
     scale : Scale
     unit : str
         The unit of time for datetimes.
     backend : str, optional
+
+    Attributes
+    ----------
+    scaled : Component
+        The process in scaled units.
+    scaled_noise : float or ndarray
+        The noise in scaled units.
+    level : int or None
+        The component that absorbs a constant.
+    offset : ndarray of shape (n_series, m)
+        What was taken from y.
 
     Examples
     --------
@@ -78,13 +133,30 @@ class Posterior:
         self.scale, self.unit, self.backend = scale, unit, backend
         self.scaled = process.rescaled(scale)
         self.scaled_noise = noise / scale.value**2
+        self.level = find_level(self.scaled)
+        self.offset = np.zeros((record.n_series, record.y.shape[1])) if self.level is None else record.means()
 
-    def _binding(self, times, covariates):
+    def one(self, series):
+        """The same process, given one of the series; or none, if it is not known."""
+        record = self.record.one(series)
+        noise = self.noise if np.ndim(self.noise) == 0 else record.noise
+        return Posterior(self.process, noise, record, self.scale, self.unit, self.backend)
+
+    @property
+    def scaled_y(self):
+        """ndarray of shape (n, m): y as the filter sees it."""
+        offset = self.offset[0] if self.record.starts is None else self.offset[self.record.series]
+        return (self.record.y - offset) / self.scale.value
+
+    def _binding(self, times, covariates, starts=None):
         scaled = gaps(times, unit=self.unit) / self.scale.time
+        if starts is not None:
+            scaled[starts[:-1]] = 0.0
         # 0.3 − 0.2 is not 0.1 in floats: on a regular grid every gap would be another one, to the filter at a cost.
         whole = np.rint(scaled)
         scaled = np.where(np.abs(scaled - whole) <= _ROUNDED * whole, whole, scaled)
-        return Binding(self.scaled, scaled, covariates, self.backend)
+        since = self.scale.elapsed(times) / self.scale.time if self.scaled.uses_times else None
+        return Binding(self.scaled, scaled, covariates, self.backend, starts, since)
 
     def likelihood(self):
         """The likelihood in scaled units, and the constant that makes it that of the data as they are.
@@ -94,33 +166,46 @@ class Posterior:
         likelihood : Likelihood
         constant : float
         """
-        y = self.record.y / self.scale.value
-        known = None if self.record.noise is None else self.scaled_noise
-        binding = self._binding(self.record.times, self.record.covariates)
+        record, y = self.record, self.scaled_y
+        known = None if record.noise is None else self.scaled_noise
+        binding = self._binding(record.times, record.covariates, record.starts)
         # A diffuse direction of the data's own units, in scaled ones; that of y itself comes with the constant.
         binding.diffuse_factor = self.process.diffuse_scale(self.scale)
         binding.bind(self.scaled)
-        n_diffuse = binding.initial.diffuse.shape[1]
+        n_diffuse = binding.initial.diffuse.shape[1] * record.n_series
         counted = 0
-        for column in y.T:
-            counted += np.isfinite(column).sum() - n_diffuse + binding.n_open(column, self.scaled_noise)
+        for k, column in enumerate(y.T):
+            counted += np.isfinite(column).sum() - n_diffuse + binding.n_open(column, of_output(self.scaled_noise, k))
         return Likelihood(self.scaled, [(binding, y, known)]), -counted * np.log(self.scale.value)
 
-    def _merged(self, times, covariates):
-        """The record and the new rows in one order of time; where the new rows stand in it."""
-        record, n = self.record, len(self.record.times)
-        everything = np.concatenate([record.times, times])
-        order = np.argsort(everything, kind="stable")
-        place = np.empty(len(order), dtype=np.intp)
+    def _merged(self, times, covariates, series=None):
+        """The record and the new rows in one order of series and time; where the new rows stand in it; their offset."""
+        record, y, noise, offset = self.record, self.scaled_y, self.scaled_noise, self.offset
+        if record.starts is None:
+            kept, own, series = slice(None), np.zeros(len(record.times), dtype=np.intp), np.zeros(len(times), np.intp)
+        else:
+            own = record.series
+            wanted = np.zeros(max(record.n_series, series.max() + 1), dtype=bool)
+            wanted[series] = True
+            kept = np.flatnonzero(wanted[own])
+            own = own[kept]
+            offset = np.concatenate([offset, np.zeros((len(wanted) - len(offset), y.shape[1]))])
+        everything = np.concatenate([record.times[kept], times])
+        every_series = np.concatenate([own, series])
+        order = np.lexsort((everything, every_series))
+        n, place = len(own), np.empty(len(order), dtype=np.intp)
         place[order] = np.arange(len(order))
-        y = np.full((len(order), record.y.shape[1]), np.nan)
-        y[place[:n]] = record.y / self.scale.value
-        noise = self.scaled_noise
+        merged = np.full((len(order), y.shape[1]), np.nan)
+        merged[place[:n]] = y[kept]
         if np.ndim(noise):
-            noise = np.ones(len(order))
-            noise[place[:n]] = self.scaled_noise
-        binding = self._binding(everything[order], np.concatenate([record.covariates, covariates])[order])
-        return binding, y, noise, place[n:]
+            given, noise = noise[kept], np.ones((len(order), *noise.shape[1:]))
+            noise[place[:n]] = given
+        starts = None
+        if record.starts is not None:
+            sizes = np.bincount(every_series)
+            starts = np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64)
+        everywhere = np.concatenate([record.covariates[kept], covariates])[order]
+        return self._binding(everything[order], everywhere, starts), merged, noise, place[n:], offset[series]
 
     def _signal(self, binding):
         rows = binding.rows
@@ -133,7 +218,7 @@ class Posterior:
         own = part == np.arange(len(components))[:, np.newaxis]
         return np.where(own, binding.rows[..., np.newaxis, :], 0.0)
 
-    def at(self, times, covariates, components=False):
+    def at(self, times, covariates, components=False, series=None):
         """Means and variances of the signal, or of each component, at other rows.
 
         Parameters
@@ -142,18 +227,26 @@ class Posterior:
             In any order.
         covariates : ndarray of shape (n, c)
         components : bool, default=False
+        series : ndarray of int, shape (n,), optional
+            The series of each row, where the record has several. One that the record does not have has no data.
 
         Returns
         -------
         mean, variance : ndarray of shape (n, r, m)
             For r = 1, or for the r components, and the m outputs.
         """
-        binding, y, noise, place = self._merged(times, covariates)
+        binding, y, noise, place, offset = self._merged(times, covariates, series)
         readout = self._parts(binding) if components else self._signal(binding)
-        smoothed = [binding.smooth(column, noise, readout) for column in y.T]
-        mean = np.stack([m[place] for m, _ in smoothed], axis=-1) * self.scale.value
-        variance = np.stack([v[place] for _, v in smoothed], axis=-1) * self.scale.value**2
-        return mean, np.maximum(variance, 0.0)
+        level = self.level if components else 0
+        means, variances = [], []
+        for k, column in enumerate(y.T):
+            mean, variance = binding.smooth(column, of_output(noise, k), readout)
+            mean, variance = mean[place] * self.scale.value, variance[place] * self.scale.value**2
+            if level is not None:
+                mean[:, level] += offset[:, k]
+            means.append(mean)
+            variances.append(np.maximum(variance, 0.0))
+        return np.stack(means, axis=-1), np.stack(variances, axis=-1)
 
     def joint_covariance(self, times, covariates):
         """The covariance of the signal between all other rows, of shape (n, n, m).
@@ -161,14 +254,14 @@ class Posterior:
         Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0
         everywhere and 1 there.
         """
-        binding, y, noise, place = self._merged(times, covariates)
+        binding, y, noises, place, _ = self._merged(times, covariates)
         n, m = len(place), y.shape[1]
-        noise = np.array(np.broadcast_to(noise, len(binding)))
         initial = binding.initial
         binding.initial = State(np.zeros_like(initial.mean), initial.covariance, initial.diffuse)
         result = np.empty((n, n, m))
         for k, column in enumerate(y.T):
             nothing = np.where(np.isnan(column), np.nan, 0.0)
+            noise = np.array(np.broadcast_to(of_output(noises, k), len(binding)))
             variance = binding.smooth(nothing, noise, self._signal(binding))[1][place, 0]
             for j, at in enumerate(place):
                 if not (np.isfinite(variance[j]) and variance[j] > 0):
@@ -187,11 +280,12 @@ class Posterior:
         A path drawn from the prior is corrected by the smoothed difference between the data and samples of that path
         (Durbin & Koopman 2002). NaN where the record leaves the signal diffuse.
         """
-        binding, y, noise, place = self._merged(times, covariates)
+        binding, y, noises, place, offset = self._merged(times, covariates)
         result = np.empty((len(place), y.shape[1], n_samples))
         signal = self._signal(binding)
         start = binding.initial
         for k, column in enumerate(y.T):
+            noise = of_output(noises, k)
             paths = _draw(binding, n_samples, random_state)
             errors = random_state.normal(size=paths.shape)
             errors *= np.sqrt(np.broadcast_to(noise, len(binding)))[:, np.newaxis]
@@ -200,14 +294,38 @@ class Posterior:
             for s in range(n_samples):
                 mean, variance = binding.smooth(column - paths[:, s] - errors[:, s], noise, signal)
                 drawn = np.where(np.isfinite(variance[place, 0]), paths[place, s] + mean[place, 0], np.nan)
-                result[:, k, s] = drawn * self.scale.value
+                result[:, k, s] = drawn * self.scale.value + offset[:, k]
             binding.initial = start
         return result
 
-    def last_states(self):
-        """For each output the filtered state at the record's last sample, in scaled units: a list of State."""
-        binding = self._binding(self.record.times, self.record.covariates)
-        return [binding.filter_to_end(column, self.scaled_noise) for column in (self.record.y / self.scale.value).T]
+    def last_states(self, leave=0):
+        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State.
+
+        Parameters
+        ----------
+        leave : int, default=0
+            How many samples at the end are left out.
+        """
+        n = len(self.record.times) - leave
+        binding = self._binding(self.record.times, self.record.covariates).part(0, n)
+        noise = self.scaled_noise[:n] if np.ndim(self.scaled_noise) else self.scaled_noise
+        outputs = self.scaled_y[:n].T
+        return [binding.filter_to_end(y, of_output(noise, k)) if n else binding.initial for k, y in enumerate(outputs)]
+
+
+def of_output(noise, k):
+    """The noise variance of output ``k``: a float, or an array of one for each sample.
+
+    Parameters
+    ----------
+    noise : float or ndarray of shape (n,) or (n, m)
+    k : int
+
+    Returns
+    -------
+    float or ndarray of shape (n,)
+    """
+    return noise[:, k] if np.ndim(noise) == 2 else noise
 
 
 def _draw(binding, n_samples, random_state):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from statespace.times import elapsed, median_gap
+from statespace.times import check_same_clock, elapsed, gaps
 
 
 class Scale(NamedTuple):
@@ -22,6 +22,10 @@ class Scale(NamedTuple):
         The covariates' names.
     covariates : ndarray of shape (n_covariates,)
         Their root mean squares.
+    origin : float or int
+        The first time; of datetimes and timedeltas their nanoseconds.
+    unit : str
+        The unit of time for datetimes.
 
     Examples
     --------
@@ -36,6 +40,18 @@ class Scale(NamedTuple):
     span: float
     columns: tuple = ()
     covariates: np.ndarray = np.zeros(0)
+    origin: float | int = 0.0
+    unit: str = "D"
+
+    def elapsed(self, times):
+        """ndarray of float64: checked times since ``origin``, in the unit of time."""
+        if times.dtype.kind not in "mM":
+            if isinstance(self.origin, int):
+                check_same_clock(times, "datetimes")
+            return times - self.origin
+        if not isinstance(self.origin, int):
+            check_same_clock(times, "numbers")
+        return elapsed(times, origin=np.int64(self.origin).astype(times.dtype), unit=self.unit)
 
     def natural(self, unit):
         """The least and the greatest value that a quantity of this unit is likely to have.
@@ -58,7 +74,7 @@ def measure(record, names, process, unit):
     names : tuple of str or int
         The covariates' names.
     process : Component
-        Where it starts diffuse, the mean of y is taken to be its level, and only the spread to be explained.
+        Where it starts diffuse, the mean of each series is taken to be its level, and only the spread to be explained.
     unit : str
         The unit of time for datetimes.
 
@@ -67,14 +83,21 @@ def measure(record, names, process, unit):
     Scale
     """
     y = record.y
-    mean = np.zeros(y.shape[1])
+    means = np.zeros((record.n_series, y.shape[1]))
     if process.initial().diffuse.shape[1]:
-        mean = np.nansum(y, axis=0) / np.maximum(np.isfinite(y).sum(axis=0), 1)
-    value = float(np.sqrt(np.nanmean((y - mean) ** 2)))
+        means = record.means()
+    value = float(np.sqrt(np.nanmean((y - means[record.series]) ** 2)))
     # What rounding leaves of a constant series is no spread.
-    if value <= 1e-13 * np.abs(mean).max():
-        value = float(np.abs(mean).max())
-    time = median_gap([record.times], unit=unit)
-    span = float(elapsed(record.times[-1:], origin=record.times[0], unit=unit)[0])
+    if value <= 1e-13 * np.abs(means).max():
+        value = float(np.abs(means).max())
+    first, last = (0, len(y)) if record.starts is None else (record.starts[:-1], record.starts[1:])
+    between = gaps(record.times, unit=unit)
+    between[first] = 0.0
+    positive = between[between > 0]
+    time = float(np.median(positive)) if len(positive) else 1.0
+    elapsed_until = np.append(0.0, np.cumsum(between))
+    span = float(np.max(elapsed_until[last] - elapsed_until[first]))
     sizes = np.sqrt(np.mean(record.covariates**2, axis=0))
-    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))
+    start = record.times.min()
+    origin = int(start.astype(np.int64)) if record.times.dtype.kind in "mM" else float(start)
+    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0), origin, unit)
