@@ -15,9 +15,9 @@ from sklearn.exceptions import NotFittedError
 from statespace.kalman.estimation import warn_not_converged
 from statespace.kalman.maximum_likelihood import climb, standard_errors
 from statespace.kalman.model import LinearGaussianModel
-from statespace.kalman.sequential import Sequence
-from statespace.kalman.system import System
-from statespace.kernels.kalman_filter import kalman_filter
+from statespace.kalman.system import System, stationary_covariance
+from statespace.kernels.kalman_filter import Blocks, kalman_filter, kalman_gradient
+from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 
 _PARTS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 # A partial autocorrelation of 1 − 5e-9.
@@ -381,7 +381,23 @@ class _Likelihood:
         for name, size in model._sizes.items():
             slots[name], first = slice(first, first + size), first + size
         self._slots = slots
-        self._autoregressive = model._sizes["ar"] + model._sizes["seasonal_ar"] > 0
+        self._lay_out(0 if self.short else m)
+
+    def _lay_out(self, m):
+        """What stays the same whatever the parameters are; m values of y in the state."""
+        model = self.model
+        whole = model._whole(*model._lags(**self.coefficients(np.zeros(len(self.bounds)))), 1.0, np.zeros(0))
+        self._r = whole.stationary
+        n = self._r + m
+        self._transition = whole.transition[0, :n, :n]
+        self._observation = whole.observation[0, 0, :n]
+        self._diffuse = whole.initial_diffuse[:n, :m]
+        self._gaps = np.zeros(len(self.y))
+        self._index = np.zeros(len(self.y), dtype=np.int64)
+        self._index[0] = -1
+        self._shape = np.array([TABLE]), np.array([n]), np.zeros((1, N_PARAMETERS))
+        autoregressive = model._sizes["ar"] + model._sizes["seasonal_ar"] > 0
+        self._moving = np.full((1, N_PARAMETERS), autoregressive)
 
     def _differenced(self, array):
         weights = self.model._difference
@@ -402,19 +418,25 @@ class _Likelihood:
     def natural(self, theta):
         return np.concatenate([*self.coefficients(theta).values(), [np.exp(2.0 * theta[-1])]])
 
-    def system(self, theta):
+    def arguments(self, theta, values):
+        """What the kernel's functions take; ``values`` (T,). Called often, so it leaves out the way by `Sequence`."""
         model = self.model
-        lags = model._lags(**self.coefficients(theta))
-        if self.short:
-            return model._settle(model._stationary_part(*lags, self.variance(theta)))
-        return model._settle(model._whole(*lags, self.variance(theta), np.zeros(0)))
+        phi, moving = model._lags(**self.coefficients(theta))
+        A, load = self._transition.copy(), np.zeros(self._r)
+        A[: len(phi), 0] = phi
+        load[0], load[1 : len(moving) + 1] = 1.0, moving
+        Q, P = np.zeros(A.shape), np.zeros(A.shape)
+        r = self._r
+        Q[:r, :r] = self.variance(theta) * (load[:, np.newaxis] * load)
+        P[:r, :r] = stationary_covariance(A[:r, :r], Q[:r, :r])
+        blocks = Blocks(*self._shape, A.reshape(1, -1), Q.reshape(1, -1), self._index)
+        return (values, self._gaps, blocks, self._observation, 0.0, np.zeros(len(A)), P, self._diffuse), load
 
-    def _whitened(self, system, columns):
+    def _whitened(self, theta, columns):
         """Standardised innovations of columns (T, k), without those that resolve the diffuse start."""
         result = []
         for column in columns.T:
-            values = np.where(self.observed, column, np.nan)[:, np.newaxis]
-            found = kalman_filter(*Sequence(system, values).arguments())
+            found = kalman_filter(*self.arguments(theta, np.where(self.observed, column, np.nan))[0])
             kept = self.observed & np.isfinite(found.innovation_variance)
             result.append(found.innovation[kept] / np.sqrt(found.innovation_variance[kept]))
         return np.column_stack(result)
@@ -424,7 +446,7 @@ class _Likelihood:
         k = self.X.shape[1]
         if k == 0:
             return np.zeros(0), np.zeros(0)
-        white = self._whitened(self.system(theta), np.column_stack([self.y, self.X]))
+        white = self._whitened(theta, np.column_stack([self.y, self.X]))
         size = np.linalg.norm(white[:, 1:], axis=0)
         size = np.where(size > 0.0, size, 1.0)
         beta, _, rank, _ = np.linalg.lstsq(white[:, 1:] / size, white[:, 0], rcond=1e-10)
@@ -450,8 +472,7 @@ class _Likelihood:
     def _concentrated(self, theta):
         """The log-likelihood at the best variance but for a constant, and θ with that variance."""
         beta = self.regression(theta)[0]
-        values = np.where(self.observed, self.y[:, 0] - self.X @ beta, np.nan)[:, np.newaxis]
-        found = kalman_filter(*Sequence(self.system(theta), values).arguments())
+        found = kalman_filter(*self.arguments(theta, self.y[:, 0] - self.X @ beta)[0])
         F = found.innovation_variance
         kept = self.observed & np.isfinite(F)
         variance = float(np.mean(found.innovation[kept] ** 2 / F[kept]))
@@ -463,36 +484,38 @@ class _Likelihood:
         nothing = -np.inf, np.zeros(len(theta))
         try:
             with np.errstate(all="ignore"):
-                system = self.system(theta)
-                values = self.y
+                values = self.y[:, 0]
                 if self.X.shape[1]:
-                    values = values - (self.X @ self.regression(theta)[0])[:, np.newaxis]
-                sequence = Sequence(system, values)
-                value, g = sequence.gradient(False, by_transition=self._autoregressive)
+                    values = values - self.X @ self.regression(theta)[0]
+                arguments, load = self.arguments(theta, values)
+                value, g = kalman_gradient(*arguments, free_parameters=self._moving, by_observation=False)
+                slope = self._pullback(theta, load, arguments, g)
         except (ValueError, np.linalg.LinAlgError):
             return nothing
-        slope = self._pullback(theta, g)
         if not (np.isfinite(value) and np.isfinite(slope).all()):
             return nothing
         return value + self.constant, slope
 
-    def _pullback(self, theta, g):
-        variance = self.variance(theta)
-        phi, ma = self.model._lags(**self.coefficients(theta))
-        r = max(len(phi), len(ma) + 1)
-        load = np.zeros(r)
-        load[0], load[1 : len(ma) + 1] = 1.0, ma
-        phi_bar = g["transition"][0, : len(phi), 0]
-        Q_bar = g["process_noise"][0, :r, :r]
-        load_bar = 2.0 * variance * Q_bar @ load
+    def _pullback(self, theta, load, arguments, g):
+        r, variance = self._r, self.variance(theta)
+        n = len(arguments[5])
+        A, P = arguments[2].transition.reshape(n, n)[:r, :r], arguments[6][:r, :r]
+        # P = A P Aᵀ + Q: its adjoint solves the transposed equation
+        Y = stationary_covariance(A.T, g.covariance[:r, :r])
+        phi_bar = g.transition.reshape(n, n)[:r, 0] + 2.0 * (Y @ (A @ P[:, 0]))
+        load_bar = 2.0 * variance * ((g.process_noise.reshape(n, n)[:r, :r] + Y) @ load)
+        parts = self.coefficients(theta)
         result = np.empty(len(theta))
-        result[-1] = 2.0 * variance * (load @ Q_bar @ load)
-        # the products' derivatives by complex steps: exact, for numbers this few
-        for j in range(len(theta) - 1):
-            moved = theta.astype(complex)
-            moved[j] += 1e-30j
-            by_phi, by_ma = self.model._lags(**self.coefficients(moved))
-            result[j] = (phi_bar @ by_phi.imag + load_bar[1 : len(ma) + 1] @ by_ma.imag) / 1e-30
+        result[-1] = load @ load_bar
+        for name, slot in self._slots.items():
+            # the products' derivatives by complex steps: exact, for numbers this few
+            for j in range(slot.start, slot.stop):
+                moved = theta[slot].astype(complex)
+                moved[j - slot.start] += 1e-30j
+                sign = 1.0 if name.endswith("ar") else -1.0
+                phi, moving = self.model._lags(**(parts | {name: sign * partial_to_coefficients(moved)}))
+                slope = phi_bar[: len(phi)] @ phi.imag if sign > 0 else load_bar[1 : len(moving) + 1] @ moving.imag
+                result[j] = slope / 1e-30
         return result
 
     def errors(self, theta):

@@ -13,9 +13,9 @@ import numpy as np
 
 from statespace.kalman.system import AT, BETWEEN, stationary_covariance, unit_triangular
 from statespace.kernels.kalman_filter import Blocks, kalman_filter, kalman_gradient, kalman_log_likelihood
-from statespace.kernels.kalman_filter.blocks import TABLE
+from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 
-_NO_PARAMETERS = np.zeros((1, 3))
+_NO_PARAMETERS = np.zeros((1, N_PARAMETERS))
 
 
 def observation_noise_as_state(system):
@@ -242,7 +242,7 @@ class Sequence:
 
         Without ``by_observation`` or ``by_transition`` the sweep is quicker, and those entries mean nothing.
         """
-        free = np.full((1, 3), by_transition)
+        free = np.full((1, N_PARAMETERS), by_transition)
         value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=by_observation)
         T, p = self.y.shape
         m, n = self.n, self.system.n_states
@@ -275,7 +275,7 @@ class Sequence:
 
     def transition_gradient(self, by_transition=True):
         """The log-likelihood and its gradients by A and G Q Gᵀ, (1 or T − 1, n, n) without the constant state."""
-        free = np.full((1, 3), by_transition)
+        free = np.full((1, N_PARAMETERS), by_transition)
         value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=False)
         n = self.system.n_states
         cut = (g.transition.reshape(-1, self.n, self.n), g.process_noise.reshape(-1, self.n, self.n))
