@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 
 from statespace.kalman.estimation import warn_not_converged
+from statespace.kalman.innovations import state_output_covariance, whiten
 from statespace.kalman.maximum_likelihood import climb, standard_errors
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.system import System, stationary_covariance
@@ -22,6 +23,9 @@ from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 _PARTS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 # A partial autocorrelation of 1 − 5e-9.
 _FURTHEST = 1e4
+# The variance of a stationary process over that of its innovations, beyond which the quick recursion loses digits.
+_LARGEST_RATIO = 1e6
+_COMPLEX_STEP = 1e-30
 
 
 def partial_to_coefficients(x):
@@ -381,6 +385,7 @@ class _Likelihood:
         for name, size in model._sizes.items():
             slots[name], first = slice(first, first + size), first + size
         self._slots = slots
+        self._complete = bool(self.observed.all()) and (self.short or m == 0)
         self._lay_out(0 if self.short else m)
 
     def _lay_out(self, m):
@@ -420,11 +425,9 @@ class _Likelihood:
 
     def arguments(self, theta, values):
         """What the kernel's functions take; ``values`` (T,). Called often, so it leaves out the way by `Sequence`."""
-        model = self.model
-        phi, moving = model._lags(**self.coefficients(theta))
-        A, load = self._transition.copy(), np.zeros(self._r)
-        A[: len(phi), 0] = phi
-        load[0], load[1 : len(moving) + 1] = 1.0, moving
+        phi, load = self._process(**self.coefficients(theta))
+        A = self._transition.copy()
+        A[: self._r, 0] = phi
         Q, P = np.zeros(A.shape), np.zeros(A.shape)
         r = self._r
         Q[:r, :r] = self.variance(theta) * (load[:, np.newaxis] * load)
@@ -432,21 +435,41 @@ class _Likelihood:
         blocks = Blocks(*self._shape, A.reshape(1, -1), Q.reshape(1, -1), self._index)
         return (values, self._gaps, blocks, self._observation, 0.0, np.zeros(len(A)), P, self._diffuse), load
 
+    def _process(self, **coefficients):
+        """φ, θ (r,) of the products, θ from lag 0 on."""
+        lags, moving = self.model._lags(**coefficients)
+        phi, load = np.zeros((2, self._r), dtype=np.result_type(lags, moving))
+        phi[: len(lags)] = lags
+        load[0], load[1 : len(moving) + 1] = 1.0, moving
+        return phi, load
+
+    def _quick(self, theta):
+        """φ and c for the recursion without covariances, or None where it does not apply or would lose digits."""
+        if not self._complete:
+            return None
+        phi, load = self._process(**self.coefficients(theta))
+        c = state_output_covariance(phi, load)
+        return (phi, c) if 0.0 < c[0] < _LARGEST_RATIO else None
+
     def _whitened(self, theta, columns):
-        """Standardised innovations of columns (T, k), without those that resolve the diffuse start."""
+        """Standardised innovations of columns (T, k), without those that resolve the diffuse start, and Σ log F."""
+        quick = self._quick(theta)
+        if quick is not None:
+            white, totals, _ = whiten(columns.T, *quick)
+            return white.T / np.exp(theta[-1]), totals[0] + 2.0 * len(columns) * theta[-1]
         result = []
         for column in columns.T:
             found = kalman_filter(*self.arguments(theta, np.where(self.observed, column, np.nan))[0])
             kept = self.observed & np.isfinite(found.innovation_variance)
             result.append(found.innovation[kept] / np.sqrt(found.innovation_variance[kept]))
-        return np.column_stack(result)
+        return np.column_stack(result), np.log(found.innovation_variance[kept]).sum()
 
     def regression(self, theta):
         """β and its standard errors at θ."""
         k = self.X.shape[1]
         if k == 0:
             return np.zeros(0), np.zeros(0)
-        white = self._whitened(theta, np.column_stack([self.y, self.X]))
+        white, _ = self._whitened(theta, np.column_stack([self.y, self.X]))
         size = np.linalg.norm(white[:, 1:], axis=0)
         size = np.where(size > 0.0, size, 1.0)
         beta, _, rank, _ = np.linalg.lstsq(white[:, 1:] / size, white[:, 0], rcond=1e-10)
@@ -471,12 +494,10 @@ class _Likelihood:
 
     def _concentrated(self, theta):
         """The log-likelihood at the best variance but for a constant, and θ with that variance."""
-        beta = self.regression(theta)[0]
-        found = kalman_filter(*self.arguments(theta, self.y[:, 0] - self.X @ beta)[0])
-        F = found.innovation_variance
-        kept = self.observed & np.isfinite(F)
-        variance = float(np.mean(found.innovation[kept] ** 2 / F[kept]))
-        value = -0.5 * (np.log(F[kept]).sum() + kept.sum() * np.log(variance))
+        rest = self.y - (self.X @ self.regression(theta)[0])[:, np.newaxis]
+        white, logs = self._whitened(theta, rest)
+        variance = float(np.mean(white**2))
+        value = -0.5 * (logs + len(white) * np.log(variance))
         return value, np.append(theta[:-1], theta[-1] + 0.5 * np.log(variance))
 
     def gradient(self, theta):
@@ -487,6 +508,9 @@ class _Likelihood:
                 values = self.y[:, 0]
                 if self.X.shape[1]:
                     values = values - self.X @ self.regression(theta)[0]
+                quick = self._quick(theta)
+                if quick is not None:
+                    return self._quick_gradient(theta, values, *quick)
                 arguments, load = self.arguments(theta, values)
                 value, g = kalman_gradient(*arguments, free_parameters=self._moving, by_observation=False)
                 slope = self._pullback(theta, load, arguments, g)
@@ -504,19 +528,36 @@ class _Likelihood:
         Y = stationary_covariance(A.T, g.covariance[:r, :r])
         phi_bar = g.transition.reshape(n, n)[:r, 0] + 2.0 * (Y @ (A @ P[:, 0]))
         load_bar = 2.0 * variance * ((g.process_noise.reshape(n, n)[:r, :r] + Y) @ load)
-        parts = self.coefficients(theta)
         result = np.empty(len(theta))
         result[-1] = load @ load_bar
+        for j, (phi, moving) in enumerate(self._directions(theta)):
+            result[j] = phi_bar @ phi.imag + load_bar @ moving.imag
+        return result / np.append(np.full(len(theta) - 1, _COMPLEX_STEP), 1.0)
+
+    def _directions(self, theta):
+        """φ, θ with each parameter moved by a complex step: their imaginary parts are exact derivatives."""
+        parts = self.coefficients(theta)
         for name, slot in self._slots.items():
-            # the products' derivatives by complex steps: exact, for numbers this few
             for j in range(slot.start, slot.stop):
                 moved = theta[slot].astype(complex)
-                moved[j - slot.start] += 1e-30j
+                moved[j - slot.start] += _COMPLEX_STEP * 1j
                 sign = 1.0 if name.endswith("ar") else -1.0
-                phi, moving = self.model._lags(**(parts | {name: sign * partial_to_coefficients(moved)}))
-                slope = phi_bar[: len(phi)] @ phi.imag if sign > 0 else load_bar[1 : len(moving) + 1] @ moving.imag
-                result[j] = slope / 1e-30
-        return result
+                yield self._process(**(parts | {name: sign * partial_to_coefficients(moved)}))
+
+    def _quick_gradient(self, theta, values, phi, c):
+        moved = [(direction, state_output_covariance(direction, load)) for direction, load in self._directions(theta)]
+        k, r = len(moved), self._r
+        phi_dot, c_dot = (
+            np.array([pair[which].imag for pair in moved]).reshape(k, r) / _COMPLEX_STEP for which in (0, 1)
+        )
+        _, (logs, squares), slopes = whiten(values[np.newaxis], phi, c, phi_dot, c_dot)
+        T, variance = len(values), self.variance(theta)
+        squares = squares / variance
+        value = -0.5 * (T * (log(2.0 * pi) + 2.0 * theta[-1]) + logs + squares)
+        slope = np.append(-0.5 * (slopes[0] + slopes[1] / variance), squares - T)
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return -np.inf, np.zeros(len(theta))
+        return float(value), slope
 
     def errors(self, theta):
         return standard_errors(self.gradient, theta, self.natural)

@@ -198,3 +198,19 @@ def test_wrong_input_is_refused(airline):
         arima((0, 1, 1)).fit(airline, np.ones(144))
     with pytest.raises(ValueError, match="regressors: give"):
         arima((0, 1, 1)).fit(airline).forecast(airline, 1, np.ones(145))
+
+
+@pytest.mark.parametrize(("order", "seasonal", "params"), SPECIFICATIONS, ids=str)
+def test_the_quick_recursion_equals_the_filter(order, seasonal, params):
+    rng = np.random.default_rng(5)
+    y, X = rng.normal(size=(120, 1)).cumsum(axis=0), rng.normal(size=(120, 2))
+    quick, general = (_Likelihood(arima(order, seasonal), y, X) for _ in range(2))
+    general._complete = False
+    theta = theta_of(params, 1.7)
+    assert quick._quick(theta) is not None
+    (value, slope), (expected, expected_slope) = quick.gradient(theta), general.gradient(theta)
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(quick.regression(theta), general.regression(theta), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    assert quick._concentrated(theta)[0] == pytest.approx(general._concentrated(theta)[0], rel=1e-10)
