@@ -1,17 +1,18 @@
 """Several models of one state, and a Markov chain that switches between them."""
 
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import expm
 from scipy.special import logsumexp
 
-from statespace.kalman.nonlinear.gaussian import GaussianFilter
+from statespace.kalman.nonlinear.gaussian import GaussianFilter, log_density
 from statespace.kalman.nonlinear.integration import random_steps
 from statespace.kalman.nonlinear.interface import StateFilter
 from statespace.kalman.nonlinear.record import grid
 from statespace.kalman.nonlinear.results import GaussianState, SmootherResult
-from statespace.kalman.nonlinear.roots import triangular
+from statespace.kalman.nonlinear.roots import solve_lower, triangular
 
 
 class MixtureState(NamedTuple):
@@ -67,12 +68,15 @@ class InteractingMultipleModel(StateFilter):
 
     Notes
     -----
-    The smoother goes back through all pairs of modes (Kim 1994): the state of mode i before the gap given the smoothed
-    one of mode j after it, weighted by μ_{i|j}. With one mode it is the filter's own smoother.
+    The smoother goes back through all pairs of modes: the state of mode i before a gap given the smoothed one of mode j
+    after it, weighted by π_ij μ_i and by the density of j's smoothed mean under i's prediction (Barber's expectation
+    correction: without that density, as in Kim 1994, modes that the later state contradicts keep their weight). With
+    one mode it is the filter's own smoother. `sample` draws modes and states back in this way, from the state drawn.
 
     References
     ----------
-    Blom and Bar-Shalom, IEEE Trans. Automatic Control 33, 1988; Kim, J. Econometrics 60, 1994.
+    Blom and Bar-Shalom, IEEE Trans. Automatic Control 33, 1988 (filter); Barber, *Expectation correction for smoothed
+    inference in switching linear dynamical systems*, JMLR 7, 2006; Kim, J. Econometrics 60, 1994.
 
     Examples
     --------
@@ -216,22 +220,46 @@ class InteractingMultipleModel(StateFilter):
         extra = {"mode_probability": probabilities}
         return SmootherResult(means, covariances, states[-1].log_likelihood, None, extra)
 
+    def _pairs(self, state, t, gap, u):
+        """For each mode i before a gap and j after it: the predicted state, the kernel back, and log π_ij μ_i."""
+        start = [mode._replace(time=t) for mode in state.modes]
+        pairs = [[f._predict(mode, gap, u, with_kernel=True) for f in self.filters] for mode in start]
+        with np.errstate(divide="ignore"):
+            return pairs, np.log(self._switching(gap) * state.probability[:, None])
+
+    def _before(self, pairs, prior, j, values):
+        """P(mode i before the gap | mode j and the state after it), of states (m, n): (m, modes)."""
+        logs = np.empty((len(values), len(pairs)))
+        for i, row in enumerate(pairs):
+            predicted = row[j][0]
+            errors = self.model.state_difference(values, predicted.mean)
+            logs[:, i] = prior[i, j] + [
+                log_density(predicted.root, solve_lower(predicted.root, error)) for error in errors
+            ]
+        if not np.isfinite(logs).any(axis=1).all() or np.isnan(logs).any() or np.isposinf(logs).any():
+            logs[:] = prior[:, j]  # states without noise have no density
+        if np.isneginf(logs).all():
+            return np.tile(np.eye(len(pairs))[j], (len(values), 1))
+        return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+
     def _back(self, state, t, later, probability, gap, u):
         """Smoothed modes and probabilities one sample earlier."""
-        _, mixing = self._mixing(state.probability, gap)
-        joint = mixing * probability
+        pairs, prior = self._pairs(state, t, gap, u)
+        m = len(self.filters)
+        joint = np.empty((m, m))
+        for j, after in enumerate(later):
+            joint[:, j] = probability[j] * self._before(pairs, prior, j, after.mean[None])[0]
         earlier = joint.sum(axis=1)
         modes = []
         for i, mode in enumerate(state.modes):
-            pairs = []
-            for f, after in zip(self.filters, later, strict=True):
-                kernel = f._predict(mode._replace(time=t), gap, u, with_kernel=True)[1]
-                mean, root = f._back(after.mean, after.root, kernel)
-                pairs.append(mode._replace(mean=mean, root=root))
+            moved = []
+            for j, after in enumerate(later):
+                mean, root = self.filters[j]._back(after.mean, after.root, pairs[i][j][1])
+                moved.append(mode._replace(mean=mean, root=root))
             weights = joint[i] / earlier[i] if earlier[i] > 0.0 else probability
-            mean, root = _collapse(pairs, weights, state.difference)
+            mean, root = _collapse(moved, weights, state.difference)
             modes.append(mode._replace(mean=mean, root=root))
-        return modes, earlier
+        return modes, earlier / earlier.sum()
 
     def _draw(self, n_times, times, u, n_samples, random_state):
         t, gaps, inputs = grid(n_times, times, u, self.model.time_unit)
@@ -270,22 +298,23 @@ class InteractingMultipleModel(StateFilter):
                 continue
             following = chosen
             if k < last:
-                mixing = self._mixing(states[k].probability, record.gaps[k + 1])[1]
-                chosen = np.array([rng.choice(len(mixing), p=mixing[:, j]) for j in following])
-            for i, mode in enumerate(states[k].modes):
-                for j in range(len(self.filters)):
-                    own = (chosen == i) & (following == j)
-                    if not own.any():
-                        continue
+                pairs, prior = self._pairs(states[k], record.t[k], record.gaps[k + 1], record.input(k))
+                chosen = np.empty(n_samples, dtype=int)
+                for j in np.unique(following):
+                    own = following == j
+                    total = np.cumsum(self._before(pairs, prior, j, paths[own, k + 1]), axis=1)
+                    chosen[own] = np.sum(rng.random((own.sum(), 1)) * total[:, -1:] >= total, axis=1)
+            for i, j in product(range(len(self.filters)), repeat=2):
+                own = (chosen == i) & (following == j)
+                mode, difference = states[k].modes[i], states[k].difference
+                if k == last:
                     mean, root = mode.mean, mode.root
-                    if k < last:
-                        start = mode._replace(time=record.t[k])
-                        gap, u = record.gaps[k + 1], record.input(k)
-                        kernel = self.filters[j]._predict(start, gap, u, with_kernel=True)[1]
-                        moved = states[k].difference(paths[own, k + 1], kernel.predicted)
-                        mean, root = kernel.mean + moved @ kernel.gain.T, kernel.remainder
-                    noise = rng.standard_normal((own.sum(), n)) @ root.T
-                    paths[own, k] = states[k].difference.wrapped(mean + noise)
+                else:
+                    kernel = pairs[i][j][1]
+                    moved = difference(paths[own, k + 1], kernel.predicted)
+                    mean, root = kernel.mean + moved @ kernel.gain.T, kernel.remainder
+                if own.any():
+                    paths[own, k] = difference.wrapped(mean + rng.standard_normal((own.sum(), n)) @ root.T)
         return paths
 
 

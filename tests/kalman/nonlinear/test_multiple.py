@@ -102,6 +102,66 @@ def test_switching_beats_each_mode_alone(switching):
     assert 0.8 < scaled.mean() < 1.25
 
 
+def moving(variance):
+    """Position and velocity, the position seen."""
+    return ExtendedKalmanFilter(
+        NonlinearModel(
+            [[1.0, 0.0]], 0.05, drift=[[0.0, 1.0], [0.0, 0.0]], diffusion=[[0.0], [1.0]], spectral_density=variance,
+            initial_mean=[0.1, 0.5], initial_covariance=0.1,
+        )
+    )  # fmt: skip
+
+
+def test_the_smoother_is_near_the_mixture_over_all_paths():
+    """Eight samples, 256 paths of two modes, each smoothed exactly."""
+    modes, times = [moving(1e-3), moving(2.0)], np.cumsum([0.5, 0.8, 0.4, 1.0, 0.6, 0.9, 0.5, 0.7])
+    imm = InteractingMultipleModel(modes, CHAIN)
+    errors, scaled = [], []
+    for seed in range(4):
+        y = imm.sample(times=times, n_samples=1, random_state=seed).observation[0]
+        weights, means = [], []
+        for path in product((0, 1), repeat=len(y)):
+            states, kernels, weight = [modes[path[0]].step(None, y[0])], [], np.log(0.5)
+            for k in range(1, len(y)):
+                f, gap = modes[path[k]], times[k] - times[k - 1]
+                state, kernel = f._predict(states[-1], gap, None, with_kernel=True)
+                states.append(f.update(state, y[k]))
+                kernels.append(kernel)
+                weight += np.log(CHAIN[path[k - 1], path[k]])
+            mean, root = states[-1].mean, states[-1].root
+            smoothed = [mean]
+            for kernel in kernels[::-1]:
+                mean, root = f._back(mean, root, kernel)
+                smoothed.insert(0, mean)
+            weights.append(weight + states[-1].log_likelihood)
+            means.append(smoothed)
+        weights, paths = np.exp(weights - logsumexp(weights)), np.array(list(product((0, 1), repeat=len(y))))
+        result = imm.smooth(y, times)
+        errors.append(np.abs(result.extra["mode_probability"][:, 1] - weights @ paths).max())
+        deviation = np.sqrt(np.einsum("tii->ti", result.covariance))
+        exact = np.tensordot(weights, means, axes=1)
+        scaled.append(np.abs((result.mean - exact) / deviation).max())
+        drawn = imm.sample(y=y, times=times, n_samples=400, random_state=0).state.mean(axis=0)
+        assert np.abs((drawn - exact) / deviation).max() < 0.5
+    assert np.median(errors) < 0.1
+    assert max(scaled) < 0.4
+
+
+def test_smoothing_helps_where_modes_disagree():
+    """A quiet mode's confident estimate must not survive a later state that contradicts it."""
+    times = np.cumsum(np.random.default_rng(0).exponential(0.5, size=60))
+    imm = InteractingMultipleModel([moving(1e-3), moving(1.0)], transition_rate=[[-0.1, 0.1], [0.5, -0.5]])
+    errors = []
+    for seed in range(6):
+        drawn = imm.sample(times=times, n_samples=1, random_state=seed)
+        for method in (imm, imm.filters[1]):
+            for result in (method.filter(drawn.observation[0], times), method.smooth(drawn.observation[0], times)):
+                errors.append(np.mean((result.mean - drawn.state[0])[:, 0] ** 2))
+    filtered, smoothed, _, single = np.sqrt(np.mean(np.reshape(errors, (6, 4)), axis=0))
+    assert smoothed < 0.9 * filtered
+    assert smoothed < 1.02 * single
+
+
 def test_rates_make_probabilities_of_gaps():
     modes = [level(0.01), level(3.0)]
     rate = np.array([[-0.2, 0.2], [0.5, -0.5]])
