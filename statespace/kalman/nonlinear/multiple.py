@@ -12,7 +12,10 @@ from statespace.kalman.nonlinear.integration import random_steps
 from statespace.kalman.nonlinear.interface import StateFilter
 from statespace.kalman.nonlinear.record import grid
 from statespace.kalman.nonlinear.results import GaussianState, SmootherResult
-from statespace.kalman.nonlinear.roots import solve_lower, triangular
+from statespace.kalman.nonlinear.roots import condition, solve_lower, triangular
+
+# Later samples that narrow a direction by less than this say nothing of it.
+_UNTOLD = 1e-9
 
 
 class MixtureState(NamedTuple):
@@ -68,15 +71,16 @@ class InteractingMultipleModel(StateFilter):
 
     Notes
     -----
-    The smoother goes back through all pairs of modes: the state of mode i before a gap given the smoothed one of mode j
-    after it, weighted by π_ij μ_i and by the density of j's smoothed mean under i's prediction (Barber's expectation
-    correction: without that density, as in Kim 1994, modes that the later state contradicts keep their weight). With
-    one mode it is the filter's own smoother. `sample` draws modes and states back in this way, from the state drawn.
+    The smoother goes back through all pairs of modes, i before a gap and j after it. What the later samples say of the
+    state under j, the ratio of its smoothed to its predicted Gaussian, is taken as an observation by i's prediction;
+    its density there weighs the pair beside π_ij μ_i. (Without it, as in Kim 1994, a confident mode that the later
+    state contradicts keeps its weight: errors may then exceed the filter's.) With one mode it is the filter's own
+    smoother. `sample` draws modes and states back, from the state drawn.
 
     References
     ----------
-    Blom and Bar-Shalom, IEEE Trans. Automatic Control 33, 1988 (filter); Barber, *Expectation correction for smoothed
-    inference in switching linear dynamical systems*, JMLR 7, 2006; Kim, J. Econometrics 60, 1994.
+    Blom and Bar-Shalom, IEEE Trans. Automatic Control 33, 1988 (filter); Kim, J. Econometrics 60, 1994; Barber,
+    *Expectation correction for smoothed inference in switching linear dynamical systems*, JMLR 7, 2006.
 
     Examples
     --------
@@ -246,18 +250,28 @@ class InteractingMultipleModel(StateFilter):
         """Smoothed modes and probabilities one sample earlier."""
         pairs, prior = self._pairs(state, t, gap, u)
         m = len(self.filters)
-        joint = np.empty((m, m))
+        logs = np.full((m, m), -np.inf)
+        revised = [[after] * m for after in later]
         for j, after in enumerate(later):
-            joint[:, j] = probability[j] * self._before(pairs, prior, j, after.mean[None])[0]
+            told = _told(after, [row[j][0] for row in pairs], prior[:, j], state.difference)
+            for i in range(m):
+                logs[i, j] = prior[i, j]
+                if told is not None:
+                    mean, root, density = _revise(pairs[i][j][0], told, state.difference)
+                    revised[j][i] = after._replace(mean=mean, root=root)
+                    logs[i, j] += density
+        total = logsumexp(logs, axis=0)
+        weights = np.exp(logs - np.where(np.isfinite(total), total, 0.0))
+        weights[:, ~np.isfinite(total)] = np.eye(m)[:, ~np.isfinite(total)]
+        joint = weights * probability
         earlier = joint.sum(axis=1)
         modes = []
         for i, mode in enumerate(state.modes):
             moved = []
-            for j, after in enumerate(later):
-                mean, root = self.filters[j]._back(after.mean, after.root, pairs[i][j][1])
+            for j in range(m):
+                mean, root = self.filters[j]._back(revised[j][i].mean, revised[j][i].root, pairs[i][j][1])
                 moved.append(mode._replace(mean=mean, root=root))
-            weights = joint[i] / earlier[i] if earlier[i] > 0.0 else probability
-            mean, root = _collapse(moved, weights, state.difference)
+            mean, root = _collapse(moved, joint[i] / earlier[i] if earlier[i] > 0.0 else probability, state.difference)
             modes.append(mode._replace(mean=mean, root=root))
         return modes, earlier / earlier.sum()
 
@@ -316,6 +330,36 @@ class InteractingMultipleModel(StateFilter):
                 if own.any():
                     paths[own, k] = difference.wrapped(mean + rng.standard_normal((own.sum(), n)) @ root.T)
         return paths
+
+
+def _told(after, predicted, prior, difference):
+    """What the samples after a gap say of the state there, N(smoothed) / N(predicted), as an observation of it.
+
+    In the axes in which the prediction is the unit ball and the smoothed covariance diagonal, d: values z / (1 − d)
+    with variances d / (1 − d). None where the prediction, over all modes before, is not a density.
+    """
+    total = logsumexp(prior)
+    if not np.isfinite(total):
+        return None
+    centre, root = _collapse(predicted, np.exp(prior - total), difference)
+    if not (np.abs(root.diagonal()) > 1e-13 * np.abs(root).sum(axis=1)).all():
+        return None
+    axes, sizes, _ = np.linalg.svd(solve_lower(root, after.root))
+    matrix = axes.T @ solve_lower(root, np.eye(len(root)))
+    known = sizes**2 < 1.0 - _UNTOLD
+    kept = 1.0 - sizes[known] ** 2
+    values = matrix[known] @ difference(after.mean, centre) / kept
+    return centre, matrix[known], values, np.diag(sizes[known] / np.sqrt(kept))
+
+
+def _revise(predicted, told, difference):
+    """A pair's prediction given what is told: mean, root, and the density of the telling."""
+    centre, matrix, values, noise = told
+    if not len(values):
+        return predicted.mean, predicted.root, 0.0
+    total, cross, root = condition(noise, matrix @ predicted.root, predicted.root)
+    scaled = solve_lower(total, values - matrix @ difference(predicted.mean, centre))
+    return difference.wrapped(predicted.mean + cross @ scaled), root, log_density(total, scaled)
 
 
 def _collapse(modes, weights, difference):

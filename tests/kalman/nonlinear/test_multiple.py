@@ -143,8 +143,9 @@ def test_the_smoother_is_near_the_mixture_over_all_paths():
         scaled.append(np.abs((result.mean - exact) / deviation).max())
         drawn = imm.sample(y=y, times=times, n_samples=400, random_state=0).state.mean(axis=0)
         assert np.abs((drawn - exact) / deviation).max() < 0.5
-    assert np.median(errors) < 0.1
-    assert max(scaled) < 0.4
+    assert np.median(errors) < 0.08
+    assert max(errors) < 0.2
+    assert max(scaled) < 0.35, scaled
 
 
 def test_smoothing_helps_where_modes_disagree():
@@ -158,8 +159,8 @@ def test_smoothing_helps_where_modes_disagree():
             for result in (method.filter(drawn.observation[0], times), method.smooth(drawn.observation[0], times)):
                 errors.append(np.mean((result.mean - drawn.state[0])[:, 0] ** 2))
     filtered, smoothed, _, single = np.sqrt(np.mean(np.reshape(errors, (6, 4)), axis=0))
-    assert smoothed < 0.9 * filtered
-    assert smoothed < 1.02 * single
+    assert smoothed < 0.75 * filtered
+    assert smoothed < 0.9 * single
 
 
 def test_rates_make_probabilities_of_gaps():
