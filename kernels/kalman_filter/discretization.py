@@ -371,20 +371,24 @@ def stays(every, gap, row):
 
 
 @entry()
-def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_bar, gradient):
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, steps, gradient):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
-    size = units[1]
+    kind, size, owner = units
+    A_bar = steps.A_bar[0]
+    Q_bar = steps.Q_bar[0]
     for t in range(len(dt)):
         o = 0
-        p = 0
-        for s in size:
+        for b in range(len(kind)):
+            s = size[b]
             for i in range(s):
                 for j in range(s):
-                    A_bar[p + i * s + j] = transition_bar[t, o + i, o + j]
-                    Q_bar[p + i * s + j] = process_noise_bar[t, o + i, o + j]
+                    A_bar[i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[i * s + j] = process_noise_bar[t, o + i, o + j]
+            parameter = blocks.parameters[owner[b]]
+            contract_block(kind[b], s, parameter, dt[t], 0, 0, A_bar, Q_bar, 0, gradient, owner[b])
             o += s
-            p += s * s
-        contract(units, blocks.parameters, dt[t], 0, A_bar, Q_bar, gradient)
+    A_bar[:] = 0.0
+    Q_bar[:] = 0.0
 
 
 @entry()

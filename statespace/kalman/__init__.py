@@ -17,8 +17,11 @@ scale         the sizes that data have: start values, bounds, and the units that
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
 priors        what is known about parameters beforehand
+robust        noise with heavy tails, by a weight for each sample
+diagnostics   standardised innovations, and the tests of what they should be
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
+disturbances  innovations, leave-one-out predictions, shocks to the states
 description   processes as plain data, for files
 
 model           explicit matrices: filter, smooth, forecast, sample, fit
@@ -45,7 +48,7 @@ from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel", "LocalLevel",
-    "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal",
-    "SlopeChange", "Sum",
+    "Arima", "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel",
+    "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic",
+    "Regression", "Seasonal", "SlopeChange", "Sum", "arima",
 ]  # fmt: skip
