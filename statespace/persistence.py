@@ -20,10 +20,12 @@ FORMAT_VERSION = 1
 
 _MODULES = {
     "KalmanRegressor": "statespace.filtering",
+    "LTIFilter": "statespace.lti",
     "S4DRegressor": "statespace.regression",
     "KalmanForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
     "KalmanStream": "statespace.streaming",
+    "LTIRegressor": "statespace.lti",
 }
 
 

@@ -6,6 +6,7 @@ from sklearn.utils import check_random_state
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
+from statespace.kalman.priors import LogPosterior, check_priors
 from statespace.kalman.robust import DF_BOUNDS, RobustLikelihood, weights_at
 from statespace.kalman.scale import measure
 
@@ -57,9 +58,17 @@ class Estimation:
         self.likelihood, self.constant = self._posterior(np.append(start.theta, noise)).likelihood()
         if tails is not None:
             self.likelihood = RobustLikelihood(self.likelihood.process, self.likelihood.records, tails)
+        self.objective, self._priors = self.likelihood, None
+
+    def with_priors(self, priors):
+        """The same problem, whose objective counts priors by the names of the parameters; returns self."""
+        if priors is not None:
+            given = check_priors(priors, self.names())
+            self.objective, self._priors = LogPosterior(self.likelihood, given, self.shift), priors
+        return self
 
     @classmethod
-    def pose(cls, process, record, names, noise_start, unit, backend=None, tails=None):
+    def pose(cls, process, record, names, noise_start, unit, backend=None, tails=None, priors=None):
         """The problem for a process as the user gave it.
 
         Parameters
@@ -74,6 +83,7 @@ class Estimation:
         unit : str
         backend : str, optional
         tails : Tails, optional
+        priors : dict of str to LogNormal, optional
 
         Returns
         -------
@@ -95,8 +105,18 @@ class Estimation:
             ranges = [*ranges, np.log([_DF, _DF])]
             is_variance, shift = np.append(is_variance, False), np.append(shift, 0.0)
         self = cls(start, bounds, shift, record, scale, unit, backend, tails)
+        self.with_priors(priors)
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
+        if priors is not None:
+            self._narrow(self.objective.priors)
         return self, theta
+
+    def _narrow(self, priors):
+        """Start where the priors say, and do not put at zero what they do not have there."""
+        for j, prior in enumerate(priors):
+            if prior is not None:
+                likely = np.log(prior.median) + 2.0 * prior.sigma * np.array([-1.0, 1.0])
+                self._ranges[j], self._is_variance[j] = np.clip(likely, *self.bounds[j]), False
 
     def given(self, record, theta):
         """The same process with the parameters θ, and the same scales, given another record; and its own θ."""
@@ -106,12 +126,14 @@ class Estimation:
             keep[len(start.free)] = False
         bounds, shift = self.bounds[keep], self.shift[keep]
         other = Estimation(start, bounds, shift, record, self.scale, self.unit, self.backend, self.tails)
+        priors = self._priors
+        other.with_priors(priors and {name: priors[name] for name in other.names() if name in priors})
         return other, theta[keep]
 
     def maximum(self, optimizer, n_restarts, random_state):
-        """θ of the highest likelihood, and why the search ended before it; empty if it did not."""
+        """θ of the highest likelihood or posterior density, and why the search ended before it; empty if it did not."""
         by_shift = self.shift[:, np.newaxis]
-        search = Search(self.likelihood, self.bounds - by_shift, self._is_variance, self._ranges - by_shift, optimizer)
+        search = Search(self.objective, self.bounds - by_shift, self._is_variance, self._ranges - by_shift, optimizer)
         scaled, message = fit(search, n_restarts, random_state)
         return np.clip(scaled + self.shift, *self.bounds.T), message
 
@@ -168,7 +190,7 @@ class Estimation:
         held = at_bounds(theta, self.bounds)
         columns = {
             "estimate": np.exp(theta),
-            "standard_error": np.exp(theta) * standard_errors(self.likelihood, theta - self.shift, ~held),
+            "standard_error": np.exp(theta) * standard_errors(self.objective, theta - self.shift, ~held),
             "lower_bound": np.exp(self.bounds[:, 0]),
             "upper_bound": np.exp(self.bounds[:, 1]),
             "at_bound": held,
@@ -176,7 +198,9 @@ class Estimation:
         return pd.DataFrame(columns, index=pd.Index(self.names(), name="parameter"))
 
 
-def maximize_each(records, seeds, *, process, names, noise_start, unit, backend, tails, optimizer, n_restarts):
+def maximize_each(
+    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, tails=None, priors=None
+):
     """Maximum likelihood of a process on records that have nothing to do with each other.
 
     Parameters
@@ -188,6 +212,7 @@ def maximize_each(records, seeds, *, process, names, noise_start, unit, backend,
     optimizer : "fmin_l_bfgs_b", callable or None
         None keeps the parameters as given.
     n_restarts : int
+    priors : dict of str to LogNormal, optional
 
     Returns
     -------
@@ -196,7 +221,7 @@ def maximize_each(records, seeds, *, process, names, noise_start, unit, backend,
     """
     fitted = []
     for record, seed in zip(records, seeds, strict=True):
-        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails)
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails, priors)
         message = ""
         if optimizer is not None and len(theta):
             theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))

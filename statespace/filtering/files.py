@@ -8,6 +8,7 @@ import pandas as pd
 from statespace.filtering.estimation import Estimation
 from statespace.kalman.description import description, restored
 from statespace.kalman.posterior import Record
+from statespace.kalman.priors import LogNormal
 from statespace.kalman.robust import Tails
 from statespace.kalman.scale import Scale
 
@@ -38,6 +39,8 @@ def exported(regressor):
     params = regressor.get_params(deep=False) | {"process": description(regressor.process)}
     if not isinstance(regressor.random_state, Integral):
         params["random_state"] = None
+    if regressor.priors is not None:
+        params["priors"] = {name: [float(value) for value in prior] for name, prior in regressor.priors.items()}
     each = regressor._estimations
     processes = [*regressor.processes_.values()] if regressor._separate else [regressor.process_]
     arrays = _record_arrays([estimation.record for estimation in each])
@@ -59,6 +62,7 @@ def exported(regressor):
         "columns": [_plain(name) for name in each[0].scale.columns],
         "known": None if np.ndim(regressor._known) else regressor._known,
         "labels": _described(regressor.series_),
+        "origins": [estimation.scale.origin for estimation in each],
         "single": regressor._single,
         "n_features_in": regressor.n_features_in_,
         "feature_names_in": [str(name) for name in getattr(regressor, "feature_names_in_", [])],
@@ -95,6 +99,8 @@ def imported(kind, state, arrays):
     params = state["params"] | {"process": restored(state["params"]["process"])}
     if isinstance(params["noise_variance_bounds"], list):
         params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
+    if params["priors"] is not None:
+        params["priors"] = {name: LogNormal(*prior) for name, prior in params["priors"].items()}
     regressor = kind(**params)
     regressor.series_, regressor._single = _labels(state["labels"]), state["single"]
     regressor.n_features_in_ = state["n_features_in"]
@@ -108,10 +114,14 @@ def imported(kind, state, arrays):
     tails = Tails.of(params["noise"], params["df"], params["huber_threshold"])
     estimations = []
     for i, record in enumerate(records):
-        scale = Scale(*arrays["scale"][i].tolist(), tuple(state["columns"]), arrays["covariate_scale"][i])
+        scale = Scale(
+            *arrays["scale"][i].tolist(), tuple(state["columns"]), arrays["covariate_scale"][i], state["origins"][i],
+            params["time_unit"],
+        )  # fmt: skip
         start, bounds, shift = restored(state["processes"][i]), arrays["bounds"][i], arrays["shift"][i]
         unit, backend = params["time_unit"], params["backend"]
-        estimations.append(Estimation(start, bounds, shift, record, scale, unit, backend, tails))
+        estimation = Estimation(start, bounds, shift, record, scale, unit, backend, tails)
+        estimations.append(estimation.with_priors(params["priors"]))
     squares = [None] * len(records)
     if tails is not None:
         squares = np.split(arrays["squares"], np.cumsum([len(record.times) for record in records])[:-1])

@@ -73,6 +73,11 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         eval_gradient=True)`` is to be minimised.
     n_restarts_optimizer : int, default=0
         Further searches from starts drawn at random around the first one.
+    priors : dict of str to LogNormal, optional
+        What is known about free parameters beforehand, by their names in ``params_``, such as
+        ``{"matern__length_scale": LogNormal(median=10.0, sigma=0.5)}``. The parameters then maximise the posterior
+        density of their logarithms, and their standard errors are from its curvature; all likelihoods reported stay
+        likelihoods.
     parameters : {"shared", "separate"}, default="shared"
         Whether many series share their parameters, or each has its own.
     time_unit : str, default="D"
@@ -149,6 +154,7 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         huber_threshold=1.345,
         optimizer="fmin_l_bfgs_b",
         n_restarts_optimizer=0,
+        priors=None,
         parameters="shared",
         time_unit="D",
         backend=None,
@@ -163,6 +169,7 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         self.huber_threshold = huber_threshold
         self.optimizer = optimizer
         self.n_restarts_optimizer = n_restarts_optimizer
+        self.priors = priors
         self.parameters = parameters
         self.time_unit = time_unit
         self.backend = backend
@@ -221,6 +228,7 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
             maximize_each, process=process, names=rows.names, unit=self.time_unit, backend=self.backend,
             noise_start=partial(noise_start, bounds=self.noise_variance_bounds), optimizer=optimizer,
             n_restarts=self.n_restarts_optimizer, tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            priors=self.priors,
         )  # fmt: skip
         fitted = _in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
         messages = [message for *_, message in fitted]
@@ -347,7 +355,7 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         if not isinstance(self.process, Component):
             raise ValueError(f"process must be a component of statespace.kalman or a sum. Got {self.process!r}.")
         components = self.process.components if isinstance(self.process, Sum) else [self.process]
-        reads = any(type(component).design is not Component.design for component in components)
+        reads = any(type(c).design is not Component.design and not c.uses_times for c in components)
         if rows.names and not reads:
             raise ValueError(
                 f"X has the covariates {list(rows.names)} besides the time, and no component of {self.process!r} "

@@ -9,12 +9,16 @@ stationary    Ornstein–Uhlenbeck and Matérn
 oscillating   the damped stochastic cycle and the damped oscillator
 carma         autoregressive moving averages in continuous time
 schwarz       the coordinates in which these are stable by positive numbers
+interventions known shifts, bends and outliers
+quasiperiodic a seasonal pattern times a Matérn process
+products      all other products of stationary processes
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
 robust        noise with heavy tails, by a weight for each sample
 diagnostics   standardised innovations, and the tests of what they should be
+priors        what is known about parameters beforehand
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
 disturbances  innovations, leave-one-out predictions, shocks to the states
@@ -30,15 +34,21 @@ estimation      fit: which entries are free, by EM (em) or by L-BFGS (maximum_li
 results         what filters and smoothers return
 """
 
+from statespace.kalman.arima import Arima, arima
 from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.oscillating import Cycle, DampedOscillator
+from statespace.kalman.priors import LogNormal
+from statespace.kalman.products import Product
+from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LinearGaussianModel", "LocalLevel", "LocalTrend",
-    "Matern", "OrnsteinUhlenbeck", "Regression", "Seasonal", "Sum",
+    "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel", "LocalLevel",
+    "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal",
+    "SlopeChange", "Sum",
 ]  # fmt: skip

@@ -59,6 +59,8 @@ class Binding:
         As in `statespace.kernels.kalman_filter`.
     starts : ndarray of int64, shape (n_records + 1,), optional
         Where each record starts, and the end; None for one record. Each begins anew.
+    times : ndarray of shape (n_times,), optional
+        Since the first sample of the data, in the same units as the gaps; for a process that uses them.
 
     Examples
     --------
@@ -71,9 +73,9 @@ class Binding:
     ((3, 1), (3, 1))
     """
 
-    def __init__(self, process, gaps, covariates=None, backend=None, starts=None):
+    def __init__(self, process, gaps, covariates=None, backend=None, starts=None, times=None):
         self.gaps = np.ascontiguousarray(gaps, dtype=float)
-        self.covariates = covariates
+        self.covariates, self.times = covariates, times
         self.backend, self.starts = backend, starts
         self.different, self.index = np.unique(gaps, return_inverse=True) if process.tabulated else (None, None)
         self.diffuse_factor = 1.0
@@ -87,7 +89,7 @@ class Binding:
         self.blocks = process.blocks(self.different)._replace(gap_index=self.index)
         # Only a component of the user's own may have parameters in its rows.
         if self.rows is None or process.tabulated:
-            self.rows = np.ascontiguousarray(process.design(self.covariates))
+            self.rows = np.ascontiguousarray(process.rows(self.covariates, self.times))
         mean, covariance, diffuse = process.initial()
         self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
         return self
@@ -137,6 +139,8 @@ class Binding:
             part.blocks = self.blocks._replace(gap_index=part.index)
         if self.covariates is not None:
             part.covariates = self.covariates[samples]
+        if self.times is not None:
+            part.times = self.times[samples]
         if self.rows.ndim == 2:
             part.rows = self.rows[samples]
         return part

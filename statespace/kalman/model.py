@@ -1,7 +1,5 @@
 """Explicit linear-Gaussian models: matrices in, filtered, smoothed, forecast, drawn and fitted states out."""
 
-import copy
-
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
@@ -11,7 +9,6 @@ from statespace.kalman.results import FilterResult, ForecastResult, Sample
 from statespace.kalman.sequential import Sequence
 from statespace.kalman.simulation import draw, draw_given
 from statespace.kalman.smoothing import smooth
-from statespace.kalman.square_root import square_root_filter, square_root_log_likelihood
 from statespace.kalman.system import AT, BETWEEN, System, check_covariance, checked, stationary_covariance
 from statespace.times import gaps
 
@@ -104,6 +101,9 @@ class LinearGaussianModel:
            [4.98, 4.98]])
     """
 
+    # added to every log-likelihood: what a class of models counts otherwise
+    _constant = 0.0
+
     def __init__(
         self, transition, observation, process_noise, observation_noise, initial_mean=None,
         initial_covariance="diffuse", *, initial_diffuse=None, state_intercept=None, observation_intercept=None,
@@ -157,22 +157,26 @@ class LinearGaussianModel:
                 if np.linalg.matrix_rank(D) < D.shape[1]:
                     raise ValueError("the columns of initial_diffuse must be linearly independent.")
         system = System(A, H, Q, R, *extra.values(), S, G, mean, P, D, n if self._stationary else 0)
-        self._install(system)
+        moving = varying & {"transition", "process_noise", "selection", "state_intercept"}
+        if self._stationary and moving:
+            raise ValueError(f"a stationary start needs constant matrices, and {', '.join(sorted(moving))} change.")
+        self._take(system)
 
-    def _install(self, system):
-        """Take a system into use; a stationary start follows from the rest."""
+    def _settle(self, system):
+        """A system with the stationary start that follows from it, where the model has one."""
         s = system.stationary
-        if s:
-            moving = self._varying & {"transition", "process_noise", "selection", "state_intercept"}
-            if moving:
-                raise ValueError(f"a stationary start needs constant matrices, and {sorted(moving)} change.")
-            P, m = system.initial_covariance.copy(), system.initial_mean.copy()
-            A = system.transition[0, :s, :s]
-            P[:s, :s] = stationary_covariance(A, system.state_noise()[0, :s, :s])
-            if self._centred:
-                m[:s] = np.linalg.solve(np.eye(s) - A, system.state_intercept[0, :s])
-            system = system._replace(initial_covariance=P, initial_mean=m)
-        self.system_ = system
+        if not s:
+            return system
+        P, m = system.initial_covariance.copy(), system.initial_mean.copy()
+        A = system.transition[0, :s, :s]
+        P[:s, :s] = stationary_covariance(A, system.state_noise()[0, :s, :s])
+        if self._centred:
+            m[:s] = np.linalg.solve(np.eye(s) - A, system.state_intercept[0, :s])
+        return system._replace(initial_covariance=P, initial_mean=m)
+
+    def _take(self, system):
+        """Take a system into use."""
+        self.system_ = self._settle(system)
 
     def __getattr__(self, name):
         if name.endswith("_") and name[:-1] in System._fields and "system_" in self.__dict__:
@@ -241,8 +245,13 @@ class LinearGaussianModel:
     def _filtered(self, sequence):
         """A `FilterResult`, and the means of the observations given those before."""
         system, n = sequence.system, sequence.n_given
-        run = square_root_filter if self.form == "square_root" else Sequence.filter
-        mean, V, ahead, spread, after, before, outputs, value = run(sequence)
+        if self.form == "square_root":
+            from statespace.kalman.square_root import square_root_filter
+
+            moments = square_root_filter(sequence)
+        else:
+            moments = sequence.filter()
+        mean, V, ahead, spread, after, before, outputs, value = moments
         H = sequence.H
         expected = sequence.offset + (H @ ahead[..., np.newaxis])[..., 0]
         F = H @ spread @ np.swapaxes(H, 1, 2) + system.observation_noise
@@ -251,7 +260,7 @@ class LinearGaussianModel:
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
             array[t, i, i] = np.inf
-        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value), expected
+        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant), expected
 
     def log_likelihood(self, y, u=None):
         """log p(y_1 … y_T), every observed number counted, those that resolve the diffuse start by −½ log 2πF∞.
@@ -267,7 +276,11 @@ class LinearGaussianModel:
         """
         y, u, system = self._record(y, u)
         sequence = Sequence(system, y, u)
-        return square_root_log_likelihood(sequence) if self.form == "square_root" else sequence.log_likelihood()
+        if self.form == "square_root":
+            from statespace.kalman.square_root import square_root_log_likelihood
+
+            return square_root_log_likelihood(sequence) + self._constant
+        return sequence.log_likelihood() + self._constant
 
     def smooth(self, y, u=None):
         """Moments of states and disturbances given the whole record.
@@ -282,7 +295,8 @@ class LinearGaussianModel:
         SmootherResult
         """
         y, u, system = self._record(y, u)
-        return smooth(Sequence(system, y, u))
+        result = smooth(Sequence(system, y, u))
+        return result._replace(log_likelihood=result.log_likelihood + self._constant)
 
     def forecast(self, y, steps, u=None):
         """Moments of the next states and observations.
@@ -388,7 +402,12 @@ class LinearGaussianModel:
         True
         """
         records = self._records(y, u)
-        fit(self, records, method, free, max_iter, tolerance, standard_errors)
+        learned = fit(
+            self.system_, self._varying, self._settle, records, method=method, free=free, max_iter=max_iter,
+            tolerance=tolerance, errors=standard_errors,
+        )  # fmt: skip
+        self._take(self.system_._replace(**learned.arrays))
+        _, self.log_likelihood_, self.history_, self.converged_, self.params_ = learned
         return self
 
     # Checks at the door.
@@ -439,9 +458,6 @@ class LinearGaussianModel:
                     f"included) need {needed}."
                 )
         return y, u, self.system_.part(T)
-
-    def _copy(self):
-        return copy.copy(self)
 
 
 def _is_table(y, p):

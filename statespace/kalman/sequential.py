@@ -122,10 +122,18 @@ class Sequence:
         """Row by row: values (T p,), h (m,) or (T p, m), R a number or (T p,)."""
         T, p = self.y.shape
         values, H, R = self.y - self.offset, self.H, self.system.observation_noise
+        self.scale, self.shift = None, 0.0
+        if p > 1 and not R.any():
+            # What is seen without noise is known once seen, and the kernel finds out by comparing variances: they need
+            # one unit.
+            size = np.nanmax(np.abs(values), axis=0, initial=0.0, where=self.observed)
+            self.scale = np.where(size > 0.0, size, 1.0)
+            values, H, R = values / self.scale, H / self.scale[:, np.newaxis], R / np.outer(self.scale, self.scale)
+            self.shift = -float(self.observed.sum(axis=0) @ np.log(self.scale))
         variances = np.diagonal(R, axis1=1, axis2=2)
         self.groups = []
         if p > 1 and (correlated or (R != variances[:, np.newaxis] * np.eye(p)).any()):
-            values, H, variances = self._uncorrelated(values, R)
+            values, H, variances = self._uncorrelated(values, H, R)
         self.by_row = rows or p > 1 or len(H) > 1
         if self.by_row:
             H = np.array(np.broadcast_to(H, (T, p, self.n)))
@@ -138,9 +146,9 @@ class Sequence:
         noise = variances[0, 0] if self.single_noise else np.broadcast_to(variances, (T, p)).reshape(-1)
         self.rows = (values.reshape(-1), H, noise)
 
-    def _uncorrelated(self, values, R):
+    def _uncorrelated(self, values, H, R):
         T, p = self.y.shape
-        H = np.array(np.broadcast_to(self.H, (T, p, self.n)))
+        H = np.array(np.broadcast_to(H, (T, p, self.n)))
         values, variances = values.copy(), np.ones((T, p))
         patterns, which = np.unique(self.observed, axis=0, return_inverse=True)
         for k, pattern in enumerate(patterns):
@@ -180,7 +188,7 @@ class Sequence:
         return values, np.zeros(T * p), blocks, H, noise, mean, self.covariance, self.diffuse
 
     def log_likelihood(self):
-        return kalman_log_likelihood(*self.arguments())
+        return kalman_log_likelihood(*self.arguments()) + self.shift
 
     def filter(self):
         """Means and covariances after and before each sample, what of them is unbounded, and the log-likelihood.
@@ -190,7 +198,7 @@ class Sequence:
         T, p = self.y.shape
         result = kalman_filter(*self.arguments())
         mean, covariance = result.mean[p - 1 :: p], result.covariance[p - 1 :: p]
-        return mean, covariance, *self.predict(mean, covariance), *self.unbounded(result.innovation_variance), result.log_likelihood
+        return mean, covariance, *self.predict(mean, covariance), *self.unbounded(result.innovation_variance), result.log_likelihood + self.shift
 
     def predict(self, mean, covariance):
         """E[x_t | the past] and its covariance, from those of the samples themselves."""
@@ -223,9 +231,13 @@ class Sequence:
             after[t] = _long(D)
         return after, before, outputs
 
-    def gradient(self, by_observation=True):
-        """The log-likelihood and its gradient by each array of the system, as a dict; each has its array's shape."""
-        value, g = kalman_gradient(*self.arguments(), by_observation=by_observation)
+    def gradient(self, by_observation=True, by_transition=True):
+        """The log-likelihood and its gradient by each array of the system, as a dict; each has its array's shape.
+
+        Without ``by_observation`` or ``by_transition`` the sweep is quicker, and those entries mean nothing.
+        """
+        free = np.full((1, 3), by_transition)
+        value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=by_observation)
         T, p = self.y.shape
         m, n = self.n, self.system.n_states
         A_bar = g.transition.reshape(-1, m, m)
@@ -240,6 +252,8 @@ class Sequence:
             H_bar, R_bar = self._correlated(H_bar, R_bar)
         else:
             R_bar = R_bar[:, :, np.newaxis] * np.eye(p)
+        if self.scale is not None:
+            H_bar, R_bar = H_bar / self.scale[:, np.newaxis], R_bar / np.outer(self.scale, self.scale)
         shift = H_bar[:, :, n] if self.affine else np.zeros((1, p))
         result = {
             "transition": A_bar[:, :n, :n], "state_noise": Q_bar, "state_intercept": push,
@@ -251,7 +265,15 @@ class Sequence:
             result["feedthrough"] = np.einsum("tp,tk->tpk", shift, self.u[: len(shift)])
         if self.given.cross_covariance is not None:
             result = self._from_wide(result)
-        return value, self._of_system(result)
+        return value + self.shift, self._of_system(result)
+
+    def transition_gradient(self, by_transition=True):
+        """The log-likelihood and its gradients by A and G Q Gᵀ, (1 or T − 1, n, n) without the constant state."""
+        free = np.full((1, 3), by_transition)
+        value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=False)
+        n = self.system.n_states
+        cut = (g.transition.reshape(-1, self.n, self.n), g.process_noise.reshape(-1, self.n, self.n))
+        return value + self.shift, *(array[:, :n, :n] for array in cut)
 
     def _correlated(self, H_bar, R_bar):
         """Back through y ↦ L⁻¹y, H ↦ L⁻¹H and R ↦ d, pattern by pattern."""

@@ -197,7 +197,7 @@ def _filter(sequence, keep):
             D = np.ascontiguousarray(eliminated(D, g[:alive]))
             alive -= 1
     value = -0.5 * (totals[0] + totals[1] + totals[2] * np.log(2.0 * np.pi))
-    return float(value), means, roots, variances
+    return float(value) + sequence.shift, means, roots, variances
 
 
 def square_root_log_likelihood(sequence):

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from statespace.lti.initialization import begin
 from statespace.lti.parametrization import Parameters
 from statespace.lti.prediction import LTIStream, ahead, estimated_states, joined, steady_states, with_prior
-from statespace.lti.prediction_error import Innovations, OutputError, refine_best, simulated
+from statespace.lti.prediction_error import Innovations, OutputError, refine_best, simulated, trial
 from statespace.lti.records import read, read_outputs
 from statespace.lti.subspace import METHODS
 from statespace.times import median_gap
@@ -48,8 +48,8 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         simulate. "innovations" has one: a Kalman filter predicts each sample from those before it, over the gap there
         really was.
     criterion : {"aic", "bic", "singular_values"}, default="bic"
-        Chooses the order: an information criterion of the start's fits, or the largest ratio of successive singular
-        values.
+        Chooses the order: an information criterion of the fits of the orders 1, 2, …, up to the third in a row that is
+        no improvement; or the largest ratio of successive singular values.
     domain : {"continuous", "discrete"}, default="continuous"
         "discrete" identifies x_{k+1} = A x_k + B u_k on a regular grid.
     hold : {"zoh", "foh"}, default="zoh"
@@ -66,8 +66,8 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         What one unit of time is for datetimes: a pandas unit such as "h", or a length such as "15min".
     max_iter : int, default=200
         Gauss-Newton steps.
-    tol : float, default=1e-5
-        The search ends when a step promises to raise the log-likelihood by less, or when two steps in a row do.
+    tol : float, default=1e-4
+        The search ends when a step promises to raise the log-likelihood by less, or when three in a row did.
     random_state : int, RandomState or None, default=None
         Draws a start where the records are too short for a subspace.
 
@@ -151,7 +151,7 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         max_order=10,
         time_unit="D",
         max_iter=200,
-        tol=1e-5,
+        tol=1e-4,
         random_state=None,
     ):
         self.order = order
@@ -174,6 +174,7 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # on rows that are no successive samples
         tags.input_tags.three_d_array = True
         return tags
 
@@ -219,14 +220,14 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
 
         innovations = self.noise_model == "innovations"
         free = {"feedthrough": self.feedthrough, "intercept": self.fit_intercept, "stable": self.stable}
+        criterion = (Innovations if innovations else OutputError)(data)
+        options = {**free, "tol": self.tol}
         start = begin(
             data, scaled_times, order=self.order, max_order=self.max_order, method=self.method, horizon=self.horizon,
             criterion=self.criterion, innovations=innovations, random_state=check_random_state(self.random_state),
-            **free,
+            search=(lambda starts: trial(starts, criterion, **options).value) if self.refine else None, **free,
         )  # fmt: skip
-        criterion = (Innovations if innovations else OutputError)(data)
-        max_iter = self.max_iter if self.refine else 0
-        found = refine_best(start.candidates, criterion, **free, max_iter=max_iter, tol=self.tol)
+        found = refine_best(start.candidates, criterion, max_iter=self.max_iter if self.refine else 0, **options)
         if self.refine and not found.converged:
             warnings.warn(
                 f"The likelihood was still rising after max_iter={self.max_iter} steps. Raise max_iter, or lower order.",

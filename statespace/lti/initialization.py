@@ -53,7 +53,7 @@ class Start(NamedTuple):
 
 
 def begin(data, times, *, order, max_order, method, horizon, criterion, innovations, feedthrough, intercept, stable,
-          random_state):  # fmt: skip
+          search, random_state):  # fmt: skip
     """Start values for `statespace.lti.prediction_error.refine`.
 
     Parameters
@@ -68,6 +68,9 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
         As in `LTIRegressor`.
     innovations : bool
         Whether the state has noise.
+    search : callable or None
+        Takes candidates for one order and returns the lowest V that a few steps reach from them. None: the criteria
+        are those of the starts.
     random_state : RandomState
         Draws a start where the records are too short for a subspace.
 
@@ -78,22 +81,34 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
     wanted = max_order if order == "auto" else order
     grids = _grids(data, times, method, horizon, wanted)
     free = {"feedthrough": feedthrough, "intercept": intercept}
-    table, values = None, np.zeros(0)
-    if grids:
-        values = grids[0].subspace.singular_values
-    if order == "auto":
-        order, table = _choose(grids, data, max_order, criterion, innovations, stable, free)
-    found = []
-    for grid in grids:
-        value, parameters = _solved(grid, order, data, stable, free)
-        if np.isfinite(value) and innovations:
-            parameters = _with_noise(parameters, grid, order, data)
-            value = Innovations(data).value(parameters)
-        if np.isfinite(value):
-            found.append((value, parameters))
-    if not found:
-        return Start([_drawn(data, order, free, innovations, random_state)], values, table)
-    return Start([parameters for _, parameters in sorted(found, key=lambda pair: pair[0])], values, table)
+    table, values = None, grids[0].subspace.singular_values if grids else np.zeros(0)
+
+    def candidates(n):
+        found = []
+        for grid in grids:
+            value, parameters = _solved(grid, n, data, stable, free)
+            if np.isfinite(value) and innovations:
+                parameters = _with_noise(parameters, grid, n, data)
+                value = Innovations(data).value(parameters)
+            if np.isfinite(value):
+                found.append((value, parameters))
+        ordered = [parameters for _, parameters in sorted(found, key=lambda pair: pair[0])]
+        return ordered or [_drawn(data, n, free, innovations, random_state)]
+
+    if order == "auto" and not grids:
+        order = 1
+    elif order == "auto":
+        highest = max(1, min(max_order, len(values) - data.y.shape[1]))
+        if criterion == "singular_values":
+            order = _largest_drop(values, highest)
+        else:
+            deviance = _deviances(grids, data, innovations, stable, free)
+            if search is not None:
+                def deviance(n):
+                    return 2 * search(candidates(n))
+            table = _criteria(deviance, highest, data, criterion, innovations, free)
+            order = int(np.argmin(table)) + 1
+    return Start(candidates(order), values, table)
 
 
 def _grids(data, times, method, horizon, order):
@@ -159,30 +174,40 @@ def _inputs(t, u, grid, step, linear):
     return np.diff(totals, axis=0) / step
 
 
-def _choose(grids, data, max_order, criterion, innovations, stable, free):
-    """The order, and the criterion of all orders (None for singular values)."""
-    if not grids:
-        return 1, None
-    grid = grids[0]
+def _largest_drop(values, highest):
+    """The order after which the singular values fall by the largest factor."""
+    if not values[0] > 0:
+        return 1
+    floor = np.maximum(values, 1e-13 * values[0])
+    return int(np.argmax(floor[:highest] / floor[1 : highest + 1])) + 1
+
+
+def _criteria(deviance, highest, data, criterion, innovations, free):
+    """The criterion of the orders 1, 2, … up to the highest, or to the third in a row that is no improvement."""
     p, m = data.y.shape[1], data.u.shape[1]
-    values = grid.subspace.singular_values
-    highest = max(1, min(max_order, len(values) - p))
-    if criterion == "singular_values":
-        floor = np.maximum(values, 1e-13 * values[0]) if values[0] > 0 else np.ones_like(values)
-        return int(np.argmax(floor[:highest] / floor[1 : highest + 1])) + 1, None
     n_seen = int((~np.isnan(data.y)).sum())
-    table = np.empty(highest)
+    price = 2.0 if criterion == "aic" else np.log(n_seen)
+    table: list[float] = []
     for n in range(1, highest + 1):
-        n_free = n * (m + p) + p * (m * free["feedthrough"] + free["intercept"])
-        if innovations:
-            _, covariance, count = predictor(grid.subspace, n, grid.u, grid.y)
-            sign, log_det = np.linalg.slogdet(covariance)
-            deviance = count * (log_det if sign > 0 else -80.0 * p)
-            n_free += n * p
-        else:
-            deviance = 2 * min(_solved(g, n, data, stable, free)[0] for g in grids[:2])
-        table[n - 1] = deviance + n_free * (2.0 if criterion == "aic" else np.log(n_seen))
-    return int(np.argmin(np.where(np.isnan(table), np.inf, table))) + 1, table
+        # In local coordinates: n (m + p) of A, B and C, n p of L, and what does not grow with n.
+        n_free = n * (m + p + p * innovations) + p * (m * free["feedthrough"] + free["intercept"])
+        value = float(deviance(n)) + price * n_free
+        table.append(value if np.isfinite(value) else np.inf)
+        if n - 1 - int(np.argmin(table)) >= 3:
+            break
+    return np.array(table)
+
+
+def _deviances(grids, data, innovations, stable, free):
+    """2 V of the starts: of the predictors read from a subspace, or of simulations."""
+    def of_order(n):
+        if not innovations:
+            return 2 * min(_solved(grid, n, data, stable, free)[0] for grid in grids[:2])
+        _, covariance, count = predictor(grids[0].subspace, n, grids[0].u, grids[0].y)
+        sign, log_det = np.linalg.slogdet(covariance)
+        return count * (log_det if sign > 0 else -80.0 * len(covariance))
+
+    return of_order
 
 
 def _solved(grid, order, data, stable, free):

@@ -277,7 +277,7 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
         Whether only stable systems are looked at.
     max_iter : int
     tol : float
-        The search has converged when a step promises to lower V by less, or when two in a row do.
+        The search has converged when a step promises to lower V by less, or when three in a row did.
 
     Returns
     -------
@@ -305,7 +305,7 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
                 factor = 0.1 if lowered > 0.5 * promised else 2.0 if lowered < 0.1 * promised else 1.0
                 damping = max(factor * damping, _DAMPING[0])
                 small = small + 1 if lowered < tol else 0
-                converged = promised < tol or small == 2
+                converged = promised < tol or small == 3
                 break
             converged = promised < tol
             damping *= 10.0
@@ -318,16 +318,21 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
     return Fit(parameters, value, information, along, n_iter, converged)
 
 
+def trial(candidates, criterion, **options):
+    """The best `Fit` that a few steps from each of the first candidates reach."""
+    fits = [refine(start, criterion, max_iter=_TRIAL, **options) for start in candidates[:_N_TRIALS]]
+    return min(fits, key=lambda fit: fit.value)
+
+
 def refine_best(candidates, criterion, *, max_iter, **options):
-    """`refine` from the best of several starts, after a few steps from each of the first ones."""
-    if max_iter > _TRIAL and len(candidates) > 1:
-        trials = [refine(start, criterion, max_iter=_TRIAL, **options) for start in candidates[:_N_TRIALS]]
-        best = min(trials, key=lambda trial: trial.value)
-        if best.converged:
-            return best
-        rest = refine(best.parameters, criterion, max_iter=max_iter - _TRIAL, **options)
-        return rest._replace(n_iter=rest.n_iter + _TRIAL)
-    return refine(candidates[0], criterion, max_iter=max_iter, **options)
+    """`refine` from the most promising of several starts, the best first among them."""
+    if max_iter <= _TRIAL or len(candidates) == 1:
+        return refine(candidates[0], criterion, max_iter=max_iter, **options)
+    best = trial(candidates, criterion, **options)
+    if best.converged:
+        return best
+    rest = refine(best.parameters, criterion, max_iter=max_iter - _TRIAL, **options)
+    return rest._replace(n_iter=rest.n_iter + _TRIAL)
 
 
 def _along(parameters, along, lengths):

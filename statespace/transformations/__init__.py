@@ -4,17 +4,19 @@ Above: nothing. Below: `statespace.filtering` and `statespace.lti`, which do the
 name that is asked for.
 
 kalman      KalmanSmoother: denoises and imputes by a Kalman smoother
+lti         LTIFilter: analog filters on regular and irregular indexes
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-_HOME = {"KalmanSmoother": "kalman"}
+_HOME = {"KalmanSmoother": "kalman", "LTIFilter": "lti"}
 
-__all__ = ["KalmanSmoother"]
+__all__ = ["KalmanSmoother", "LTIFilter"]
 
 if TYPE_CHECKING:
     from statespace.transformations.kalman import KalmanSmoother
+    from statespace.transformations.lti import LTIFilter
 
 
 def __getattr__(name):

@@ -52,9 +52,10 @@ class ExtendedKalmanFilter(GaussianFilter):
             raise ValueError(f"iterations must be a whole number >= 1. Got {iterations}.")
         self.iterations = iterations
 
-    def _rates(self, mean, covariance, columns, arguments):
+    def _rates(self, mean, covariance, columns, arguments, least):
         model = self.model
-        jacobian = model.drift_jacobian(mean, np.sqrt(np.maximum(covariance.diagonal(), 0.0)), **arguments)
+        deviation = np.maximum(np.sqrt(np.maximum(covariance.diagonal(), 0.0)), least)
+        jacobian = model.drift_jacobian(mean, deviation, **arguments)
         noise = model.noise_rate(mean, **arguments)
         return model.drift(mean, **arguments), jacobian @ columns, noise @ noise.T
 

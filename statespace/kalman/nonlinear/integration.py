@@ -13,15 +13,19 @@ from scipy.integrate import DOP853
 
 from statespace.kalman.nonlinear.roots import root_of, triangular
 
-_MAX_STEPS = 100_000
+_MAX_STEPS, _MAX_PATH_STEPS = 10_000, 100_000
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
+# A step that is so short a part of the gap ends nowhere.
+_SHORTEST = 1e-10
+# A standard deviation that is so small beside the state itself is not resolved further.
+_NEGLIGIBLE = 1e-7
 # A step of this length, in units of the matrix's norm, is summed as a Taylor series of so many terms: to 1e-19.
 _SHORT, _TERMS = 0.5, 17
 # A stochastic sub-step by default, times the norm of the drift's Jacobian.
 _PATH_STEP = 0.1
 
 
-def moments(rates, mean, root, length, tolerance, substeps=None):
+def moments(rates, mean, root, length, tolerance, substeps=None, least=0.0):
     """Integrate the moments over a gap.
 
     Parameters
@@ -36,6 +40,9 @@ def moments(rates, mean, root, length, tolerance, substeps=None):
         Of a step's error, relative to the standard deviations (and, for the mean, to its size).
     substeps : int, optional
         So many steps of the classical fourth-order Runge–Kutta scheme in the place of adaptive ones.
+    least : ndarray of shape (n,), optional
+        Standard deviations below which errors do not matter: without uncertainty at the start, those at its end. Its
+        first growth, as a power of the time, has a relative error that no step is short enough for.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def moments(rates, mean, root, length, tolerance, substeps=None):
     def scale(y):
         y = np.abs(y.reshape(n, 1 + m + n))
         variances = np.square(y[:, 1 : 1 + m]).sum(axis=1) + y[:, 1 + m :].diagonal()
-        deviations = np.sqrt(variances)
+        deviations = np.maximum(np.sqrt(variances), np.maximum(least, _NEGLIGIBLE * y[:, 0]))
         result = np.empty_like(y)
         result[:, 0] = y[:, 0] + deviations
         result[:, 1 : 1 + m] = deviations[:, None]
@@ -103,11 +110,11 @@ def _adaptive(derivative, y, length, tolerance, scale):
         else:
             h *= max(_SHRINK, _SAFETY * error**-0.125) if np.isfinite(error) else _SHRINK
             rejected = True
-            if s + h == s:
-                break
+        if h < _SHORTEST * length:
+            break
     raise ValueError(
-        f"The moments could not be integrated over a gap of {length:g}: stopped after {s:g} of it. The drift may grow "
-        "without bound there, or be stiff: give a linear drift as a matrix, raise tolerance, or use substeps."
+        f"The moments could not be integrated over a gap of {length:g}: stopped after {s:g} of it. The drift may "
+        "grow without bound there, or be stiff: give a linear drift as a matrix, raise tolerance, or use substeps."
     )
 
 
@@ -226,10 +233,10 @@ def _n_steps(model, x, t, dt, u, max_step):
     if max_step is None:
         mean = x.mean(axis=0)
         if not np.isfinite(mean).all():
-            raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is too long.")
+            raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is long.")
         jacobian = model.drift_jacobian(mean, x.std(axis=0), t=t, u=u)
         max_step = _PATH_STEP / max(np.linalg.norm(jacobian, 1), 1e-300)
-    count = int(np.ceil(min(dt / max_step, _MAX_STEPS + 1.0)))
-    if count > _MAX_STEPS:
-        raise ValueError(f"A gap of {dt:g} would need more than {_MAX_STEPS} sub-steps: give a longer max_step.")
+    count = int(np.ceil(min(dt / max_step, _MAX_PATH_STEPS + 1.0)))
+    if count > _MAX_PATH_STEPS:
+        raise ValueError(f"A gap of {dt:g} would need more than {_MAX_PATH_STEPS} sub-steps: give a longer max_step.")
     return max(count, 1)

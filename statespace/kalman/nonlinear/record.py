@@ -205,7 +205,7 @@ def future_of(record, steps, times, unit):
     if record.times is None:
         t = check_times(times)
         if clock(t) != "numbers":
-            raise ValueError("y was given without times, so that forecasts need steps, or times as numbers (0, 1, ...).")
+            raise ValueError("y was given without times: give the forecast steps, or times as numbers (0, 1, ...).")
         joined = np.concatenate([record.t[-1:], t])
         return t, gaps(check_times(joined))[1:]
     t, _, later = clock_of(times, unit, record.times[0])
