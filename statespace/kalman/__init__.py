@@ -17,7 +17,9 @@ scale         the sizes that data have: start values, bounds, and the units that
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
 priors        what is known about parameters beforehand
-posterior     a process given a record: other times, joint covariance, samples, the last state
+posterior     a process given a record of one series or many: other times, joint covariance, samples, the last state
+level         the constant that a diffuse start absorbs
+joint         the joint covariance at many rows, in one sweep
 rows          X as times and covariates
 description   processes as plain data, for files
 
