@@ -8,6 +8,8 @@ panel       X and y of one series or of many, in the forms in which they may com
 posteriors  what was fitted, asked about any of its series
 estimation  maximum likelihood of a process on a record
 noise       the noise variance: fitted, one number, or one for each sample
+diagnosis   innovations and their tests, information criteria, shocks, anomaly scores
+summary     a fitted model on one page
 files       a fitted regressor as plain data and arrays
 """
 

@@ -104,9 +104,13 @@ class Posterior:
     unit : str
         The unit of time for datetimes.
     backend : str, optional
+    weights : ndarray of shape (n, m), optional
+        Of noise with heavy tails (`statespace.kalman.robust`): the samples' noise variances are ``noise / weights``.
 
     Attributes
     ----------
+    noise, given_noise : float or ndarray
+        The noise variances with the weights, and without.
     scaled : Component
         The process in scaled units.
     scaled_noise : float or ndarray
@@ -129,19 +133,24 @@ class Posterior:
     (1, 1, 1)
     """
 
-    def __init__(self, process, noise, record, scale, unit, backend=None):
-        self.process, self.noise, self.record = process, noise, record
+    def __init__(self, process, noise, record, scale, unit, backend=None, weights=None):
+        self.process, self.record, self.given_noise, self.weights = process, record, noise, weights
+        self.noise = noise if weights is None else (noise[:, np.newaxis] if np.ndim(noise) == 1 else noise) / weights
         self.scale, self.unit, self.backend = scale, unit, backend
         self.scaled = process.rescaled(scale)
-        self.scaled_noise = noise / scale.value**2
+        self.scaled_noise = self.noise / scale.value**2
         self.level = find_level(self.scaled)
         self.offset = np.zeros((record.n_series, record.y.shape[1])) if self.level is None else record.means()
 
     def one(self, series):
         """The same process, given one of the series; or none, if it is not known."""
         record = self.record.one(series)
-        noise = self.noise if np.ndim(self.noise) == 0 else record.noise
-        return Posterior(self.process, noise, record, self.scale, self.unit, self.backend)
+        noise = self.given_noise if np.ndim(self.given_noise) == 0 else record.noise
+        weights = self.weights
+        if weights is not None and record is not self.record:
+            known = self.record.starts is not None and series < self.record.n_series
+            weights = weights[slice(*self.record.starts[series : series + 2])] if known else weights[:0]
+        return Posterior(self.process, noise, record, self.scale, self.unit, self.backend, weights)
 
     @property
     def scaled_y(self):

@@ -4,6 +4,7 @@ import numpy as np
 
 from statespace.kalman.binding import State
 from statespace.kalman.description import description, restored
+from statespace.kalman.robust import family_of
 from statespace.kalman.scale import Scale
 from statespace.streaming.clock import StreamClock
 from statespace.streaming.filter import Filters, Moment
@@ -90,7 +91,8 @@ def imported(kind, state, arrays):
     stream._clock = clock = StreamClock(name, unit, scale.time, now)
     clock.absolute = absolute
     start = _moment("start", arrays)
-    stream._filters = filters = Filters(process.rescaled(scale), scale.value, start, backend)
+    family = family_of(state["settings"]["family"])
+    stream._filters = filters = Filters(process.rescaled(scale), scale.value, start, backend, family)
     if state["window"] is not None:
         stream._window = Window(filters, clock, *state["window"])
         for k, time in enumerate(arrays["times"].tolist()):

@@ -7,6 +7,7 @@ import numpy as np
 
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.posterior import of_output
+from statespace.kalman.robust import reweigh, sample_weight, weights_at
 from statespace.kernels.kalman_filter import kalman_filter, kalman_smoother, kalman_stepper
 
 # Samples that are filtered in one call: bounds the memory.
@@ -47,6 +48,8 @@ class Filters:
         The unit of y.
     moment : Moment
     backend : str, optional
+    family : StudentT or Huber, optional
+        Noise that is not normal.
 
     Attributes
     ----------
@@ -67,8 +70,8 @@ class Filters:
     ([2.0], [1.0])
     """
 
-    def __init__(self, process, value_scale, moment, backend=None):
-        self.process, self.value_scale, self.backend = process, value_scale, backend
+    def __init__(self, process, value_scale, moment, backend=None, family=None):
+        self.process, self.value_scale, self.backend, self.family = process, value_scale, backend, family
         self.row = np.array(process.observation())
         self.restore(moment)
 
@@ -102,7 +105,26 @@ class Filters:
             if offset != offset:
                 offset = self.offsets[k] = value
             own = noise if isinstance(noise, float) else noise[k]
-            stepper.step((value - offset) / self.value_scale, gap, own, row, table)
+            scaled = (value - offset) / self.value_scale
+            if self.family is None:
+                stepper.step(scaled, gap, own, row, table)
+                continue
+            # Predict first; then take the sample with the noise variance R/w that its innovation asks for.
+            stepper.step(math.nan, gap, own, row, table)
+            still = None
+            if table is not None:
+                blocks = self._blocks(0.0)
+                still = blocks.transition[0], blocks.process_noise[0]
+            stepper.step(scaled, 0.0, self._weighted(stepper, scaled, own), row, still)
+
+    def _weighted(self, stepper, value, noise):
+        """The noise variance R/w of a sample that the stepper has predicted."""
+        row = self.row
+        # A sample that fixes a diffuse direction has no innovation.
+        if value != value or noise == 0.0 or (stepper.n_diffuse and _sees(row, stepper.diffuse)):
+            return noise
+        error, variance = value - float(row.dot(stepper.mean)), float(row.dot(stepper.covariance).dot(row))
+        return noise / sample_weight(self.family, error, max(variance, 0.0), noise)
 
     def _blocks(self, gap):
         if not self.process.tabulated:
@@ -147,8 +169,11 @@ class Filters:
             if any(stepper.n_diffuse for stepper in self._steppers) and missing.any():
                 # While a direction is open, only single steps tell whether a missing sample would see it.
                 stop = start + int(np.argmax(missing))
+            # Each weight depends on the filter's state before it.
             answer = (
-                self._block(*(_part(array, start, stop) for array in (y, gaps, noise, rows))) if stop > start else None
+                self._block(*(_part(array, start, stop) for array in (y, gaps, noise, rows)))
+                if stop > start and self.family is None
+                else None
             )
             if answer is not None:
                 means[start:stop] = answer[0]
@@ -214,7 +239,10 @@ class Filters:
             # An offset that is not known yet when the window begins is by now.
             offset = self.offsets[k]
             centred = (y[:, k] - (offset if offset == offset else 0.0)) / self.value_scale
-            result = binding._call(kalman_smoother, centred, noise[:, k].copy(), readout=row[np.newaxis])
+            variance = noise[:, k].copy()
+            if self.family is not None:
+                variance /= weights_at(self.family, reweigh(binding, centred, variance, self.family)[0])
+            result = binding._call(kalman_smoother, centred, variance, readout=row[np.newaxis])
             means.append(float(result.mean[place, 0]) * self.value_scale + (offset if offset == offset else 0.0))
             variances.append(max(float(result.covariance[place, 0]), 0.0))
         return means, variances

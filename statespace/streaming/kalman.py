@@ -34,6 +34,8 @@ class KalmanStream:
         Start a new series, rather than at the end of the data.
     include_noise : bool
         Whether the standard deviations are those of a new observation at this time, rather than of the signal.
+    family : StudentT or Huber, optional
+        Noise that is not normal: each sample then gets a weight by its innovation.
     lag : float or timedelta, optional
         How late a sample may come, behind the latest.
     late : {"raise", "ignore"}, default="raise"
@@ -57,7 +59,7 @@ class KalmanStream:
     (True, True)
     """
 
-    def __init__(self, posterior, noise, *, single, from_prior, include_noise, lag=None, late="raise"):
+    def __init__(self, posterior, noise, *, single, from_prior, include_noise, family=None, lag=None, late="raise"):
         if late not in ("raise", "ignore"):
             raise ValueError(f"late must be 'raise' or 'ignore'. Got {late!r}.")
         record, scale = posterior.record, posterior.scale
@@ -69,6 +71,7 @@ class KalmanStream:
             "single": single,
             "include_noise": include_noise,
             "late": late,
+            "family": None if family is None else family.description,
         }
         if lag is not None:
             lag = clock.in_ticks(lag)
@@ -85,7 +88,7 @@ class KalmanStream:
             moment = Moment((start,) * record.y.shape[1], (offset,) * record.y.shape[1])
         else:
             moment = Moment(tuple(posterior.last_states(tail)), tuple(posterior.offset[0].tolist()))
-        self._filters = Filters(posterior.scaled, scale.value, moment, posterior.backend)
+        self._filters = Filters(posterior.scaled, scale.value, moment, posterior.backend, family)
         self._window = None
         if lag is not None:
             before = clock.now if not tail else times[-tail - 1].item() if tail < len(times) else None
@@ -95,7 +98,7 @@ class KalmanStream:
 
     def _take_again(self, posterior, times, tail):
         """The last samples of the record, to keep them."""
-        record, noise = posterior.record, posterior.scaled_noise
+        record, noise = posterior.record, posterior.given_noise / posterior.scale.value**2
         binding = posterior._binding(record.times, record.covariates)
         gaps = binding.gaps
         for k in range(len(times) - tail, len(times)):
@@ -313,7 +316,10 @@ class KalmanStream:
         return np.array(means), np.array(deviations)
 
     def _added(self):
-        return self._settings["noise"] if self._settings["include_noise"] else 0.0
+        if not self._settings["include_noise"]:
+            return 0.0
+        family = self._filters.family
+        return self._settings["noise"] * (1.0 if family is None else family.variance)
 
     def _variance_unit(self):
         return self._filters.value_scale**2
