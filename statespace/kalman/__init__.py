@@ -19,7 +19,9 @@ fitting       maximum likelihood: start values, optimiser, standard errors
 robust        noise with heavy tails, by a weight for each sample
 diagnostics   standardised innovations, and the tests of what they should be
 priors        what is known about parameters beforehand
-posterior     a process given a record: other times, joint covariance, samples, the last state
+posterior     a process given a record of one series or many: other times, joint covariance, samples, the last state
+level         the constant that a diffuse start absorbs
+joint         the joint covariance at many rows, in one sweep
 rows          X as times and covariates
 disturbances  innovations, leave-one-out predictions, shocks to the states
 description   processes as plain data, for files
