@@ -1,6 +1,7 @@
 """Many records in one call: equal to a loop over them, and independent of the number of threads."""
 
 from importlib import import_module
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def problem(model, varying=True, lengths=LENGTHS, seed=0):
 
 def one_by_one(given, starts):
     y, dt, blocks, h, R, *start = given
-    for first, last in zip(starts[:-1], starts[1:], strict=True):
+    for first, last in pairwise(starts):
         cut = slice(first, last)
         yield cut, (
             y[cut], dt[cut], blocks._replace(gap_index=blocks.gap_index[cut]), h[cut] if h.ndim == 2 else h,
