@@ -5,6 +5,7 @@ Above: `statespace.KalmanRegressor`, which fits and predicts. Below: `statespace
 base          what a component is: four methods, and parameters in the manner of scikit-learn's GP kernels
 closed        components whose matrices the kernel knows in closed form
 components    level, trend, seasonal pattern, covariates: exactly diffuse at the start
+dummies       the textbook's seasonal dummies, on a grid
 stationary    Ornstein–Uhlenbeck and Matérn
 oscillating   the damped stochastic cycle and the damped oscillator
 carma         autoregressive moving averages in continuous time
@@ -39,6 +40,7 @@ from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.dummies import DummySeasonal
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.oscillating import Cycle, DampedOscillator
@@ -48,7 +50,7 @@ from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "Arima", "CARMA", "Component", "Cycle", "DampedOscillator", "Initial", "LevelShift", "LinearGaussianModel",
-    "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product", "QuasiPeriodic",
-    "Regression", "Seasonal", "SlopeChange", "Sum", "arima",
+    "Arima", "CARMA", "Component", "Cycle", "DampedOscillator", "DummySeasonal", "Initial", "LevelShift",
+    "LinearGaussianModel", "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product",
+    "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum", "arima",
 ]  # fmt: skip
