@@ -9,7 +9,8 @@ diagonal, is its variance, so that V = ½ Σ_j N_j (1 + log(mean of e_j²)). In 
 predicts each sample from all earlier ones over the gap there really was; its gain and covariance belong to the sample.
 
 The Hessian is replaced by Fisher's information, Σ_k (∂e_kᵀ S_k⁻¹ ∂e_k + ½ tr S_k⁻¹ ∂S_k S_k⁻¹ ∂S_k), damped as by
-Levenberg and Marquardt (Ljung 1999, System Identification, 2nd ed., sections 7.2-7.4 and 10.2).
+Levenberg and Marquardt (Ljung 1999, System Identification, 2nd ed., sections 7.2-7.4 and 10.2). Where that converges
+slowly, in the flat valleys of noise models, BFGS steps follow, which start from it.
 """
 
 from dataclasses import replace
@@ -26,6 +27,8 @@ _ROUNDING = 1e-28
 _LEAST_NOISE = 1e-12
 # Steps from each start, and the number of starts, before the best is followed.
 _TRIAL, _N_TRIALS = 12, 4
+# Gauss-Newton steps before the Hessian is learned instead (BFGS), and steps of that between new coordinates.
+_SCORING, _CHART = 15, 40
 _DAMPING = (1e-12, 1e12)
 
 
@@ -299,6 +302,14 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
         eigenvalues = np.maximum(eigenvalues, 0.0)
         slopes = vectors.T @ (gradient / sizes)
         n_iter += 1
+        if n_iter > _SCORING:
+            axes = vectors / np.sqrt(eigenvalues + 1e-6) / sizes[:, np.newaxis]
+            steps = min(_CHART, max_iter - n_iter)
+            parameters, value, used, converged = _quasi_newton(
+                parameters, value, criterion, along, axes, axes.T @ gradient, stable, steps, tol
+            )
+            n_iter += used
+            continue
         while True:
             step = -slopes / (eigenvalues + damping)
             promised = -float(slopes @ step + 0.5 * eigenvalues @ step**2)
@@ -321,6 +332,40 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
     with np.errstate(all="ignore"):
         _, information = criterion.expansion(parameters, along)
     return Fit(parameters, value, information, along, n_iter, converged)
+
+
+def _quasi_newton(parameters, value, criterion, along, axes, slopes, stable, max_iter, tol):
+    """BFGS steps in coordinates z, the parameters being the given ones moved by ``axes @ z`` along the directions.
+
+    In them the information is the identity, which is where the approximation of the Hessian begins.
+    """
+    base, z, inverse = parameters, np.zeros(axes.shape[1]), np.eye(axes.shape[1])
+    for k in range(max_iter):
+        step = -inverse @ slopes
+        descent = float(slopes @ step)
+        if not descent < 0:
+            inverse, step, descent = np.eye(len(z)), -slopes, -float(slopes @ slopes)
+        if -0.5 * descent < tol:
+            return parameters, value, k, True
+        for halvings in range(30):
+            moved = z + 0.5**halvings * step
+            candidate = _along(base, along, axes @ moved)
+            found = criterion.value(candidate) if _allowed(candidate, criterion.data, stable) else np.inf
+            if found <= value + 1e-4 * 0.5**halvings * descent:
+                break
+        else:
+            return parameters, value, k, k > 0
+        with np.errstate(all="ignore"):
+            changed = axes.T @ criterion.expansion(candidate, along)[0]
+        if not np.isfinite(changed).all():
+            return parameters, value, k, False
+        s, d = moved - z, changed - slopes
+        curvature = float(s @ d)
+        if curvature > 1e-10 * np.linalg.norm(s) * np.linalg.norm(d):
+            turned = np.eye(len(z)) - np.outer(s, d) / curvature
+            inverse = turned @ inverse @ turned.T + np.outer(s, s) / curvature
+        parameters, value, z, slopes = candidate, found, moved, changed
+    return parameters, value, max_iter, False
 
 
 def trial(candidates, criterion, **options):
