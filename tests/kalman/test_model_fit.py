@@ -205,3 +205,24 @@ def test_what_cannot_be_free_is_said():
         varying.fit(y[:, 0], free="transition")
     with pytest.warns(ConvergenceWarning):
         model.fit(y, method="em", max_iter=2, tolerance=1e-15, standard_errors=False)
+
+
+def test_em_takes_the_steps_of_pykalman():
+    """Rows that miss altogether, all matrices free: the same likelihood after ten iterations."""
+    pykalman = pytest.importorskip("pykalman")
+    model, y = simulated(60, missing=0.0)
+    y[[3, 20, 21]] = np.nan
+    system = model.system_
+    A, H = system.transition[0], system.observation[0]
+    fitted = LinearGaussianModel(A, H, np.eye(2), np.eye(3), np.zeros(2), np.eye(2))
+    free = ("transition", "observation", "process_noise", "observation_noise", "initial_mean", "initial_covariance")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted.fit(y, method="em", free=free, max_iter=10, tolerance=1e-300, standard_errors=False)
+    peer = pykalman.KalmanFilter(
+        A, H, np.eye(2), np.eye(3), initial_state_mean=np.zeros(2), initial_state_covariance=np.eye(2)
+    )
+    names = ["transition_matrices", "observation_matrices", "transition_covariance", "observation_covariance"]
+    masked = np.ma.masked_invalid(y)
+    peer = peer.em(masked, n_iter=10, em_vars=[*names, "initial_state_mean", "initial_state_covariance"])
+    assert fitted.log_likelihood_ == pytest.approx(peer.loglikelihood(masked), rel=1e-9)
