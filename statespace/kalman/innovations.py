@@ -6,7 +6,8 @@ start, the predicted covariance changes by a matrix of rank one from sample to s
     F' = F + μ ω²,   k' = k + μ ω A w,   w' = A w − k' ω/F',   μ' = μ F'/F,       ω = w[0],
 
 has to be carried (Morf, Sidhu & Kailath 1974; Herbst 2015, "Using the Chandrasekhar recursions for likelihood
-evaluation of DSGE models"), from F = c[0], k = w = A c, μ = −1/F, where c = cov(x_t, y_t). Derivatives go forward beside it.
+evaluation of DSGE models"), from F = c[0], k = w = A c, μ = −1/F, where c = cov(x_t, y_t). Derivatives go forward
+beside it.
 
 Above: `seasonal_arima`. The general filter is `statespace.kernels.kalman_filter`.
 """
