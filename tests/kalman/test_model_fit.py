@@ -226,3 +226,26 @@ def test_em_takes_the_steps_of_pykalman():
     masked = np.ma.masked_invalid(y)
     peer = peer.em(masked, n_iter=10, em_vars=[*names, "initial_state_mean", "initial_state_covariance"])
     assert fitted.log_likelihood_ == pytest.approx(peer.loglikelihood(masked), rel=1e-9)
+
+
+def test_constant_noises_are_learned_on_irregular_times():
+    """What varies is given, what is free is constant: gaps scale the noise through the selection."""
+    rng = np.random.default_rng(0)
+    gaps = rng.exponential(size=199)
+    x = np.cumsum(np.append(0.0, np.sqrt(0.5 * gaps) * rng.normal(size=199)))
+    y = x + rng.normal(size=200)
+    y[rng.random(200) < 0.2] = np.nan
+    arguments = ([[1.0]], [[1.0]], [[1.0]], [[2.0]])
+    models = [LinearGaussianModel(*arguments, selection=np.sqrt(gaps)[:, None, None]) for _ in range(2)]
+    ml = models[0].fit(y)
+    em = models[1].fit(y, method="em", tolerance=1e-12, max_iter=5000, standard_errors=False)
+    assert np.diff(em.history_).min() > -1e-9
+    assert em.log_likelihood_ == pytest.approx(ml.log_likelihood_, abs=1e-6)
+    np.testing.assert_allclose(em.params_["estimate"], ml.params_["estimate"], rtol=1e-3)
+
+    from statespace import KalmanRegressor
+    from statespace.kalman import LocalLevel
+
+    times = np.append(0.0, np.cumsum(gaps))[:, np.newaxis]
+    gp = KalmanRegressor(LocalLevel()).fit(times, y)
+    assert ml.log_likelihood_ == pytest.approx(gp.log_marginal_likelihood(), abs=1e-6)
