@@ -5,6 +5,8 @@ Above: the forecasters. Below: `statespace.kalman`, the processes and how they m
 regressor   KalmanRegressor: a Gaussian process in time, in O(n)
 estimation  maximum likelihood of a process on a record
 noise       the noise variance: fitted, one number, or one for each sample
+diagnosis   innovations and their tests, information criteria, shocks, anomaly scores
+summary     a fitted model on one page
 files       a fitted regressor as plain data and arrays
 """
 

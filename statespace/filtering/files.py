@@ -9,6 +9,7 @@ from statespace.filtering.estimation import Estimation
 from statespace.kalman.description import description, restored
 from statespace.kalman.posterior import Record
 from statespace.kalman.priors import LogNormal
+from statespace.kalman.robust import Tails
 from statespace.kalman.scale import Scale
 
 
@@ -50,6 +51,9 @@ def exported(regressor):
         "scale": np.array([[e.scale.value, e.scale.time, e.scale.span] for e in each]),
         "covariate_scale": np.stack([estimation.scale.covariates for estimation in each]),
     }
+    arrays["order"] = regressor._order
+    if each[0].squares is not None:
+        arrays["squares"] = np.concatenate([estimation.squares for estimation in each])
     if np.ndim(regressor._known):
         arrays["known"] = regressor._known
     state = {
@@ -107,6 +111,7 @@ def imported(kind, state, arrays):
     whole = Record(arrays["times"], arrays["covariates"], arrays["y"], noise, arrays.get("starts"))
     separate = params["parameters"] == "separate" and regressor.series_ is not None
     records = [whole.one(i) for i in range(whole.n_series)] if separate else [whole]
+    tails = Tails.of(params["noise"], params["df"], params["huber_threshold"])
     estimations = []
     for i, record in enumerate(records):
         scale = Scale(
@@ -114,9 +119,14 @@ def imported(kind, state, arrays):
             params["time_unit"],
         )  # fmt: skip
         start, bounds, shift = restored(state["processes"][i]), arrays["bounds"][i], arrays["shift"][i]
-        estimation = Estimation(start, bounds, shift, record, scale, params["time_unit"], params["backend"])
+        unit, backend = params["time_unit"], params["backend"]
+        estimation = Estimation(start, bounds, shift, record, scale, unit, backend, tails)
         estimations.append(estimation.with_priors(params["priors"]))
-    regressor._conclude(estimations, list(arrays["theta"]) if separate else [arrays["theta"]], known)
+    squares = [None] * len(records)
+    if tails is not None:
+        squares = np.split(arrays["squares"], np.cumsum([len(record.times) for record in records])[:-1])
+    regressor._order = arrays["order"]
+    regressor._conclude(estimations, list(arrays["theta"]) if separate else [arrays["theta"]], known, squares)
     return regressor
 
 

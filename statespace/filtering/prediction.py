@@ -134,8 +134,20 @@ class Prediction:
                 "include_noise=True needs the noise variance of new samples, and fit was given that of each known "
                 "sample only. Predict without it and add the variance that you know."
             )
-        noise = self.noise_variance_
+        noise = self.noise_variance_ * self._noise_factor()
         return noise[codes] if np.ndim(noise) else noise
+
+    def _families(self):
+        """The density of the noise, where it is not normal: of all series together, or of each."""
+        thetas = self.theta_ if self._separate else [self.theta_]
+        return [each.family(theta) for each, theta in zip(self._estimations, thetas, strict=True)]
+
+    def _noise_factor(self):
+        """The variance of the noise in units of R: a number, or one for each series."""
+        if self.noise == "gaussian":
+            return 1.0
+        factors = np.array([family.variance for family in self._families()])
+        return factors if self._separate else factors[0]
 
     def decompose(self, X, series=None):
         """Each component at other times, given all of the data. The components add up to `predict`.
@@ -190,7 +202,8 @@ class Prediction:
         check_is_fitted(self)
         panel, codes = self._asked(X, series)
         random_state = check_random_state(random_state)
-        noise = self._new_noise(codes) if include_noise else 0.0
+        if include_noise:
+            self._new_noise(codes)
         posteriors, rows = self._posteriors(), panel.rows
         parts = [
             (chosen, posteriors.one(code).sample(rows.times[chosen], rows.covariates[chosen], n_samples, random_state))
@@ -199,7 +212,12 @@ class Prediction:
         drawn = np.empty((len(codes), *parts[0][1].shape[1:]))
         for chosen, part in parts:
             drawn[chosen] = part
-        drawn += np.sqrt(np.reshape(noise, (-1, 1, 1))) * random_state.normal(size=drawn.shape)
+        if include_noise:
+            families, scale = self._families(), np.sqrt(self.noise_variance_)
+            for code, chosen in rows_of_each(codes):
+                family, shape = families[code if self._separate else 0], drawn[chosen].shape
+                draw = random_state.normal(size=shape) if family is None else family.draw(random_state, shape)
+                drawn[chosen] += (scale[code] if self._separate else scale) * draw
         return panel.given(drawn[:, 0] if self._single else drawn)
 
     def score(self, X, y, sample_weight=None, series=None):
@@ -235,6 +253,9 @@ class Prediction:
     def stream(self, from_prior=False, include_noise=False, series=None, lag=None, late="raise"):
         """A filter that takes one sample at a time, at constant cost.
 
+        With Student-t or Huber noise each sample gets its weight when it comes, from its innovation, and keeps it;
+        `predict` weighs it by what comes later, too.
+
         Parameters
         ----------
         from_prior : bool, default=False
@@ -256,9 +277,13 @@ class Prediction:
 
         check_is_fitted(self)
         place = self._place(series, new=from_prior)
+        if include_noise:
+            self._new_noise(place)
+        noise = self.noise_variance_
         return KalmanStream(
             self._posteriors().one(place),
-            float(self._new_noise(place)) if include_noise or not self._known_each else None,
+            None if self._known_each else float(noise[place] if np.ndim(noise) else noise),
+            family=self._families()[place if self._separate else 0],
             single=self._single,
             from_prior=from_prior,
             include_noise=include_noise,

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from statespace.filtering.diagnosis import Diagnosis
 from statespace.filtering.estimation import maximize_each
 from statespace.filtering.files import exported, imported
 from statespace.filtering.noise import check_noise, noise_start
@@ -24,13 +25,14 @@ from statespace.filtering.prediction import Prediction
 from statespace.kalman.base import Component
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
+from statespace.kalman.robust import Tails
 from statespace.kalman.rows import read_targets
 
 # Series that are handed to a worker together.
 _SERIES_AT_ONCE = 64
 
 
-class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
+class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
     """A Gaussian process in time, fitted and predicted by a Kalman filter in O(n).
 
     The signal f(t) = H x(t) is a sum of processes (`statespace.kalman`) and is seen through noise,
@@ -55,6 +57,16 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         The variance R of the observation noise; known variances of single samples are given to `fit`.
     noise_variance_bounds : pair of float, optional
         Bounds of a noise variance that is fitted. None stands for wide ones in the data's units.
+    noise : {"gaussian", "student_t", "huber"}, default="gaussian"
+        Student-t noise, or Huber's (normal with exponential tails), lets outliers hardly move the estimate. R is then
+        the square of the noise's scale. The signal is smoothed with noise variances R/w_k, with a weight w_k for each
+        sample, and what is maximised is the lower bound of the log-likelihood that these weights make highest, by
+        variational inference (`statespace.kalman.robust` derives it); it takes the place of the log-likelihood
+        everywhere. Huber's scale, if it is fitted, grows with many gross outliers; Student-t's hardly does.
+    df : "fit" or float, default="fit"
+        The degrees of freedom of Student-t noise. Fitted, they lie between 1 and 1000, where the noise is normal.
+    huber_threshold : float, default=1.345
+        The number of scales √R beyond which Huber's noise is exponential.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
         None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta,
         bounds)`` and returns ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta,
@@ -90,7 +102,13 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         The fitted or known noise variance; one for each series where they have their own. If `fit` was given that of
         each sample: those, of shape (n_samples,) or (n_samples, n_outputs), in the order of the rows.
     theta_ : ndarray of shape (n_parameters,) or (n_series, n_parameters)
-        The natural logarithms of the free parameters, the noise variance last where it is fitted.
+        The natural logarithms of the free parameters, the noise variance last where it is fitted, and after it the
+        degrees of freedom where those are.
+    df_ : float or ndarray of shape (n_series,)
+        The degrees of freedom; only with Student-t noise.
+    weights_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        The weight w of each sample, small for outliers; 1 where y is missing. Of many series, in the order of the rows
+        of all of them. Only with Student-t or Huber noise.
     log_marginal_likelihood_value_ : float
         The log-likelihood at ``theta_``, of all series together.
     params_ : DataFrame
@@ -131,6 +149,9 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         *,
         noise_variance="fit",
         noise_variance_bounds=None,
+        noise="gaussian",
+        df="fit",
+        huber_threshold=1.345,
         optimizer="fmin_l_bfgs_b",
         n_restarts_optimizer=0,
         priors=None,
@@ -143,6 +164,9 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         self.process = process
         self.noise_variance = noise_variance
         self.noise_variance_bounds = noise_variance_bounds
+        self.noise = noise
+        self.df = df
+        self.huber_threshold = huber_threshold
         self.optimizer = optimizer
         self.n_restarts_optimizer = n_restarts_optimizer
         self.priors = priors
@@ -203,7 +227,8 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         pose = partial(
             maximize_each, process=process, names=rows.names, unit=self.time_unit, backend=self.backend,
             noise_start=partial(noise_start, bounds=self.noise_variance_bounds), optimizer=optimizer,
-            n_restarts=self.n_restarts_optimizer, priors=self.priors,
+            n_restarts=self.n_restarts_optimizer, tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            priors=self.priors,
         )  # fmt: skip
         fitted = _in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
         messages = [message for *_, message in fitted]
@@ -250,8 +275,7 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         else:
             pairs = [(self._estimation, self.theta_, record)]
         conditioned = [estimation.given(part, theta) for estimation, theta, part in pairs]
-        kept = [theta[: len(each.bounds)] for each, (_, theta, _) in zip(conditioned, pairs, strict=True)]
-        return other._conclude(conditioned, kept, known)
+        return other._conclude(*map(list, zip(*conditioned, strict=True)), known)
 
     def _read(self, X, y, noise_variance, *, reset):
         """The panel, the record, and the known noise: None where it is fitted."""
@@ -262,6 +286,7 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
             known = read_values(known, panel, "noise_variance")
         known = check_noise(known, y.shape)
         self._single, self.series_ = y.ndim == 1, panel.labels
+        self._order = np.lexsort((panel.rows.times, panel.series))
         return panel, panel.record(y, known), known
 
     def _refuse_empty(self, records):
@@ -269,7 +294,9 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
             if np.isnan(record.y).all():
                 raise ValueError(f"y of series {label!r} contains NaN only: there is nothing to fit its parameters to.")
 
-    def _conclude(self, estimations, thetas, known):
+    def _conclude(self, estimations, thetas, known, squares=None):
+        for i, (estimation, theta) in enumerate(zip(estimations, thetas, strict=True)):
+            estimation.settle(theta, None if squares is None else squares[i])
         self._estimations, self._known = estimations, known
         self._known_each = np.ndim(known) > 0
         self._separate = self.parameters == "separate" and self.series_ is not None
@@ -280,10 +307,20 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         else:
             self.theta_, self.time_scale_ = thetas[0], estimations[0].scale.time
             self.process_, _ = estimations[0].unpack(self.theta_)
-        noise = np.exp(self.theta_[..., -1]) if known is None else known
+        noise = known
+        if known is None:
+            fitted = [each.unpack(theta)[1] for each, theta in zip(estimations, thetas, strict=True)]
+            noise = np.array(fitted) if self._separate else fitted[0]
         if known is not None and np.ndim(known) == 0 and self._separate:
             noise = np.full(len(estimations), known)
         self.noise_variance_ = float(noise) if np.ndim(noise) == 0 else noise
+        if self.noise != "gaussian":
+            pairs = list(zip(estimations, thetas, strict=True))
+            weights = np.concatenate([each.weights(theta) for each, theta in pairs])
+            self.weights_ = self._shaped(self._in_order(weights))
+            if self.noise == "student_t":
+                df = [each.family(theta).df for each, theta in pairs]
+                self.df_ = np.array(df) if self._separate else df[0]
         self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(self.theta_)
         return self
 

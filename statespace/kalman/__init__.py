@@ -16,9 +16,12 @@ composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
+robust        noise with heavy tails, by a weight for each sample
+diagnostics   standardised innovations, and the tests of what they should be
 priors        what is known about parameters beforehand
 posterior     a process given a record: other times, joint covariance, samples, the last state
 rows          X as times and covariates
+disturbances  innovations, leave-one-out predictions, shocks to the states
 description   processes as plain data, for files
 
 model           explicit matrices: filter, smooth, forecast, sample, fit
