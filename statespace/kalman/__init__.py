@@ -36,6 +36,7 @@ square_root     the filter with triangular factors
 estimation      fit: which entries are free (free), by EM (em) or by L-BFGS (maximum_likelihood)
 results         what filters and smoothers return
 seasonal_arima  seasonal ARIMA models with exactly diffuse differencing
+innovations     the likelihood of a complete record of theirs, without covariances
 multivariate    vector autoregressions and dynamic factors
 """
 
