@@ -39,6 +39,24 @@ class Seed(tuple):
         return np.random.Generator(np.random.PCG64(sequence)), Seed((entropy, steps + 1))
 
 
+def log_sum(logs):
+    """log Σ exp(l): scipy's logsumexp without what it does for arrays of every kind, which costs more than the sum.
+
+    Parameters
+    ----------
+    logs : ndarray of shape (m,)
+
+    Returns
+    -------
+    float
+        −inf where all are; NaN where one is NaN.
+    """
+    largest = float(logs.max())
+    if not np.isfinite(largest):
+        return largest
+    return largest + float(np.log(np.exp(logs - largest).sum()))
+
+
 def weighted_covariance(values, mean, weights, difference):
     """Σ w (x − m)(x − m)ᵀ.
 

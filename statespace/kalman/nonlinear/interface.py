@@ -151,11 +151,15 @@ class StateFilter:
         notes: dict[str, list] = {}
         for k, (predicted, state, _) in enumerate(self._forward(record)):
             self._note(notes, state)
-            result.mean[k], result.covariance[k] = state.mean, state.covariance
-            result.predicted_mean[k], result.predicted_covariance[k] = predicted.mean, predicted.covariance
+            result.mean[k], result.covariance[k] = self._moments(state)
+            result.predicted_mean[k], result.predicted_covariance[k] = self._moments(predicted)
             result.innovation[k], result.innovation_covariance[k] = state.innovation, state.innovation_covariance
         extra = {name: np.array(values) for name, values in notes.items()}
         return result._replace(log_likelihood=state.log_likelihood, extra=extra)
+
+    def _moments(self, state):
+        """Mean and covariance of a state."""
+        return state.mean, state.covariance
 
     def _note(self, notes, state):
         """Append what a subclass adds to the results."""
@@ -207,7 +211,7 @@ class StateFilter:
         for k, gap in enumerate(later.gaps):
             state = self._predict(state, gap, held)[0]._replace(time=later.t[k])
             held = later.input(k)
-            result.state_mean[k], result.state_covariance[k] = state.mean, state.covariance
+            result.state_mean[k], result.state_covariance[k] = self._moments(state)
             result.mean[k], result.covariance[k] = self._expect(state, held)
         return result
 

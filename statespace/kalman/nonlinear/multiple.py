@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import expm
-from scipy.special import logsumexp
 
+from statespace.kalman.nonlinear.chance import log_sum
 from statespace.kalman.nonlinear.gaussian import GaussianFilter, log_density
 from statespace.kalman.nonlinear.integration import random_steps
 from statespace.kalman.nonlinear.interface import StateFilter
@@ -170,7 +170,7 @@ class InteractingMultipleModel(StateFilter):
         gained = [new.log_likelihood - old.log_likelihood for new, old in zip(modes, state.modes, strict=True)]
         with np.errstate(divide="ignore"):
             weights = np.log(state.probability) + gained
-        total = float(logsumexp(weights))
+        total = log_sum(weights)
         if not np.isfinite(total):
             raise ValueError(f"The observation at t = {state.time:g} is impossible in every mode.")
         means = np.stack([mode.innovation for mode in modes])
@@ -191,6 +191,10 @@ class InteractingMultipleModel(StateFilter):
         spread = self.model.observation_difference(means, mean)
         within = np.tensordot(state.probability, covariances, axes=1)
         return mean, within + (spread.T * state.probability) @ spread
+
+    def _moments(self, state):
+        mean, root = _collapse(state.modes, state.probability, state.difference)
+        return mean, root @ root.T
 
     def _note(self, notes, state):
         notes.setdefault("mode_probability", []).append(state.probability)
@@ -244,7 +248,8 @@ class InteractingMultipleModel(StateFilter):
             logs[:] = prior[:, j]  # states without noise have no density
         if np.isneginf(logs).all():
             return np.tile(np.eye(len(pairs))[j], (len(values), 1))
-        return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+        weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
 
     def _back(self, state, t, later, probability, gap, u):
         """Smoothed modes and probabilities one sample earlier."""
@@ -260,7 +265,7 @@ class InteractingMultipleModel(StateFilter):
                     mean, root, density = _revise(pairs[i][j][0], told, state.difference)
                     revised[j][i] = after._replace(mean=mean, root=root)
                     logs[i, j] += density
-        total = logsumexp(logs, axis=0)
+        total = np.array([log_sum(column) for column in logs.T])
         weights = np.exp(logs - np.where(np.isfinite(total), total, 0.0))
         weights[:, ~np.isfinite(total)] = np.eye(m)[:, ~np.isfinite(total)]
         joint = weights * probability
@@ -338,7 +343,7 @@ def _told(after, predicted, prior, difference):
     In the axes in which the prediction is the unit ball and the smoothed covariance diagonal, d: values z / (1 − d)
     with variances d / (1 − d). None where the prediction, over all modes before, is not a density.
     """
-    total = logsumexp(prior)
+    total = log_sum(prior)
     if not np.isfinite(total):
         return None
     centre, root = _collapse(predicted, np.exp(prior - total), difference)

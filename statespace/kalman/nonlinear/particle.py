@@ -3,9 +3,8 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
-from statespace.kalman.nonlinear.chance import Seed, weighted_covariance
+from statespace.kalman.nonlinear.chance import Seed, log_sum, weighted_covariance
 from statespace.kalman.nonlinear.integration import random_steps
 from statespace.kalman.nonlinear.interface import StateFilter
 from statespace.kalman.nonlinear.model import NonlinearModel
@@ -57,7 +56,7 @@ class ParticleState(NamedTuple):
     @property
     def effective_size(self):
         """1 / Σ w²."""
-        return float(np.exp(-logsumexp(2 * self.log_weights)))
+        return float(np.exp(-log_sum(2 * self.log_weights)))
 
 
 class ParticleFilter(StateFilter):
@@ -175,13 +174,13 @@ class ParticleFilter(StateFilter):
         else:
             density = _gaussian(difference(np.where(seen, y_t, 0.0), expected), roots, seen)
         new = state.log_weights + np.where(np.isnan(density), -np.inf, density)
-        total = logsumexp(new)
+        total = log_sum(new)
         if not np.isfinite(total):
             raise ValueError(
                 f"The observation at t = {state.time:g} is impossible for all {self.n_particles} particles: its "
                 "density is 0 or not finite. Take more particles, or more observation or process noise."
             )
-        return state._replace(log_weights=new - total, log_likelihood=state.log_likelihood + float(total))
+        return state._replace(log_weights=new - total, log_likelihood=state.log_likelihood + total)
 
     def _observed(self, state, arguments):
         """The particles' observations, √R, and the mean and covariance of an observation."""
@@ -198,6 +197,10 @@ class ParticleFilter(StateFilter):
 
     def _expect(self, state, u):
         return self._observed(state, {"t": state.time, "u": u})[2:]
+
+    def _moments(self, state):
+        mean, weights = state.mean, np.exp(state.log_weights)
+        return mean, weighted_covariance(state.particles, mean, weights, state.difference)
 
     def _note(self, notes, state):
         notes.setdefault("effective_size", []).append(state.effective_size)
