@@ -1,4 +1,4 @@
-"""The Kalman log-likelihood against celerite2, and whole maximum-likelihood fits against statsmodels."""
+"""The Kalman kernels against statsmodels, celerite2 and simdkalman, and whole maximum-likelihood fits."""
 
 import warnings
 
@@ -6,33 +6,129 @@ import numpy as np
 from harness import machine, race, table
 
 from statespace import KalmanRegressor
-from statespace.kalman import LocalLevel, Matern, Seasonal
+from statespace.kalman import LocalLevel, Seasonal
+from statespace.kernels.kalman_filter import (
+    Blocks,
+    discretize_blocks,
+    kalman_filter,
+    kalman_gradient,
+    kalman_log_likelihood,
+)
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU, ROTATION, TREND
+from statespace.kernels.threads import number_of_threads
 
-TESTS = ["tests/kernels/test_kalman_filter.py", "tests/kalman"]
+TESTS = ["tests/kernels/test_kalman_filter.py", "tests/kernels/test_kalman_filter_batch.py", "tests/kalman"]
 
 
-def likelihood_contenders(n_samples):
-    """The likelihood of Matérn 3/2, which celerite2 approximates by its own two terms (eps = 0.01)."""
+# Matérn 3/2 terms have two states each, here and as celerite2 writes them; the last model is trend, five harmonics, OU.
+STATES = (1, 2, 4, 8, 13)
+
+
+def kernel_arguments(n, times, y):
+    """What ``kalman_log_likelihood`` takes for a model of ``n`` states."""
+    if n == 1:
+        items = [(OU, 1, 0.7, 1.0)]
+    elif n == 13:
+        items = [(TREND, 2, 0.1, 0.1), *[(ROTATION, 2, 0.5 * k, 0.1) for k in range(1, 6)], (OU, 1, 1.0, 1.0)]
+    else:
+        items = [(MATERN32, 2, 0.7 / (k + 1), 1.0) for k in range(n // 2)]
+    kind, size, *parameters = zip(*items, strict=True)
+    blocks = Blocks(np.array(kind), np.array(size), np.array([*parameters, np.zeros(len(kind))]).T)
+    h = np.concatenate([np.eye(s)[0] for s in size])
+    return y, np.diff(times, prepend=times[0]), blocks, h, 0.1, np.zeros(n), np.eye(n)
+
+
+def celerite_contender(n, times, y):
+    import celerite2
+
+    terms = celerite2.terms
+    process = terms.RealTerm(a=1.0, c=0.7) if n == 1 else terms.Matern32Term(sigma=1.0, rho=np.sqrt(3) / 0.7)
+    for k in range(1, n // 2):
+        process = process + terms.Matern32Term(sigma=1.0, rho=np.sqrt(3) / 0.7 * (k + 1))
+    gaussian_process = celerite2.GaussianProcess(process, mean=0.0)
+    noise = np.full(len(y), 0.1)
+
+    def run():
+        gaussian_process.compute(times, diag=noise, quiet=True)
+        return gaussian_process.log_likelihood(y)
+
+    return run
+
+
+def statsmodels_contender(given):
+    """The compiled filter alone, on matrices that are already there: it is not asked to form them."""
+    from statsmodels.tsa.statespace.kalman_filter import (
+        MEMORY_NO_FORECAST,
+        MEMORY_NO_PREDICTED,
+        MEMORY_NO_SMOOTHING,
+        KalmanFilter,
+    )
+
+    y, dt, blocks, h, R, mean, covariance = given
+    n = len(mean)
+    A, Q = discretize_blocks(blocks, dt)
+    model = KalmanFilter(k_endog=1, k_states=n, k_posdef=n)
+    model.bind(y[:, None].copy())
+    model["design"], model["obs_cov"], model["selection"] = h[None], np.array([[R]]), np.eye(n)
+    # its transition t leads from sample t to t + 1
+    model["transition"] = np.ascontiguousarray(np.roll(A, -1, axis=0).transpose(1, 2, 0))
+    model["state_cov"] = np.ascontiguousarray(np.roll(Q, -1, axis=0).transpose(1, 2, 0))
+    model.initialize_known(mean, covariance)
+    model.set_conserve_memory(MEMORY_NO_FORECAST | MEMORY_NO_PREDICTED | MEMORY_NO_SMOOTHING)
+    return model.loglike
+
+
+def likelihood_rows(n_samples):
+    """Every number of states: the likelihood, the same with its gradient, and the peers, in one race each."""
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.exponential(size=n_samples))
     y = np.sin(times / 5) + 0.3 * rng.standard_normal(n_samples)
-    model = KalmanRegressor(Matern(nu=1.5, length_scale=3.0, variance=1.0), noise_variance=0.09, optimizer=None)
-    model.fit(times[:, None], y)
-    contenders = {"statespace": lambda: model.log_marginal_likelihood(model.theta_)}
+    for n in STATES:
+        given = kernel_arguments(n, times, y)
+        contenders = {
+            "statespace": lambda given=given: kalman_log_likelihood(*given),
+            "statespace, with gradient": lambda given=given: kalman_gradient(*given, by_observation=False),
+            "statsmodels, time-varying": statsmodels_contender(given),
+        }
+        values = [contenders["statespace"](), contenders["statsmodels, time-varying"]()]
+        if n != 13:
+            contenders[f"celerite2 (J = {n})"] = celerite_contender(n, times, y)
+            values.append(contenders[f"celerite2 (J = {n})"]())
+        title = f"log-likelihood, n = {n}, {n_samples} irregular samples"
+        # three calls in a row, as an optimiser makes them
+        table(title, race(contenders, rounds=9, calls=3), "statespace", per=n_samples, unit="ns")
+        print("  log-likelihoods: " + ", ".join(f"{value:.6f}" for value in values))
+
+
+def batch_rows(n_records, length):
+    """Filtered moments and log-likelihoods of many short series, n = 2; the peer wants equal lengths and equal gaps."""
+    rng = np.random.default_rng(3)
+    T = n_records * length
+    y = rng.standard_normal(T)
+    starts = np.arange(n_records + 1) * length
+    blocks = Blocks([TREND], [2], [[0.1, 0.1, 0.0]])
+    model = (blocks, np.array([1.0, 0.0]), 0.5, np.zeros(2), np.eye(2))
+    contenders = {
+        "statespace, irregular": lambda: kalman_filter(y, gaps, *model, starts=starts),
+        "statespace, regular": lambda: kalman_filter(y, ones, *model, starts=starts),
+        "statespace, likelihood": lambda: kalman_log_likelihood(y, gaps, *model, starts=starts),
+        "statespace, with gradient": lambda: kalman_gradient(y, gaps, *model, by_observation=False, starts=starts),
+    }
+    gaps, ones = rng.exponential(size=T), np.ones(T)
+    A, Q = discretize_blocks(blocks, [1.0])
     try:
-        import celerite2
+        import simdkalman
     except ImportError:
-        print("celerite2 is not installed: no row")
-        return contenders
-    process = celerite2.GaussianProcess(celerite2.terms.Matern32Term(sigma=1.0, rho=3.0), mean=0.0)
-
-    def celerite():
-        process.compute(times, diag=np.full(n_samples, 0.09), quiet=True)
-        return process.log_likelihood(y)
-
-    contenders["celerite2 (J = 2)"] = celerite
-    print(f"log-likelihoods: statespace {model.log_marginal_likelihood():.6f}, celerite2 {celerite():.6f}")
-    return contenders
+        print("simdkalman is not installed: no row")
+    else:
+        peer = simdkalman.KalmanFilter(A[0], Q[0], np.array([[1.0, 0.0]]), 0.5)
+        data = y.reshape(n_records, length)
+        contenders["simdkalman, regular"] = lambda: peer.compute(
+            data, 0, initial_value=np.zeros(2), initial_covariance=np.eye(2), smoothed=False, filtered=True,
+            log_likelihood=True, observations=False,
+        )  # fmt: skip
+    title = f"filter, {n_records} series of {length} samples, n = 2, {number_of_threads()} threads"
+    table(title, race(contenders, rounds=3), "statespace, irregular", per=T, unit="ns")
 
 
 def gradient_contenders(n_samples):
@@ -72,13 +168,9 @@ def fit_contenders(n_samples):
 
 
 def main():
-    print(machine(["numba", "celerite2", "statsmodels"]))
-    n_samples = 100_000
-    contenders = likelihood_contenders(n_samples)
-    # As an optimiser calls it, and with the data driven from the cache by the other one.
-    for calls, how in ((10, "ten calls in a row"), (1, "call by call in turn")):
-        title = f"log-likelihood, Matérn 3/2 (n = 2), {n_samples} irregular samples, {how}"
-        table(title, race(contenders, rounds=15, calls=calls), "statespace", per=n_samples, unit="ns")
+    print(machine(["numba", "celerite2", "statsmodels", "simdkalman"]))
+    likelihood_rows(20_000)
+    batch_rows(10_000, 200)
     table(
         "the exact gradient, level + seasonal(12, 6) (n = 12), 2,000 samples",
         race(gradient_contenders(2000), rounds=25), "statespace, likelihood", per=2000, unit="ns",
