@@ -7,7 +7,8 @@ from statespace import KalmanRegressor
 from statespace.kalman import Cycle, LocalLevel, LocalTrend, Matern, Seasonal
 from statespace.kalman.fitting import _to_scale, scout
 
-T = np.cumsum(np.random.default_rng(0).exponential(size=150))
+# No bursts: eight diffuse directions would be told apart by differences of near numbers.
+T = np.cumsum(np.random.default_rng(0).choice([0.8, 1.3, 2.1], size=150))
 Y = np.sin(T / 3) + 0.02 * T + 0.2 * np.random.default_rng(1).normal(size=150)
 Y[5::17] = np.nan
 
@@ -32,7 +33,7 @@ def test_every_start_has_the_best_scale(process):
     for point in scaled:
         _, gradient = likelihood.gradient(point)
         # No more to be had by a common factor.
-        assert abs(gradient[is_variance].sum()) < 1e-6
+        assert abs(gradient[is_variance].sum()) < 1e-5
 
 
 def test_given_values_stay():
