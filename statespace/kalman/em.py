@@ -5,9 +5,9 @@ with Ā, Q̄ its derivatives by A and by G Q Gᵀ,
 
     Σ E[w_t x_tᵀ | y] = Q Ā,     Σ E[η_t η_tᵀ | y] = (T − 1) Q + 2 Q Gᵀ Q̄ G Q   (w = G η),
 
-which needs no inverse of Q or of a predicted covariance. With z = (x, 1, u), C = Σ E[w zᵀ], S = Σ E[z zᵀ] the coefficients
-(A, c, B) move by C S⁻¹, and the noise is what is left. Observations: the same with ε; where noises of observations are
-correlated, a missing one counts by its expectation given the others.
+which needs no inverse of Q or of a predicted covariance. With z = (x, 1, u), C = Σ E[w zᵀ], S = Σ E[z zᵀ] the
+coefficients (A, c, B) move by C S⁻¹, and the noise is what is left. Observations: the same with ε; where their noises
+are correlated, a missing one counts by its expectation given the others.
 
 Shumway & Stoffer (1982), J. Time Series Analysis 3; Bańbura & Modugno (2014) for missing entries. Above: `estimation`.
 """
@@ -112,7 +112,9 @@ def _outputs(sequence, mean, V, Z, diagonal):
     spread = HV @ np.swapaxes(H, 1, 2)
     C, E = np.zeros((p, Z.shape[1])), np.zeros((p, p))
     R = system.observation_noise
-    for pattern in np.unique(observed, axis=0):
+    # a sample without any observation need not be completed
+    some = observed.any(axis=1)
+    for pattern in np.unique(observed[some], axis=0):
         t = np.flatnonzero((observed == pattern).all(axis=1))
         gain, rest = conditional(R if len(R) == 1 else R[t], pattern)
         error = (gain @ np.where(pattern, noise[t], 0.0)[..., np.newaxis])[..., 0]
@@ -120,7 +122,7 @@ def _outputs(sequence, mean, V, Z, diagonal):
         C[:, n:] += error.T @ Z[t, n:]
         E += error.T @ error + (gain @ spread[t] @ np.swapaxes(gain, 1, 2)).sum(axis=0)
         E += rest.sum(axis=0) * (len(t) if len(rest) == 1 else 1)
-    return [(_products(Z, V), C, E, T)]
+    return [(_products(Z[some], V[some]), C, E, int(some.sum()))]
 
 
 def _sum(parts):
@@ -170,7 +172,7 @@ def _covariance(free, array, E, N):
 def maximise(free, system, expectations, diagonal):
     """The arrays after one step, as a dict of arrays of the system's shapes."""
     wanted = {f.name: f for f in free}
-    n, p, k = system.n_states, system.n_outputs, system.n_inputs
+    n, k = system.n_states, system.n_inputs
     with_input = k if expectations[0].state[0].shape[0] > n + 1 else 0
     result = {}
     S, C, E, N = _sum([e.state for e in expectations])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
 from statespace.kalman.estimation import fit
@@ -95,10 +96,10 @@ class LinearGaussianModel:
     ... )
     >>> y = np.array([[1.0, 1.2], [2.1, np.nan], [2.9, 3.1]])
     >>> round(model.log_likelihood(y), 4)
-    -5.4464
+    -5.5357
     >>> model.forecast(y, steps=2).mean.round(2)
-    array([[4.02, 4.02],
-           [4.98, 4.98]])
+    array([[4.  , 4.  ],
+           [4.95, 4.95]])
     """
 
     # added to every log-likelihood: what a class of models counts otherwise
@@ -145,7 +146,9 @@ class LinearGaussianModel:
         P, D = np.zeros((n, n)), np.zeros((n, 0))
         if isinstance(initial_covariance, str):
             if initial_covariance not in _STARTS:
-                raise ValueError(f"initial_covariance must be a matrix or one of {_STARTS}. Got {initial_covariance!r}.")
+                raise ValueError(
+                    f"initial_covariance must be a matrix or one of {_STARTS}. Got {initial_covariance!r}."
+                )
             if initial_diffuse is not None:
                 raise ValueError("initial_diffuse stands beside a matrix initial_covariance, not beside a word.")
             D = np.eye(n) if initial_covariance == "diffuse" else D
@@ -181,7 +184,11 @@ class LinearGaussianModel:
     def __getattr__(self, name):
         if name.endswith("_") and name[:-1] in System._fields and "system_" in self.__dict__:
             array = getattr(self.system_, name[:-1])
-            return array[0] if name[:-1] in BETWEEN + AT and name[:-1] not in self._varying and array is not None else array
+            return (
+                array[0]
+                if name[:-1] in BETWEEN + AT and name[:-1] not in self._varying and array is not None
+                else array
+            )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
@@ -215,7 +222,9 @@ class LinearGaussianModel:
         initial = process.initial()
         noise = np.asarray(noise_variance, dtype=float)
         if noise.ndim and noise.shape != (len(steps) + 1,):
-            raise ValueError(f"noise_variance must be a number or one for each of {len(steps) + 1} times. Got {noise.shape}.")
+            raise ValueError(
+                f"noise_variance must be a number or one for each of {len(steps) + 1} times. Got {noise.shape}."
+            )
         steps = steps if len(steps) else np.zeros(1)
         return cls(
             process.transition(steps), np.atleast_2d(process.observation()), process.process_noise(steps),
@@ -260,7 +269,9 @@ class LinearGaussianModel:
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
             array[t, i, i] = np.inf
-        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant), expected
+        return FilterResult(
+            mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant
+        ), expected
 
     def log_likelihood(self, y, u=None):
         """log p(y_1 … y_T), every observed number counted, those that resolve the diffuse start by −½ log 2πF∞.
@@ -376,8 +387,8 @@ class LinearGaussianModel:
         max_iter : int, optional
             500 for "ml", 1000 for "em".
         tolerance : float, optional
-            Where to stop: "ml": the gradient in units of its likely standard deviation, 1e-5; "em": the gain in log-likelihood, relative
-            to the number of observations, 1e-8.
+            Where to stop. "ml": the gradient in units of its likely standard deviation, 1e-5. "em": the gain in
+            log-likelihood for each observation, 1e-8.
         standard_errors : bool, default=True
             Whether ``params_`` has them; they cost two gradients for each free parameter.
 
@@ -410,10 +421,48 @@ class LinearGaussianModel:
         _, self.log_likelihood_, self.history_, self.converged_, self.params_ = learned
         return self
 
+    # In a file: see `statespace.persistence`.
+
+    def _settings(self):
+        """The arguments that a model of this class is made from before it has matrices."""
+        return {}
+
+    def _export(self):
+        if "system_" not in self.__dict__:
+            raise NotFittedError(f"this {type(self).__name__} has no parameters to save yet: call fit first.")
+        kept = ("form", "initial_covariance", "_inputs", "_stationary", "_centred", "log_likelihood_", "converged_")
+        state = {name: self.__dict__[name] for name in kept if name in self.__dict__}
+        state |= {"settings": self._settings(), "varying": sorted(self._varying), "stationary": self.system_.stationary}
+        arrays = {name: np.asarray(array) for name, array in self.system_._asdict().items() if array is not None}
+        del arrays["stationary"]
+        if "params_" in self.__dict__:
+            state["names"] = list(self.params_.index)
+            arrays |= {"history_": self.history_, "params_": self.params_.to_numpy()}
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        settings, names = state["settings"], state.get("names")
+        model = cls(**settings) if settings else cls.__new__(cls)
+        special = ("settings", "varying", "stationary", "names")
+        model.__dict__.update({name: value for name, value in state.items() if name not in special})
+        model._varying = frozenset(state["varying"])
+        given = {name: arrays.get(name) for name in System._fields if name != "stationary"}
+        model.system_ = System(**given, stationary=state["stationary"])
+        if names is not None:
+            model.history_ = arrays["history_"]
+            model.params_ = pd.DataFrame(arrays["params_"], index=names, columns=["estimate", "standard_error"])
+        return model
+
     # Checks at the door.
 
     def _records(self, y, u):
-        several = isinstance(y, list | tuple) and len(y) > 0 and np.ndim(y[0]) > 0 and not _is_table(y, self.system_.n_outputs)
+        several = (
+            isinstance(y, list | tuple)
+            and len(y) > 0
+            and np.ndim(y[0]) > 0
+            and not _is_table(y, self.system_.n_outputs)
+        )
         if not several:
             return [self._record(y, u)]
         inputs = [None] * len(y) if u is None else u
@@ -447,7 +496,9 @@ class LinearGaussianModel:
             u = np.asarray(u, dtype=float)
             u = u[:, np.newaxis] if u.ndim == 1 and k == 1 else u
             if u.shape != (T, k):
-                raise ValueError(f"u must have shape ({T}, {k}), a row for each sample (and forecast step). Got {u.shape}.")
+                raise ValueError(
+                    f"u must have shape ({T}, {k}), a row for each sample (and forecast step). Got {u.shape}."
+                )
             if not np.isfinite(u).all():
                 raise ValueError("u must be finite: an input cannot be missing.")
         for name in self._varying:

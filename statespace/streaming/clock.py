@@ -43,6 +43,11 @@ class StreamClock:
         self.absolute = now is not None
         self._tick = 1.0 if kind == "numbers" else _nanoseconds(unit)
 
+    @property
+    def in_scale(self):
+        """One scaled unit on the scale of ``now``."""
+        return self.scale * self._tick
+
     @classmethod
     def of(cls, times, unit, scale, *, fresh):
         """The clock at the end of fitted times, or before the first sample of another series."""
@@ -84,7 +89,7 @@ class StreamClock:
 
     def between(self, earlier, later):
         """The gap in scaled units between two times on the scale of ``now``."""
-        return rounded((later - earlier) / (self.scale * self._tick))
+        return rounded((later - earlier) / self.in_scale)
 
     def read(self, time):
         """A time as a user gives it, on the scale of ``now``."""

@@ -44,7 +44,8 @@ def exported(stream):
         "unit": unit,
         "backend": backend,
         "settings": stream._settings,
-        "n_covariates": filters.n_covariates,
+        "origin": scale.origin,
+        "n_covariates": stream._n_covariates,
         "n_steps": stream.n_steps,
         "clock": [clock.kind, clock.now, clock.absolute],
         "window": None,
@@ -60,9 +61,8 @@ def exported(stream):
             "values": np.array([sample.values for sample in samples], dtype=float).reshape(-1, m),
             "noise": np.array([np.broadcast_to(sample.noise, m) for sample in samples], dtype=float).reshape(-1, m),
         }
-        if filters.n_covariates:
-            covariates = [sample.x for sample in samples]
-            arrays["x"] = np.array(covariates, dtype=float).reshape(-1, filters.n_covariates)
+        if not stream._fixed:
+            arrays["rows"] = np.array([sample.row for sample in samples]).reshape(len(samples), len(filters.row))
     return state, arrays
 
 
@@ -81,31 +81,32 @@ def imported(kind, state, arrays):
     KalmanStream
     """
     stream = object.__new__(kind)
-    scale = Scale(*state["scale"], tuple(state["columns"]), arrays["covariate_scale"])
     process, unit, backend = restored(state["process"]), state["unit"], state["backend"]
+    columns = tuple(state["columns"])
+    scale = Scale(*state["scale"], columns, arrays["covariate_scale"], state["origin"], unit)
     stream._model = process, scale, unit, backend
     stream._settings, stream.n_steps, stream._window = state["settings"], state["n_steps"], None
+    stream._n_covariates = state["n_covariates"]
     name, now, absolute = state["clock"]
     stream._clock = clock = StreamClock(name, unit, scale.time, now)
     clock.absolute = absolute
     start = _moment("start", arrays)
     family = family_of(state["settings"]["family"])
-    filters = Filters(process.rescaled(scale), scale.value, state["n_covariates"], start, backend, family)
-    stream._filters = filters
+    stream._filters = filters = Filters(process.rescaled(scale), scale.value, start, backend, family)
     if state["window"] is not None:
         stream._window = Window(filters, clock, *state["window"])
         for k, time in enumerate(arrays["times"].tolist()):
             gap, values, noise = arrays["gaps"][k].item(), arrays["values"][k].tolist(), arrays["noise"][k].tolist()
-            x = arrays["x"][k] if "x" in arrays else None
-            filters.step(values, gap, noise, x)
-            stream._window.keep(time, gap, values, noise, x)
+            row = arrays["rows"][k] if "rows" in arrays else None
+            filters.step(values, gap, noise, row)
+            stream._window.keep(time, gap, values, noise, row)
     filters.row = arrays["row"]
     return stream
 
 
 def _moment_arrays(name, moment):
     """A moment as arrays: outputs may have different numbers of directions left."""
-    arrays = {f"{name}.offsets": np.array(moment.offsets), f"{name}.time": np.array(moment.time)}
+    arrays = {f"{name}.offsets": np.array(moment.offsets)}
     for k, state in enumerate(moment.states):
         arrays |= {f"{name}.{k}.{part}": getattr(state, part) for part in State._fields}
     return arrays
@@ -114,4 +115,4 @@ def _moment_arrays(name, moment):
 def _moment(name, arrays):
     offsets = arrays[f"{name}.offsets"]
     states = [State(*(arrays[f"{name}.{k}.{part}"] for part in State._fields)) for k in range(len(offsets))]
-    return Moment(tuple(states), tuple(offsets.tolist()), arrays[f"{name}.time"].item())
+    return Moment(tuple(states), tuple(offsets.tolist()))

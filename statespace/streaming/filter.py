@@ -25,8 +25,6 @@ class Moment(NamedTuple):
         One for each output.
     offsets : tuple of float
         What is taken from each output before it is filtered; NaN until a new series has its first value.
-    time : float
-        In scaled units since the data's first sample; for processes that use it.
 
     Examples
     --------
@@ -37,7 +35,6 @@ class Moment(NamedTuple):
 
     states: tuple
     offsets: tuple
-    time: float = 0.0
 
 
 class Filters:
@@ -49,11 +46,16 @@ class Filters:
         In scaled units.
     value_scale : float
         The unit of y.
-    n_covariates : int
     moment : Moment
     backend : str, optional
     family : StudentT or Huber, optional
         Noise that is not normal.
+
+    Attributes
+    ----------
+    row : ndarray of shape (n,)
+        H at the last sample.
+    offsets : list of float
 
     Examples
     --------
@@ -62,17 +64,15 @@ class Filters:
     >>> from statespace.kalman.binding import State
     >>> from statespace.streaming.filter import Filters, Moment
     >>> start = State(np.zeros(1), np.zeros((1, 1)), np.ones((1, 1)))
-    >>> filters = Filters(LocalLevel(), 1.0, 0, Moment((start,), (0.0,)))
+    >>> filters = Filters(LocalLevel(), 1.0, Moment((start,), (0.0,)))
     >>> filters.step([2.0], gap=0.0, noise=1.0)
     >>> filters.moments()
     ([2.0], [1.0])
     """
 
-    def __init__(self, process, value_scale, n_covariates, moment, backend=None, family=None):
+    def __init__(self, process, value_scale, moment, backend=None, family=None):
         self.process, self.value_scale, self.backend, self.family = process, value_scale, backend, family
-        self.n_covariates = n_covariates
-        self.varies = n_covariates > 0 or process.uses_times
-        self.row = process.observation() if self.varies else np.array(process.design())
+        self.row = np.array(process.observation())
         self.restore(moment)
 
     def __len__(self):
@@ -80,29 +80,26 @@ class Filters:
 
     def restore(self, moment):
         """Go back to a moment."""
-        self.offsets, self.time = list(moment.offsets), moment.time
+        self.offsets = list(moment.offsets)
         blocks = self._blocks(0.0)
         self._steppers = [kalman_stepper(blocks, self.row, *state, backend=self.backend) for state in moment.states]
 
     def moment(self):
         """Where the filters stand, copied."""
         states = [State(s.mean.copy(), s.covariance.copy(), s.diffuse.copy()) for s in self._steppers]
-        return Moment(tuple(states), tuple(self.offsets), self.time)
+        return Moment(tuple(states), tuple(self.offsets))
 
-    def design(self, x):
-        """The row H at covariates (n_covariates,), now."""
-        return np.ravel(self.process.rows(None if x is None else np.reshape(x, (1, -1)), np.array([self.time])))
+    def step(self, values, gap, noise, row=None):
+        """Advance by a gap in scaled units, and take a sample: a list of floats, NaN where missing.
 
-    def step(self, values, gap, noise, x=None):
-        """Advance by a gap in scaled units, and take a sample: a list of floats, NaN where missing."""
+        ``noise`` is a float or a list of one for each output, ``row`` H where it varies.
+        """
         table = None
         if self.process.tabulated:
             blocks = self._blocks(gap)
             table = blocks.transition[0], blocks.process_noise[0]
-        given = None
-        self.time += gap
-        if self.varies:
-            given = self.row = self.design(x)
+        if row is not None:
+            self.row = row
         for k, (value, stepper) in enumerate(zip(values, self._steppers, strict=True)):
             offset = self.offsets[k]
             if offset != offset:
@@ -110,15 +107,15 @@ class Filters:
             own = noise if isinstance(noise, float) else noise[k]
             scaled = (value - offset) / self.value_scale
             if self.family is None:
-                stepper.step(scaled, gap, own, given, table)
+                stepper.step(scaled, gap, own, row, table)
                 continue
             # Predict first; then take the sample with the noise variance R/w that its innovation asks for.
-            stepper.step(math.nan, gap, own, given, table)
+            stepper.step(math.nan, gap, own, row, table)
             still = None
             if table is not None:
                 blocks = self._blocks(0.0)
                 still = blocks.transition[0], blocks.process_noise[0]
-            stepper.step(scaled, 0.0, self._weighted(stepper, scaled, own), given, still)
+            stepper.step(scaled, 0.0, self._weighted(stepper, scaled, own), row, still)
 
     def _weighted(self, stepper, value, noise):
         """The noise variance R/w of a sample that the stepper has predicted."""
@@ -146,7 +143,7 @@ class Filters:
             deviations.append(math.sqrt(variance) * unit)
         return means, deviations
 
-    def extend(self, y, gaps, noise, x=None, added=0.0):
+    def extend(self, y, gaps, noise, rows=None, added=0.0):
         """Take a block of samples, equal to `step` for each, at the speed of the kernel.
 
         Parameters
@@ -155,7 +152,8 @@ class Filters:
         gaps : ndarray of shape (k,)
         noise : float or ndarray of shape (k,) or (k, m)
             In scaled units.
-        x : ndarray of shape (k, c), optional
+        rows : ndarray of shape (k, n), optional
+            H, where it varies.
         added : float
             As in `moments`.
 
@@ -173,7 +171,7 @@ class Filters:
                 stop = start + int(np.argmax(missing))
             # Each weight depends on the filter's state before it.
             answer = (
-                self._block(*(_part(array, start, stop) for array in (y, gaps, noise, x)))
+                self._block(*(_part(array, start, stop) for array in (y, gaps, noise, rows)))
                 if stop > start and self.family is None
                 else None
             )
@@ -184,17 +182,17 @@ class Filters:
                 continue
             for k in range(start, min(max(stop, start + 1), start + _SINGLE)):
                 own = noise[k].tolist() if np.ndim(noise) else noise
-                self.step(y[k].tolist(), float(gaps[k]), own, None if x is None else x[k])
+                self.step(y[k].tolist(), float(gaps[k]), own, None if rows is None else rows[k])
                 means[k], deviations[k] = self.moments(added)
                 start = k + 1
         return means, deviations
 
-    def _block(self, y, gaps, noise, x):
+    def _block(self, y, gaps, noise, rows):
         """Means (in y's units) and scaled variances after each sample; None, and no step, where a direction closes."""
         moment = self.moment()
         if any(offset != offset for offset in moment.offsets):
             return None
-        binding = Binding(self.process, gaps, x, self.backend, times=moment.time + np.cumsum(gaps))
+        binding = self._binding(gaps, rows)
         means, variances, states = np.empty(y.shape), np.empty(y.shape), []
         for k, state in enumerate(moment.states):
             binding.initial = state
@@ -202,16 +200,22 @@ class Filters:
             result = binding._call(kalman_filter, centred, of_output(noise, k))
             if result.diffuse.shape[1] != state.diffuse.shape[1]:
                 return None
-            rows = np.broadcast_to(binding.rows, result.mean.shape)
-            means[:, k] = np.einsum("ti,ti->t", rows, result.mean) * self.value_scale + moment.offsets[k]
-            variances[:, k] = np.einsum("ti,tij,tj->t", rows, result.covariance, rows)
+            H = np.broadcast_to(binding.rows, result.mean.shape)
+            means[:, k] = np.einsum("ti,ti->t", H, result.mean) * self.value_scale + moment.offsets[k]
+            variances[:, k] = np.einsum("ti,tij,tj->t", H, result.covariance, H)
             states.append(State(result.mean[-1].copy(), result.covariance[-1].copy(), result.diffuse))
-        if self.varies:
-            self.row = binding.rows[-1].copy()
-        self.restore(Moment(tuple(states), moment.offsets, binding.times[-1].item()))
+        if rows is not None:
+            self.row = rows[-1].copy()
+        self.restore(Moment(tuple(states), moment.offsets))
         return means, np.maximum(variances, 0.0)
 
-    def smooth(self, moment, y, gaps, noise, x, place):
+    def _binding(self, gaps, rows):
+        binding = Binding(self.process, gaps, backend=self.backend)
+        if rows is not None:
+            binding.rows = np.ascontiguousarray(rows)
+        return binding
+
+    def smooth(self, moment, y, gaps, noise, rows, place):
         """Mean and scaled variance of the signal at sample ``place``, given all samples after ``moment``.
 
         Parameters
@@ -220,14 +224,14 @@ class Filters:
         y : ndarray of shape (k, m)
         gaps : ndarray of shape (k,)
         noise : ndarray of shape (k, m)
-        x : ndarray of shape (k, c) or None
+        rows : ndarray of shape (k, n) or None
         place : int
 
         Returns
         -------
         mean, variance : list of float
         """
-        binding = Binding(self.process, gaps, x, self.backend, times=moment.time + np.cumsum(gaps))
+        binding = self._binding(gaps, rows)
         row = binding.rows if binding.rows.ndim == 1 else binding.rows[place]
         means, variances = [], []
         for k, state in enumerate(moment.states):

@@ -64,8 +64,6 @@ class KalmanStream:
             raise ValueError(f"late must be 'raise' or 'ignore'. Got {late!r}.")
         record, scale = posterior.record, posterior.scale
         fresh = from_prior or len(record.times) == 0
-        if fresh and posterior.process.uses_times:
-            raise ValueError("A new series has no times, and the process knows what happened at given ones.")
         clock = StreamClock.of(record.times, posterior.unit, scale.time, fresh=fresh)
         self._model = posterior.process, scale, posterior.unit, posterior.backend
         self._settings = {
@@ -79,7 +77,7 @@ class KalmanStream:
             lag = clock.in_ticks(lag)
             if not 0 <= lag < math.inf:
                 raise ValueError(f"lag must be finite and >= 0: how late a sample may come. Got {lag}.")
-        self._clock, self.n_steps = clock, 0
+        self._clock, self.n_steps, self._n_covariates = clock, 0, record.covariates.shape[1]
         # The end of the record, behind which a sample may be late already.
         times = None if lag is None or fresh else ticks(record.times)
         tail = 0 if times is None else int((times >= clock.now - lag).sum())
@@ -89,12 +87,8 @@ class KalmanStream:
             offset = 0.0 if posterior.level is None else math.nan
             moment = Moment((start,) * record.y.shape[1], (offset,) * record.y.shape[1])
         else:
-            before = record.times[: len(record.times) - tail][-1:]
-            since = float(scale.elapsed(before)[0]) / scale.time if len(before) else 0.0
-            moment = Moment(tuple(posterior.last_states(tail)), tuple(posterior.offset[0].tolist()), since)
-        self._filters = Filters(
-            posterior.scaled, scale.value, record.covariates.shape[1], moment, posterior.backend, family
-        )
+            moment = Moment(tuple(posterior.last_states(tail)), tuple(posterior.offset[0].tolist()))
+        self._filters = Filters(posterior.scaled, scale.value, moment, posterior.backend, family)
         self._window = None
         if lag is not None:
             before = clock.now if not tail else times[-tail - 1].item() if tail < len(times) else None
@@ -105,13 +99,14 @@ class KalmanStream:
     def _take_again(self, posterior, times, tail):
         """The last samples of the record, to keep them."""
         record, noise = posterior.record, posterior.given_noise / posterior.scale.value**2
-        gaps = posterior._binding(record.times, record.covariates).gaps
+        binding = posterior._binding(record.times, record.covariates)
+        gaps = binding.gaps
         for k in range(len(times) - tail, len(times)):
             own = noise[k].tolist() if np.ndim(noise) else noise
-            x = record.covariates[k] if record.covariates.shape[1] else None
+            row = binding.rows[k] if binding.rows.ndim == 2 else None
             values, gap = record.y[k].tolist(), gaps[k].item()
-            self._filters.step(values, gap, own, x)
-            self._window.add(times[k].item(), gap, values, own, x)
+            self._filters.step(values, gap, own, row)
+            self._window.add(times[k].item(), gap, values, own, row)
 
     def step(self, y_t, dt=None, x=None, noise_variance=None, time=None):
         """Advance by ``dt``, or to ``time``, and take a sample.
@@ -145,7 +140,7 @@ class KalmanStream:
         if dt is not None and time is not None:
             raise ValueError("give dt or time, not both.")
         clock, filters = self._clock, self._filters
-        x = self._checked_covariates(x) if filters.n_covariates else None
+        x = self._checked_covariates(x) if self._n_covariates else None
         noise = self._checked_noise(noise_variance)
         values = [float(value) for value in ((y_t,) if self._settings["single"] else np.ravel(y_t))]
         if len(values) != len(filters):
@@ -154,17 +149,36 @@ class KalmanStream:
             if math.isinf(value):
                 raise ValueError(f"y_t must be finite, or NaN where it is missing. Got {value}.")
         gap, at = clock.after(dt) if time is None else clock.at(time)
+        row = None if self._fixed else self._rows(x, [at])[0]
         if gap < 0.0:
-            self._take_late(at, values, noise, x)
+            self._take_late(at, values, noise, row)
         else:
             clock.now = at
-            filters.step(values, gap, noise, x)
+            filters.step(values, gap, noise, row)
             if self._window is not None:
-                self._window.add(at, gap, values, noise, x)
+                self._window.add(at, gap, values, noise, row)
         self.n_steps += 1
         return self._answer(*filters.moments(self._added()))
 
-    def _take_late(self, time, values, noise, x):
+    @property
+    def _fixed(self):
+        """Whether H is the same for every sample."""
+        return not (self._n_covariates or self._filters.process.uses_times)
+
+    def _rows(self, x, times):
+        """H at covariates (k, c) and at times on the scale of the clock; None where it does not vary."""
+        if self._fixed:
+            return None
+        process, scale = self._filters.process, self._model[1]
+        since = None
+        if process.uses_times:
+            if not self._clock.absolute:
+                raise ValueError(f"{self._model[0]!r} has events in time: give time= from the first sample on.")
+            since = (np.asarray(times) - scale.origin) / self._clock.in_scale
+        rows = process.rows(None if x is None else np.reshape(x, (len(times), -1)), since)
+        return np.array(np.broadcast_to(rows, (len(times), len(self._filters.row))))
+
+    def _take_late(self, time, values, noise, row):
         clock, window = self._clock, self._window
         if window is None:
             raise ValueError(
@@ -172,7 +186,7 @@ class KalmanStream:
                 "A stream that takes late samples is made by stream(lag=...)."
             )
         if window.reaches(time):
-            window.insert(time, values, noise, x)
+            window.insert(time, values, noise, row)
         elif self._settings["late"] == "raise":
             raise ValueError(
                 f"this sample is later than the lag: {clock.show(time)} follows {clock.show(clock.now)}. Make the "
@@ -210,10 +224,10 @@ class KalmanStream:
         if len(y) == 0:
             return y.copy(), y.copy()
         y = y.reshape(len(y), -1)
-        if x is not None or filters.n_covariates:
+        if x is not None or self._n_covariates:
             x = np.asarray(np.nan if x is None else x, dtype=float)
-            if x.shape != (len(y), filters.n_covariates) or not np.isfinite(x).all():
-                raise ValueError(f"x must be finite, of shape {(len(y), filters.n_covariates)}. Got {x.shape}.")
+            if x.shape != (len(y), self._n_covariates) or not np.isfinite(x).all():
+                raise ValueError(f"x must be finite, of shape {(len(y), self._n_covariates)}. Got {x.shape}.")
         noise = (
             settings["noise"] if noise_variance is None else np.asarray(noise_variance, float) / self._variance_unit()
         )
@@ -223,18 +237,19 @@ class KalmanStream:
             raise ValueError("noise_variance must be finite and >= 0: a number, or one for each sample.")
         noise = float(noise) if np.ndim(noise) == 0 else np.broadcast_to(noise.reshape(len(y), -1), y.shape)
         gaps, ends = self._block_gaps(len(y), dt, times)
+        rows = self._rows(x, ends)
         kept = 0 if self._window is None else int((ends >= ends[-1] - self._window.lag).sum()) + 1
         head = max(len(y) - kept, 0) if self._window is not None else len(y)
         mean, std = np.empty(y.shape), np.empty(y.shape)
         added = self._added()
         if head:
-            part = None if x is None else x[:head]
+            part = None if rows is None else rows[:head]
             mean[:head], std[:head] = filters.extend(y[:head], gaps[:head], _first(noise, head), part, added)
             if self._window is not None:
                 self._window = Window(filters, clock, self._window.lag, ends[head - 1].item())
         for k in range(head, len(y)):
             values, own = y[k].tolist(), noise if isinstance(noise, float) else noise[k].tolist()
-            row = None if x is None else x[k]
+            row = None if rows is None else rows[k]
             filters.step(values, float(gaps[k]), own, row)
             self._window.add(ends[k].item(), float(gaps[k]), values, own, row)
             mean[k], std[k] = filters.moments(added)
@@ -289,8 +304,9 @@ class KalmanStream:
             raise ValueError(f"lag must lie between 0 and that of the stream. Got {lag}.")
         if clock.now is None:
             raise ValueError("there is nothing to smooth yet: take a sample first.")
-        x = self._checked_covariates(x) if self._filters.n_covariates else None
-        means, variances = window.smoothed(clock.now - back, x)
+        x = self._checked_covariates(x) if self._n_covariates else None
+        row = None if self._fixed else self._rows(x, [clock.now - back])[0]
+        means, variances = window.smoothed(clock.now - back, row)
         unit = self._filters.value_scale
         return self._answer(means, [math.sqrt(variance + self._added()) * unit for variance in variances])
 
@@ -321,7 +337,7 @@ class KalmanStream:
         return each[0] if np.ndim(given) == 0 else each * (len(self._filters) // len(each))
 
     def _checked_covariates(self, x):
-        n = self._filters.n_covariates
+        n = self._n_covariates
         covariates = np.asarray(np.nan if x is None else x, dtype=float)
         if covariates.size != n or not np.isfinite(covariates).all():
             raise ValueError(f"x must be {n} finite covariates, as in fit. Got {x!r}.")

@@ -20,7 +20,8 @@ class Sample(NamedTuple):
     values : list of float
     noise : float or list of float
         In scaled units.
-    x : ndarray of shape (c,) or None
+    row : ndarray of shape (n,) or None
+        H, where it varies.
     after : Moment
 
     Examples
@@ -35,7 +36,7 @@ class Sample(NamedTuple):
     gap: float
     values: list
     noise: Any
-    x: Any
+    row: Any
     after: Moment
 
 
@@ -72,35 +73,35 @@ class Window:
         self.before, self.before_time = filters.moment(), time
         self.samples = deque()
 
-    def add(self, time, gap, values, noise, x):
+    def add(self, time, gap, values, noise, row):
         """Keep a sample that the filters have just taken; forget those that are older than the lag."""
-        self.keep(time, gap, values, noise, x)
+        self.keep(time, gap, values, noise, row)
         while self.samples[0].time < time - self.lag:
             oldest = self.samples.popleft()
             self.before, self.before_time = oldest.after, oldest.time
 
-    def keep(self, time, gap, values, noise, x):
+    def keep(self, time, gap, values, noise, row):
         """Keep a sample that the filters have just taken."""
-        self.samples.append(Sample(time, gap, values, noise, x, self._filters.moment()))
+        self.samples.append(Sample(time, gap, values, noise, row, self._filters.moment()))
 
     def reaches(self, time):
         """Whether a sample of this time finds its place."""
         return time >= self._clock.now - self.lag
 
-    def insert(self, time, values, noise, x):
+    def insert(self, time, values, noise, row):
         """Put a late sample in its place, after others of its time, and filter again from there."""
         place = len(self.samples)
         while place and self.samples[place - 1].time > time:
             place -= 1
         later = [self.samples.pop() for _ in range(len(self.samples) - place)][::-1]
         self._filters.restore(self.samples[-1].after if self.samples else self.before)
-        for at, *taken in [(time, values, noise, x), *((s.time, s.values, s.noise, s.x) for s in later)]:
+        for at, *taken in [(time, values, noise, row), *((s.time, s.values, s.noise, s.row) for s in later)]:
             previous = self.samples[-1].time if self.samples else self.before_time
             gap = 0.0 if previous is None else self._clock.between(previous, at)
             self._filters.step(taken[0], gap, *taken[1:])
             self.keep(at, gap, *taken)
 
-    def smoothed(self, time, x):
+    def smoothed(self, time, row):
         """Means and scaled variances of the signal at a time within the lag, given all samples so far."""
         samples = list(self.samples)
         times = [sample.time for sample in samples]
@@ -108,7 +109,7 @@ class Window:
         m = len(self._filters)
         values = [sample.values for sample in samples]
         noise = [np.broadcast_to(sample.noise, m) for sample in samples]
-        covariates = [sample.x for sample in samples]
+        rows = [sample.row for sample in samples]
         gaps = [sample.gap for sample in samples]
         previous = times[place - 1] if place else self.before_time
         gaps.insert(place, 0.0 if previous is None else self._clock.between(previous, time))
@@ -116,8 +117,8 @@ class Window:
             gaps[place + 1] = self._clock.between(time, times[place])
         values.insert(place, [np.nan] * m)
         noise.insert(place, np.ones(m))
-        covariates.insert(place, x)
+        rows.insert(place, row)
         return self._filters.smooth(
             self.before, np.array(values, dtype=float), np.array(gaps), np.array(noise, dtype=float),
-            None if x is None else np.array(covariates, dtype=float), place,
+            None if row is None else np.array(rows), place,
         )  # fmt: skip

@@ -28,7 +28,7 @@ class ParticleState(NamedTuple):
         Normalised.
     ancestors : ndarray of int, shape (N,)
         Which particle of the sample before each came from.
-    time, n_samples, log_likelihood, innovation, innovation_covariance
+    time, n_samples, log_likelihood, innovation, innovation_covariance, u
         As in `GaussianState`.
     """
 
@@ -42,6 +42,7 @@ class ParticleState(NamedTuple):
     log_likelihood: float = 0.0
     innovation: np.ndarray | None = None
     innovation_covariance: np.ndarray | None = None
+    u: np.ndarray | None = None
 
     @property
     def mean(self):
@@ -182,20 +183,12 @@ class ParticleFilter(StateFilter):
             )
         return state._replace(log_weights=new - total, log_likelihood=state.log_likelihood + float(total))
 
-    def _noise_roots(self, particles, arguments):
-        """√R: (p, p), (N, p, p) where it depends on the state, or None where the model has a density instead."""
-        noise = self.model.observation_noise
-        if noise is None or isinstance(noise, np.ndarray):
-            return noise
-        if noise.depends_on_state:
-            return np.stack([root_of(r, "observation_noise") for r in noise(particles, **arguments)])
-        return self.model.observation_noise_root(particles[0], **arguments)
-
     def _observed(self, state, arguments):
         """The particles' observations, √R, and the mean and covariance of an observation."""
         weights, difference = np.exp(state.log_weights), self.model.observation_difference
         expected = self.model.observation(state.particles, **arguments)
-        roots = self._noise_roots(state.particles, arguments)
+        noise = self.model.observation_noise
+        roots = None if noise is None else noise.roots_at(state.particles, **arguments)
         mean = difference.mean(expected, weights)
         covariance = weighted_covariance(expected, mean, weights, difference)
         if roots is not None:
@@ -241,24 +234,8 @@ class ParticleFilter(StateFilter):
         lagged = np.einsum("mti,mtj->tij", weighted[:, 1:], deviations[:, :-1])
         return SmootherResult(mean, covariance, states[-1].log_likelihood, lagged, {"trajectories": paths})
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state given all samples.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-        random_state : int, Generator or None
-            Of the draws backward; the filter's own is that of the particles.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        record = self.model.record(y, times, u)
+    def _paths(self, record, n_samples, rng):
         states = [state for _, state, _ in self._forward(record)]
-        rng = np.random.default_rng(random_state)
         if self._method() == "backward":
             return self._backward(record, states, n_samples, rng)
         return _traced(states, rng.choice(self.n_particles, n_samples, p=np.exp(states[-1].log_weights)))
@@ -266,12 +243,12 @@ class ParticleFilter(StateFilter):
     def _method(self):
         """Whether the transition has a density that can be evaluated."""
         model = self.model
-        noise = None if model.continuous else model.process_noise
         if model.continuous:
             able = model.is_exact and _full_rank(model.linear_step(1.0)[1])
             why = "the drift is a function (give a linear one as a matrix), or noise does not reach every state"
         else:
-            able = not isinstance(noise, np.ndarray) or _full_rank(noise)
+            root = model.process_noise.root
+            able = root is None or _full_rank(root)
             why = "process_noise has no full rank"
         if self.smoother == "backward" and not able:
             raise ValueError(f"The transition has no density to draw backward with: {why}. Use smoother='ancestors'.")
@@ -286,7 +263,7 @@ class ParticleFilter(StateFilter):
         for k in range(n_times - 2, -1, -1):
             state, gap = states[k], record.gaps[k + 1]
             if gap > 0.0:
-                given = paths[:, k + 1], record.t[k], gap, record.input(k + 1)
+                given = paths[:, k + 1], record.t[k], gap, record.input(k)
                 index = self._draw_earlier(state, *given, rng)
             paths[:, k] = state.particles[index]  # over a gap of zero a particle stays what it is
         return paths
@@ -315,10 +292,7 @@ class ParticleFilter(StateFilter):
         if model.continuous:
             matrix, root = model.linear_step(gap)
             return particles @ matrix.T, root
-        moved, noise = model.transition(particles, **arguments), model.process_noise
-        if not isinstance(noise, np.ndarray) and noise.depends_on_state:
-            return moved, np.linalg.cholesky(noise(particles, **arguments))
-        return moved, model.process_noise_root(particles[0], **arguments)
+        return model.transition(particles, **arguments), model.process_noise.roots_at(particles, **arguments)
 
 
 def _full_rank(root):

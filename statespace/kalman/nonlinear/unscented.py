@@ -87,7 +87,7 @@ class SigmaPoints:
         if not self.central:
             shift = self.weights @ moved
             return values[0] + shift, (moved - shift).T * self.roots
-        shift = self.weights[1] * moved.sum(axis=0)
+        shift = self.weights[1:] @ moved
         mean = values[0] + shift
         result = np.empty((len(shift), len(moved) + 1))
         if self.centred:
@@ -175,7 +175,7 @@ class UnscentedKalmanFilter(GaussianFilter):
             return np.full_like(mean, np.nan), np.nan, np.nan
         points = sigma.spread(mean, root)
         slope, drift = sigma.slope(model.drift(points, **arguments))
-        noise = model.noise_rate(points, **arguments)
+        noise = model.diffusion.at(points, **arguments)
         if noise.ndim == 2:
             diffusion = noise @ noise.T
         else:
