@@ -25,7 +25,8 @@ TIERS = [
     ["base"],
     ["streaming"],
     ["regression", "filtering"],
-    ["forecasting", "transformations"],
+    ["forecasting"],
+    ["transformations"],
     ["plotting"],
 ]
 HEIGHT = {entry: height for height, tier in enumerate(TIERS) for entry in tier}

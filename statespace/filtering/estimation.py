@@ -73,7 +73,7 @@ class Estimation:
         return self
 
     @classmethod
-    def pose(cls, process, record, names, noise_start, unit, backend=None, priors=None, tails=None):
+    def pose(cls, process, record, names, noise_start, unit, backend=None, tails=None, priors=None):
         """The problem for a process as the user gave it.
 
         Parameters
@@ -87,8 +87,8 @@ class Estimation:
             Makes (start, bounds, range) of the noise variance's logarithm from the scale; None where it is known.
         unit : str
         backend : str, optional
-        priors : dict of str to LogNormal, optional
         tails : Tails, optional
+        priors : dict of str to LogNormal, optional
 
         Returns
         -------
@@ -109,7 +109,8 @@ class Estimation:
             theta, bounds = np.append(theta, np.log(_DF)), np.vstack([bounds, np.log(DF_BOUNDS)])
             ranges = [*ranges, np.log([_DF, _DF])]
             is_variance, shift = np.append(is_variance, False), np.append(shift, 0.0)
-        self = cls(start, bounds, shift, record, scale, unit, backend, tails).with_priors(priors)
+        self = cls(start, bounds, shift, record, scale, unit, backend, tails)
+        self.with_priors(priors)
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
         if priors is not None:
             self._narrow(self.objective.priors)
@@ -203,7 +204,7 @@ class Estimation:
 
 
 def maximize_each(
-    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, priors=None, tails=None
+    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, tails=None, priors=None
 ):
     """Maximum likelihood of a process on records that have nothing to do with each other.
 
@@ -225,7 +226,7 @@ def maximize_each(
     """
     fitted = []
     for record, seed in zip(records, seeds, strict=True):
-        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, priors, tails)
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails, priors)
         message = ""
         if optimizer is not None and len(theta):
             theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))

@@ -226,8 +226,8 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         pose = partial(
             maximize_each, process=process, names=rows.names, unit=self.time_unit, backend=self.backend,
             noise_start=partial(noise_start, bounds=self.noise_variance_bounds), optimizer=optimizer,
-            n_restarts=self.n_restarts_optimizer, priors=self.priors,
-            tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            n_restarts=self.n_restarts_optimizer, tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            priors=self.priors,
         )  # fmt: skip
         fitted = in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
         messages = [message for *_, message in fitted]

@@ -81,7 +81,9 @@ class Summary:
             },
             name="value",
         )
-        model = f"{regressor.process_!r}, {regressor.noise} noise"
+        # Where each series has parameters of its own, the process is named as it was given.
+        process = getattr(regressor, "process_", regressor.process)
+        model = f"{process!r}, {regressor.noise} noise"
         return cls(model, parameters, criteria, regressor.diagnostics(), regressor.final_states(), level)
 
     def _parts(self):

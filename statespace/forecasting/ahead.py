@@ -8,6 +8,7 @@ the state given the past, which is one step ahead within the data and the foreca
 import numpy as np
 
 from statespace.kalman.binding import State
+from statespace.kalman.posterior import of_output
 from statespace.kernels.kalman_filter import kalman_filter
 
 # Samples that are filtered in one call: bounds the memory.
@@ -51,14 +52,19 @@ def predict_ahead(posterior, times, covariates, noise):
     y = np.concatenate([np.full(n, np.nan), posterior.scaled_y[:, 0]])[order]
     binding = posterior._binding(joined[order], np.concatenate([covariates, record.covariates])[order])
     asked = order < n
+    noises = of_output(posterior.scaled_noise, 0)
+    if np.ndim(noises):
+        noises = np.concatenate([np.ones(n), noises])[order]
     mean, variance = np.empty(len(order)), np.empty(len(order))
     state, start = binding.initial, 0
     while start < len(order):
         # While a direction is open, one sample at a time: only a call's last diffuse part is known.
         stop = start + 1 if state.diffuse.shape[1] else min(start + _CHUNK, len(order))
         part = binding.part(start, stop, state)
-        result = kalman_filter(y[start:stop], part.gaps, part.blocks, part.rows, posterior.scaled_noise, *state,
-                               backend=posterior.backend)  # fmt: skip
+        own = noises[start:stop] if np.ndim(noises) else noises
+        result = kalman_filter(
+            y[start:stop], part.gaps, part.blocks, part.rows, own, *state, backend=posterior.backend
+        )
         h = np.broadcast_to(part.rows, (stop - start, result.mean.shape[1]))
         mean[start:stop] = (h * result.mean).sum(axis=1)
         variance[start:stop] = np.einsum("ki,kij,kj->k", h, result.covariance, h)

@@ -14,6 +14,7 @@ from statespace.forecasting.horizon import common_freq
 from statespace.kalman import Component, LocalTrend, Regression
 from statespace.kalman.composition import Sum
 from statespace.kalman.description import description, restored
+from statespace.kalman.robust import quantile
 
 
 class KalmanForecaster(TimeForecaster):
@@ -44,6 +45,13 @@ class KalmanForecaster(TimeForecaster):
         The variance of the observation noise.
     noise_variance_bounds : pair of float, optional
         Bounds of a noise variance that is fitted.
+    noise : {"gaussian", "student_t", "huber"}, default="gaussian"
+        With the heavy tails of the others, outliers hardly move the forecasts; as in `statespace.KalmanRegressor`.
+        Quantiles and intervals are those of the signal and this noise together.
+    df : "fit" or float, default="fit"
+        Student-t's degrees of freedom.
+    huber_threshold : float, default=1.345
+        Huber's threshold.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
         None keeps the parameters as given.
     n_restarts_optimizer : int, default=0
@@ -105,6 +113,9 @@ class KalmanForecaster(TimeForecaster):
         process=None,
         noise_variance="fit",
         noise_variance_bounds=None,
+        noise="gaussian",
+        df="fit",
+        huber_threshold=1.345,
         optimizer="fmin_l_bfgs_b",
         n_restarts_optimizer=0,
         parameters="separate",
@@ -116,6 +127,9 @@ class KalmanForecaster(TimeForecaster):
         self.process = process
         self.noise_variance = noise_variance
         self.noise_variance_bounds = noise_variance_bounds
+        self.noise = noise
+        self.df = df
+        self.huber_threshold = huber_threshold
         self.optimizer = optimizer
         self.n_restarts_optimizer = n_restarts_optimizer
         self.parameters = parameters
@@ -152,6 +166,9 @@ class KalmanForecaster(TimeForecaster):
                 self._chosen_process(),
                 noise_variance=self.noise_variance,
                 noise_variance_bounds=self.noise_variance_bounds,
+                noise=self.noise,
+                df=self.df,
+                huber_threshold=self.huber_threshold,
                 optimizer=self.optimizer,
                 n_restarts_optimizer=self.n_restarts_optimizer,
                 parameters=self.parameters,
@@ -200,38 +217,36 @@ class KalmanForecaster(TimeForecaster):
         return rows
 
     def _moments(self, fh, X):
-        """The index of the horizon; mean and variance of an observation there."""
+        """The index of the horizon; mean and variance of the signal there, and the place of each row's series."""
         index, numbers = self._asked(fh)
         rows = self._rows(index, X)
         regressor = self.regressor_
         panel, codes = regressor._asked(rows, None)
         times, covariates = panel.rows.times, panel.rows.covariates
-        posteriors, noise = regressor._posteriors(), np.broadcast_to(regressor._new_noise(codes), len(codes))
+        posteriors = regressor._posteriors()
         # Beyond a series' last time, the whole of it is its past.
         ends = np.array([self._axis.count(own[-1:])[0] for own in self._indexes().values()])
         past = times <= ends[numbers]
         mean, variance = np.empty(len(times)), np.full(len(times), np.inf)
         for code, own in rows_of_each(np.where(past, codes, -1)):
             if code >= 0:
-                mean[own], variance[own] = predict_ahead(
-                    posteriors.one(code), times[own], covariates[own], noise[own[0]]
-                )
+                mean[own], variance[own] = predict_ahead(posteriors.one(code), times[own], covariates[own], 0.0)
         still_open = ~np.isfinite(variance)
         if still_open.any():
             smoothed = posteriors.at(times[still_open], covariates[still_open], codes[still_open])
             mean[still_open], variance[still_open] = (part[:, 0, 0] for part in smoothed)
-            variance[still_open] += noise[still_open]
-        return index, mean, variance
+        return index, mean, variance, codes
 
     def _predict(self, fh, X):
-        index, mean, _ = self._moments(fh, X)
+        index, mean, *_ = self._moments(fh, X)
         if isinstance(self._history, pd.DataFrame):
             return pd.DataFrame(mean, index=index, columns=self._history.columns)
         return pd.Series(mean, index=index, name=self._history.name)
 
     def _predict_var(self, fh, X=None, cov=False):
-        index, _, variance = self._moments(fh, X)
+        index, _, variance, codes = self._moments(fh, X)
         if not cov:
+            variance = variance + self.regressor_._new_noise(codes)
             return pd.DataFrame(variance, index=index, columns=self._get_varnames())
         ends = np.array([self._axis.count(own[-1:])[0] for own in self._indexes().values()])
         if (self._axis.count(index.get_level_values(-1)) <= ends[self._asked(fh)[1]]).any():
@@ -240,9 +255,33 @@ class KalmanForecaster(TimeForecaster):
         return pd.DataFrame(covariance, index=index, columns=index)
 
     def _predict_quantiles(self, fh, X, alpha):
-        index, mean, variance = self._moments(fh, X)
-        quantiles = mean[:, np.newaxis] + np.sqrt(variance)[:, np.newaxis] * norm.ppf(alpha)
+        index, mean, variance, codes = self._moments(fh, X)
+        if self.noise == "gaussian":
+            std = np.sqrt(variance + self.regressor_._new_noise(codes))
+            quantiles = mean[:, np.newaxis] + std[:, np.newaxis] * norm.ppf(alpha)
+        else:
+            quantiles = mean[:, np.newaxis] + self._tail_quantiles(alpha, variance, codes)
         return pd.DataFrame(quantiles, index=index, columns=self._get_columns(method="predict_quantiles", alpha=alpha))
+
+    def _tail_quantiles(self, alpha, variance, codes):
+        """Quantiles about the mean, of the signal and its noise with heavy tails together: an array (n, len(alpha))."""
+        families, R = self.regressor_._families(), self.regressor_.noise_variance_
+        result = np.empty((len(variance), len(alpha)))
+        for code, own in rows_of_each(codes):
+            family, own_R = (families[code], R[code]) if len(families) > 1 else (families[0], np.ravel(R)[0])
+            for j, probability in enumerate(alpha):
+                result[own, j] = quantile(family, probability, variance[own], np.full(len(own), own_R))
+        return result
+
+    def diagnostics(self, lags=None, h=None):
+        """Tests of the standardised innovations; as `statespace.KalmanRegressor.diagnostics`."""
+        self.check_is_fitted()
+        return self.regressor_.diagnostics(lags, h)
+
+    def summary(self, level=0.95):
+        """Parameters, criteria, diagnostics and final states; as `statespace.KalmanRegressor.summary`."""
+        self.check_is_fitted()
+        return self.regressor_.summary(level)
 
     def _export(self):
         self.check_is_fitted()

@@ -266,6 +266,47 @@ class Huber:
         return np.logaddexp(core, np.logaddexp(right, left)) - self._log_normalizer - 0.5 * np.log(R)
 
 
+def quantile(family, probability, variance, scale_variance):
+    """Quantiles of a normal signal of mean 0 and this noise together, by bisection of their tail probability.
+
+    Parameters
+    ----------
+    family : StudentT or Huber
+    probability : float
+        Between 0 and 1.
+    variance, scale_variance : ndarray of shape (n,)
+        The signal's variance, and R.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.stats import t
+    >>> from statespace.kalman.robust import StudentT, quantile
+    >>> noise_alone = quantile(StudentT(3.0), 0.9, np.zeros(1), np.ones(1))
+    >>> bool(np.allclose(noise_alone, t(3).ppf(0.9), rtol=1e-6))
+    True
+    """
+    tail = 2 * min(probability, 1 - probability)
+    spread = np.sqrt(variance + scale_variance)
+    if tail >= 1.0:
+        return np.zeros(len(spread))
+    low, high = np.zeros(len(spread)), spread.copy()
+    while True:
+        short = family.predictive(high, variance, scale_variance)[1] > tail
+        if not short.any():
+            break
+        high[short] *= 4.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        short = family.predictive(middle, variance, scale_variance)[1] > tail
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.sign(probability - 0.5) * (low + high) / 2
+
+
 def _log_between(a, b):
     """log(Φ(b) − Φ(a)) for a < b, from the side where Φ is small."""
     a, b = np.where(a + b > 0, -b, a), np.where(a + b > 0, -a, b)

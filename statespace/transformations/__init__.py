@@ -3,17 +3,19 @@
 Above: nothing. Below: `statespace.filtering` and `statespace.lti`, which do the work. sktime is imported with the first
 name that is asked for.
 
+kalman      KalmanSmoother: denoises and imputes by a Kalman smoother
 lti         LTIFilter: analog filters on regular and irregular indexes
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-_HOME = {"LTIFilter": "lti"}
+_HOME = {"KalmanSmoother": "kalman", "LTIFilter": "lti"}
 
-__all__ = ["LTIFilter"]
+__all__ = ["KalmanSmoother", "LTIFilter"]
 
 if TYPE_CHECKING:
+    from statespace.transformations.kalman import KalmanSmoother
     from statespace.transformations.lti import LTIFilter
 
 

@@ -234,3 +234,37 @@ def test_bad_input_is_refused(call, words):
     gp = KalmanRegressor(LocalLevel(0.3), **FIXED).fit(t[:, np.newaxis], y)
     with pytest.raises(ValueError, match=words):
         call(gp)
+
+
+@pytest.mark.parametrize("parameters", ["shared", "separate"])
+@pytest.mark.parametrize("noise", [{}, {"noise": "student_t", "df": 4}])
+def test_many_series_equal_each_alone(parameters, noise):
+    rng = np.random.default_rng(5)
+    times = [np.cumsum(rng.exponential(size=n))[:, np.newaxis] for n in (30, 45)]
+    values = [np.sin(t[:, 0] / 3) + 0.3 * rng.normal(size=len(t)) for t in times]
+    order = rng.permutation(30)
+    times[0], values[0] = times[0][order], values[0][order]
+    gp = KalmanRegressor(LocalLevel(0.3), parameters=parameters, **FIXED, **noise).fit(times, values)
+    alone = [KalmanRegressor(LocalLevel(0.3), **FIXED, **noise).fit(t, y) for t, y in zip(times, values, strict=True)]
+    scores = gp.anomaly_scores()
+    assert scores.index.names == ["series", "time"] or scores.index.nlevels == 2
+    for i, single in enumerate(alone):
+        np.testing.assert_allclose(scores.loc[i], single.anomaly_scores(), rtol=1e-6)
+        np.testing.assert_allclose(gp.diagnostics().loc[i], single.diagnostics(), rtol=1e-6)
+        np.testing.assert_allclose(gp.final_states().loc[i], single.final_states(), rtol=1e-6)
+        np.testing.assert_allclose(gp.auxiliary_residuals().loc[i], single.auxiliary_residuals(), rtol=1e-5)
+    both = np.concatenate([single.standardized_innovations() for single in alone])
+    np.testing.assert_allclose(gp.standardized_innovations(), both, rtol=1e-6)
+    assert gp.n_observed_ == 75
+    assert gp.n_estimated_ == 2
+    assert gp.aic_ == pytest.approx(sum(single.aic_ for single in alone), rel=1e-9)
+    assert "n_observed" in str(gp.summary())
+    # New rows join their own series.
+    later = times[1].max() + np.array([[1.0], [2.0]])
+    joined = gp.anomaly_scores(later, [0.1, 5.0], series=1)
+    np.testing.assert_allclose(joined, alone[1].anomaly_scores(later, [0.1, 5.0]), rtol=1e-6)
+    several = gp.anomaly_scores([later, later], [[0.1, 5.0], [0.0, 1.0]], series=[1, 0])
+    np.testing.assert_allclose(several.iloc[:2], joined, rtol=1e-6)
+    np.testing.assert_allclose(several.iloc[2:], alone[0].anomaly_scores(later, [0.0, 1.0]), rtol=1e-6)
+    if noise:
+        np.testing.assert_allclose(gp.weights_, np.concatenate([single.weights_ for single in alone]), rtol=1e-5)

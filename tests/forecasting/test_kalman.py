@@ -234,3 +234,26 @@ def test_a_file_gives_the_same_forecasts(exogenous, tmp_path):
     pd.testing.assert_series_equal(again.predict(fh=fh, X=future), forecaster.predict(fh=fh, X=future))
     pd.testing.assert_frame_equal(again.predict_var(fh=fh, X=future), forecaster.predict_var(fh=fh, X=future))
     assert again.get_params()["process"] == forecaster.process
+
+
+def test_noise_with_heavy_tails():
+    spoiled = Y.copy()
+    spoiled.iloc[-2] += 1e4
+    options = KNOWN | {"noise": "student_t", "df": 3.0}
+    robust = KalmanForecaster(**options).fit(spoiled)
+    clean = KalmanForecaster(**KNOWN).fit(Y)
+    fh = pd.to_timedelta(["1D", "5D"])
+    assert abs(robust.predict(fh=fh) - clean.predict(fh=fh)).max() < 2.0
+    assert abs(KalmanForecaster(**KNOWN).fit(spoiled).predict(fh=fh) - clean.predict(fh=fh)).max() > 1000
+    # Its quantiles are those of scores that have that probability.
+    when = Y.index[[-1]] + pd.Timedelta("1D")
+    ends = robust.predict_interval(fh=when, coverage=0.9).to_numpy().ravel()
+    regressor, time = robust.regressor_, robust._axis.count(when)
+    rows = pd.DataFrame(time[:, np.newaxis], columns=regressor.feature_names_in_)
+    scores = [regressor.anomaly_scores(rows, [end])["p_value"].iloc[0] for end in ends]
+    np.testing.assert_allclose(scores, 0.1, rtol=1e-5)
+    variance = robust.predict_var(fh=when).iloc[0, 0]
+    np.testing.assert_allclose(np.sqrt(variance), regressor.predict(rows, return_std=True, include_noise=True)[1])
+    robust.update(Y.iloc[-1:], update_params=False)
+    assert [*robust.diagnostics().index][0] == "ljung_box"
+    assert "student_t noise" in str(robust.summary())
