@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
 from sklearn.utils import check_random_state
+from sklearn.utils.parallel import Parallel, delayed
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
@@ -12,6 +14,9 @@ from statespace.kalman.scale import measure
 
 # Where the search for degrees of freedom begins.
 _DF = 5.0
+
+# Series that are handed to a worker together.
+_SERIES_AT_ONCE = 64
 
 
 class Estimation:
@@ -227,3 +232,25 @@ def maximize_each(
             theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))
         fitted.append((estimation, theta, message))
     return fitted
+
+
+def in_parallel(fit, records, seeds, n_jobs):
+    """`maximize_each`, some series at a time, so that handing them over costs little.
+
+    Parameters
+    ----------
+    fit : callable
+        ``fit(records, seeds)`` returns a list.
+    records, seeds : list
+    n_jobs : int or None
+        As in joblib, whose backend runs them.
+
+    Returns
+    -------
+    list
+        What ``fit`` makes of each record.
+    """
+    size = max(1, min(_SERIES_AT_ONCE, len(records) // (4 * effective_n_jobs(n_jobs))))
+    parts = [slice(start, start + size) for start in range(0, len(records), size)]
+    answers = Parallel(n_jobs=n_jobs)(delayed(fit)(records[part], seeds[part]) for part in parts)
+    return [answer for part in answers for answer in part]

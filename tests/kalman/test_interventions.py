@@ -77,8 +77,13 @@ def test_datetimes_files_and_streams(given, tmp_path):
     stream = copy.deepcopy(again.stream())
     mean, _ = stream.step(np.nan, dt=pd.Timedelta(days=400))
     assert mean == pytest.approx(gp.predict(index[-1:] + pd.Timedelta(days=400)).item(), rel=1e-10)
-    with pytest.raises(ValueError, match="A new series has no times"):
-        gp.stream(from_prior=True)
+    # A new series must say what time it is.
+    with pytest.raises(ValueError, match="has events in time: give time= from the first sample on"):
+        gp.stream(from_prior=True).step(1.0)
+    fresh = gp.stream(from_prior=True)
+    answers = [fresh.step(value, time=time) for value, time in zip(y[:40], index[:40], strict=True)]
+    expected = gp.condition(index[:40], y[:40]).predict(index[39:40], return_std=True)
+    np.testing.assert_allclose(answers[-1], np.ravel(expected), rtol=1e-7)
 
 
 def test_covariates_are_still_asked_for():
