@@ -22,7 +22,10 @@ helper = partial(shared, forceinline=True)
 
 
 class Transitions(NamedTuple):
-    """Room for a chunk: ``slot`` (C,) of each sample, −1 where the state stays; of each slot Δ, row, A, Q, Ā, Q̄."""
+    """Room for a chunk: ``slot`` (C,) of each sample, −1 where the state stays; of each slot Δ, row, A, Q, Ā, Q̄.
+
+    ``root``, ``rest`` hold what one block wants of each slot before its matrices: exp(−λΔ) and a function of it.
+    """
 
     slot: np.ndarray
     gap: np.ndarray
@@ -31,6 +34,8 @@ class Transitions(NamedTuple):
     Q: np.ndarray
     A_bar: np.ndarray
     Q_bar: np.ndarray
+    root: np.ndarray
+    rest: np.ndarray
 
 
 class Workspace(NamedTuple):
@@ -64,7 +69,7 @@ def workspace(width, n, d):
     width = max(4, width)
     chunk = max(8, min(256, 2048 // width))
     packed = np.zeros((4, chunk, width))
-    steps = Transitions(np.zeros(chunk, np.int64), np.zeros(chunk), np.zeros(chunk, np.int64), *packed)
+    steps = Transitions(np.zeros(chunk, np.int64), np.zeros(chunk), np.zeros(chunk, np.int64), *packed, *np.zeros((2, chunk)))
     matrices = np.zeros((4, n, n))
     return Workspace(
         steps, np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),

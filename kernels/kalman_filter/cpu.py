@@ -49,8 +49,8 @@ def discretize_blocks(blocks, dt):
 def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
     gradient = Gradient(*(np.zeros_like(array) for array in blocks[2:5]), *np.zeros((5, 0)))
     units = expand(blocks.kind, blocks.size)
-    work = _workspace(units, blocks.n_states, 0)
-    contract_all(units, blocks, dt, transition_bar, process_noise_bar, work.A_bar, work.Q_bar, gradient)
+    work = workspace_for(units, blocks.n_states, 0)
+    contract_all(units, blocks, dt, transition_bar, process_noise_bar, work.steps, gradient)
     return gradient.parameters
 
 

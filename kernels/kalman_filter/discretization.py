@@ -42,17 +42,27 @@ def rotation(angle):
 @helper(fastmath={"contract"})
 def ornstein_uhlenbeck(rate, variance, gap):
     root, fall = decay(rate * gap)
-    return root, -variance * fall * (1.0 + root)
+    return root, ornstein_uhlenbeck_noise(variance, root, fall)
 
 
 @helper(fastmath={"contract"})
-def matern32(rate, variance, gap):
-    """A row by row, then Q_00, Q_01, Q_11."""
-    x = rate * gap
+def ornstein_uhlenbeck_noise(variance, root, fall):
+    return -variance * fall * (1.0 + root)
+
+
+@helper(fastmath={"contract"})
+def matern32_roots(x):
+    """exp(−x) and P_3(2x)."""
     root, _ = decay(x)
+    return root, gamma_3(2.0 * x, root * root)
+
+
+@helper(fastmath={"contract"})
+def matern32(rate, variance, gap, root, g):
+    """A row by row, then Q_00, Q_01, Q_11, from what ``matern32_roots`` gives."""
+    x = rate * gap
     e = root * root
     z = 2.0 * x
-    g = gamma_3(z, e)
     return (
         root * (1.0 + x),
         root * gap,
@@ -85,7 +95,8 @@ def discretize_block(k, s, parameter, transition, process_noise, gap, row, table
     second = parameter[1]
     third = parameter[2]
     if k == MATERN32:
-        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(first, second, gap)
+        root, g = matern32_roots(first * gap)
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(first, second, gap, root, g)
         Q[p + 2] = Q[p + 1]
     elif k == RANDOM_WALK:
         A[p] = 1.0
@@ -167,7 +178,8 @@ def rotated(kind, rate, variance, frequency, gap, A, Q, p):
         A[p], Q[p] = ornstein_uhlenbeck(rate, variance, gap)
     elif kind == ROTATED_MATERN32:
         m = 2
-        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(rate, variance, gap)
+        root, g = matern32_roots(rate * gap)
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(rate, variance, gap, root, g)
         Q[p + 2] = Q[p + 1]
     else:
         m = 3
@@ -191,19 +203,18 @@ def rotated(kind, rate, variance, frequency, gap, A, Q, p):
 
 
 @helper(fastmath={"contract"})
-def contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o):
-    root, fall = decay(rate * gap)
+def contract_ornstein_uhlenbeck(variance, gap, root, fall, A_bar, Q_bar, p, out, o):
+    """``root``, ``fall``: exp(−λΔ), expm1(−λΔ)."""
     out[o, 0] += gap * root * (2.0 * variance * root * Q_bar[p] - A_bar[p])
     out[o, 1] -= fall * (1.0 + root) * Q_bar[p]
 
 
 @helper(fastmath={"contract"})
-def contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o):
+def contract_matern32(rate, variance, gap, root, g, A_bar, Q_bar, p, out, o):
+    """``root``, ``g`` as ``matern32_roots`` gives them."""
     x = rate * gap
-    root, _ = decay(x)
     e = root * root
     z = 2.0 * x
-    g = gamma_3(z, e)
     cross = Q_bar[p + 1] + Q_bar[p + 2]
     out[o, 0] += root * (
         -gap * x * A_bar[p] - gap * gap * A_bar[p + 1] - x * (2.0 - x) * A_bar[p + 2] - gap * (2.0 - x) * A_bar[p + 3]
@@ -223,11 +234,13 @@ def contract_block(k, s, parameter, gap, row, table, A_bar, Q_bar, p, gradient, 
     second = parameter[1]
     third = parameter[2]
     if k == MATERN32:
-        contract_matern32(first, second, gap, A_bar, Q_bar, p, out, o)
+        root, g = matern32_roots(first * gap)
+        contract_matern32(first, second, gap, root, g, A_bar, Q_bar, p, out, o)
     elif k == RANDOM_WALK:
         out[o, 0] += gap * Q_bar[p]
     elif k == OU:
-        contract_ornstein_uhlenbeck(first, second, gap, A_bar, Q_bar, p, out, o)
+        root, fall = decay(first * gap)
+        contract_ornstein_uhlenbeck(second, gap, root, fall, A_bar, Q_bar, p, out, o)
     elif k == TREND:
         out[o, 0] += gap * Q_bar[p]
         out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
@@ -324,9 +337,11 @@ def contract_rotated(kind, rate, variance, frequency, gap, A_bar, Q_bar, p, out,
             A_bar[p + i * m + j] = c * together + sine * apart
     out[o, 2] += gap * along
     if m == 1:
-        contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o)
+        root, fall = decay(rate * gap)
+        contract_ornstein_uhlenbeck(variance, gap, root, fall, A_bar, Q_bar, p, out, o)
     elif m == 2:
-        contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o)
+        root, g = matern32_roots(rate * gap)
+        contract_matern32(rate, variance, gap, root, g, A_bar, Q_bar, p, out, o)
     else:
         contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o)
 
@@ -371,20 +386,24 @@ def stays(every, gap, row):
 
 
 @entry()
-def contract_all(units, blocks, dt, transition_bar, process_noise_bar, A_bar, Q_bar, gradient):
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, steps, gradient):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
-    size = units[1]
+    kind, size, owner = units
+    A_bar = steps.A_bar[0]
+    Q_bar = steps.Q_bar[0]
     for t in range(len(dt)):
         o = 0
-        p = 0
-        for s in size:
+        for b in range(len(kind)):
+            s = size[b]
             for i in range(s):
                 for j in range(s):
-                    A_bar[p + i * s + j] = transition_bar[t, o + i, o + j]
-                    Q_bar[p + i * s + j] = process_noise_bar[t, o + i, o + j]
+                    A_bar[i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[i * s + j] = process_noise_bar[t, o + i, o + j]
+            parameter = blocks.parameters[owner[b]]
+            contract_block(kind[b], s, parameter, dt[t], 0, 0, A_bar, Q_bar, 0, gradient, owner[b])
             o += s
-            p += s * s
-        contract(units, blocks.parameters, dt[t], 0, A_bar, Q_bar, gradient)
+    A_bar[:] = 0.0
+    Q_bar[:] = 0.0
 
 
 @entry()

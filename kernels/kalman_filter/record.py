@@ -89,7 +89,7 @@ def room(length, n, d, keep):
     products = length if keep in (PREDICTED, GAINS) else 0
     return Kept(
         np.empty((moments, n)), np.empty((moments, n, n)), np.empty((predicted, d, n)),
-        np.zeros(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.zeros(length, dtype=np.int64),
+        np.empty(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.empty(length, dtype=np.int64),
         np.empty((products, n)),
     )  # fmt: skip
 

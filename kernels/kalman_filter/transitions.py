@@ -1,8 +1,8 @@
 """A(Δ) and Q(Δ) of a chunk of samples at once, and the way back from their adjoints to the parameters.
 
 The recurrence of a filter is one chain of dependent operations; what does not depend on the state is computed beside
-it, chunk by chunk: one slot for each gap, shared by samples whose gap was met a few slots before. The loops over the
-slots of one block have no branch for the two commonest kinds, and become vector instructions.
+it, chunk by chunk: one slot for each gap, shared by samples whose gap was met a few slots before. The exponentials of the
+two commonest kinds are loops without a branch, which become vector instructions.
 """
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, TABLE
@@ -11,9 +11,11 @@ from statespace.kernels.kalman_filter.discretization import (
     contract_block,
     contract_matern32,
     contract_ornstein_uhlenbeck,
+    decay,
     discretize_block,
     matern32,
-    ornstein_uhlenbeck,
+    matern32_roots,
+    ornstein_uhlenbeck_noise,
     stays,
     tables,
 )
@@ -45,13 +47,23 @@ def assign_slots(record, kind, first, last, steps):
 
 
 @shared(fastmath={"contract"})
+def fill_matern32_roots(rate, gap, count, root, rest):
+    for i in range(count):
+        root[i], rest[i] = matern32_roots(rate * gap[i])
+
+
+@shared(fastmath={"contract"})
+def fill_decays(rate, gap, count, root, rest):
+    for i in range(count):
+        root[i], rest[i] = decay(rate * gap[i])
+
+
+@shared(fastmath={"contract"})
 def discretize_chunk(record, units, first, last, steps):
     """Fill the slots of samples first..last−1 with A(Δ) and Q(Δ), packed; returns how many there are."""
     kind, size, owner = units
     count = assign_slots(record, kind, first, last, steps)
-    gap = steps.gap
-    A = steps.A
-    Q = steps.Q
+    _, gap, _, A, Q, _, _, root, rest = steps
     p = 0
     table = 0
     for b in range(len(kind)):
@@ -61,14 +73,17 @@ def discretize_chunk(record, units, first, last, steps):
         rate = parameter[0]
         variance = parameter[1]
         if k == MATERN32:
+            fill_matern32_roots(rate, gap, count, root, rest)
             for i in range(count):
                 A[i, p], A[i, p + 1], A[i, p + 2], A[i, p + 3], Q[i, p], Q[i, p + 1], Q[i, p + 3] = matern32(
-                    rate, variance, gap[i]
+                    rate, variance, gap[i], root[i], rest[i]
                 )
                 Q[i, p + 2] = Q[i, p + 1]
         elif k == OU:
+            fill_decays(rate, gap, count, root, rest)
             for i in range(count):
-                A[i, p], Q[i, p] = ornstein_uhlenbeck(rate, variance, gap[i])
+                A[i, p] = root[i]
+                Q[i, p] = ornstein_uhlenbeck_noise(variance, root[i], rest[i])
         else:
             for i in range(count):
                 discretize_block(
@@ -85,6 +100,7 @@ def contract_chunk(record, units, count, steps, gradient):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to ``gradient``, a TABLE block's Ā and Q̄ to its row; clear both."""
     kind, size, owner = units
     out = gradient.parameters
+    _, gap, _, _, _, A_bar, Q_bar, root, rest = steps
     p = 0
     table = 0
     for b in range(len(kind)):
@@ -94,21 +110,22 @@ def contract_chunk(record, units, count, steps, gradient):
         rate = record.parameters[o, 0]
         variance = record.parameters[o, 1]
         if k == MATERN32:
+            fill_matern32_roots(rate, gap, count, root, rest)
             for i in range(count):
-                contract_matern32(rate, variance, steps.gap[i], steps.A_bar[i], steps.Q_bar[i], p, out, o)
+                contract_matern32(rate, variance, gap[i], root[i], rest[i], A_bar[i], Q_bar[i], p, out, o)
         elif k == OU:
+            fill_decays(rate, gap, count, root, rest)
             for i in range(count):
-                contract_ornstein_uhlenbeck(rate, variance, steps.gap[i], steps.A_bar[i], steps.Q_bar[i], p, out, o)
+                contract_ornstein_uhlenbeck(variance, gap[i], root[i], rest[i], A_bar[i], Q_bar[i], p, out, o)
         else:
             for i in range(count):
                 contract_block(
-                    k, s, record.parameters[o], steps.gap[i], steps.row[i], table, steps.A_bar[i], steps.Q_bar[i], p,
-                    gradient, o,
-                )  # fmt: skip
+                    k, s, record.parameters[o], gap[i], steps.row[i], table, A_bar[i], Q_bar[i], p, gradient, o
+                )
             if k == TABLE:
                 table += s * s
         p += s * s
     for i in range(count):
         for j in range(p):
-            steps.A_bar[i, j] = 0.0
-            steps.Q_bar[i, j] = 0.0
+            A_bar[i, j] = 0.0
+            Q_bar[i, j] = 0.0

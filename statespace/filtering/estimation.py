@@ -68,7 +68,7 @@ class Estimation:
         return self
 
     @classmethod
-    def pose(cls, process, record, names, noise_start, unit, backend=None, tails=None, priors=None):
+    def pose(cls, process, record, names, noise_start, unit, backend=None, priors=None, tails=None):
         """The problem for a process as the user gave it.
 
         Parameters
@@ -82,8 +82,8 @@ class Estimation:
             Makes (start, bounds, range) of the noise variance's logarithm from the scale; None where it is known.
         unit : str
         backend : str, optional
-        tails : Tails, optional
         priors : dict of str to LogNormal, optional
+        tails : Tails, optional
 
         Returns
         -------
@@ -104,8 +104,7 @@ class Estimation:
             theta, bounds = np.append(theta, np.log(_DF)), np.vstack([bounds, np.log(DF_BOUNDS)])
             ranges = [*ranges, np.log([_DF, _DF])]
             is_variance, shift = np.append(is_variance, False), np.append(shift, 0.0)
-        self = cls(start, bounds, shift, record, scale, unit, backend, tails)
-        self.with_priors(priors)
+        self = cls(start, bounds, shift, record, scale, unit, backend, tails).with_priors(priors)
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
         if priors is not None:
             self._narrow(self.objective.priors)
@@ -199,7 +198,7 @@ class Estimation:
 
 
 def maximize_each(
-    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, tails=None, priors=None
+    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, priors=None, tails=None
 ):
     """Maximum likelihood of a process on records that have nothing to do with each other.
 
@@ -221,7 +220,7 @@ def maximize_each(
     """
     fitted = []
     for record, seed in zip(records, seeds, strict=True):
-        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails, priors)
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, priors, tails)
         message = ""
         if optimizer is not None and len(theta):
             theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))

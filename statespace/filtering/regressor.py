@@ -227,8 +227,8 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         pose = partial(
             maximize_each, process=process, names=rows.names, unit=self.time_unit, backend=self.backend,
             noise_start=partial(noise_start, bounds=self.noise_variance_bounds), optimizer=optimizer,
-            n_restarts=self.n_restarts_optimizer, tails=Tails.of(self.noise, self.df, self.huber_threshold),
-            priors=self.priors,
+            n_restarts=self.n_restarts_optimizer, priors=self.priors,
+            tails=Tails.of(self.noise, self.df, self.huber_threshold),
         )  # fmt: skip
         fitted = _in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
         messages = [message for *_, message in fitted]
@@ -347,7 +347,9 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         if not self._separate:
             return self._estimation.table(self.theta_)
         tables = [each.table(theta) for each, theta in zip(self._estimations, self.theta_, strict=True)]
-        return pd.concat(tables, keys=self.series_, names=["series", "parameter"])
+        table = pd.concat(tables, keys=self.series_)
+        names = ["series"] if table.index.nlevels == 2 else [None] * (table.index.nlevels - 1)
+        return table.rename_axis([*names, "parameter"])
 
     def _chosen_process(self, rows):
         if self.process is None:

@@ -5,9 +5,9 @@ with Ā, Q̄ its derivatives by A and by G Q Gᵀ,
 
     Σ E[w_t x_tᵀ | y] = Q Ā,     Σ E[η_t η_tᵀ | y] = (T − 1) Q + 2 Q Gᵀ Q̄ G Q   (w = G η),
 
-which needs no inverse of Q or of a predicted covariance. With z = (x, 1, u), C = Σ E[w zᵀ], S = Σ E[z zᵀ] the coefficients
-(A, c, B) move by C S⁻¹, and the noise is what is left. Observations: the same with ε; where noises of observations are
-correlated, a missing one counts by its expectation given the others.
+which needs no inverse of Q or of a predicted covariance. With z = (x, 1, u), C = Σ E[w zᵀ], S = Σ E[z zᵀ] the
+coefficients (A, c, B) move by C S⁻¹, and the noise is what is left. Observations: the same with ε; where their noises
+are correlated, a missing one counts by its expectation given the others.
 
 Shumway & Stoffer (1982), J. Time Series Analysis 3; Bańbura & Modugno (2014) for missing entries. Above: `estimation`.
 """
@@ -170,7 +170,7 @@ def _covariance(free, array, E, N):
 def maximise(free, system, expectations, diagonal):
     """The arrays after one step, as a dict of arrays of the system's shapes."""
     wanted = {f.name: f for f in free}
-    n, p, k = system.n_states, system.n_outputs, system.n_inputs
+    n, k = system.n_states, system.n_inputs
     with_input = k if expectations[0].state[0].shape[0] > n + 1 else 0
     result = {}
     S, C, E, N = _sum([e.state for e in expectations])

@@ -43,9 +43,13 @@ def check_free(free, system, varying, stationary):
             raise ValueError(f"{name} changes from time to time: only a constant array can be learned.")
         if name.startswith("initial"):
             if stationary:
-                raise ValueError(f"{name} follows from the stationary start. Give initial_covariance as a matrix to learn it.")
+                raise ValueError(
+                    f"{name} follows from the stationary start. Give initial_covariance as a matrix to learn it."
+                )
             if system.initial_diffuse.shape[1]:
-                raise ValueError(f"{name} cannot be learned beside a diffuse start. Give initial_covariance as a matrix.")
+                raise ValueError(
+                    f"{name} cannot be learned beside a diffuse start. Give initial_covariance as a matrix."
+                )
         array = _value(system, name)
         if array.size == 0:
             raise ValueError(f"the model has no {name}. Give it a start value to learn it.")
@@ -60,7 +64,9 @@ def _wish(name, wish, array):
     if name in MATRICES:
         mask = np.ones(array.shape, bool) if whole else np.asarray(wish)
         if mask.dtype != bool or mask.shape != array.shape or not mask.any():
-            raise ValueError(f"free[{name!r}] must be True or a mask of shape {array.shape} with something in it. Got {wish!r}.")
+            raise ValueError(
+                f"free[{name!r}] must be True or a mask of shape {array.shape} with something in it. Got {wish!r}."
+            )
         return Free(name, "entries", mask)
     k = len(array)
     if whole:

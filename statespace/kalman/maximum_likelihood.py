@@ -75,9 +75,13 @@ def climb(gradient, theta, bounds, n_observed, max_iter, tolerance, curvature=No
             z = best[1] / unit
             result = minimize(
                 scaled, z, jac=True, method="L-BFGS-B", bounds=bounds / unit[:, np.newaxis], callback=after,
-                options={"ftol": 1e-15, "gtol": tolerance, "maxiter": max_iter, "maxfun": 20 * max_iter, "maxls": 40, "maxcor": 20},
+                options={
+                    "ftol": 1e-15, "gtol": tolerance, "maxiter": max_iter, "maxfun": 20 * max_iter, "maxls": 40,
+                    "maxcor": 20,
+                },
             )  # fmt: skip
-            converged = bool(np.abs(result.jac[_inside(result, bounds / unit[:, np.newaxis])]).max(initial=0.0) <= 100 * tolerance)
+            ends = np.abs(result.jac[_inside(result, bounds / unit[:, np.newaxis])])
+            converged = bool(ends.max(initial=0.0) <= 100 * tolerance)
             # a line search that met an impossible point gives up; from the best point on it is another one
             if converged or result.nit >= max_iter or len(history) < 2:
                 break
@@ -106,11 +110,12 @@ def standard_errors(gradient, theta, natural):
     """
     k = len(theta)
     information, jacobian = np.empty((k, k)), np.empty((len(natural(theta)), k))
+    slope = gradient(theta)[1]
     for j in range(k):
         shift = np.zeros(k)
-        shift[j] = 1e-4 * max(1.0, abs(theta[j]))
-        above, below = gradient(theta + shift)[1], gradient(theta - shift)[1]
-        information[j] = (below - above) / (2.0 * shift[j])
+        # the gradient is exact to ten digits, so that one side and a small step leave five
+        shift[j] = 1e-5 * max(1.0, abs(theta[j]))
+        information[j] = (slope - gradient(theta + shift)[1]) / shift[j]
         jacobian[:, j] = (natural(theta + shift) - natural(theta - shift)) / (2.0 * shift[j])
     information = 0.5 * (information + information.T)
     if not np.isfinite(information).all():

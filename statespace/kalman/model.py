@@ -95,10 +95,10 @@ class LinearGaussianModel:
     ... )
     >>> y = np.array([[1.0, 1.2], [2.1, np.nan], [2.9, 3.1]])
     >>> round(model.log_likelihood(y), 4)
-    -5.4464
+    -5.5357
     >>> model.forecast(y, steps=2).mean.round(2)
-    array([[4.02, 4.02],
-           [4.98, 4.98]])
+    array([[4.  , 4.  ],
+           [4.95, 4.95]])
     """
 
     # added to every log-likelihood: what a class of models counts otherwise
@@ -145,7 +145,9 @@ class LinearGaussianModel:
         P, D = np.zeros((n, n)), np.zeros((n, 0))
         if isinstance(initial_covariance, str):
             if initial_covariance not in _STARTS:
-                raise ValueError(f"initial_covariance must be a matrix or one of {_STARTS}. Got {initial_covariance!r}.")
+                raise ValueError(
+                    f"initial_covariance must be a matrix or one of {_STARTS}. Got {initial_covariance!r}."
+                )
             if initial_diffuse is not None:
                 raise ValueError("initial_diffuse stands beside a matrix initial_covariance, not beside a word.")
             D = np.eye(n) if initial_covariance == "diffuse" else D
@@ -181,7 +183,11 @@ class LinearGaussianModel:
     def __getattr__(self, name):
         if name.endswith("_") and name[:-1] in System._fields and "system_" in self.__dict__:
             array = getattr(self.system_, name[:-1])
-            return array[0] if name[:-1] in BETWEEN + AT and name[:-1] not in self._varying and array is not None else array
+            return (
+                array[0]
+                if name[:-1] in BETWEEN + AT and name[:-1] not in self._varying and array is not None
+                else array
+            )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
@@ -215,7 +221,9 @@ class LinearGaussianModel:
         initial = process.initial()
         noise = np.asarray(noise_variance, dtype=float)
         if noise.ndim and noise.shape != (len(steps) + 1,):
-            raise ValueError(f"noise_variance must be a number or one for each of {len(steps) + 1} times. Got {noise.shape}.")
+            raise ValueError(
+                f"noise_variance must be a number or one for each of {len(steps) + 1} times. Got {noise.shape}."
+            )
         steps = steps if len(steps) else np.zeros(1)
         return cls(
             process.transition(steps), np.atleast_2d(process.observation()), process.process_noise(steps),
@@ -260,7 +268,9 @@ class LinearGaussianModel:
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
             array[t, i, i] = np.inf
-        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant), expected
+        return FilterResult(
+            mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant
+        ), expected
 
     def log_likelihood(self, y, u=None):
         """log p(y_1 … y_T), every observed number counted, those that resolve the diffuse start by −½ log 2πF∞.
@@ -376,8 +386,8 @@ class LinearGaussianModel:
         max_iter : int, optional
             500 for "ml", 1000 for "em".
         tolerance : float, optional
-            Where to stop: "ml": the gradient in units of its likely standard deviation, 1e-5; "em": the gain in log-likelihood, relative
-            to the number of observations, 1e-8.
+            Where to stop. "ml": the gradient in units of its likely standard deviation, 1e-5. "em": the gain in
+            log-likelihood for each observation, 1e-8.
         standard_errors : bool, default=True
             Whether ``params_`` has them; they cost two gradients for each free parameter.
 
@@ -413,7 +423,12 @@ class LinearGaussianModel:
     # Checks at the door.
 
     def _records(self, y, u):
-        several = isinstance(y, list | tuple) and len(y) > 0 and np.ndim(y[0]) > 0 and not _is_table(y, self.system_.n_outputs)
+        several = (
+            isinstance(y, list | tuple)
+            and len(y) > 0
+            and np.ndim(y[0]) > 0
+            and not _is_table(y, self.system_.n_outputs)
+        )
         if not several:
             return [self._record(y, u)]
         inputs = [None] * len(y) if u is None else u
@@ -447,7 +462,9 @@ class LinearGaussianModel:
             u = np.asarray(u, dtype=float)
             u = u[:, np.newaxis] if u.ndim == 1 and k == 1 else u
             if u.shape != (T, k):
-                raise ValueError(f"u must have shape ({T}, {k}), a row for each sample (and forecast step). Got {u.shape}.")
+                raise ValueError(
+                    f"u must have shape ({T}, {k}), a row for each sample (and forecast step). Got {u.shape}."
+                )
             if not np.isfinite(u).all():
                 raise ValueError("u must be finite: an input cannot be missing.")
         for name in self._varying:

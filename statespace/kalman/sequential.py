@@ -1,10 +1,10 @@
 """A record of vector observations as the sequence of scalar ones that the kernel filters, and the way back.
 
 Sample t becomes p rows: the first carries the transition, the others none. Correlated observation noise is made
-uncorrelated by R = L diag(d) Lᵀ of the observed part, y ↦ L⁻¹y, H ↦ L⁻¹H, which leaves the likelihood as it is (Durbin &
-Koopman 2012, section 6.4). What moves the state from outside, c + B u, is a column of the transition that multiplies a
-constant last state: unlike a trajectory taken off beforehand, it stays accurate for an unstable system that is held by
-its input. Noise of observations that is correlated with that of the states becomes a state itself.
+uncorrelated by R = L diag(d) Lᵀ of the observed part, y ↦ L⁻¹y, H ↦ L⁻¹H, which leaves the likelihood as it is (Durbin
+& Koopman 2012, section 6.4). What moves the state from outside, c + B u, is a column of the transition that multiplies
+a constant last state: unlike a trajectory taken off beforehand, it stays accurate for an unstable system that is held
+by its input. Noise of observations that is correlated with that of the states becomes a state itself.
 
 Above: `model`, `smoothing`, `estimation`. Below: `statespace.kernels.kalman_filter`.
 """
@@ -13,9 +13,9 @@ import numpy as np
 
 from statespace.kalman.system import AT, BETWEEN, stationary_covariance, unit_triangular
 from statespace.kernels.kalman_filter import Blocks, kalman_filter, kalman_gradient, kalman_log_likelihood
-from statespace.kernels.kalman_filter.blocks import TABLE
+from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 
-_NO_PARAMETERS = np.zeros((1, 3))
+_NO_PARAMETERS = np.zeros((1, N_PARAMETERS))
 
 
 def observation_noise_as_state(system):
@@ -81,7 +81,7 @@ class Sequence:
     >>> model = LinearGaussianModel(np.eye(2), np.eye(2), np.eye(2), [[1.0, 0.5], [0.5, 1.0]])
     >>> sequence = Sequence(model.system_, np.array([[1.0, 2.0], [0.5, np.nan]]))
     >>> round(sequence.log_likelihood(), 6)
-    -4.447082
+    -3.347788
     """
 
     def __init__(self, system, y, u=None, affine=False, rows=False, correlated=False):
@@ -132,7 +132,7 @@ class Sequence:
             self.shift = -float(self.observed.sum(axis=0) @ np.log(self.scale))
         variances = np.diagonal(R, axis1=1, axis2=2)
         self.groups = []
-        if p > 1 and (correlated or (R != variances[:, np.newaxis] * np.eye(p)).any()):
+        if p > 1 and (correlated or (variances[:, np.newaxis] * np.eye(p) != R).any()):
             values, H, variances = self._uncorrelated(values, H, R)
         self.by_row = rows or p > 1 or len(H) > 1
         if self.by_row:
@@ -163,7 +163,7 @@ class Sequence:
             values[at] = (inverse @ values[at][..., np.newaxis])[..., 0]
             H[at] = inverse @ H[at]
             variances[at] = d
-            self.groups.append((times, seen, L, d, inverse))
+            self.groups.append((times, seen, d, inverse))
         return values, H, variances
 
     def arguments(self, each=False, silent=False):
@@ -198,7 +198,13 @@ class Sequence:
         T, p = self.y.shape
         result = kalman_filter(*self.arguments())
         mean, covariance = result.mean[p - 1 :: p], result.covariance[p - 1 :: p]
-        return mean, covariance, *self.predict(mean, covariance), *self.unbounded(result.innovation_variance), result.log_likelihood + self.shift
+        return (
+            mean,
+            covariance,
+            *self.predict(mean, covariance),
+            *self.unbounded(result.innovation_variance),
+            result.log_likelihood + self.shift,
+        )
 
     def predict(self, mean, covariance):
         """E[x_t | the past] and its covariance, from those of the samples themselves."""
@@ -236,7 +242,7 @@ class Sequence:
 
         Without ``by_observation`` or ``by_transition`` the sweep is quicker, and those entries mean nothing.
         """
-        free = np.full((1, 3), by_transition)
+        free = np.full((1, N_PARAMETERS), by_transition)
         value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=by_observation)
         T, p = self.y.shape
         m, n = self.n, self.system.n_states
@@ -269,7 +275,7 @@ class Sequence:
 
     def transition_gradient(self, by_transition=True):
         """The log-likelihood and its gradients by A and G Q Gᵀ, (1 or T − 1, n, n) without the constant state."""
-        free = np.full((1, 3), by_transition)
+        free = np.full((1, N_PARAMETERS), by_transition)
         value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=False)
         n = self.system.n_states
         cut = (g.transition.reshape(-1, self.n, self.n), g.process_noise.reshape(-1, self.n, self.n))
@@ -281,7 +287,7 @@ class Sequence:
         values, H, _ = self.rows
         values, H = values.reshape(T, p), H.reshape(T, p, self.n)
         back_H, back_R = np.zeros_like(H_bar), np.zeros((T, p, p))
-        for times, seen, L, d, inverse in self.groups:
+        for times, seen, d, inverse in self.groups:
             at = np.ix_(times, seen)
             h_bar = H_bar[at]
             # v = y − h·x: the adjoint of y is minus that of the constant state's column
@@ -302,7 +308,9 @@ class Sequence:
         system, n = self.given, self.n_given
         S, R = system.state_cross_covariance(), system.observation_noise
         if len(S) > 1 or len(R) > 1:
-            raise ValueError("a gradient needs constant observation_noise and cross_covariance if these are correlated.")
+            raise ValueError(
+                "a gradient needs constant observation_noise and cross_covariance if these are correlated."
+            )
         inverse = np.linalg.pinv(R[0], hermitian=True)
         gain = S[0] @ inverse
         A_bar, Q_bar = g["transition"], g["state_noise"]
@@ -364,5 +372,3 @@ def eliminated(D, g):
     w = g / np.abs(g[pivot])
     w[pivot] += np.copysign(np.linalg.norm(w), w[pivot])
     return np.delete(D - np.outer(D @ w, w) * (2.0 / (w @ w)), pivot, axis=1)
-
-

@@ -3,10 +3,12 @@
 Above: the deep layers, which are such systems with learned weights. Below: `statespace.kernels`.
 
 filters          LTIFilter: analog filters on irregular samples
+forms            values back into the form in which X came
 prototypes       Butterworth, Chebyshev, elliptic, Bessel, notch and peak
 analog           a filter of one channel: causal, zero phase, missing samples
 stream           a filter one sample at a time
-systems          LinearSystem: simulate, step, discretize
+systems          LinearSystem, and discretize
+simulation       simulate, step, kernel
 composition      series, parallel, feedback, parts
 analysis         poles, zeros, responses, gramians, smaller systems
 conversion       transfer functions, scipy.signal, python-control
@@ -32,7 +34,8 @@ from typing import TYPE_CHECKING
 from statespace.lti.analysis import Bode, Response
 from statespace.lti.discretization import Steps, input_weights, process_noise, transition
 from statespace.lti.markov import era, observer_markov_parameters
-from statespace.lti.systems import LinearSystem, Simulation, State
+from statespace.lti.simulation import Simulation, State
+from statespace.lti.systems import LinearSystem
 
 # Estimators, and with them scikit-learn and Numba, on demand: layers and components need the systems alone.
 _HOME = {

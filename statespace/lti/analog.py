@@ -2,8 +2,12 @@
 
 Above: ``filters`` and ``stream``. Below: ``sweeps``, ``discretization``, ``prototypes``.
 
-Both classes have the same five methods. A state is an array of shape (n_states,), a record has shape (n_times,).
+Both classes have the same methods. A state is an array of shape (n_states,). Records stand one after the other in
+arrays of shape (n_times,); a negative gap begins the next one.
 """
+
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -12,7 +16,7 @@ from scipy.linalg import solve_continuous_lyapunov
 from statespace.lti import sweeps
 from statespace.lti.discretization import input_weights
 from statespace.lti.modes import modes
-from statespace.lti.prototypes import residues
+from statespace.lti.prototypes import evaluated, residues
 from statespace.lti.realization import from_zpk
 
 
@@ -26,6 +30,11 @@ class Modal:
     c : ndarray of shape (n_modes,), complex
         The residues, those of pairs twice.
     d : float
+    gain : float, optional
+        H(0).
+    opposite : ndarray of shape (n_modes,), complex, optional
+        H(−λ). Both are sums over the modes, in which filters of high order lose digits; give them where they are known
+        as products.
 
     Examples
     --------
@@ -35,14 +44,15 @@ class Modal:
     0.5
     """
 
-    def __init__(self, rate, c, d):
+    def __init__(self, rate, c, d, gain=None, opposite=None):
         self.rate, self.c, self.d = rate, c, float(d)
         self._unit = np.ones((len(rate), 1))
-
-    @property
-    def gain(self):
-        """H(0)."""
-        return self.d - float(np.sum((self.c / self.rate).real))
+        if gain is None:
+            gain = self.d - np.sum((c / rate).real)
+        if opposite is None:
+            column = rate[:, np.newaxis]
+            opposite = self.d - 0.5 * np.sum(c / (column + rate) + c.conj() / (column + rate.conj()), axis=1)
+        self.gain, self._opposite = float(gain), opposite
 
     def settled(self, v):
         """The state after a constant v for all time."""
@@ -61,18 +71,10 @@ class Modal:
         z = z + fall * (z + v[:, np.newaxis] / self.rate)
         return (z @ self.c).real + self.d * v
 
+    @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
-        other = (
-            self.d
-            + np.sum(
-                self.c / (-self.rate[:, np.newaxis] - self.rate)
-                + self.c.conj() / (-self.rate[:, np.newaxis] - self.rate.conj()),
-                axis=1,
-            )
-            / 2
-        )
-        return Modal(self.rate, self.c * other, 0.0)
+        return Modal(self.rate, self.c * self._opposite, 0.0)
 
 
 class Dense:
@@ -107,7 +109,11 @@ class Dense:
 
     def run(self, v, gaps, z, hold, states=False):
         """Outputs, and the last state or all of them."""
-        x = sweeps.dense(self.A, v[:, np.newaxis] * self.B, gaps, z, hold)
+        begins = np.append(np.flatnonzero(gaps[1:] < 0.0) + 1, len(v))
+        x = np.empty((len(v), len(z)))
+        for first, last in pairwise(np.append(0, begins)):
+            z = self.settled(v[first]) if first else z
+            x[first:last] = sweeps.dense(self.A, v[first:last, np.newaxis] * self.B, gaps[first:last], z, hold)
         return x @ self.C + self.d * v, (x if states else x[-1])
 
     def held(self, v, gaps, z):
@@ -119,6 +125,7 @@ class Dense:
             y[rows] += (np.einsum("kij,kj->ki", A, z[rows]) + G[..., 0] * v[rows, np.newaxis]) @ self.C
         return y
 
+    @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
         # The spectrum of the output for white noise, whose forward part is C (s − A)⁻¹ (P Cᵀ + B d).
@@ -126,23 +133,25 @@ class Dense:
         return Dense(self.A, P @ self.C + self.B * self.d, self.C, 0.0)
 
 
-def from_prototype(zeros, poles, gain):
-    """A designed filter, in modes if its poles are far enough apart.
+def from_prototype(zeros, poles, gain, omega):
+    """A designed filter H(s/ω), in modes if its poles are far enough apart.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.lti.analog import from_prototype
-    >>> type(from_prototype(np.zeros(0), np.array([-1.0, -1.0]), 1.0)).__name__
+    >>> type(from_prototype(np.zeros(0), np.array([-1.0, -1.0]), 1.0, 1.0)).__name__
     'Dense'
     """
     fractions = residues(zeros, poles, gain)
     if fractions is None:
         A, B, C, D = from_zpk(zeros, poles, gain)
-        return Dense(A, B[:, 0], C[0], D[0, 0])
+        return Dense(omega * A, omega * B[:, 0], C[0], D[0, 0])
     r, d = fractions
     kept = poles.imag >= 0.0
-    return Modal(poles[kept], r[kept] * np.where(poles[kept].imag > 0.0, 2.0, 1.0), d)
+    pairs = np.where(poles[kept].imag > 0.0, 2.0, 1.0)
+    opposite = evaluated(zeros, poles, gain, -poles[kept])
+    return Modal(omega * poles[kept], omega * pairs * r[kept], d, evaluated(zeros, poles, gain, 0.0).real, opposite)
 
 
 def from_system(system):
@@ -162,50 +171,61 @@ def from_system(system):
     return Modal(rate, (system.C @ V)[0] * (W @ system.B)[:, 0], system.D[0, 0])
 
 
-def causal(filter, v, gaps, hold):
-    """The filter's output for a record with missing samples (NaN), which the hold bridges.
+def causal(filter, v, gaps, starts, hold):
+    """The filter's output for records with missing samples (NaN), which the hold bridges.
 
     Parameters
     ----------
     filter : Modal or Dense
     v : ndarray of shape (n_times,)
+        All records, one after the other.
     gaps : ndarray of shape (n_times,)
+        The first of a record is not used.
+    starts : ndarray of shape (n_records,), int
+        Where each record begins.
     hold : {"zoh", "foh"}
 
     Returns
     -------
     ndarray of shape (n_times,)
-        Where v is missing: the output if the last value went on. NaN before the first value.
+        Where v is missing: the output if the last value went on. NaN before the first value of a record.
 
     Examples
     --------
     >>> import numpy as np
     >>> from statespace.lti.analog import Modal, causal
     >>> lag = Modal(np.array([-1.0 + 0j]), np.array([1.0 + 0j]), 0.0)
-    >>> causal(lag, np.array([0.0, 1.0, np.nan]), np.array([0.0, 1.0, 50.0]), "zoh")
-    array([0., 0., 1.])
+    >>> v, gaps = np.array([0.0, 1.0, np.nan, 7.0]), np.array([0.0, 1.0, 50.0, 0.0])
+    >>> causal(lag, v, gaps, np.array([0, 3]), "zoh")
+    array([0., 0., 1., 7.])
     """
     missing = np.isnan(v)
-    if not missing.any():
-        # A constant is taken off and put back, so that it passes without a digit's change.
-        y, _ = filter.run(v - v[0], gaps, 0.0 * filter.settled(0.0), hold)
-        return y + filter.gain * v[0]
-    y = np.full(len(v), np.nan)
+    record = np.zeros(len(v), dtype=np.intp)
+    record[starts[1:]] = 1
+    record = np.cumsum(record)
     seen = np.flatnonzero(~missing)
+    y = np.full(len(v), np.nan)
     if not len(seen):
         return y
-    origin = v[seen[0]]
+    own = record[seen]
+    first = np.append(True, own[1:] != own[:-1])
+    # A constant is taken off and put back, so that it passes without a digit's change.
+    origin = np.zeros(len(starts))
+    origin[own[first]] = v[seen[first]]
     # Gaps add up between two samples that are seen, not since the beginning: nothing cancels in a long record.
     steps = np.zeros(len(seen))
-    if len(seen) > 1:
-        steps[1:] = np.add.reduceat(gaps[: seen[-1] + 1], seen[:-1] + 1)
-    values = v[seen] - origin
-    y[seen], states = filter.run(values, steps, 0.0 * filter.settled(0.0), hold, states=True)
-    late = np.flatnonzero(missing[seen[0] :]) + seen[0]
-    last = np.searchsorted(seen, late) - 1
-    since = pd.Series(np.where(missing, gaps, 0.0)).groupby(np.cumsum(~missing)).cumsum().to_numpy()
-    y[late] = filter.held(values[last], since[late], states[last])
-    return y + filter.gain * origin
+    steps[1:] = np.add.reduceat(gaps[: seen[-1] + 1], seen[:-1] + 1) if len(seen) > 1 else 0.0
+    steps[first] = -1.0
+    holes = bool(missing.any())
+    y[seen], states = filter.run(v[seen] - origin[own], steps, 0.0 * filter.settled(0.0), hold, states=holes)
+    if holes:
+        late = np.flatnonzero(missing)
+        last = np.searchsorted(seen, late) - 1
+        kept = (last >= 0) & (own[last] == record[late])
+        late, last = late[kept], last[kept]
+        since = pd.Series(np.where(missing, gaps, 0.0)).groupby(np.cumsum(~missing)).cumsum().to_numpy()
+        y[late] = filter.held(v[seen[last]] - origin[own[last]], since[late], states[last])
+    return y + filter.gain * origin[record]
 
 
 def zero_phase(filter, v, gaps, hold, padding):
@@ -214,7 +234,7 @@ def zero_phase(filter, v, gaps, hold, padding):
     Parameters
     ----------
     filter, v, gaps, hold
-        As in `causal`.
+        As in `causal`, of one record.
     padding : {"odd", "even", "constant"}
         How the record goes on beyond its ends.
 
@@ -258,7 +278,7 @@ def _filled(v, times, hold):
 
 
 def _two_sided(filter, v, gaps, hold, padding):
-    mirrored, direct = filter.mirrored(), filter.d**2
+    mirrored, direct = filter.mirrored, filter.d**2
     origin, n = v[0], len(v)
     v = v - origin
     left = right = 0

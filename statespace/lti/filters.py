@@ -13,12 +13,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from statespace import persistence
-from statespace.forms import is_nested, is_table
 from statespace.lti.analog import causal, from_prototype, from_system, zero_phase
-from statespace.lti.prototypes import check_design, design
+from statespace.lti.forms import in_the_form_of
+from statespace.lti.prototypes import check_design, design, evaluated
 from statespace.lti.stream import FilterStream
 from statespace.lti.systems import LinearSystem
-from statespace.series import SeriesCollection
 from statespace.times import clock, median_gap
 from statespace.validation import check_collection, check_times_as_fitted
 
@@ -58,7 +57,7 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     quality : float, default=30.0
         Centre over width at −3 dB, for "notch" and "peak".
     zero_phase : bool, default=False
-        Run forward and backward in time: no delay, and the gain |H|² (−6 dB at the cutoff of a Butterworth filter).
+        Run forward and backward in time: no delay, and the gain ``|H|²`` (−6 dB at the cutoff of a Butterworth filter).
         Every output then depends on the whole record.
     hold : {"foh", "zoh"}, default="foh"
         A line from sample to sample, or the level of the last one.
@@ -206,12 +205,17 @@ class LTIFilter(TransformerMixin, BaseEstimator):
     def _set_filter(self):
         """The filter of the parameters and of ``time_scale_``."""
         if isinstance(self.kind, LinearSystem):
-            self.cutoff_, self.system_, self._filter = None, self.kind, from_system(self.kind)
+            self.cutoff_, self.system_ = None, self.kind
+            self._prototype, self._filter = None, from_system(self.kind)
             return
         self.cutoff_ = self._chosen_cutoff()
-        prototype = design(self.kind, self.order, self.cutoff_, self.band, self.ripple, self.attenuation, self.quality)
-        self.system_ = LinearSystem.from_zpk(*prototype)
-        self._filter = from_prototype(*prototype)
+        self._prototype = design(
+            self.kind, self.order, self.cutoff_, self.band, self.ripple, self.attenuation, self.quality
+        )
+        *factors, omega = self._prototype
+        system = LinearSystem.from_zpk(*factors)
+        self.system_ = LinearSystem(omega * system.A, omega * system.B, system.C, system.D)
+        self._filter = from_prototype(*self._prototype)
 
     def _chosen_cutoff(self):
         pair = self.kind not in ("notch", "peak") and self.band in ("bandpass", "bandstop")
@@ -260,16 +264,24 @@ class LTIFilter(TransformerMixin, BaseEstimator):
         steps = collection.gaps(unit=self.time_unit)
         if steps is None:
             steps = [np.ones(n) for n in collection.lengths]
-        filtered = [
-            np.stack([self._channel(values[:, j], own) for j in range(self.n_channels_)], axis=1)
-            for values, own in zip(collection.values, steps, strict=True)
-        ]
-        return _in_the_form_of(X, collection, filtered)
+        filtered = (self._both_ways if self.zero_phase else self._forward)(collection.values, steps)
+        return in_the_form_of(X, collection, filtered)
 
-    def _channel(self, v, gaps):
-        if self.zero_phase:
-            return zero_phase(self._filter, v, gaps, self.hold, self.padding)
-        return causal(self._filter, v, gaps, self.hold)
+    def _forward(self, values, steps):
+        """All channels of all series as records one after the other, in one pass."""
+        n = self.n_channels_
+        v = np.concatenate([rows.T.ravel() for rows in values])
+        gaps = np.concatenate([np.tile(own, n) for own in steps])
+        lengths = np.repeat([len(rows) for rows in values], n)
+        starts = np.cumsum(lengths) - lengths
+        y = causal(self._filter, v, gaps, starts, self.hold)
+        return [part.reshape(n, -1).T for part in np.split(y, starts[n::n])]
+
+    def _both_ways(self, values, steps):
+        return [
+            np.stack([zero_phase(self._filter, v, own, self.hold, self.padding) for v in rows.T], axis=1)
+            for rows, own in zip(values, steps, strict=True)
+        ]
 
     def fit_transform(self, X, y=None, times=None):
         """`fit`, then `transform` of the same series.
@@ -297,10 +309,14 @@ class LTIFilter(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_frequencies,)
-            H(2πi f), complex; |H|², real, with ``zero_phase``.
+            ``H(2πi f)``, complex; ``|H|²``, real, with ``zero_phase``.
         """
         check_is_fitted(self)
-        H = self.system_.frequency_response(frequency)
+        if self._prototype is None:
+            H = self.system_.frequency_response(frequency)
+        else:
+            *factors, omega = self._prototype
+            H = evaluated(*factors, 2j * np.pi * np.asarray(frequency, dtype=np.float64) / omega)
         return np.abs(H) ** 2 if self.zero_phase else H
 
     def stream(self):
@@ -396,33 +412,3 @@ def _names(collection):
     if collection.columns is None or all(name is None for name in collection.columns):
         return None
     return [str(name) for name in collection.columns]
-
-
-def _in_the_form_of(X, collection, filtered):
-    if isinstance(X, SeriesCollection):
-        return collection.with_values(filtered)
-    if isinstance(X, pd.DataFrame | pd.Series) and isinstance(X.index, pd.MultiIndex):
-        codes, _ = pd.factorize(X.index.droplevel(-1))
-        values = np.empty((len(X), collection.n_channels))
-        values[np.argsort(codes, kind="stable")] = np.concatenate(filtered)
-        if isinstance(X, pd.Series):
-            return pd.Series(values[:, 0], index=X.index, name=X.name)
-        return pd.DataFrame(values, index=X.index, columns=X.columns)
-    if is_table(X):
-        return np.stack(filtered)[..., 0]
-    if (isinstance(X, list | tuple) and not _is_nested_list(X)) or is_nested(X):
-        return [_like(given, values) for given, values in zip(X, filtered, strict=True)]
-    return np.stack(filtered).reshape(np.asarray(X).shape)
-
-
-def _is_nested_list(X):
-    """Whether X is an array written out as lists of lists."""
-    return all(isinstance(row, list | tuple) for row in X) and len({np.shape(row) for row in X}) == 1
-
-
-def _like(given, values):
-    if isinstance(given, pd.Series):
-        return pd.Series(values[:, 0], index=given.index, name=given.name)
-    if isinstance(given, pd.DataFrame):
-        return pd.DataFrame(values, index=given.index, columns=given.columns)
-    return values[:, 0] if np.ndim(given) == 1 else values

@@ -225,12 +225,14 @@ class LTIRegressor(RegressorMixin, BaseEstimator):
         start = begin(
             data, scaled_times, order=self.order, max_order=self.max_order, method=self.method, horizon=self.horizon,
             criterion=self.criterion, innovations=innovations, random_state=check_random_state(self.random_state),
-            search=(lambda starts: trial(starts, criterion, **options).value) if self.refine else None, **free,
+            search=(lambda starts: trial(starts, criterion, **options).value) if self.refine else None, tol=self.tol,
+            **free,
         )  # fmt: skip
         found = refine_best(start.candidates, criterion, max_iter=self.max_iter if self.refine else 0, **options)
         if self.refine and not found.converged:
             warnings.warn(
-                f"The likelihood was still rising after max_iter={self.max_iter} steps. Raise max_iter, or lower order.",
+                f"The likelihood was still rising after max_iter={self.max_iter} steps. Raise max_iter, or lower "
+                "order.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

@@ -5,8 +5,8 @@ With innovations e_k(θ) and their covariances S_k(θ), the value to be minimise
     V(θ) = ½ Σ_k (log det S_k + e_kᵀ S_k⁻¹ e_k).
 
 In an output-error model the state has no noise: e is the error of a simulation, and S, the same for all samples and
-diagonal, is its variance, so that V = ½ Σ_j N_j log(mean of e_j²). In an innovations model a Kalman filter predicts each
-sample from all earlier ones over the gap there really was; its gain and covariance belong to the sample.
+diagonal, is its variance, so that V = ½ Σ_j N_j (1 + log(mean of e_j²)). In an innovations model a Kalman filter
+predicts each sample from all earlier ones over the gap there really was; its gain and covariance belong to the sample.
 
 The Hessian is replaced by Fisher's information, Σ_k (∂e_kᵀ S_k⁻¹ ∂e_k + ½ tr S_k⁻¹ ∂S_k S_k⁻¹ ∂S_k), damped as by
 Levenberg and Marquardt (Ljung 1999, System Identification, 2nd ed., sections 7.2-7.4 and 10.2).
@@ -39,7 +39,7 @@ class Data(NamedTuple):
         NaN where missing.
     gaps : ndarray of shape (n_gaps,)
         The different gaps.
-    index : ndarray of shape (n_samples,)
+    gap_index : ndarray of shape (n_samples,)
         Which of them lies between a sample and the next; 0 at the end of a record.
     starts : ndarray of shape (n_records + 1,)
     linear : bool
@@ -51,7 +51,7 @@ class Data(NamedTuple):
     u: np.ndarray
     y: np.ndarray
     gaps: np.ndarray
-    index: np.ndarray
+    gap_index: np.ndarray
     starts: np.ndarray
     linear: bool
     discrete: bool
@@ -111,7 +111,7 @@ def states(parameters, data, over=None):
         np.ascontiguousarray(part, dtype) for part in (E, F, H, data.u @ parameters.B.T, parameters.x0)
     )
     x = np.zeros((len(data.u), len(parameters.A)), dtype)
-    simulate(E, F, H, data.index, data.starts, data.linear, w, x0, x)
+    simulate(E, F, H, data.gap_index, data.starts, data.linear, w, x0, x)
     return x
 
 
@@ -127,7 +127,7 @@ def measurement_noise(parameters):
 
 
 class Filtered(NamedTuple):
-    """A pass of the Kalman filter: −V, innovations, their covariances, filtered states, each record's last covariance."""
+    """A pass of the Kalman filter: −V, innovations, their covariances, filtered states, each record's last P."""
 
     value: float
     e: np.ndarray
@@ -148,8 +148,9 @@ def filtered(parameters, data, over=None):
     w = np.ascontiguousarray(data.u @ parameters.B.T)
     room = np.zeros((8, max(n, p, 2), max(n, p, 2)), dtype)
     value = kalman(
-        *over, data.index, data.starts, data.linear, w, np.ascontiguousarray(parameters.C), fed, R,
-        np.ascontiguousarray(parameters.x0), np.ascontiguousarray(parameters.P0), data.y, room, np.empty(p, bool), e, S, x, P,
+        *over, data.gap_index, data.starts, data.linear, w, np.ascontiguousarray(parameters.C), fed, R,
+        np.ascontiguousarray(parameters.x0), np.ascontiguousarray(parameters.P0), data.y, room, np.empty(p, bool),
+        e, S, x, P,
     )  # fmt: skip
     return Filtered(value, e, S, x, P)
 
@@ -288,7 +289,10 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
     while n_iter < max_iter and not converged:
         parameters = _well_scaled(parameters, criterion.data)
         along = directions(parameters, **free)
-        gradient, information = criterion.expansion(parameters, along)
+        with np.errstate(all="ignore"):
+            gradient, information = criterion.expansion(parameters, along)
+        if not (np.isfinite(gradient).all() and np.isfinite(information).all()):
+            break
         sizes = np.sqrt(np.diag(information))
         sizes = np.maximum(sizes, 1e-8 * sizes.max()) if sizes.max() > 0 else np.ones_like(sizes)
         eigenvalues, vectors = np.linalg.eigh(information / np.outer(sizes, sizes))
@@ -314,7 +318,8 @@ def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, t
                 break
     parameters = criterion.settled(_well_scaled(parameters, criterion.data))
     along = directions(parameters, **free)
-    _, information = criterion.expansion(parameters, along)
+    with np.errstate(all="ignore"):
+        _, information = criterion.expansion(parameters, along)
     return Fit(parameters, value, information, along, n_iter, converged)
 
 

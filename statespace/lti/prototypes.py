@@ -13,27 +13,31 @@ BANDS = ("lowpass", "highpass", "bandpass", "bandstop")
 
 
 def design(kind, order, cutoff, band, ripple, attenuation, quality):
-    """Zeros, poles and gain of an analog filter; the parameters are those of `statespace.lti.LTIFilter`.
+    """Zeros, poles and gain of an analog filter H(s/ω); the parameters are those of `statespace.lti.LTIFilter`.
 
     Returns
     -------
     zeros, poles : ndarray, complex
     gain : float
+    omega : float
+        ω, a power of two near the cutoff. Without it a gain of the order of ω²⁴ would not fit into a float.
 
     Examples
     --------
     >>> from statespace.lti.prototypes import design
-    >>> zeros, poles, gain = design("butterworth", 1, 0.5, "lowpass", 1.0, 40.0, 30.0)
-    >>> poles.real.round(6)  # −2π · 0.5
+    >>> zeros, poles, gain, omega = design("butterworth", 1, 0.5, "lowpass", 1.0, 40.0, 30.0)
+    >>> (omega * poles.real).round(6)  # −2π · 0.5
     array([-3.141593])
     """
-    omega = 2.0 * np.pi * np.asarray(cutoff, dtype=np.float64)
+    radians = 2.0 * np.pi * np.asarray(cutoff, dtype=np.float64)
+    unit = float(2.0 ** np.round(np.mean(np.log2(radians))))
+    omega = radians / unit
     if kind in ("notch", "peak"):
-        width = omega / quality
+        width = float(omega / quality)
         poles = np.roots([1.0, width, omega**2]).astype(complex)
         if kind == "notch":
-            return np.array([1j * omega, -1j * omega]), poles, 1.0
-        return np.zeros(1, complex), poles, float(width)
+            return np.array([1j * omega, -1j * omega]), poles, 1.0, unit
+        return np.zeros(1, complex), poles, width, unit
     options = {"btype": band, "analog": True, "output": "zpk"}
     if kind == "butterworth":
         designed = scipy.signal.butter(order, omega, **options)
@@ -46,7 +50,7 @@ def design(kind, order, cutoff, band, ripple, attenuation, quality):
     else:
         designed = scipy.signal.bessel(order, omega, norm="mag", **options)
     zeros, poles, gain = designed
-    return np.asarray(zeros, complex), np.asarray(poles, complex), float(gain)
+    return np.asarray(zeros, complex), np.asarray(poles, complex), float(gain), unit
 
 
 def check_design(kind, order, cutoff, band, ripple, attenuation, quality):
@@ -92,6 +96,22 @@ def _check_cutoff(cutoff, what, pair):
         raise ValueError(f"cutoff of {what} must be {wanted}. Got {cutoff!r}.")
 
 
+def evaluated(zeros, poles, gain, s):
+    """H(s) = gain Π (s − zeros)/Π (s − poles).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.lti.prototypes import evaluated
+    >>> evaluated(np.zeros(0), np.array([-1.0, -3.0]), 6.0, 0.0)
+    np.float64(2.0)
+    """
+    # A factor of the numerator over one of the denominator at a time: none of them overflows.
+    s = np.asarray(s)[..., np.newaxis]
+    above = np.concatenate([s - zeros, np.ones((*s.shape[:-1], len(poles) - len(zeros)))], axis=-1)
+    return gain * np.prod(above / (s - poles), axis=-1)
+
+
 def residues(zeros, poles, gain):
     """r and d of H(s) = Σ r_j/(s − p_j) + d, or None where poles are equal or so near that digits would be lost.
 
@@ -105,13 +125,12 @@ def residues(zeros, poles, gain):
     n, direct = len(poles), gain if len(zeros) == len(poles) else 0.0
     r = np.empty(n, dtype=complex)
     for j, pole in enumerate(poles):
-        # A factor of the numerator over one of the denominator at a time: none of them overflows.
         below = np.append(pole - np.delete(poles, j), 1.0)
         if not np.all(below):
             return None
         above = np.append(pole - zeros, np.ones(n - len(zeros)))
         r[j] = gain * np.prod(above / below)
     # Each mode's answer to a constant of 1 is about r/p: what these sum to at their largest is what is lost.
-    if np.abs(r / poles.real).sum() > 1e5 * max(1.0, abs(direct)):
+    if np.abs(r / poles.real).sum() > 1e7 * max(1.0, abs(direct)):
         return None
     return r, direct

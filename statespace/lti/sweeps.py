@@ -76,8 +76,9 @@ def _modal(u, gaps, bits, rate, b, c, d, foh, z, y, states):
         fastest = max(fastest, np.hypot(rate[j, 0], rate[j, 1]))
     for k in range(n_times):
         place = 0
-        if k > 0:
-            gap = gaps[k]
+        gap = gaps[k]
+        goes_on = k > 0 and gap >= 0.0
+        if goes_on:
             place = np.int64((bits[k] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(56))
             if keys[place] != gap:
                 keys[place] = gap
@@ -96,7 +97,7 @@ def _modal(u, gaps, bits, rate, b, c, d, foh, z, y, states):
             for i in range(n_inputs):
                 gr += b[j, i, 0] * u[k, i]
                 gi += b[j, i, 1] * u[k, i]
-            if k > 0:
+            if goes_on:
                 hr = before[j, 0]
                 hi = before[j, 1]
                 zr = z[j, 0]
@@ -109,6 +110,10 @@ def _modal(u, gaps, bits, rate, b, c, d, foh, z, y, states):
                 mi = table[place, j, 5]
                 z[j, 0] = zr + (fr * zr - fi * zi + nr * hr - ni * hi + mr * gr - mi * gi)
                 z[j, 1] = zi + (fr * zi + fi * zr + nr * hi + ni * hr + mr * gi + mi * gr)
+            elif k > 0:
+                scale = -1.0 / (rate[j, 0] * rate[j, 0] + rate[j, 1] * rate[j, 1])
+                z[j, 0] = scale * (gr * rate[j, 0] + gi * rate[j, 1])
+                z[j, 1] = scale * (gi * rate[j, 0] - gr * rate[j, 1])
             before[j, 0] = gr
             before[j, 1] = gi
         for o in range(n_outputs):
@@ -131,7 +136,8 @@ def modal(u, gaps, rate, b, c, d, z, hold, states=False):
     ----------
     u : ndarray of shape (n_times, n_inputs)
     gaps : ndarray of shape (n_times,)
-        The first is not used: z is the state at the first sample.
+        The first is not used: z is the state at the first sample. A negative one begins another record, in the
+        equilibrium of its sample.
     rate : ndarray of shape (n_modes,), complex
         λ.
     b : ndarray of shape (n_modes, n_inputs), complex

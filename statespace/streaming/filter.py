@@ -200,9 +200,8 @@ class Filters:
             result = binding._call(kalman_filter, centred, of_output(noise, k))
             if result.diffuse.shape[1] != state.diffuse.shape[1]:
                 return None
-            H = np.broadcast_to(binding.rows, result.mean.shape)
-            means[:, k] = np.einsum("ti,ti->t", H, result.mean) * self.value_scale + moment.offsets[k]
-            variances[:, k] = np.einsum("ti,tij,tj->t", H, result.covariance, H)
+            mean, variances[:, k] = _signal(binding.rows, result.mean, result.covariance)
+            means[:, k] = mean * self.value_scale + moment.offsets[k]
             states.append(State(result.mean[-1].copy(), result.covariance[-1].copy(), result.diffuse))
         if rows is not None:
             self.row = rows[-1].copy()
@@ -246,6 +245,13 @@ class Filters:
             means.append(float(result.mean[place, 0]) * self.value_scale + (offset if offset == offset else 0.0))
             variances.append(max(float(result.covariance[place, 0]), 0.0))
         return means, variances
+
+
+def _signal(H, mean, covariance):
+    """H x and H P Hᵀ of each sample, for rows H or the same one."""
+    if H.ndim == 1:
+        return mean @ H, covariance.reshape(len(mean), -1) @ np.outer(H, H).ravel()
+    return np.einsum("ti,ti->t", H, mean), np.einsum("ti,tij,tj->t", H, covariance, H)
 
 
 def _part(array, start, stop):

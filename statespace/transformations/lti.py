@@ -15,7 +15,7 @@ class LTIFilter(BaseTransformer):
     """Filter series with an analog filter, exactly, on any index.
 
     The filter's differential equation x' = A x + B u, y = C x + D u is solved over the time that really passes between
-    two rows: on a DatetimeIndex with gaps and bursts, on integers, on periods (taken at their start times, so that months
+    two rows: on a DatetimeIndex with gaps and bursts, on integers, on periods (at their start times, so that months
     differ in length).
 
     Parameters
@@ -57,9 +57,9 @@ class LTIFilter(BaseTransformer):
 
     Notes
     -----
-    Missing values are as if their rows were not there: the hold bridges them. The output in such a row is what the filter
-    gives if the last value goes on; it is missing before the first value, and with ``zero_phase`` after the last. Every
-    series begins anew, in the equilibrium of its first row.
+    Missing values are as if their rows were not there: the hold bridges them. The output in such a row is what the
+    filter gives if the last value goes on; it is missing before the first value, and with ``zero_phase`` after the
+    last. Every series begins anew, in the equilibrium of its first row.
 
     Examples
     --------

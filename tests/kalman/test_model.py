@@ -142,7 +142,9 @@ def test_rows_without_observations_change_nothing(case):
     at = 3
     A, H, Q, R = (np.insert(array, at, array[at], axis=0) for array in matrices)
     A[at], Q[at] = np.eye(3), 0.0
-    longer = {name: np.insert(array, at, array[at], axis=0) for name, array in arguments.items() if "initial" not in name}
+    longer = {
+        name: np.insert(array, at, array[at], axis=0) for name, array in arguments.items() if "initial" not in name
+    }
     longer["state_intercept"][at] = 0.0
     if u is not None:
         longer["input_matrix"][at] = 0.0
@@ -192,7 +194,8 @@ def test_unbounded_states_are_said_to_be():
     for form in FORMS:
         model.form = form
         result = model.filter([1.0, np.nan, 2.0])
-        assert np.isinf(result.covariance[:, 1, 1]).all() and np.isfinite(result.covariance[:, 0, 0]).all()
+        assert np.isinf(result.covariance[:, 1, 1]).all()
+        assert np.isfinite(result.covariance[:, 0, 0]).all()
         assert np.isinf(result.predicted_covariance[0]).diagonal().tolist() == [True, True]
         assert np.isinf(result.innovation_covariance[:, 0, 0]).tolist() == [True, False, False]
 
@@ -212,7 +215,8 @@ def test_square_root_keeps_every_variance_positive():
     assert np.isfinite(result.log_likelihood)
     for V in (*result.covariance, *result.predicted_covariance):
         d = np.sqrt(np.diag(V))
-        assert (d > 0.0).all() and np.linalg.eigvalsh(V / np.outer(d, d)).min() > -1e-12
+        assert (d > 0.0).all()
+        assert np.linalg.eigvalsh(V / np.outer(d, d)).min() > -1e-12
 
 
 def test_samples_have_the_moments_of_the_model():
@@ -237,7 +241,8 @@ def test_simulation_smoother_has_the_moments_of_the_posterior(cross):
     for t in range(4):
         assert (drawn.observation[:, t, observed[t]] == y[t, observed[t]]).all()
         for draws, (mean, V), of in (
-            (drawn.state, dense.state(t), np.ones(3, bool)), (drawn.observation, dense.output(t), ~observed[t])
+            (drawn.state, dense.state(t), np.ones(3, bool)),
+            (drawn.observation, dense.output(t), ~observed[t]),
         ):
             if of.any():
                 draws, mean, V = draws[:, t, of], mean[of], V[np.ix_(of, of)]
@@ -273,7 +278,11 @@ def test_wrong_matrices_are_refused(change, message):
 
 def test_wrong_records_are_refused():
     model = LinearGaussianModel(np.eye(2), np.eye(2), np.eye(2), np.eye(2))
-    for y, message in (([1.0, 2.0], "y must have shape"), ([[1.0, np.inf]], r"y\[0, 1\] is infinite"), (np.zeros((0, 2)), "one sample")):
+    for y, message in (
+        ([1.0, 2.0], "y must have shape"),
+        ([[1.0, np.inf]], r"y\[0, 1\] is infinite"),
+        (np.zeros((0, 2)), "one sample"),
+    ):
         with pytest.raises(ValueError, match=message):
             model.filter(y)
     with pytest.raises(ValueError, match="neither input_matrix"):

@@ -75,7 +75,11 @@ def test_gradient_equals_central_differences(name):
     "free",
     [
         {"transition": True, "process_noise": True, "observation_noise": True},
-        {"observation": np.array([[True, False], [True, True]]), "process_noise": "scalar", "observation_noise": "diagonal"},
+        {
+            "observation": np.array([[True, False], [True, True]]),
+            "process_noise": "scalar",
+            "observation_noise": "diagonal",
+        },
         {"state_intercept": True, "observation_intercept": True, "input_matrix": True, "feedthrough": True},
         {"initial_mean": True, "initial_covariance": True, "observation_noise": np.array([False, True])},
     ],
@@ -156,7 +160,9 @@ def test_em_ends_where_maximum_likelihood_does(name):
     em = start(model, changes).fit(y, method="em", free=free, max_iter=20_000, tolerance=1e-11, standard_errors=False)
     ml = start(model, changes).fit(y, method="ml", free=free)
     assert em.log_likelihood_ == pytest.approx(ml.log_likelihood_, abs=1e-4)
-    np.testing.assert_allclose(em.params_["estimate"], ml.params_["estimate"], atol=0.03 * ml.params_["standard_error"].max())
+    np.testing.assert_allclose(
+        em.params_["estimate"], ml.params_["estimate"], atol=0.03 * ml.params_["standard_error"].max()
+    )
     assert (ml.params_["standard_error"] > 0).all()
 
 

@@ -73,7 +73,8 @@ def test_the_gain_is_that_of_the_analog_design(options):
             "peak": lambda: ([0.0], np.roots([1, w / 3, w**2]), w / 3),
         }[options["kind"]]()
         expected = scipy.signal.freqs_zpk(*design, worN=2 * np.pi * f)[1]
-    assert np.abs(model.frequency_response(f) - expected).max() < 1e-8
+    np.testing.assert_allclose(model.frequency_response(f), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(model.system_.frequency_response(f), expected, rtol=1e-6, atol=1e-9)
     model = clone(model).set_params(zero_phase=True).fit([np.zeros(10)])
     np.testing.assert_allclose(model.frequency_response(f), np.abs(expected) ** 2, atol=1e-8)
 
@@ -162,6 +163,25 @@ def test_missing_samples_are_as_if_they_were_not_there(options, hold, zero_phase
             np.testing.assert_allclose(y[k], going_on[-1], atol=1e-9)
 
 
+@pytest.mark.parametrize("hold", ["foh", "zoh"])
+@pytest.mark.parametrize("zero_phase", [False, True])
+def test_series_do_not_know_each_other(options, hold, zero_phase):
+    rng = np.random.default_rng(5)
+    X, times = [], []
+    for n in (30, 1, 7, 12):
+        rows = rng.normal(size=(n, 2)) + 50.0
+        rows[rng.random((n, 2)) < 0.3] = np.nan
+        X.append(rows)
+        times.append(np.cumsum(rng.exponential(size=n)))
+    X[2][:3] = np.nan
+    model = LTIFilter(**options, hold=hold, zero_phase=zero_phase).fit(X, times=times)
+    together = model.transform(X, times=times)
+    for rows, own, filtered in zip(X, times, together, strict=True):
+        for j in range(2):
+            alone = np.column_stack([rows[:, j], np.full(len(rows), np.nan)])
+            np.testing.assert_allclose(model.transform([alone], times=[own])[0][:, 0], filtered[:, j], atol=1e-9)
+
+
 def test_a_channel_of_nothing_but_nan():
     X = np.stack([np.arange(5.0), np.full(5, np.nan)], axis=1)[np.newaxis]
     for zero_phase in (False, True):
@@ -170,10 +190,10 @@ def test_a_channel_of_nothing_but_nan():
         assert np.isfinite(y[0, :, 0]).all()
 
 
-def test_zero_phase_is_the_convolution_with_both_sides(options):
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "narrow"])  # 300 units of memory: a long fine grid
+def test_zero_phase_is_the_convolution_with_both_sides(name):
     """Against a fine grid: forward, then backward, over an input that is a line between its samples and then rests."""
-    if options is KINDS["narrow"]:
-        pytest.skip("its 300 time units of memory make the fine grid too long")
+    options = KINDS[name]
     rng = np.random.default_rng(3)
     times = np.cumsum(rng.integers(1, 60, size=25)) * 0.02
     x = rng.normal(size=25)
@@ -293,6 +313,33 @@ def test_clocks():
         model.transform([x])
     with pytest.raises(ValueError, match="datetimes"):
         model.transform([x], times=[times])
+
+
+@pytest.mark.parametrize("zero_phase", [False, True])
+@pytest.mark.parametrize("scale", [2.0**40, 1e9, 1e-9])
+@pytest.mark.parametrize(
+    "name", [*(name for name in KINDS if name != "system"), "bessel 20", "butterworth 24", "bessel 24"]
+)
+def test_rescaling_time_changes_nothing(name, scale, zero_phase):
+    kind, _, order = name.partition(" ")
+    options = dict(KINDS[name] if name in KINDS else {"kind": kind, "order": int(order), "cutoff": 0.4})
+    times, x = record(100)
+    y = filtered(options, times, x, zero_phase=zero_phase)
+    options["cutoff"] = np.asarray(options["cutoff"]) / scale
+    tol = 1e-10 if scale == 2.0**40 else 1e-7
+    np.testing.assert_allclose(filtered(options, times * scale, x, zero_phase=zero_phase), y, atol=tol)
+
+
+def test_high_orders_keep_their_response():
+    times = np.cumsum(np.random.default_rng(0).exponential(0.002, size=60_000))
+    f = 0.35
+    x = np.cos(2 * np.pi * f * times)
+    for kind, order in (("bessel", 20), ("bessel", 24), ("butterworth", 24)):
+        for zero_phase in (False, True):
+            model = LTIFilter(kind, order, 0.5, zero_phase=zero_phase).fit([x], times=[times])
+            y = model.transform([x], times=[times])[0]
+            expected = (model.frequency_response(f) * np.exp(2j * np.pi * f * times)).real
+            assert np.abs(y - expected)[(times > 50) & (times < times[-1] - 50)].max() < 5e-5
 
 
 def test_default_cutoff_follows_the_sampling_rate():

@@ -211,6 +211,7 @@ LAG = LinearSystem(-0.7, 1.3, 2.0, 0.5)
         (lambda: LAG.simulate([1.0, 2.0], times=[1.0]), "each of the 2 rows"),
         (lambda: LAG.simulate([1.0], hold="linear"), "'linear'"),
         (lambda: LAG.simulate([1.0], initial_state=[1.0, 2.0]), "1 finite"),
+        (lambda: LinearSystem(5.0, 1.0, 1.0).simulate(np.ones(400)), r"sample 14\d is too large for a float"),
         (lambda: LAG.step(np.nan), "finite"),
         (lambda: LAG.step([1.0, 2.0]), "1 finite input"),
         (lambda: LAG.step(1.0, LAG.step(1.0)[1], dt=-1.0), "Got -1.0"),

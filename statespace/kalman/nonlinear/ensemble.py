@@ -19,7 +19,7 @@ class EnsembleState(NamedTuple):
     Attributes
     ----------
     ensemble : ndarray of shape (N, n)
-    time, n_samples, log_likelihood, innovation, innovation_covariance
+    time, n_samples, log_likelihood, innovation, innovation_covariance, u
         As in `GaussianState`.
     """
 
@@ -31,6 +31,7 @@ class EnsembleState(NamedTuple):
     log_likelihood: float = 0.0
     innovation: np.ndarray | None = None
     innovation_covariance: np.ndarray | None = None
+    u: np.ndarray | None = None
 
     @property
     def mean(self):
@@ -232,27 +233,12 @@ class EnsembleKalmanFilter(StateFilter):
         lagged = np.einsum("tmi,tmj->tij", deviations[1:], deviations[:-1]) / (self.n_members - 1)
         return SmootherResult(means, covariances, last.log_likelihood, lagged, {"ensemble": ensembles.swapaxes(0, 1)})
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state given all samples: members of the smoothed ensemble.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-            At most the number of members.
-        random_state : int, Generator or None
-            Of the choice of members.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
+    def _paths(self, record, n_samples, rng):
+        """Members of the smoothed ensemble."""
         if n_samples > self.n_members:
             raise ValueError(f"n_samples must be at most n_members, {self.n_members}. Got {n_samples}.")
-        ensembles, _ = self._smoothed(self.model.record(y, times, u))
-        chosen = np.random.default_rng(random_state).choice(self.n_members, n_samples, replace=False)
-        return ensembles[:, chosen].swapaxes(0, 1)
+        chosen = rng.choice(self.n_members, n_samples, replace=False)
+        return self._smoothed(record)[0][:, chosen].swapaxes(0, 1)
 
 
 def _shrunk(deviations, observed, root):

@@ -1,5 +1,7 @@
 """What the Gaussian filters share: the record, the update, the backward pass, forecasts, draws and streams."""
 
+import math
+
 import numpy as np
 
 from statespace.kalman.nonlinear.integration import gaussian_step, moments
@@ -10,7 +12,7 @@ from statespace.kalman.nonlinear.roots import condition, root_of, solve_lower, t
 
 # Parts of the standard deviation: how near points may come where there is no uncertainty to spread them.
 _NEAR = 1e-5
-_LOG_TWO_PI = float(np.log(2 * np.pi))
+_LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class GaussianFilter(StateFilter):
@@ -92,7 +94,7 @@ class GaussianFilter(StateFilter):
                 columns = np.concatenate([deviations, noise], axis=1)
                 return self._rates(mean, covariance, columns, {"t": state.time + s, "u": u}, _NEAR * least)
 
-            floor = np.where(_deviation(state.root) > 0.0, 0.0, least)
+            floor = np.where(deviation_of(state.root) > 0.0, 0.0, least)
             mean, after, noise = moments(
                 rates, state.mean, state.root, gap, self.tolerance, self.substeps, floor
             )
@@ -107,15 +109,15 @@ class GaussianFilter(StateFilter):
 
     def _least(self, state, gap, u):
         """Standard deviations that uncertainty has or, where it has none yet, soon gets."""
-        model, deviation = self.model, _deviation(state.root)
+        model, deviation = self.model, deviation_of(state.root)
         if deviation.all():
             return deviation
         arguments = {"t": state.time, "u": u}
-        jacobian = model.drift_jacobian(state.mean, deviation, **arguments)
+        jacobian = model.drift_jacobian(state.mean, lambda: deviation, **arguments)
         # For one time constant of the drift at most: its tangent at the start does not hold for longer.
         short = min(gap, 1.0 / max(np.linalg.norm(jacobian, 1), 1e-300))
         transition, root = gaussian_step(jacobian, model.noise_rate(state.mean, **arguments), short)
-        return _deviation(np.concatenate([transition @ state.root, root], axis=1))
+        return deviation_of(np.concatenate([transition @ state.root, root], axis=1))
 
     def _step_noise(self, state, arguments):
         return self.model.process_noise_root(state.mean, **arguments)
@@ -131,20 +133,22 @@ class GaussianFilter(StateFilter):
         model = self.model
         expected, observed, deviations = linearised or self._observe(mean, root, arguments)
         noise = model.observation_noise_root(mean, **arguments)
-        covariance = observed @ observed.T + noise @ noise.T
         innovation = model.observation_difference(y_t, expected)
-        seen = ~np.isnan(y_t)
-        if not seen.any():
-            return mean, root, np.full(len(y_t), np.nan), covariance, 0.0
-        values = innovation
-        if not seen.all():
-            values, noise, observed = innovation[seen], noise[seen], observed[seen]
-            innovation = np.where(seen, innovation, np.nan)
+        missing = np.isnan(y_t)
+        values, covariance = innovation, None
+        if missing.any():
+            covariance = observed @ observed.T + noise @ noise.T
+            innovation = np.where(missing, np.nan, innovation)
+            if missing.all():
+                return mean, root, innovation, covariance, 0.0
+            values, noise, observed = values[~missing], noise[~missing], observed[~missing]
         root_total, cross, new_root = condition(noise, observed, deviations)
         scaled = solve_lower(root_total, values)
         density = log_density(root_total, scaled)
-        if not np.isfinite(density):
+        if not math.isfinite(density):
             _explain(values, root_total, arguments["t"])
+        if covariance is None:
+            covariance = root_total @ root_total.T
         return model.state_difference.wrapped(mean + cross @ scaled), new_root, innovation, covariance, density
 
     def _expect(self, state, u):
@@ -187,22 +191,7 @@ class GaussianFilter(StateFilter):
         earlier = kernel.mean + kernel.gain @ difference(mean, kernel.predicted)
         return difference.wrapped(earlier), triangular(np.concatenate([kernel.remainder, kernel.gain @ root], axis=1))
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state given all samples.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-        random_state : int, Generator or None
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        record = self.model.record(y, times, u)
-        rng = np.random.default_rng(random_state)
+    def _paths(self, record, n_samples, rng):
         forward = list(self._forward(record, with_kernels=True))
         n, difference = self.model.n_states, self.model.state_difference
         paths = np.empty((n_samples, len(forward), n))
@@ -215,7 +204,17 @@ class GaussianFilter(StateFilter):
         return paths
 
 
-def _deviation(root):
+def deviation_of(root):
+    """Standard deviations of S Sᵀ.
+
+    Parameters
+    ----------
+    root : ndarray of shape (n, m)
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
     return np.sqrt(np.square(root).sum(axis=1))
 
 
@@ -231,9 +230,12 @@ def log_density(root, scaled):
     -------
     float
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_root = np.log(np.abs(root.diagonal())).sum()
-    return -0.5 * float(scaled @ scaled + len(scaled) * _LOG_TWO_PI) - float(log_root)
+    size = 0.0
+    for entry in root.diagonal().tolist():
+        if entry == 0.0:
+            return math.inf
+        size += math.log(abs(entry))
+    return -0.5 * (float(scaled @ scaled) + len(scaled) * _LOG_TWO_PI) - size
 
 
 def _kernel(mean, predicted, root, cross, remainder):

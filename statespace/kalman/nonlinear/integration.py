@@ -234,7 +234,7 @@ def _n_steps(model, x, t, dt, u, max_step):
         mean = x.mean(axis=0)
         if not np.isfinite(mean).all():
             raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is long.")
-        jacobian = model.drift_jacobian(mean, x.std(axis=0), t=t, u=u)
+        jacobian = model.drift_jacobian(mean, lambda: x.std(axis=0), t=t, u=u)
         max_step = _PATH_STEP / max(np.linalg.norm(jacobian, 1), 1e-300)
     count = int(np.ceil(min(dt / max_step, _MAX_PATH_STEPS + 1.0)))
     if count > _MAX_PATH_STEPS:

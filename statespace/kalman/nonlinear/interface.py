@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from statespace.kalman.nonlinear.record import Record, future_of, gap_of, sample_of
-from statespace.kalman.nonlinear.results import FilterResult, ForecastResult
+from statespace.kalman.nonlinear.record import gap_of, sample_of
+from statespace.kalman.nonlinear.results import FilterResult
+from statespace.kalman.results import ForecastResult, Sample
 
 
 class StateFilter:
@@ -55,13 +56,15 @@ class StateFilter:
         dt : float or timedelta, optional
             1 by default.
         u : array-like of shape (n_inputs,), optional
+            The input over the gap; by default the one that came with the last sample.
 
         Returns
         -------
         named tuple
             With ``mean``, ``covariance``, ``log_likelihood``, ``innovation``.
         """
-        return self._predict(state, gap_of(dt, self.model.time_unit), _input(u))[0]
+        u = state.u if u is None else _input(u)
+        return self._predict(state, gap_of(dt, self.model.time_unit), u)[0]
 
     def update(self, state, y_t, u=None):
         """The state given an observation made where it stands.
@@ -81,7 +84,7 @@ class StateFilter:
         """
         u = _input(u)
         p = self.model.prepare(None, state.time, u)
-        return self._update(state, sample_of(y_t, p), u)
+        return self._update(state, sample_of(y_t, p), u)._replace(u=u)
 
     def step(self, state, y_t, dt=None, u=None):
         """Advance by a gap and take a sample: O(1), equal to filtering the whole.
@@ -95,7 +98,7 @@ class StateFilter:
         dt : float or timedelta, optional
             The time since the sample before, 1 by default. Not used for the first sample.
         u : array-like of shape (n_inputs,), optional
-            The input over this gap.
+            The input from this sample on, until the next.
 
         Returns
         -------
@@ -104,19 +107,18 @@ class StateFilter:
         """
         state = self.initial_state() if state is None else state
         if state.n_samples:
-            state = self.predict(state, dt, u)
+            state = self.predict(state, dt)
         return self.update(state, y_t, u)
 
     def _forward(self, record, with_kernels=False):
         """Yield the predicted and the filtered state of each sample, and the kernel back over its gap."""
         state = self.initial_state(record.t[0])
         for k, y_t in enumerate(record.y):
-            u = record.input(k)
             kernel = None
             if k:
-                state, kernel = self._predict(state, record.gaps[k], u, with_kernels)
+                state, kernel = self._predict(state, record.gaps[k], record.input(k - 1), with_kernels)
                 state = state._replace(time=record.t[k])  # sums of gaps would drift away from the times
-            predicted, state = state, self._update(state, y_t, u)
+            predicted, state = state, self._update(state, y_t, record.input(k))
             yield predicted, state, kernel
 
     def filter(self, y, times=None, u=None):
@@ -130,7 +132,7 @@ class StateFilter:
             Floats or datetimes that do not decrease; equal ones are several samples of one moment. Without them a grid
             of gaps 1 (or the datetime index of y).
         u : array-like of shape (T,) or (T, n_inputs), optional
-            Row k is in force over the gap that ends at sample k.
+            Row k is in force from sample k until the next.
 
         Returns
         -------
@@ -178,37 +180,79 @@ class StateFilter:
             _, state, _ = forward
         return state
 
-    def forecast(self, y, steps=None, times=None, u=None, future_times=None, future_u=None):
+    def forecast(self, y, steps=None, times=None, u=None, future_times=None):
         """Observations and states after a record.
 
         Parameters
         ----------
-        y, times, u
+        y, times
             As in `filter`.
         steps : int, optional
             So many steps of the record's median gap.
+        u : array-like of shape (T + S,) or (T + S, n_inputs), optional
+            Inputs of the record and after it.
         future_times : array-like of shape (S,), optional
             In the place of steps.
-        future_u : array-like of shape (S,) or (S, n_inputs), optional
-            The inputs of these steps.
 
         Returns
         -------
         ForecastResult
         """
-        record = self.model.record(y, times, u)
+        record, later = self.model.record(y, times, u, steps, future_times)
         state = self._last(record)
-        t, gaps = future_of(record, steps, future_times, self.model.time_unit)
-        inputs = Record.inputs_of(future_u, len(t))
         n, p = self.model.n_states, record.y.shape[1]
-        likelihood = state.log_likelihood
-        result = ForecastResult(*(np.empty((len(t), *shape)) for shape in ((p,), (p, p), (n,), (n, n))), likelihood)
-        for k, gap in enumerate(gaps):
-            u_k = None if inputs is None else inputs[k]
-            state = self._predict(state, gap, u_k)[0]._replace(time=t[k])
+        shapes = (p,), (p, p), (n,), (n, n)
+        result = ForecastResult(*(np.empty((len(later.t), *shape)) for shape in shapes), state.log_likelihood)
+        held = record.input(-1)
+        for k, gap in enumerate(later.gaps):
+            state = self._predict(state, gap, held)[0]._replace(time=later.t[k])
+            held = later.input(k)
             result.state_mean[k], result.state_covariance[k] = state.mean, state.covariance
-            result.mean[k], result.covariance[k] = self._expect(state, u_k)
+            result.mean[k], result.covariance[k] = self._expect(state, held)
         return result
+
+    def sample(self, n_times=None, *, y=None, times=None, u=None, n_samples=1, random_state=None):
+        """Draw from the model or, given a record, paths of its states.
+
+        Parameters
+        ----------
+        n_times : int, optional
+            The length of draws from the model on a grid of gaps 1, without y and times.
+        y : array-like of shape (T,) or (T, p), optional
+            The record on which draws are conditioned.
+        times : array-like of shape (T,), optional
+        u : array-like of shape (T,) or (T, n_inputs), optional
+        n_samples : int, default=1
+        random_state : int, Generator or None
+
+        Returns
+        -------
+        Sample
+            ``state`` (n_samples, T, n) and ``observation`` (n_samples, T, p): given a record, its own numbers where it
+            has any.
+        """
+        if y is None:
+            return Sample(*self._draw(n_times, times, u, n_samples, random_state))
+        if n_times is not None:
+            raise ValueError("Give n_times for draws from the model, or y for draws given a record, not both.")
+        rng = np.random.default_rng(random_state)
+        record = self.model.record(y, times, u)
+        paths = self._paths(record, n_samples, rng)
+        observations = np.broadcast_to(record.y, (n_samples, *record.y.shape)).copy()
+        for k in np.flatnonzero(np.isnan(record.y).any(axis=1)):
+            if self.model.observation_noise is not None:
+                drawn = self.model.draw_observations(paths[:, k], record.t[k], record.input(k), rng)
+                missing = np.isnan(record.y[k])
+                observations[:, k, missing] = drawn[:, missing]
+        return Sample(paths, observations)
+
+    def _draw(self, n_times, times, u, n_samples, random_state):
+        """States and observations from the model."""
+        return self.model.simulate(n_times, times, u, n_samples, random_state)
+
+    def _paths(self, record, n_samples, rng):
+        """States given a record: ndarray of shape (n_samples, T, n)."""
+        raise NotImplementedError
 
 
 def _input(u):

@@ -28,6 +28,11 @@ class Jacobian:
         The difference of two results: angles wrap.
     n : int
         The number of states.
+
+    Notes
+    -----
+    A call takes a state x (n,), ``deviation``, a function that returns its standard deviations where differences need
+    them, and the arguments of the function.
     """
 
     def __init__(self, function, given, method, residual, n):
@@ -51,7 +56,7 @@ class Jacobian:
             return function.jacobian_torch(x, arguments)
         if self.method == "complex":
             return self._complex(x, arguments)
-        return self._differences(x, deviation, arguments)
+        return self.differences(x, deviation, arguments)
 
     def _shape(self, x, arguments):
         if self.function.shape is None:
@@ -80,8 +85,20 @@ class Jacobian:
             )
         return np.ascontiguousarray(values.imag.T) / _COMPLEX_STEP
 
-    def _differences(self, x, deviation, arguments):
-        step = np.maximum(_OF_DEVIATION * deviation, _OF_SIZE * np.abs(x))
+    def differences(self, x, deviation, arguments):
+        """Central differences of sixth order in one call of the function.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n,)
+        deviation : callable
+        arguments : dict
+
+        Returns
+        -------
+        ndarray of shape (size, n)
+        """
+        step = np.maximum(_OF_DEVIATION * deviation(), _OF_SIZE * np.abs(x))
         step[step == 0.0] = _OF_SIZE
         shifts = _OFFSETS[:, None, None] * np.diag(step)
         points = np.concatenate([x + shifts, x - shifts])

@@ -27,6 +27,7 @@ class LagState(NamedTuple):
     times: tuple[float, ...]
     current: GaussianState
     kernels: tuple[Kernel | None, ...]
+    u: np.ndarray | None = None
 
     @property
     def mean(self):
@@ -139,7 +140,7 @@ class FixedLagSmoother(StateFilter):
             first = next(i for i, t in enumerate(times) if _within(t, current.time, self._length))
         means = np.concatenate([state.means, current.mean[None]])[first:]
         covariances = np.concatenate([state.covariances, current.covariance[None]])[first:]
-        return LagState(means, covariances, times[first:], current, (*state.kernels, kernel)[first:])
+        return LagState(means, covariances, times[first:], current, (*state.kernels, kernel)[first:], state.u)
 
     def _update(self, state, y_t, u):
         current = self.inner._update(state.current, y_t, u)
@@ -193,13 +194,14 @@ class FixedLagSmoother(StateFilter):
         means, covariances = np.empty((len(record.y), n)), np.empty((len(record.y), n, n))
         state = None
         for k, y_t in enumerate(record.y):
-            u_k = record.input(k)
             if state is None:
                 state = self.initial_state(record.t[0])
             else:
-                current, kernel = self.inner._predict(state.current, record.gaps[k], u_k, with_kernel=True)
+                current, kernel = self.inner._predict(
+                    state.current, record.gaps[k], record.input(k - 1), with_kernel=True
+                )
                 state = self._shifted(state, current._replace(time=record.t[k]), kernel)
-            state = self._update(state, y_t, u_k)
+            state = self._update(state, y_t, record.input(k))
             window = slice(k + 1 - len(state.means), k + 1)
             means[window], covariances[window] = state.means, state.covariances
         return SmootherResult(means, covariances, state.log_likelihood)
@@ -232,33 +234,25 @@ class FixedLagSmoother(StateFilter):
         """
         return self.inner.log_likelihood(y, times, u)
 
-    def forecast(self, y, steps=None, times=None, u=None, future_times=None, future_u=None):
+    def forecast(self, y, steps=None, times=None, u=None, future_times=None):
         """The wrapped filter's.
 
         Parameters
         ----------
-        y, steps, times, u, future_times, future_u
+        y, steps, times, u, future_times
             As there.
 
         Returns
         -------
         ForecastResult
         """
-        return self.inner.forecast(y, steps, times, u, future_times, future_u)
+        return self.inner.forecast(y, steps, times, u, future_times)
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """The wrapped filter's: given all samples, whatever the lag.
+    def _draw(self, n_times, times, u, n_samples, random_state):
+        return self.inner._draw(n_times, times, u, n_samples, random_state)
 
-        Parameters
-        ----------
-        y, times, u, n_samples, random_state
-            As there.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        return self.inner.sample(y, times, u, n_samples, random_state)
+    def _paths(self, record, n_samples, rng):
+        return self.inner._paths(record, n_samples, rng)
 
 
 def _within(t, now, length):

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 _KINDS = ("positive", "real", "probability")
 # Central differences: of the gradient, and of the gradient's differences that give the standard errors.
 _GRADIENT_STEP, _HESSIAN_STEP = 1e-5, 1e-3
+_FARTHEST = 12 * float(np.log(10.0))
 
 
 class FitResult(NamedTuple):
@@ -101,34 +102,36 @@ def fit(build, y, parameters, *, times=None, u=None, bounds=None, max_iterations
     unknown = set(bounds or {}) - set(start)
     if unknown:
         raise ValueError(f"bounds name {', '.join(sorted(unknown))}, which parameters do not hold.")
-    evaluations, first_error = 0, None
+    evaluations = 0
 
     def values_of(free):
         return {t.name: t.outwards(x) for t, x in zip(transforms, free, strict=True)}
 
     def loss(free):
-        nonlocal evaluations, first_error
+        nonlocal evaluations
         evaluations += 1
         try:
             inner = build(**values_of(free))
             value = -sum(inner.log_likelihood(y_i, times=t_i, u=u_i) for y_i, t_i, u_i in records)
-        except (ValueError, FloatingPointError, np.linalg.LinAlgError, OverflowError) as error:
+        except (ValueError, FloatingPointError, np.linalg.LinAlgError, OverflowError):
             if evaluations == 1:
                 raise
-            first_error = error
             return np.inf
         return value if np.isfinite(value) else np.inf
 
     free = np.array([t.inwards(t.start) for t in transforms])
-    if not np.isfinite(loss(free)):
+    at_start = loss(free)
+    if not np.isfinite(at_start):
         raise ValueError(f"The log-likelihood is not finite at the start values {values_of(free)}.")
-    limits = [t.limits for t in transforms]
+    # Where the model fails: clearly worse, and near enough for a line search to interpolate.
+    worse = at_start + 10.0 * (1.0 + abs(at_start))
 
     def with_gradient(x):
-        return _finite(loss(x)), _gradient(loss, x, _GRADIENT_STEP)
+        value = loss(x)
+        return (value, _gradient(loss, x, _GRADIENT_STEP)) if np.isfinite(value) else (worse, np.zeros(len(x)))
 
     found = minimize(
-        with_gradient, free, jac=True, method="L-BFGS-B", bounds=limits,
+        with_gradient, free, jac=True, method="L-BFGS-B", bounds=[t.limits for t in transforms],
         options={"maxiter": max_iterations, "ftol": 1e-11, "gtol": 1e-5},
     )  # fmt: skip
     hessian = np.empty((len(free), len(free)))
@@ -154,11 +157,15 @@ class _Transform:
         low, high = bounds or (None, None)
         if (low is not None and start < low) or (high is not None and start > high):
             raise ValueError(f"parameters[{name!r}] = {start} lies outside its bounds ({low}, {high}).")
-        self.limits = tuple(self._limit(b) for b in (low, high))
+        self.limits = tuple(self._limit(bound, sign) for bound, sign in ((low, -1.0), (high, 1.0)))
 
-    def _limit(self, bound):
-        if bound is None or (self.kind != "real" and bound <= 0.0) or (self.kind == "probability" and bound >= 1.0):
-            return None
+    def _limit(self, bound, sign):
+        """A bound on the line; without one, a positive parameter stays within twelve powers of ten of its start."""
+        if self.kind == "real":
+            return None if bound is None else self.inwards(bound)
+        far = self.inwards(self.start) + sign * _FARTHEST
+        if bound is None or bound <= 0.0 or (self.kind == "probability" and bound >= 1.0):
+            return far
         return self.inwards(bound)
 
     def inwards(self, value):
@@ -204,11 +211,6 @@ def _parallel(y, times, u):
             raise ValueError(f"{name} must be a list of {len(y)}, one for each record of y. Got {len(values)}.")
         given.append(values)
     return y, *given
-
-
-def _finite(value):
-    """What an optimiser can compare: far above anything, where the model fails."""
-    return value if np.isfinite(value) else 1e100
 
 
 def _gradient(loss, x, step):

@@ -6,7 +6,7 @@ from statespace.kalman.nonlinear.circle import Difference
 from statespace.kalman.nonlinear.functions import LinearFunction, StateFunction
 from statespace.kalman.nonlinear.integration import gaussian_step, random_steps
 from statespace.kalman.nonlinear.jacobians import METHODS, Jacobian
-from statespace.kalman.nonlinear.record import Record, clock_of
+from statespace.kalman.nonlinear.record import Record, future_of, grid
 from statespace.kalman.nonlinear.results import Simulation
 from statespace.kalman.nonlinear.roots import check_covariance, root_of
 
@@ -23,11 +23,11 @@ class NonlinearModel:
 
     in discrete time, for the gap Δ_k = t_k − t_{k−1},
 
-        x_k = f(x_{k−1}, Δ_k, u_k) + q_k,  q_k ~ N(0, Q).
+        x_k = f(x_{k−1}, Δ_k, u_{k−1}) + q_k,  q_k ~ N(0, Q).
 
     The initial mean and covariance are those of the state at the first sample, before it is seen. The input u_k is in
-    force over the gap that ends at sample k (zero-order hold). At gaps of zero nothing moves, also in discrete time:
-    several observations of one moment.
+    force from sample k until the next (zero-order hold), as in `statespace.lti`. At gaps of zero nothing moves, also in
+    discrete time: several observations of one moment.
 
     Functions take **any number of states at once**, as arrays of shape (..., n), and return (..., size): write
     ``x[..., 0]`` for ``x[0]`` and join with ``np.stack([...], axis=-1)``. One call then carries all sigma points or
@@ -349,11 +349,11 @@ class NonlinearModel:
         x = self.initial_mean if x is None else np.asarray(x, dtype=float)
         u = None if u is None else np.atleast_1d(np.asarray(u, dtype=float))
         arguments = {"t": t, "dt": dt, "u": u}
-        deviation = np.sqrt(np.diag(self.initial_covariance))
+        spread = np.sqrt(np.diag(self.initial_covariance))
         dynamics = self.drift_jacobian if self.continuous else self.transition_jacobian
         for jacobian in (dynamics, self.observation_jacobian):
-            given = jacobian(x, deviation, **arguments)
-            expected = jacobian._differences(x, deviation, arguments)
+            given = jacobian(x, lambda: spread, **arguments)
+            expected = jacobian.differences(x, lambda: spread, arguments)
             wrong = np.abs(given - expected) > tolerance * np.abs(expected).max(axis=1, keepdims=True, initial=1e-300)
             if wrong.any():
                 i, j = np.argwhere(wrong)[0]
@@ -362,8 +362,8 @@ class NonlinearModel:
                     f"differences of {jacobian.function.name} give {expected[i, j]:.6g}."
                 )
 
-    def record(self, y, times=None, u=None):
-        """y, times and u as checked arrays.
+    def record(self, y, times=None, u=None, steps=None, future_times=None):
+        """y, times and u as checked arrays, for a forecast with what comes after them.
 
         Parameters
         ----------
@@ -372,24 +372,59 @@ class NonlinearModel:
         times : array-like of shape (T,), optional
             Floats or datetimes that do not decrease. Without them a datetime index of y, or a grid of gaps 1.
         u : array-like of shape (T,) or (T, n_inputs), optional
+            With T + S rows for a forecast.
+        steps : int, optional
+        future_times : array-like of shape (S,), optional
 
         Returns
         -------
         Record
+            For a forecast two of them, the second with values NaN.
         """
-        record = Record.of(y, times, u, self.time_unit)
+        record, later = Record.of(y, times, self.time_unit), None
+        n_times = len(record.y)
+        if steps is not None or future_times is not None:
+            t, gaps = future_of(record, steps, future_times, self.time_unit)
+            later = Record(np.full((len(t), record.y.shape[1]), np.nan), t, gaps, None, None)
+        inputs = Record.inputs_of(u, n_times + (0 if later is None else len(later.t)))
+        if inputs is not None:
+            record = record._replace(u=inputs[:n_times])
+            later = None if later is None else later._replace(u=inputs[n_times:])
         p = self.prepare(None, record.t[0], record.input(0))
         if record.y.shape[1] != p:
             self._checked = False
             self.prepare(record.y.shape[1], record.t[0], record.input(0))
-        return record
+        return record if later is None else (record, later)
 
-    def simulate(self, n_steps=None, times=None, u=None, n_samples=None, random_state=None, max_step=None):
+    def draw_observations(self, x, t, u, rng):
+        """Observations of states, each with noise of its own.
+
+        Parameters
+        ----------
+        x : ndarray of shape (m, n)
+        t : float
+        u : ndarray of shape (n_inputs,) or None
+        rng : Generator
+
+        Returns
+        -------
+        ndarray of shape (m, p)
+        """
+        if self.observation_noise is None:
+            raise ValueError("Draws of observations need observation_noise: observation_log_density has no sampler.")
+        expected = self.observation(x, t=t, u=u)
+        noise = rng.standard_normal(expected.shape)
+        if isinstance(self.observation_noise, np.ndarray):
+            return self.observation_difference.wrapped(expected + noise @ self.observation_noise.T)
+        roots = np.stack([self.observation_noise_root(row, t=t, u=u) for row in x])
+        return self.observation_difference.wrapped(expected + np.einsum("mij,mj->mi", roots, noise))
+
+    def simulate(self, n_times=None, times=None, u=None, n_samples=None, random_state=None, max_step=None):
         """Draw states and observations.
 
         Parameters
         ----------
-        n_steps : int, optional
+        n_times : int, optional
             The number of samples on a grid of gaps 1, where no times are given.
         times : array-like of shape (T,), optional
         u : array-like of shape (T,) or (T, n_inputs), optional
@@ -404,33 +439,19 @@ class NonlinearModel:
         Simulation
             ``states`` ([n_samples,] T, n) and ``observations`` ([n_samples,] T, p).
         """
-        if (n_steps is None) == (times is None):
-            raise ValueError("Give one of n_steps and times.")
-        if times is None:
-            t, gaps = np.arange(float(n_steps)), np.ones(n_steps)
-        else:
-            t, gaps = clock_of(times, self.time_unit)[:2]
+        t, gaps, inputs = grid(n_times, times, u, self.time_unit)
         rng = np.random.default_rng(random_state)
-        inputs = Record.inputs_of(u, len(t))
-        p = self.prepare(None, t[0] if len(t) else 0.0, None if inputs is None else inputs[0])
-        if self.observation_noise is None:
-            raise ValueError("simulate needs observation_noise: observation_log_density cannot be drawn from.")
+        p = self.prepare(None, t[0], None if inputs is None else inputs[0])
         many = 1 if n_samples is None else n_samples
         states, observations = np.empty((many, len(t), self.n_states)), np.empty((many, len(t), p))
         x = self.initial_mean + rng.standard_normal((many, self.n_states)) @ self.initial_root.T
-        for k in range(len(t)):
-            u_k = None if inputs is None else inputs[k]
+        held = None
+        for k, now in enumerate(t):
             if k and gaps[k] > 0:
-                x = random_steps(self, x, t[k] - gaps[k], gaps[k], u_k, rng, max_step)
+                x = random_steps(self, x, now - gaps[k], gaps[k], held, rng, max_step)
+            held = None if inputs is None else inputs[k]
             states[:, k] = x
-            noise = rng.standard_normal((many, p))
-            expected = self.observation(x, t=t[k], u=u_k)
-            if isinstance(self.observation_noise, np.ndarray):
-                observed = expected + noise @ self.observation_noise.T
-            else:
-                roots = np.stack([self.observation_noise_root(row, t=t[k], u=u_k) for row in x])
-                observed = expected + np.einsum("mij,mj->mi", roots, noise)
-            observations[:, k] = self.observation_difference.wrapped(observed)
+            observations[:, k] = self.draw_observations(x, now, held, rng)
         return Simulation(states, observations) if n_samples else Simulation(states[0], observations[0])
 
     def linear_step(self, dt):

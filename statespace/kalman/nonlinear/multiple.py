@@ -7,7 +7,9 @@ from scipy.linalg import expm
 from scipy.special import logsumexp
 
 from statespace.kalman.nonlinear.gaussian import GaussianFilter
+from statespace.kalman.nonlinear.integration import random_steps
 from statespace.kalman.nonlinear.interface import StateFilter
+from statespace.kalman.nonlinear.record import grid
 from statespace.kalman.nonlinear.results import GaussianState, SmootherResult
 from statespace.kalman.nonlinear.roots import triangular
 
@@ -19,7 +21,7 @@ class MixtureState(NamedTuple):
     ----------
     modes : tuple of GaussianState
     probability : ndarray of shape (m,)
-    time, n_samples, log_likelihood, innovation, innovation_covariance
+    time, n_samples, log_likelihood, innovation, innovation_covariance, u
         As in `GaussianState`; of the mixture.
     """
 
@@ -31,6 +33,7 @@ class MixtureState(NamedTuple):
     log_likelihood: float = 0.0
     innovation: np.ndarray | None = None
     innovation_covariance: np.ndarray | None = None
+    u: np.ndarray | None = None
 
     @property
     def mean(self):
@@ -206,7 +209,7 @@ class InteractingMultipleModel(StateFilter):
         for k in range(n_times - 1, -1, -1):
             if k < n_times - 1 and record.gaps[k + 1] > 0.0:
                 modes, probability = self._back(
-                    states[k], record.t[k], modes, probability, record.gaps[k + 1], record.input(k + 1)
+                    states[k], record.t[k], modes, probability, record.gaps[k + 1], record.input(k)
                 )
             means[k], root = _collapse(modes, probability, states[k].difference)
             covariances[k], probabilities[k] = root @ root.T, probability
@@ -230,49 +233,59 @@ class InteractingMultipleModel(StateFilter):
             modes.append(mode._replace(mean=mean, root=root))
         return modes, earlier
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state and of the modes given all samples.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-        random_state : int, Generator or None
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        record = self.model.record(y, times, u)
+    def _draw(self, n_times, times, u, n_samples, random_state):
+        t, gaps, inputs = grid(n_times, times, u, self.model.time_unit)
         rng = np.random.default_rng(random_state)
+        self._prepare(None, t[0], None if inputs is None else inputs[0])
+        p = self.model.n_outputs
+        states, observations = np.empty((n_samples, len(t), self.model.n_states)), np.empty((n_samples, len(t), p))
+        chosen = rng.choice(len(self.filters), n_samples, p=self.initial_probability)
+        for k, now in enumerate(t):
+            if k and gaps[k] > 0.0:
+                switching = np.cumsum(self._switching(gaps[k]), axis=1)
+                chosen = np.sum(rng.random((n_samples, 1)) * switching[chosen, -1:] >= switching[chosen], axis=1)
+            for j, f in enumerate(self.filters):
+                own = chosen == j
+                if k == 0:
+                    start = rng.standard_normal((own.sum(), self.model.n_states))
+                    states[own, 0] = f.model.initial_mean + start @ f.model.initial_root.T
+                elif gaps[k] > 0.0 and own.any():
+                    held = None if inputs is None else inputs[k - 1]
+                    states[own, k] = random_steps(f.model, states[own, k - 1], t[k] - gaps[k], gaps[k], held, rng)
+                elif own.any():
+                    states[own, k] = states[own, k - 1]
+                if own.any():
+                    u_k = None if inputs is None else inputs[k]
+                    observations[own, k] = f.model.draw_observations(states[own, k], now, u_k, rng)
+        return states, observations
+
+    def _paths(self, record, n_samples, rng):
         states = [state for _, state, _ in self._forward(record)]
-        n, difference = self.model.n_states, self.model.state_difference
+        n, last = self.model.n_states, len(states) - 1
         paths = np.empty((n_samples, len(states), n))
         chosen = rng.choice(len(self.filters), n_samples, p=states[-1].probability)
-        for k in range(len(states) - 1, -1, -1):
-            state, gap = states[k], record.gaps[k + 1] if k + 1 < len(states) else None
-            kernels = {}
-            if gap:
-                mixing = self._mixing(state.probability, gap)[1]
-                following = chosen
+        for k in range(last, -1, -1):
+            if k < last and record.gaps[k + 1] == 0.0:
+                paths[:, k] = paths[:, k + 1]
+                continue
+            following = chosen
+            if k < last:
+                mixing = self._mixing(states[k].probability, record.gaps[k + 1])[1]
                 chosen = np.array([rng.choice(len(mixing), p=mixing[:, j]) for j in following])
-            for path in range(n_samples):
-                i = chosen[path]
-                if gap == 0.0:
-                    paths[path, k] = paths[path, k + 1]
-                    continue
-                mean, root = state.modes[i].mean, state.modes[i].root
-                if gap:
-                    pair = i, following[path]
-                    if pair not in kernels:
-                        start = state.modes[i]._replace(time=record.t[k])
-                        f = self.filters[pair[1]]
-                        kernels[pair] = f._predict(start, gap, record.input(k + 1), with_kernel=True)[1]
-                    kernel = kernels[pair]
-                    mean = kernel.mean + kernel.gain @ difference(paths[path, k + 1], kernel.predicted)
-                    root = kernel.remainder
-                paths[path, k] = difference.wrapped(mean + root @ rng.standard_normal(n))
+            for i, mode in enumerate(states[k].modes):
+                for j in range(len(self.filters)):
+                    own = (chosen == i) & (following == j)
+                    if not own.any():
+                        continue
+                    mean, root = mode.mean, mode.root
+                    if k < last:
+                        start = mode._replace(time=record.t[k])
+                        gap, u = record.gaps[k + 1], record.input(k)
+                        kernel = self.filters[j]._predict(start, gap, u, with_kernel=True)[1]
+                        moved = states[k].difference(paths[own, k + 1], kernel.predicted)
+                        mean, root = kernel.mean + moved @ kernel.gain.T, kernel.remainder
+                    noise = rng.standard_normal((own.sum(), n)) @ root.T
+                    paths[own, k] = states[k].difference.wrapped(mean + noise)
         return paths
 
 

@@ -28,7 +28,7 @@ class ParticleState(NamedTuple):
         Normalised.
     ancestors : ndarray of int, shape (N,)
         Which particle of the sample before each came from.
-    time, n_samples, log_likelihood, innovation, innovation_covariance
+    time, n_samples, log_likelihood, innovation, innovation_covariance, u
         As in `GaussianState`.
     """
 
@@ -42,6 +42,7 @@ class ParticleState(NamedTuple):
     log_likelihood: float = 0.0
     innovation: np.ndarray | None = None
     innovation_covariance: np.ndarray | None = None
+    u: np.ndarray | None = None
 
     @property
     def mean(self):
@@ -241,24 +242,8 @@ class ParticleFilter(StateFilter):
         lagged = np.einsum("mti,mtj->tij", weighted[:, 1:], deviations[:, :-1])
         return SmootherResult(mean, covariance, states[-1].log_likelihood, lagged, {"trajectories": paths})
 
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state given all samples.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-        random_state : int, Generator or None
-            Of the draws backward; the filter's own is that of the particles.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        record = self.model.record(y, times, u)
+    def _paths(self, record, n_samples, rng):
         states = [state for _, state, _ in self._forward(record)]
-        rng = np.random.default_rng(random_state)
         if self._method() == "backward":
             return self._backward(record, states, n_samples, rng)
         return _traced(states, rng.choice(self.n_particles, n_samples, p=np.exp(states[-1].log_weights)))
@@ -286,7 +271,7 @@ class ParticleFilter(StateFilter):
         for k in range(n_times - 2, -1, -1):
             state, gap = states[k], record.gaps[k + 1]
             if gap > 0.0:
-                given = paths[:, k + 1], record.t[k], gap, record.input(k + 1)
+                given = paths[:, k + 1], record.t[k], gap, record.input(k)
                 index = self._draw_earlier(state, *given, rng)
             paths[:, k] = state.particles[index]  # over a gap of zero a particle stays what it is
         return paths

@@ -87,7 +87,7 @@ class SigmaPoints:
         if not self.central:
             shift = self.weights @ moved
             return values[0] + shift, (moved - shift).T * self.roots
-        shift = self.weights[1] * moved.sum(axis=0)
+        shift = self.weights[1:] @ moved
         mean = values[0] + shift
         result = np.empty((len(shift), len(moved) + 1))
         if self.centred:

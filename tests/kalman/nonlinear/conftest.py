@@ -74,7 +74,7 @@ class LinearProblem:
             transition, held, noise = self.discrete(self.times[k] - self.times[k - 1])
             if self.times[k] == self.times[k - 1]:
                 held = np.zeros_like(held)
-            mean[k] = transition @ mean[k - 1] + with_input * held @ self.u[k]
+            mean[k] = transition @ mean[k - 1] + with_input * held @ self.u[k - 1]
             now, before = slice(k * n, (k + 1) * n), slice((k - 1) * n, k * n)
             covariance[now, : k * n] = transition @ covariance[before, : k * n]
             covariance[: k * n, now] = covariance[now, : k * n].T

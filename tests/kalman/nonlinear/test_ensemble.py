@@ -98,7 +98,7 @@ def test_lorenz_63_is_tracked(method):
     # As good as the unscented filter on the same record, which takes no random numbers.
     unscented = UnscentedKalmanFilter(model, tolerance=1e-6).filter(y, times).mean
     assert rmse[0] < 1.3 * np.sqrt(np.mean((unscented - states)[10:] ** 2))
-    members = enkf.sample(y, times, n_samples=5, random_state=0)
+    members = enkf.sample(y=y, times=times, n_samples=5, random_state=0).state
     assert members.shape == (5, 80, 3)
 
 

@@ -94,13 +94,13 @@ def test_a_step_leaves_the_state_before_it_as_it_was(pendulum):
 def test_a_gap_cut_by_missing_rows_is_the_same_gap(linear, kind):
     inputs = linear.inputs(kind)
     order = np.sort(np.concatenate([linear.times, (linear.times[1:] + linear.times[:-1]) / 2]))
-    index = np.searchsorted(linear.times, order)
+    index, held_by = np.searchsorted(linear.times, order), np.searchsorted(linear.times, order, side="right") - 1
     y = np.full((len(order), 2), np.nan)
     exact = np.isin(order, linear.times)
     y[exact] = linear.y[index[exact]]
     y[np.flatnonzero(order == linear.times[4])] = np.nan  # twice the same time, and the midpoint of the two
     y[np.flatnonzero(order == linear.times[4])[:2]] = linear.y[4:6]
-    held = None if inputs is None else inputs[np.minimum(index, len(linear.y) - 1)]
+    held = None if inputs is None else inputs[held_by]
     method = ExtendedKalmanFilter(linear.model(kind))
     whole, cut = method.smooth(linear.y, linear.times, inputs), method.smooth(y, order, held)
     assert np.isclose(whole.log_likelihood, cut.log_likelihood, rtol=1e-9)
@@ -126,10 +126,7 @@ def test_forecasts_are_what_missing_rows_get(linear, kind):
     y[n:] = np.nan
     method = ExtendedKalmanFilter(linear.model(kind))
     expected = method.filter(y, linear.times, inputs)
-    given = (None, None) if inputs is None else (inputs[:n], inputs[n:])
-    result = method.forecast(
-        y[:n], times=linear.times[:n], u=given[0], future_times=linear.times[n:], future_u=given[1]
-    )
+    result = method.forecast(y[:n], times=linear.times[:n], u=inputs, future_times=linear.times[n:])
     np.testing.assert_allclose(result.state_mean, expected.mean[n:], rtol=1e-12)
     np.testing.assert_allclose(result.state_covariance, expected.covariance[n:], rtol=1e-10)
     np.testing.assert_allclose(result.mean, expected.mean[n:] @ linear.H.T, rtol=1e-11)
@@ -140,11 +137,17 @@ def test_forecasts_are_what_missing_rows_get(linear, kind):
 def test_draws_have_the_smoothers_moments(linear, blocks):
     _, mean, covariance = linear.dense(with_input=False)
     method = UnscentedKalmanFilter(linear.model("matrix"))
-    draws = method.sample(linear.y, linear.times, n_samples=4000, random_state=0)
+    drawn = method.sample(y=linear.y, times=linear.times, n_samples=4000, random_state=0)
+    draws, observations = drawn
     flat = draws.reshape(len(draws), -1)
     deviation = np.sqrt(np.diag(covariance))
     assert np.abs((flat.mean(axis=0) - mean.ravel()) / deviation).max() < 5.0 / np.sqrt(4000)
     assert np.abs((np.cov(flat.T) - covariance) / np.outer(deviation, deviation)).max() < 6.0 * np.sqrt(2.0 / 4000)
+    seen = ~np.isnan(linear.y)
+    assert (observations[:, seen] == linear.y[seen]).all()
+    noise = (observations - draws @ linear.H.T)[:, ~seen]
+    assert np.abs(noise.mean(axis=0)).max() < 5 * np.sqrt(0.2 / 4000)
+    np.testing.assert_allclose(noise.var(axis=0), np.diag(linear.R)[np.nonzero(~seen)[1]], rtol=0.15)
     np.testing.assert_allclose(draws[:, 4], draws[:, 5], atol=1e-13)  # two samples of one moment
 
 

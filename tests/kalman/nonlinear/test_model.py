@@ -27,7 +27,8 @@ def observation(x, t):
 
 
 def build(**options):
-    return NonlinearModel(**({"transition": transition, "process_noise": 0.05, "observation": observation} | START | options))
+    system = {"transition": transition, "process_noise": 0.05, "observation": observation}
+    return NonlinearModel(**(system | START | options))
 
 
 Y, U, TIMES = np.array([0.9, 0.5, np.nan, 0.1]), np.array([0.0, 0.1, -0.1, 0.2]), np.array([0.0, 0.5, 0.7, 2.0])
@@ -96,7 +97,7 @@ def test_torch_runs_in_every_filter():
 def test_jacobians_have_their_digits(method):
     model = build(jacobian=method, observation=lambda x: np.exp(x[..., :1]) * np.cos(3 * x[..., 1:]))
     x = np.array([0.7, -0.4])
-    found = model.observation_jacobian(x, np.array([0.5, 0.3]))
+    found = model.observation_jacobian(x, lambda: np.array([0.5, 0.3]))
     wanted = [[np.exp(0.7) * np.cos(-1.2), -3 * np.exp(0.7) * np.sin(-1.2)]]
     np.testing.assert_allclose(found, wanted, rtol=1e-14 if method == "complex" else 1e-9)
 
@@ -105,7 +106,7 @@ def test_angles_do_not_jump_in_differences():
     model = build(
         observation=lambda x: np.arctan2(x[..., 1:], x[..., :1]), observation_angles=[0], initial_mean=[-1.0, 0.0]
     )
-    found = model.observation_jacobian(np.array([-1.0, 0.0]), np.array([0.3, 0.3]))
+    found = model.observation_jacobian(np.array([-1.0, 0.0]), lambda: np.array([0.3, 0.3]))
     np.testing.assert_allclose(found, [[0.0, -1.0]], atol=1e-9)
 
 
@@ -132,7 +133,7 @@ def test_a_circle_has_no_seam(method, turned):
             observation=bearing, transition=lambda x: x + 0.2 * np.sin(x - turned), process_noise=0.01,
             observation_noise=0.02, initial_mean=[turned, turned + 0.1], initial_covariance=0.1, **options,
         )  # fmt: skip
-        seen = y + [turned, 0.0]
+        seen = y + np.array([turned, 0.0])
         if "state_angles" in options:
             seen = model.observation_difference.wrapped(seen)
         results.append(method(model).smooth(seen))
@@ -165,7 +166,7 @@ def test_a_deterministic_simulation_and_its_shapes():
     states, y = model.simulate(times=TIMES, u=U, random_state=0)
     x = np.array([1.0, 0.2])
     for k in range(1, 4):
-        x = transition(x, TIMES[k] - TIMES[k - 1], U[k : k + 1])
+        x = transition(x, TIMES[k] - TIMES[k - 1], U[k - 1 : k])
         np.testing.assert_allclose(states[k], x, atol=1e-12)
     np.testing.assert_allclose(y[:, 0], np.sin(states[:, 0]) + 0.1 * TIMES, atol=1e-5)
     many = model.simulate(times=TIMES, u=U, n_samples=7, random_state=0)
@@ -216,20 +217,20 @@ def two(x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"observation": lambda x: x}, r"observation must return \(..., 1\) for states \(..., 2\), as y has 1 columns; got \(2,\)"),
-        ({"transition": lambda x: x[..., :1]}, r"transition must return \(..., 2\) for states \(..., 2\); got \(1,\) for states of shape \(2,\)"),
-        ({"transition": two}, r"transition must return \(..., 2\) for states \(..., 2\); got \(2, 2\) for states of shape \(3, 2\). Write x\[..., i\]"),
+        ({"observation": lambda x: x}, r"observation must return \(..., 1\) .*, as y has 1 col.*; got \(2,\)"),
+        ({"transition": lambda x: x[..., :1]}, r"transition must return \(..., 2\) .*; got \(1,\)"),
+        ({"transition": two}, r"\(..., 2\) for states \(..., 2\); got \(2, 2\) for .* \(3, 2\). Write x\[..., i\]"),
         ({"transition": lambda x: [x[..., 0], x[..., 1]]}, r"got \(2, 3\) for states of shape \(3, 2\)"),
         ({"transition": lambda x: x * (1 + 0.1 * np.mean(x))}, "transition gives other values for states of shape"),
         ({"transition": lambda x: np.array(["a", "b"])}, r"transition must return numbers of shape \(..., 2\)"),
-        ({"transition": lambda x, tau: x}, "transition may take the state first, then any of t, dt, u, by these names. It has a parameter 'tau'"),
+        ({"transition": lambda x, tau: x}, "may take the state first, then any of t, dt, u, by .* 'tau'"),
         ({"transition": None}, "Give one of drift"),
         ({"drift": lambda x: x}, "Give one of drift"),
         ({"transition": 3.0}, r"transition must be a function or a \(2, 2\) matrix. Got shape \(1, 1\)"),
         ({"process_noise": None}, "needs process_noise"),
         ({"process_noise": [[1.0, 0.0], [0.5, 1.0]]}, "process_noise must be symmetric"),
         ({"process_noise": [[1.0, 2.0], [2.0, 1.0]]}, "process_noise must be positive semi-definite"),
-        ({"process_noise": np.eye(3)}, r"process_noise must be a variance, \(2,\) variances or a \(2, 2\) matrix. Got shape \(3, 3\)"),
+        ({"process_noise": np.eye(3)}, r"a variance, \(2,\) variances or a \(2, 2\) matrix. Got shape \(3, 3\)"),
         ({"process_noise": lambda dt: np.eye(3)}, r"process_noise must return \(..., 2, 2\)"),
         ({"initial_mean": [[1.0]]}, "initial_mean must be a vector"),
         ({"initial_covariance": np.nan}, "initial_covariance must be finite"),
@@ -273,7 +274,7 @@ def test_what_a_record_is_refused_for(method, y, times, u, message):
 
 @pytest.mark.parametrize(
     ("y_t", "dt", "message"),
-    [([1.0, 2.0], 0.1, r"y_t must have shape \(1,\)"), (1.0, -0.1, "dt must be finite and >= 0"), (np.inf, 0.1, "finite")],
+    [([1.0, 2.0], 0.1, r"y_t must have shape \(1,\)"), (1.0, -0.1, "dt must be finite"), (np.inf, 0.1, "finite")],
 )
 def test_what_a_step_is_refused_for(y_t, dt, message):
     ukf = UnscentedKalmanFilter(build())

@@ -36,10 +36,8 @@ def test_one_mode_is_its_filter(linear, kind):
         np.testing.assert_allclose(got.covariance, expected.covariance, rtol=1e-10, atol=1e-13)
         assert np.isclose(got.log_likelihood, expected.log_likelihood, rtol=1e-12)
         assert (got.extra["mode_probability"] == 1.0).all()
-    later = None if inputs is None else [0.1, 0.2]
-    forecast, expected = (
-        f.forecast(linear.y, steps=2, times=linear.times, u=inputs, future_u=later) for f in (imm, inner)
-    )
+    later = None if inputs is None else np.append(inputs, [[0.1], [0.2]], axis=0)
+    forecast, expected = (f.forecast(linear.y, steps=2, times=linear.times, u=later) for f in (imm, inner))
     np.testing.assert_allclose(forecast.mean, expected.mean, rtol=1e-11)
     np.testing.assert_allclose(forecast.covariance, expected.covariance, rtol=1e-10)
 
@@ -135,9 +133,21 @@ def test_steps_equal_the_filter_and_draws_the_smoother(switching):
     result = imm.filter(y)
     np.testing.assert_allclose(state.mean, result.mean[-1], rtol=1e-12)
     smoothed = imm.smooth(y)
-    draws = imm.sample(y, n_samples=600, random_state=0)[..., 0]
+    draws = imm.sample(y=y, n_samples=600, random_state=0).state[..., 0]
     error = (draws.mean(axis=0) - smoothed.mean[:, 0]) / np.sqrt(smoothed.covariance[:, 0, 0])
     assert np.abs(error).max() < 5 / np.sqrt(600) + 0.1  # both are approximations, of one order
+
+
+def test_draws_from_the_model_switch():
+    """The variance of a step is the modes' mixture's, and it persists with the modes."""
+    imm = InteractingMultipleModel([level(0.01), level(4.0)], CHAIN, initial_probability=[2 / 3, 1 / 3])
+    drawn = imm.sample(40, n_samples=400, random_state=0)
+    squares = np.diff(drawn.state[..., 0], axis=1) ** 2
+    assert abs(squares.mean() - (0.01 * 2 + 4.0) / 3) < 0.25
+    lively = squares[:, :-1] > 0.1
+    assert squares[:, 1:][lively].mean() > 5 * squares[:, 1:][~lively].mean()
+    noise = drawn.observation - drawn.state
+    assert abs(noise.var() - 0.1) < 0.01
 
 
 @pytest.mark.parametrize(

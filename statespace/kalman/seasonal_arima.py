@@ -2,26 +2,30 @@
 
     φ(L) Φ(L^s) (1 − L)^d (1 − L^s)^D (y_t − x_t·β) = θ(L) Θ(L^s) ε_t,   ε_t ~ N(0, σ²),
 
-φ(L) = 1 − φ₁L − …, θ(L) = 1 + θ₁L + …. The state is Harvey's form of the stationary part, then the last d + sD values of y,
-which start exactly diffuse. Above: user code. Below: `model`, `sequential`.
+φ(L) = 1 − φ₁L − …, θ(L) = 1 + θ₁L + …. The state is Harvey's form of the stationary part, then the last d + sD values
+of y, which start exactly diffuse. Above: user code. Below: `model`, `sequential`.
 """
 
-from math import factorial
+from math import factorial, log, pi
 
 import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
 from statespace.kalman.estimation import warn_not_converged
+from statespace.kalman.innovations import state_output_covariance, whiten
 from statespace.kalman.maximum_likelihood import climb, standard_errors
 from statespace.kalman.model import LinearGaussianModel
-from statespace.kalman.sequential import Sequence
-from statespace.kalman.system import System
-from statespace.kernels.kalman_filter import kalman_filter
+from statespace.kalman.system import System, stationary_covariance
+from statespace.kernels.kalman_filter import Blocks, kalman_filter, kalman_gradient
+from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 
 _PARTS = ("ar", "ma", "seasonal_ar", "seasonal_ma")
 # A partial autocorrelation of 1 − 5e-9.
 _FURTHEST = 1e4
+# The variance of a stationary process over that of its innovations, beyond which the quick recursion loses digits.
+_LARGEST_RATIO = 1e6
+_COMPLEX_STEP = 1e-30
 
 
 def partial_to_coefficients(x):
@@ -43,7 +47,7 @@ def partial_to_coefficients(x):
     Examples
     --------
     >>> import numpy as np
-    >>> from statespace.kalman.arima import partial_to_coefficients
+    >>> from statespace.kalman.seasonal_arima import partial_to_coefficients
     >>> partial_to_coefficients(np.array([0.75, 0.0]))
     array([0.6, 0. ])
     """
@@ -68,7 +72,7 @@ def coefficients_to_partial(coefficients):
     Examples
     --------
     >>> import numpy as np
-    >>> from statespace.kalman.arima import coefficients_to_partial
+    >>> from statespace.kalman.seasonal_arima import coefficients_to_partial
     >>> coefficients_to_partial(np.array([0.6, 0.0]))
     array([0.75, 0.  ])
     """
@@ -154,7 +158,7 @@ class Arima(LinearGaussianModel):
     >>> from statespace.kalman import arima
     >>> model = arima((1, 0, 0)).with_params(ar=[0.5], variance=2.0)
     >>> round(model.log_likelihood([1.0, 0.5, np.nan, -0.2]), 6)
-    -4.318896
+    -4.260574
     """
 
     def __init__(self, order, seasonal_order=(0, 0, 0, 0), *, trend=None, differencing="exact", form="covariance"):
@@ -180,7 +184,7 @@ class Arima(LinearGaussianModel):
             for _ in range(times):
                 difference = np.convolve(difference, _polynomial(np.ones(1), -1.0, step))
         self._difference = difference
-        self._constant = 0.5 * (len(difference) - 1) * np.log(2.0 * np.pi)
+        self._constant = 0.5 * (len(difference) - 1) * log(2.0 * pi)
 
     # The model at given parameters.
 
@@ -367,9 +371,10 @@ class _Likelihood:
                 f"{int((~np.isnan(y)).sum())}."
             )
         self.constant = 0.0 if self.short else model._constant
-        spread = np.nanstd(self._differenced(y)) if m else np.nanstd(y)
-        if not spread > 0.0:
-            spread = np.nanstd(y)
+        differenced = self._differenced(y)
+        # where no difference is observed, or all are alike, y itself tells the size
+        enough = np.isfinite(differenced).sum() > 1 and np.nanstd(differenced) > 0.0
+        spread = np.nanstd(differenced if enough else y)
         if not spread > 0.0:
             raise ValueError("y is constant: no variance can be estimated.")
         self._log_scale = np.log(spread)
@@ -380,7 +385,24 @@ class _Likelihood:
         for name, size in model._sizes.items():
             slots[name], first = slice(first, first + size), first + size
         self._slots = slots
-        self._autoregressive = model._sizes["ar"] + model._sizes["seasonal_ar"] > 0
+        self._complete = bool(self.observed.all()) and (self.short or m == 0)
+        self._lay_out(0 if self.short else m)
+
+    def _lay_out(self, m):
+        """What stays the same whatever the parameters are; m values of y in the state."""
+        model = self.model
+        whole = model._whole(*model._lags(**self.coefficients(np.zeros(len(self.bounds)))), 1.0, np.zeros(0))
+        self._r = whole.stationary
+        n = self._r + m
+        self._transition = whole.transition[0, :n, :n]
+        self._observation = whole.observation[0, 0, :n]
+        self._diffuse = whole.initial_diffuse[:n, :m]
+        self._gaps = np.zeros(len(self.y))
+        self._index = np.zeros(len(self.y), dtype=np.int64)
+        self._index[0] = -1
+        self._shape = np.array([TABLE]), np.array([n]), np.zeros((1, N_PARAMETERS))
+        autoregressive = model._sizes["ar"] + model._sizes["seasonal_ar"] > 0
+        self._moving = np.full((1, N_PARAMETERS), autoregressive)
 
     def _differenced(self, array):
         weights = self.model._difference
@@ -401,29 +423,53 @@ class _Likelihood:
     def natural(self, theta):
         return np.concatenate([*self.coefficients(theta).values(), [np.exp(2.0 * theta[-1])]])
 
-    def system(self, theta):
-        model = self.model
-        lags = model._lags(**self.coefficients(theta))
-        if self.short:
-            return model._settle(model._stationary_part(*lags, self.variance(theta)))
-        return model._settle(model._whole(*lags, self.variance(theta), np.zeros(0)))
+    def arguments(self, theta, values):
+        """What the kernel's functions take; ``values`` (T,). Called often, so it leaves out the way by `Sequence`."""
+        phi, load = self._process(**self.coefficients(theta))
+        A = self._transition.copy()
+        A[: self._r, 0] = phi
+        Q, P = np.zeros(A.shape), np.zeros(A.shape)
+        r = self._r
+        Q[:r, :r] = self.variance(theta) * (load[:, np.newaxis] * load)
+        P[:r, :r] = stationary_covariance(A[:r, :r], Q[:r, :r])
+        blocks = Blocks(*self._shape, A.reshape(1, -1), Q.reshape(1, -1), self._index)
+        return (values, self._gaps, blocks, self._observation, 0.0, np.zeros(len(A)), P, self._diffuse), load
 
-    def _whitened(self, system, columns):
-        """Standardised innovations of columns (T, k), without those that resolve the diffuse start."""
+    def _process(self, **coefficients):
+        """φ, θ (r,) of the products, θ from lag 0 on."""
+        lags, moving = self.model._lags(**coefficients)
+        phi, load = np.zeros((2, self._r), dtype=np.result_type(lags, moving))
+        phi[: len(lags)] = lags
+        load[0], load[1 : len(moving) + 1] = 1.0, moving
+        return phi, load
+
+    def _quick(self, theta):
+        """φ and c for the recursion without covariances, or None where it does not apply or would lose digits."""
+        if not self._complete:
+            return None
+        phi, load = self._process(**self.coefficients(theta))
+        c = state_output_covariance(phi, load)
+        return (phi, c) if 0.0 < c[0] < _LARGEST_RATIO else None
+
+    def _whitened(self, theta, columns):
+        """Standardised innovations of columns (T, k), without those that resolve the diffuse start, and Σ log F."""
+        quick = self._quick(theta)
+        if quick is not None:
+            white, totals, _ = whiten(columns.T, *quick)
+            return white.T / np.exp(theta[-1]), totals[0] + 2.0 * len(columns) * theta[-1]
         result = []
         for column in columns.T:
-            values = np.where(self.observed, column, np.nan)[:, np.newaxis]
-            found = kalman_filter(*Sequence(system, values).arguments())
+            found = kalman_filter(*self.arguments(theta, np.where(self.observed, column, np.nan))[0])
             kept = self.observed & np.isfinite(found.innovation_variance)
             result.append(found.innovation[kept] / np.sqrt(found.innovation_variance[kept]))
-        return np.column_stack(result)
+        return np.column_stack(result), np.log(found.innovation_variance[kept]).sum()
 
     def regression(self, theta):
         """β and its standard errors at θ."""
         k = self.X.shape[1]
         if k == 0:
             return np.zeros(0), np.zeros(0)
-        white = self._whitened(self.system(theta), np.column_stack([self.y, self.X]))
+        white, _ = self._whitened(theta, np.column_stack([self.y, self.X]))
         size = np.linalg.norm(white[:, 1:], axis=0)
         size = np.where(size > 0.0, size, 1.0)
         beta, _, rank, _ = np.linalg.lstsq(white[:, 1:] / size, white[:, 0], rcond=1e-10)
@@ -448,13 +494,10 @@ class _Likelihood:
 
     def _concentrated(self, theta):
         """The log-likelihood at the best variance but for a constant, and θ with that variance."""
-        beta = self.regression(theta)[0]
-        values = np.where(self.observed, self.y[:, 0] - self.X @ beta, np.nan)[:, np.newaxis]
-        found = kalman_filter(*Sequence(self.system(theta), values).arguments())
-        F = found.innovation_variance
-        kept = self.observed & np.isfinite(F)
-        variance = float(np.mean(found.innovation[kept] ** 2 / F[kept]))
-        value = -0.5 * (np.log(F[kept]).sum() + kept.sum() * np.log(variance))
+        rest = self.y - (self.X @ self.regression(theta)[0])[:, np.newaxis]
+        white, logs = self._whitened(theta, rest)
+        variance = float(np.mean(white**2))
+        value = -0.5 * (logs + len(white) * np.log(variance))
         return value, np.append(theta[:-1], theta[-1] + 0.5 * np.log(variance))
 
     def gradient(self, theta):
@@ -462,37 +505,59 @@ class _Likelihood:
         nothing = -np.inf, np.zeros(len(theta))
         try:
             with np.errstate(all="ignore"):
-                system = self.system(theta)
-                values = self.y
+                values = self.y[:, 0]
                 if self.X.shape[1]:
-                    values = values - (self.X @ self.regression(theta)[0])[:, np.newaxis]
-                sequence = Sequence(system, values)
-                value, g = sequence.gradient(False, by_transition=self._autoregressive)
+                    values = values - self.X @ self.regression(theta)[0]
+                quick = self._quick(theta)
+                if quick is not None:
+                    return self._quick_gradient(theta, values, *quick)
+                arguments, load = self.arguments(theta, values)
+                value, g = kalman_gradient(*arguments, free_parameters=self._moving, by_observation=False)
+                slope = self._pullback(theta, load, arguments, g)
         except (ValueError, np.linalg.LinAlgError):
             return nothing
-        slope = self._pullback(theta, g)
         if not (np.isfinite(value) and np.isfinite(slope).all()):
             return nothing
         return value + self.constant, slope
 
-    def _pullback(self, theta, g):
-        variance = self.variance(theta)
-        phi, ma = self.model._lags(**self.coefficients(theta))
-        r = max(len(phi), len(ma) + 1)
-        load = np.zeros(r)
-        load[0], load[1 : len(ma) + 1] = 1.0, ma
-        phi_bar = g["transition"][0, : len(phi), 0]
-        Q_bar = g["process_noise"][0, :r, :r]
-        load_bar = 2.0 * variance * Q_bar @ load
+    def _pullback(self, theta, load, arguments, g):
+        r, variance = self._r, self.variance(theta)
+        n = len(arguments[5])
+        A, P = arguments[2].transition.reshape(n, n)[:r, :r], arguments[6][:r, :r]
+        # P = A P Aᵀ + Q: its adjoint solves the transposed equation
+        Y = stationary_covariance(A.T, g.covariance[:r, :r])
+        phi_bar = g.transition.reshape(n, n)[:r, 0] + 2.0 * (Y @ (A @ P[:, 0]))
+        load_bar = 2.0 * variance * ((g.process_noise.reshape(n, n)[:r, :r] + Y) @ load)
         result = np.empty(len(theta))
-        result[-1] = 2.0 * variance * (load @ Q_bar @ load)
-        # the products' derivatives by complex steps: exact, for numbers this few
-        for j in range(len(theta) - 1):
-            moved = theta.astype(complex)
-            moved[j] += 1e-30j
-            by_phi, by_ma = self.model._lags(**self.coefficients(moved))
-            result[j] = (phi_bar @ by_phi.imag + load_bar[1 : len(ma) + 1] @ by_ma.imag) / 1e-30
-        return result
+        result[-1] = load @ load_bar
+        for j, (phi, moving) in enumerate(self._directions(theta)):
+            result[j] = phi_bar @ phi.imag + load_bar @ moving.imag
+        return result / np.append(np.full(len(theta) - 1, _COMPLEX_STEP), 1.0)
+
+    def _directions(self, theta):
+        """φ, θ with each parameter moved by a complex step: their imaginary parts are exact derivatives."""
+        parts = self.coefficients(theta)
+        for name, slot in self._slots.items():
+            for j in range(slot.start, slot.stop):
+                moved = theta[slot].astype(complex)
+                moved[j - slot.start] += _COMPLEX_STEP * 1j
+                sign = 1.0 if name.endswith("ar") else -1.0
+                yield self._process(**(parts | {name: sign * partial_to_coefficients(moved)}))
+
+    def _quick_gradient(self, theta, values, phi, c):
+        moved = [(direction, state_output_covariance(direction, load)) for direction, load in self._directions(theta)]
+        k, r = len(moved), self._r
+        phi_dot, c_dot = (
+            np.array([pair[which].imag for pair in moved]).reshape(k, r) / _COMPLEX_STEP for which in (0, 1)
+        )
+        _, (logs, squares), slopes = whiten(values[np.newaxis], phi, c, phi_dot, c_dot)
+        T, variance = len(values), self.variance(theta)
+        squares = squares / variance
+        value = -0.5 * (T * (log(2.0 * pi) + 2.0 * theta[-1]) + logs + squares)
+        slope = np.append(-0.5 * (slopes[0] + slopes[1] / variance), squares - T)
+        if not (np.isfinite(value) and np.isfinite(slope).all()):
+            return -np.inf, np.zeros(len(theta))
+        return float(value), slope
 
     def errors(self, theta):
         return standard_errors(self.gradient, theta, self.natural)
