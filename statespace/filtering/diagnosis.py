@@ -15,8 +15,9 @@ from statespace.filtering.summary import Summary
 from statespace.kalman.diagnostics import heteroscedasticity, jarque_bera, ljung_box
 from statespace.kalman.disturbances import disturbances, innovations
 from statespace.kalman.posterior import Posterior, Record, of_output
-from statespace.kalman.robust import reweigh, weights_at
+from statespace.kalman.robust import reweigh, sample_weight, weights_at
 from statespace.kalman.rows import read_targets
+from statespace.kernels.kalman_filter import kalman_filter
 
 METHODS = ("ahead", "leave_one_out")
 _COLUMNS = ("expected", "std", "score", "p_value", "log_density")
@@ -150,7 +151,11 @@ class Diagnosis:
                     kept = ~np.isin(old.times, panel.rows.times[rows])
                 record, place = _joined(old.take(kept), panel.rows, rows, y[rows], noise)
                 R = _like(estimation.unpack(theta)[1] if record.noise is None else record.noise, record.y)
-                posterior = _weighted(estimation, theta, R, record)
+                before = estimation.weights(theta)
+                if before is not None:
+                    own = np.flatnonzero(estimation.record.series == (0 if self._separate else code))
+                    before = before[own][kept]
+                posterior = _weighted(estimation, theta, R, record, place, before, method)
                 for name, column in _predicted(posterior, R, estimation.family(theta), method).items():
                     table[name][rows] = column[place]
         tables = [
@@ -395,16 +400,40 @@ def _joined(old, rows, chosen, y, noise):
     return Record(times[order], covariates, values, noise), place[len(old.times) :]
 
 
-def _weighted(estimation, theta, R, record):
-    """The posterior given another record, with the weights that noise of another family gives its samples."""
+def _weighted(estimation, theta, R, record, new, before, method):
+    """The posterior given another record, with the weights that noise of another family gives its samples.
+
+    Predictions from the past weigh each new sample by its own innovation, as a stream does, and the samples of `fit` as
+    they were weighed there (``before``): what is predicted must not count on itself. Otherwise all are weighed anew.
+    """
     process, _ = estimation.unpack(theta)
     family, arguments = estimation.family(theta), (record, estimation.scale, estimation.unit, estimation.backend)
     posterior = Posterior(process, R, *arguments)
     if family is None:
         return posterior
     binding, y, noise = posterior._binding(record.times, record.covariates), posterior.scaled_y, posterior.scaled_noise
+    if method == "ahead":
+        weights = np.ones(y.shape)
+        weights[np.setdiff1d(np.arange(len(y)), new)] = before
+        for k, column in enumerate(y.T):
+            _weigh_in_turn(binding, column, noise[:, k], family, weights[:, k], np.sort(new))
+        return Posterior(process, R, *arguments, weights)
     squares = np.column_stack([reweigh(binding, y[:, k], noise[:, k], family)[0] for k in range(y.shape[1])])
     return Posterior(process, R, *arguments, weights_at(family, squares))
+
+
+def _weigh_in_turn(binding, y, noise, family, weights, new):
+    """Write the weights of the new samples, each given those before it."""
+    done, state = 0, None
+    for t in new.tolist():
+        if t > done:
+            state = binding.part(done, t, state).filter_to_end(y[done:t], noise[done:t] / weights[done:t])
+        one = binding.part(t, t + 1, state)
+        result = one._call(kalman_filter, y[t : t + 1], noise[t : t + 1])
+        error, total = float(result.innovation[0]), float(result.innovation_variance[0])
+        if np.isfinite(error) and np.isfinite(total) and noise[t] > 0:
+            weights[t] = sample_weight(family, error, max(total - noise[t], 0.0), noise[t])
+        state, done = one.filter_to_end(y[t : t + 1], noise[t : t + 1] / weights[t]), t + 1
 
 
 def _predicted(posterior, R, family, method):

@@ -35,9 +35,6 @@ class TestResult(NamedTuple):
     1.0
     """
 
-    # pytest takes a class of this name for tests.
-    __test__ = False
-
     statistic: float | np.ndarray
     p_value: float | np.ndarray
     degrees_of_freedom: int | tuple[int, int] | np.ndarray
