@@ -6,11 +6,10 @@ two Python threads call it at once. Threads that sleep between calls have none o
 """
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
-
-import torch
 
 # Waking a thread takes some tens of microseconds; it must be worth it.
 OPERATIONS_OF_A_THREAD = 100_000
@@ -18,16 +17,30 @@ OPERATIONS_OF_A_THREAD = 100_000
 
 @lru_cache(maxsize=1)
 def _pool(process, size):
-    """One pool; another one in a forked child (which inherits no threads) or when torch's number of threads changes."""
+    """One pool; another one in a forked child (which inherits no threads) or when the number of threads changes."""
     return ThreadPoolExecutor(size, thread_name_prefix="statespace")
 
 
+def number_of_threads():
+    """As many as torch has, where torch is loaded; else what ``OMP_NUM_THREADS`` says, or one for each core.
+
+    Half of the package never loads torch, which reads the same variable.
+    """
+    torch = sys.modules.get("torch")
+    if hasattr(torch, "get_num_threads"):
+        return torch.get_num_threads()
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_parallel(loop, n_tasks, n_operations, *arguments):
-    """Call ``loop(first, last, *arguments)`` on parts of range(n_tasks), on as many threads as torch has.
+    """Call ``loop(first, last, *arguments)`` on parts of range(n_tasks), on several threads (``number_of_threads``).
 
     ``loop`` is compiled with ``nogil=True``. With few ``n_operations`` in all, it runs in this thread alone.
     """
-    threads = torch.get_num_threads()
+    threads = number_of_threads()
     n = max(1, min(threads, n_tasks, n_operations // OPERATIONS_OF_A_THREAD))
     parts = list(pairwise(n_tasks * i // n for i in range(n + 1)))
     others = [_pool(os.getpid(), threads - 1).submit(loop, *part, *arguments) for part in parts[1:]]

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from statespace.kernels.dispatch import choose
-from statespace.kernels.kalman_filter.blocks import Blocks, behaved, check_blocks
+from statespace.kernels.kalman_filter.blocks import TABLE, Blocks, behaved, check_blocks
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Gradient",
     "SmootherResult",
     "Step",
+    "contract_blocks",
     "discretize_blocks",
     "kalman_filter",
     "kalman_gradient",
@@ -37,7 +38,9 @@ def _backend(name):
     return choose("kalman_filter", name)
 
 
-def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+def kalman_filter(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, starts=None, backend=None
+):
     """Filtered moments E[x_t | y_1 … y_t], cov[x_t | y_1 … y_t], innovations and log-likelihood.
 
     With v = y − H a and F = H P Hᵀ + R, an observed sample adds −½ (log 2π + log F + v²/F) to the log-likelihood.
@@ -64,6 +67,10 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     diffuse : array_like of shape (n_states, d), optional
         D: directions of the initial state with infinite variance, linearly independent. Scaling a column by c adds
         −log c to the log-likelihood.
+    starts : array_like of int, shape (n_records + 1,), optional
+        Many records in one call, on several threads: the arrays over time hold one record after the other, record i
+        being samples starts[i] … starts[i + 1] − 1. Each begins at (mean, covariance, diffuse), from which
+        ``dt[starts[i]]`` leads to its first sample. The result does not depend on the number of threads.
     backend : {None, "cpu", "reference"}
 
     Returns
@@ -71,6 +78,8 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     FilterResult
         ``log_likelihood``, ``mean`` (n_times, n_states), ``covariance`` (n_times, n_states, n_states), ``innovation``,
         ``innovation_variance`` (n_times,), ``diffuse`` (the directions left after the last sample) and ``n_diffuse``.
+        With ``starts``, ``log_likelihood`` and ``n_diffuse`` have shape (n_records,) and ``diffuse`` (n_records,
+        n_states, d), with columns of zeros for the directions that are resolved.
 
     Raises
     ------
@@ -104,16 +113,18 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
     >>> bool(np.allclose(rest.mean, whole.mean[2:]))
     True
     """
-    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    return _backend(backend).kalman_filter(*arguments)
+    arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
+    return _backend(backend).kalman_filter(*arguments, starts)
 
 
-def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
+def kalman_log_likelihood(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, starts=None, backend=None
+):
     """The log-likelihood alone: the arguments, convention and errors of ``kalman_filter``, nothing stored per sample.
 
     Returns
     -------
-    float
+    float, or with ``starts`` ndarray of shape (n_records,)
 
     Examples
     --------
@@ -123,13 +134,13 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     >>> round(kalman_log_likelihood([0.3, -0.1], [0.0, 1.5], process, [1.0], 0.1, [0.0], [[2.0]]), 6)
     -2.504658
     """
-    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
-    return _backend(backend).kalman_log_likelihood(*arguments)
+    arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
+    return _backend(backend).kalman_log_likelihood(*arguments, starts)
 
 
 def kalman_gradient(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, free_parameters=None,
-    by_observation=True, backend=None,
+    by_observation=True, starts=None, backend=None,
 ):  # fmt: skip
     """The log-likelihood and its exact gradient with respect to every input, by one backward sweep.
 
@@ -140,18 +151,20 @@ def kalman_gradient(
 
     Parameters
     ----------
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, backend
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts, backend
         As in ``kalman_filter``.
     free_parameters : array_like of bool, shape as ``blocks.parameters``, optional
         The entries of ``blocks.parameters`` whose gradient is wanted; that of the others is returned as 0. Where no
-        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter.
+        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter. For a
+        TABLE, column 0 says whether the gradient by its ``transition`` is wanted.
     by_observation : bool, default=True
         Whether the gradient with respect to ``observation`` is wanted; it is returned as 0 otherwise.
 
     Returns
     -------
-    log_likelihood : float
+    log_likelihood : float, or with ``starts`` ndarray of shape (n_records,)
     gradient : Gradient
+        Of the log-likelihood, or of the sum of those of all records.
         ``parameters`` (n_blocks, 3), ``transition``, ``process_noise`` (tables), ``noise_variance``, ``observation``,
         ``mean``, ``covariance`` (symmetric) and ``diffuse``, each with the shape in which the input was given.
 
@@ -168,14 +181,14 @@ def kalman_gradient(
     >>> round(value, 6), round(float(gradient.parameters[0, 0]), 6), round(float(gradient.noise_variance), 6)
     (-2.496022, -0.12, -0.24)
     """
-    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+    arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
     shape = np.shape(blocks.parameters)
     free = np.ones(shape, dtype=bool) if free_parameters is None else np.asarray(free_parameters, dtype=bool)
     if free.shape != shape:
         raise ValueError(f"free_parameters must have shape {shape}, as blocks.parameters; got {free.shape}.")
     whole = np.zeros(arguments[2].parameters.shape, dtype=bool)
     whole[:, : shape[1]] = free
-    value, gradient = _backend(backend).kalman_gradient(*arguments, whole, bool(by_observation))
+    value, gradient = _backend(backend).kalman_gradient(*arguments, whole, bool(by_observation), starts)
     return value, gradient._replace(
         parameters=gradient.parameters[:, : shape[1]],
         noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
@@ -184,13 +197,14 @@ def kalman_gradient(
 
 
 def kalman_smoother(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, readout=None, *, backend=None
-):
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, readout=None, *, starts=None,
+    backend=None,
+):  # fmt: skip
     """Smoothed moments E[x_t | all y], cov[x_t | all y], or only those of linear combinations of the state.
 
     Parameters
     ----------
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, backend
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts, backend
         As in ``kalman_filter``. A time with y = NaN is interpolated or forecast.
     readout : array_like of shape (r, n_states) or (n_times, r, n_states), optional
         Rows z whose z·x_t is wanted. Memory is then O(n_times · r) beside one segment of checkpoints.
@@ -212,14 +226,14 @@ def kalman_smoother(
     >>> line.mean.ravel().round(6).tolist(), line.covariance.ravel().round(6).tolist()
     ([1.0, 2.0, 3.0], [0.1, 0.05, 0.1])
     """
-    arguments = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+    arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
     if readout is not None:
         n_times, n = len(arguments[0]), len(arguments[5])
         given, readout = np.shape(readout), behaved(readout)
         readout = readout[None] if readout.ndim == 2 else readout
         if readout.ndim != 3 or readout.shape[2] != n or len(readout) not in (1, n_times) or readout.shape[1] == 0:
             raise ValueError(f"readout must have shape (r, {n}) or ({n_times}, r, {n}), r ≥ 1; got {given}.")
-    return _backend(backend).kalman_smoother(*arguments, readout)
+    return _backend(backend).kalman_smoother(*arguments, readout, starts)
 
 
 def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
@@ -269,9 +283,10 @@ def kalman_stepper(blocks, observation, mean, covariance, diffuse=None, *, backe
     Returns
     -------
     Stepper
-        ``step(y, dt, noise_variance, observation=None, table=None)`` is a ``kalman_step`` in place, of floats that
-        the caller has checked: y finite or NaN, dt finite and ≥ 0, noise_variance ≥ 0. ``observation`` (n_states,)
-        and ``table``, a row each for ``transition`` and ``process_noise``, replace those before. ``mean`` and
+        ``step(y, dt, noise_variance, observation=None, table=None, predict=True)`` is a ``kalman_step`` in place, of
+        floats that the caller has checked: y finite or NaN, dt finite and ≥ 0, noise_variance ≥ 0. ``observation``
+        (n_states,) and ``table``, a row each for ``transition`` and ``process_noise``, replace those before;
+        ``predict=False`` stays in place and only updates, for a further value at the same time. ``mean`` and
         ``covariance`` (overwritten by the next step), ``diffuse`` and its number of columns ``n_diffuse`` are the
         state, ``innovation`` and ``innovation_variance`` those of the last sample. ``copy.deepcopy`` branches it.
 
@@ -316,21 +331,91 @@ def discretize_blocks(blocks, dt, *, backend=None):
     return _backend(backend).discretize_blocks(check_blocks(blocks, len(dt)), dt)
 
 
-def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    """Every argument as the backends take it: C-contiguous float64, H (1, n) or (T, n), R (1,) or (T,), D (n, d)."""
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar, *, backend=None):
+    """Σ_t ⟨Ā_t, dA(Δ_t)/dθ⟩ + ⟨Q̄_t, dQ(Δ_t)/dθ⟩ for each parameter θ of the blocks: `discretize_blocks`, pulled back.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Without tables, whose entries are their own gradient.
+    dt : array_like of shape (n_times,)
+        Gaps Δ ≥ 0.
+    transition_bar, process_noise_bar : array_like of shape (n_times, n_states, n_states)
+        Ā and Q̄; only their diagonal blocks are read.
+    backend : {None, "cpu", "reference"}
+
+    Returns
+    -------
+    ndarray of shape (n_blocks, 3)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kernels.kalman_filter import Blocks, contract_blocks
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> contract_blocks(Blocks([RANDOM_WALK], [1], [[0.5, 0.0, 0.0]]), [2.0], np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+    array([[2., 0., 0.]])
+    """
+    dt, transition_bar, process_noise_bar = behaved(dt), behaved(transition_bar), behaved(process_noise_bar)
+    _check_gaps(dt, dt.shape)
+    blocks = check_blocks(blocks, len(dt))
+    shape = (len(dt), blocks.n_states, blocks.n_states)
+    if (blocks.kind == TABLE).any() or transition_bar.shape != shape or process_noise_bar.shape != shape:
+        raise ValueError(
+            f"contract_blocks needs blocks without tables and adjoints of shape {shape}; got kinds "
+            f"{blocks.kind.tolist()} and shapes {transition_bar.shape}, {process_noise_bar.shape}."
+        )
+    return _backend(backend).contract_blocks(blocks, dt, transition_bar, process_noise_bar)
+
+
+def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+    """Every argument as the backends take it: C-contiguous float64, H (1, n) or (T, n), R (1,) or (T,), D (n, d).
+
+    ``starts`` comes beside them, as int64.
+    """
     y, dt, noise_variance = behaved(y), behaved(dt), behaved(noise_variance)
     if y.ndim != 1 or len(y) == 0:
         raise ValueError(f"y must have shape (n_times,) with at least one sample; got {y.shape}.")
-    if np.isinf(y).any():
-        raise ValueError(f"y[{np.flatnonzero(np.isinf(y))[0]}] is infinite. Use NaN for a missing observation.")
     T = len(y)
-    _check_gaps(dt, (T,))
+    if starts is not None:
+        starts = _check_starts(starts, T)
+    if np.isinf(y).any():
+        t = np.flatnonzero(np.isinf(y))[0]
+        raise ValueError(f"y[{t}]{_place(t, starts)} is infinite. Use NaN for a missing observation.")
+    _check_gaps(dt, (T,), starts)
     if noise_variance.shape != () and noise_variance.shape != (T,):
         raise ValueError(f"noise_variance must be a number or have shape ({T},); got shape {noise_variance.shape}.")
     if not (noise_variance >= 0.0).all():
-        raise ValueError(f"noise_variance must not be negative or NaN; its least value is {noise_variance.min()}.")
+        t = np.flatnonzero(~(noise_variance.reshape(-1) >= 0.0))[0]
+        which = f"noise_variance[{t}]{_place(t, starts)}" if noise_variance.ndim else "it"
+        raise ValueError(f"noise_variance must not be negative or NaN; {which} is {noise_variance.reshape(-1)[t]}.")
     blocks, observation, mean, covariance, diffuse = _check_model(T, blocks, observation, mean, covariance, diffuse)
-    return y, dt, blocks, observation, noise_variance.reshape(-1), mean, covariance, diffuse
+    return (y, dt, blocks, observation, noise_variance.reshape(-1), mean, covariance, diffuse), starts
+
+
+def _check_starts(starts, T):
+    given = np.asarray(starts)
+    if given.ndim != 1 or len(given) < 2 or not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(
+            f"starts must hold whole numbers, shape (n_records + 1,), n_records ≥ 1; got {given.dtype}, {given.shape}."
+        )
+    starts = behaved(given, np.int64)
+    if starts[0] != 0 or starts[-1] != T:
+        raise ValueError(f"starts must lead from 0 to n_times = {T}; got {starts[0]} to {starts[-1]}.")
+    if (np.diff(starts) < 1).any():
+        i = np.flatnonzero(np.diff(starts) < 1)[0]
+        raise ValueError(
+            f"record {i} has no sample: starts[{i}] = {starts[i]}, starts[{i + 1}] = {starts[i + 1]}. Leave it out."
+        )
+    return starts
+
+
+def _place(t, starts):
+    """Where in which record a sample stands, for an error's sentence."""
+    if starts is None:
+        return ""
+    i = np.searchsorted(starts, t, side="right") - 1
+    return f" (sample {t - starts[i]} of record {i})"
 
 
 def _check_model(T, blocks, observation, mean, covariance, diffuse):
@@ -350,9 +435,11 @@ def _check_model(T, blocks, observation, mean, covariance, diffuse):
     return blocks, observation.reshape(-1, n), mean, covariance, diffuse
 
 
-def _check_gaps(dt, shape):
+def _check_gaps(dt, shape, starts=None):
     if dt.ndim != 1 or dt.shape != shape:
         raise ValueError(f"dt must have shape {shape if len(shape) == 1 else '(n_times,)'}; got {dt.shape}.")
     if len(dt) and not (dt.min() >= 0.0 and dt.max() < np.inf):
         t = np.flatnonzero(~((dt >= 0.0) & (dt < np.inf)))[0]
-        raise ValueError(f"dt must be finite and not negative; dt[{t}] = {dt[t]}. Sort the samples by time.")
+        raise ValueError(
+            f"dt must be finite and not negative; dt[{t}]{_place(t, starts)} = {dt[t]}. Sort the samples by time."
+        )

@@ -4,10 +4,6 @@ Letters as in README.md: r = r₀ + r₁/κ, N = N₀ + N₁/κ + N₂/κ², the
 the diffuse variance κ → ∞. r₁, N₁, N₂ are zero after the last diffuse sample and cost nothing there.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-
 from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, TREND
 from statespace.kernels.kalman_filter.compiled import helper, shared
 from statespace.kernels.kalman_filter.sweep import (
@@ -25,16 +21,6 @@ from statespace.kernels.kalman_filter.sweep import (
     symmetric_product,
     visible,
 )
-
-
-class Backward(NamedTuple):
-    """r₀, r₁ (n,) and N₀, N₁, N₂ (n, n), changed in place."""
-
-    r0: np.ndarray
-    r1: np.ndarray
-    N0: np.ndarray
-    N1: np.ndarray
-    N2: np.ndarray
 
 
 @helper()

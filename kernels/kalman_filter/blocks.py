@@ -27,6 +27,7 @@ _ZERO_COLUMNS, _NO_ROWS = np.zeros((1, 0)), np.zeros(0, dtype=np.int64)
 class Blocks(NamedTuple):
     """The diagonal blocks of A(Δ) and Q(Δ), in the order of the state.
 
+    kind           size     parameters     process
     ==================== ======== ============== =====================================================================
     kind                 size     parameters     process
     ==================== ======== ============== =====================================================================
@@ -38,7 +39,7 @@ class Blocks(NamedTuple):
     ``MATERN32``         2        λ, σ²          covariance σ² (1 + λ|Δ|) exp(−λ|Δ|); state (f, f′)
     ``MATERN52``         3        λ, σ²          covariance σ² (1 + λ|Δ| + λ²Δ²/3) exp(−λ|Δ|); state (f, f′, f″)
     ``TABLE``            any s    –              A and Q looked up: row ``gap_index[t]`` of ``transition`` and
-                                                 ``process_noise``
+                                                 ``process_noise``; A = I, Q = 0 where that is −1
     ``ROTATED_OU``       2        λ, σ², ω       A = R(ωΔ) ⊗ A_OU, Q = I₂ ⊗ Q_OU: covariance cos(ωΔ) σ² exp(−λ|Δ|)
     ``ROTATED_MATERN32`` 4        λ, σ², ω       R(ωΔ) ⊗ A_M, I₂ ⊗ Q_M: the same of a Matérn 3/2
     ``ROTATED_MATERN52`` 6        λ, σ², ω       the same of a Matérn 5/2
@@ -58,7 +59,8 @@ class Blocks(NamedTuple):
     transition, process_noise : ndarray of float64, shape (n_gaps, Σ s²), optional
         Only for TABLE blocks: their matrices, row-major, one block after the other; one row for each distinct gap.
     gap_index : ndarray of int64, shape (n_times,), optional
-        Only for TABLE blocks: the row that leads from sample t − 1 to sample t.
+        Only for TABLE blocks: the row that leads from sample t − 1 to sample t. −1 stays where it is: the entries of a
+        vector observation are filtered as samples of their own, one after the other, with −1 from the second on.
 
     Examples
     --------
@@ -122,9 +124,16 @@ def check_blocks(blocks, n_times):
         )
     if gap_index.shape != (n_times,):
         raise ValueError(f"gap_index must have one entry for each of {n_times} samples; got shape {gap_index.shape}.")
-    if gap_index.min() < 0 or gap_index.max() >= len(transition):
+    if n_times and (gap_index.min() < -1 or gap_index.max() >= len(transition)):
         raise ValueError(
-            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition; got values from "
-            f"{gap_index.min()} to {gap_index.max()}."
+            f"gap_index must lie in 0..{len(transition) - 1}, the rows of transition, or be -1 for no transition; got "
+            f"values from {gap_index.min()} to {gap_index.max()}."
         )
     return Blocks(kind, size, parameters, transition, process_noise, gap_index)
+
+
+def wanted_entries(blocks, free):
+    """Which columns of a table's ``transition`` a gradient is wanted for: those of TABLE blocks free in column 0."""
+    pairs = zip(blocks.kind.tolist(), blocks.size.tolist(), free[:, 0].tolist(), strict=True)
+    parts = [np.full(s * s, wish) for k, s, wish in pairs if k == TABLE]
+    return np.concatenate(parts) if parts else np.zeros(blocks.transition.shape[1], dtype=bool)

@@ -21,14 +21,41 @@ shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wr
 helper = partial(shared, forceinline=True)
 
 
-class Workspace(NamedTuple):
-    """Room for one sweep: packed blocks (Σ s²,), vectors (n,) and matrices (n, n)."""
+class Transitions(NamedTuple):
+    """Room for a chunk: ``slot`` (C,) of each sample, −1 where the state stays; of each slot Δ, row, A, Q, Ā, Q̄.
 
+    ``root``, ``rest`` hold what one block wants of each slot before its matrices: exp(−λΔ) and a function of it.
+    """
+
+    slot: np.ndarray
+    gap: np.ndarray
+    row: np.ndarray
     A: np.ndarray
     Q: np.ndarray
-    At: np.ndarray
     A_bar: np.ndarray
     Q_bar: np.ndarray
+    root: np.ndarray
+    rest: np.ndarray
+
+
+class Tiles(NamedTuple):
+    """Room for the sweeps of ``tiles.py``: tiles of a symmetric matrix, vectors with two entries for every block."""
+
+    P: np.ndarray
+    a: np.ndarray
+    m: np.ndarray
+    k: np.ndarray
+    w: np.ndarray
+    h: np.ndarray
+    x: np.ndarray
+
+
+class Workspace(NamedTuple):
+    """Room for one sweep: transitions, tiles, packed blocks Aᵀ (Σ s²,), vectors (n,) and matrices (n, n)."""
+
+    steps: Transitions
+    tiles: Tiles
+    At: np.ndarray
     W: np.ndarray
     X: np.ndarray
     Y: np.ndarray
@@ -47,15 +74,20 @@ class Workspace(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def workspace(width, n, d):
-    """``width`` is Σ s². Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind.
+def workspace(width, blocks, n, d):
+    """``width`` is Σ s², or 4 for each of ``blocks`` where there are tiles.
 
-    Who wants one of its own calls ``workspace.__wrapped__``.
+    Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind. Who wants one of its own
+    calls ``workspace.__wrapped__``. A chunk's A and Q take 32 kB, as much as a first cache.
     """
     width = max(4, width)
-    packed = np.zeros((5, width))
+    chunk = max(8, min(256, 2048 // width))
+    packed = np.zeros((4, chunk, width))
+    slot, row = np.zeros((2, chunk), dtype=np.int64)
+    steps = Transitions(slot, np.zeros(chunk), row, *packed, *np.zeros((2, chunk)))
+    tiles = Tiles(np.zeros(2 * blocks * (blocks + 1)), *np.zeros((6, 2 * blocks)))
     matrices = np.zeros((4, n, n))
     return Workspace(
-        *packed, *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4), *np.zeros((2, n)),
-        np.zeros((3, max(n, d))),
+        steps, tiles, np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
+        *np.zeros((2, n)), np.zeros((3, max(n, d))),
     )  # fmt: skip

@@ -8,28 +8,35 @@ import math
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.backward import Backward
-from statespace.kernels.kalman_filter.blocks import MATERN32
+from statespace.kernels.kalman_filter.batch import filter_batch, gradient_batch, likelihood_batch, smooth_batch
+from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
-from statespace.kernels.kalman_filter.discretization import discretize_all, expand, moves
-from statespace.kernels.kalman_filter.forward import (
+from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves
+from statespace.kernels.kalman_filter.forward import forward, log_likelihood
+from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
+from statespace.kernels.kalman_filter.looping import gradient_each, smooth_each
+from statespace.kernels.kalman_filter.record import (
     FILTERED,
     GAINS,
     NOTHING,
     PREDICTED,
-    Kept,
+    TILES,
     Record,
     State,
-    fill_gammas,
-    forward,
-    forward_pair,
+    borrowed_room,
+    bytes_of_a_sample,
+    left,
+    nothing_seen,
+    room,
+    start_from,
+    way_back,
+    width_of,
+    workspace_for,
 )
-from statespace.kernels.kalman_filter.gradient import gradient_segment
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
-PAIR_CHUNK = 4096
 SHORTEST_SEGMENT = 16
 
 
@@ -37,39 +44,41 @@ def discretize_blocks(blocks, dt):
     n = blocks.n_states
     transition, process_noise = np.zeros((len(dt), n, n)), np.zeros((len(dt), n, n))
     units = expand(blocks.kind, blocks.size)
-    work = _workspace(units, n, 0)
-    discretize_all(units, blocks, dt, work.A, work.Q, transition, process_noise)
+    work = workspace_for(units, n, 0)
+    discretize_all(units, blocks, dt, work.steps, transition, process_noise)
     return transition, process_noise
 
 
-def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
-    record = Record(y, dt, *blocks, observation, noise_variance)
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
+    gradient = Gradient(*(np.zeros_like(array) for array in blocks[2:5]), *np.zeros((5, 0)))
     units = expand(blocks.kind, blocks.size)
-    state = _start(mean, covariance, diffuse)
-    work = _workspace(units, *diffuse.shape)
-    stop = forward(record, units, 0, len(y), state, NOTHING, _room(0, len(mean), 0, NOTHING), work)
-    roots, gammas = np.empty((2, min(len(y), PAIR_CHUNK)))
-    for first in range(stop, len(y), PAIR_CHUNK):
-        last = min(len(y), first + PAIR_CHUNK)
-        if blocks.kind[0] == MATERN32:
-            rate, gaps = blocks.parameters[0, 0], dt[first:last]
-            exponents = np.multiply(gaps, -rate, out=roots[: len(gaps)])
-            np.exp(exponents, out=exponents)
-            fill_gammas(rate, gaps, roots, gammas)
-        forward_pair(record, units, first, last, state, work, roots, gammas)
-    return _log_likelihood(state)
+    work = workspace_for(units, blocks.n_states, 0)
+    contract_all(units, blocks, dt, transition_bar, process_noise_bar, work.steps, gradient)
+    return gradient.parameters
 
 
-def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
     record = Record(y, dt, *blocks, observation, noise_variance)
-    state = _start(mean, covariance, diffuse)
-    kept = _room(len(y), len(mean), 0, FILTERED)
     units = expand(blocks.kind, blocks.size)
-    forward(record, units, 0, len(y), state, FILTERED, kept, _workspace(units, *diffuse.shape))
-    return FilterResult(
-        _log_likelihood(state), kept.mean, kept.covariance, kept.innovation, kept.variance, _left(state),
-        int(state.counts[3]),
-    )  # fmt: skip
+    state = start_from(mean, covariance, diffuse)
+    if starts is not None:
+        return likelihood_batch(record, units, state, starts)
+    work = workspace_for(units, *diffuse.shape)
+    forward(record, units, 0, len(y), state, NOTHING, room(0, len(mean), 0, NOTHING), 0, work)
+    return log_likelihood(state)
+
+
+def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+    record = Record(y, dt, *blocks, observation, noise_variance)
+    state = start_from(mean, covariance, diffuse)
+    kept = room(len(y), len(mean), 0, FILTERED)
+    units = expand(blocks.kind, blocks.size)
+    if starts is None:
+        forward(record, units, 0, len(y), state, FILTERED, kept, 0, workspace_for(units, *diffuse.shape))
+        value, rest, n_diffuse = log_likelihood(state), left(state), int(state.counts[3])
+    else:
+        value, rest, n_diffuse = filter_batch(record, units, state, starts, kept)
+    return FilterResult(value, kept.mean, kept.covariance, kept.innovation, kept.variance, rest, n_diffuse)
 
 
 class Stepper:
@@ -80,30 +89,33 @@ class Stepper:
         self._record = Record(
             np.zeros(1), np.zeros(1), *(array.copy() for array in blocks), observation.copy(), np.zeros(1)
         )
-        self._state = _start(mean, covariance, diffuse)
+        self._state = start_from(mean, covariance, diffuse)
         self._units = expand(self._record.kind, self._record.size)
-        self._kept = _room(1, n, 0, FILTERED)
+        self._kept = room(1, n, 0, FILTERED)
+        self._row = blocks.gap_index.copy()
         # of its own: a copied or pickled stepper takes it along
-        self._work = workspace.__wrapped__(_width(self._units), n, d)
+        self._work = workspace.__wrapped__(*width_of(self._units), n, d)
         self.mean, self.covariance = self._state.mean, self._state.covariance
         self.n_diffuse = d
 
-    def step(self, y, dt, noise_variance, observation=None, table=None):
+    def step(self, y, dt, noise_variance, observation=None, table=None, predict=True):
         record = self._record
         record.y[0] = y
-        record.dt[0] = dt
+        record.dt[0] = dt if predict else 0.0
+        if len(self._row):
+            record.gap_index[0] = self._row[0] if predict else -1
         record.noise_variance[0] = noise_variance
         if observation is not None:
             record.observation[0] = observation
         if table is not None:
             record.transition[0], record.process_noise[0] = table
-        forward(record, self._units, 0, 1, self._state, FILTERED, self._kept, self._work)
+        forward(record, self._units, 0, 1, self._state, FILTERED, self._kept, 0, self._work)
         if self.n_diffuse:
             self.n_diffuse = int(self._state.counts[0])
 
     @property
     def diffuse(self):
-        return _left(self._state)
+        return left(self._state)
 
     @property
     def innovation(self):
@@ -115,44 +127,58 @@ class Stepper:
 
 
 def kalman_gradient(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, starts=None
 ):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
+    T, n = len(y), len(mean)
+    if starts is not None and _too_long(starts, diffuse):
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters)
+        return gradient_each(kalman_gradient, starts, *given, by_observation)
     arguments = (*blocks[2:5], noise_variance, observation, mean, covariance, diffuse)
     gradient = Gradient(*(np.zeros_like(argument) for argument in arguments))
     moving = moves(blocks.kind, free_parameters)[units[2]]
-    origin, state, b = _start(mean, covariance, diffuse), _start(mean, covariance, diffuse), _nothing_seen(len(mean))
-    work = _workspace(units, *diffuse.shape)
+    origin, state, b = start_from(mean, covariance, diffuse), start_from(mean, covariance, diffuse), nothing_seen(n)
+    work = workspace_for(units, *diffuse.shape)
 
-    def back(first, last, kept):
+    keep = way_back(units, n)
+
+    def back(first, last, kept, base):
+        tiled = keep == TILES and state.counts[0] == 0
         gradient_segment(
-            record, units, moving, by_observation, first, last, state.counts[2], origin, kept, b, gradient, work
-        )
+            record, units, moving, by_observation, first, last, 0, T, state.counts[2], tiled, origin, kept, base, b,
+            gradient, work,
+        )  # fmt: skip
 
-    if by_observation or moving.any():
-        for part in _backwards(record, units, state, work):
-            back(*part)
+    if starts is not None:
+        value = gradient_batch(record, units, origin, starts, moving, by_observation, gradient)
     else:
-        # r and N need no moments but those of the diffuse start, which are filtered once more for themselves
-        for first, last, kept in _backwards(record, units, state, work, GAINS):
-            begin = max(first, int(state.counts[2]))
-            if begin < last:
-                back(begin, last, Kept(*(array[begin - first :] for array in kept)))
-        if state.counts[2] > 0:
-            again = _start(mean, covariance, diffuse)
-            for part in _backwards(record, units, again, work, stop=int(state.counts[2])):
-                back(*part)
+        if by_observation or moving.any() or n <= 2 or keep == TILES:
+            for first, last, kept in _backwards(record, units, state, work, keep):
+                back(first, last, kept, first)
+        else:
+            # r and N need no moments but those of the diffuse start, which are filtered once more for themselves
+            for first, last, kept in _backwards(record, units, state, work, GAINS):
+                begin = max(first, int(state.counts[2]))
+                if begin < last:
+                    back(begin, last, kept, first)
+            if state.counts[2] > 0:
+                again = start_from(mean, covariance, diffuse)
+                for first, last, kept in _backwards(record, units, again, work, stop=int(state.counts[2])):
+                    back(first, last, kept, first)
+        add_initial_adjoints(b, origin, gradient)
+        value = log_likelihood(state)
     if not by_observation:
         gradient.observation[:] = 0.0
     gradient.parameters[~free_parameters] = 0.0
-    gradient.mean[:] = b.r0
-    gradient.covariance[:] = 0.5 * (np.outer(b.r0, b.r0) - b.N0)
-    gradient.diffuse[:] = (np.outer(b.r0, b.r1) + np.outer(b.r1, b.r0) - b.N1) @ diffuse
-    return _log_likelihood(state), gradient
+    gradient.transition[:, ~wanted_entries(blocks, free_parameters)] = 0.0
+    return value, gradient
 
 
-def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout):
+def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, starts=None):
+    if starts is not None and _too_long(starts, diffuse):
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout)
+        return smooth_each(kalman_smoother, starts, *given)
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     T, n = len(y), len(mean)
@@ -161,52 +187,23 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     r = readout.shape[1]
     means, variances = np.empty((T, n if whole else r)), np.empty((T, r))
     covariances = np.empty((T if whole else 0, n, n))
-    state, b = _start(mean, covariance, diffuse), _nothing_seen(n)
-    work = _workspace(units, *diffuse.shape)
-    for first, last, kept in _backwards(record, units, state, work):
-        smooth_segment(
-            record, units, first, last, state.counts[2], state.counts[0] > 0, kept, b, readout, means, variances,
-            covariances, work,
-        )  # fmt: skip
-    return SmootherResult(_log_likelihood(state), means, covariances if whole else variances)
+    state = start_from(mean, covariance, diffuse)
+    if starts is not None:
+        value = smooth_batch(record, units, state, starts, readout, means, variances, covariances)
+    else:
+        work, b = workspace_for(units, *diffuse.shape), nothing_seen(n)
+        for first, last, kept in _backwards(record, units, state, work):
+            smooth_segment(
+                record, units, first, last, T, state.counts[2], state.counts[0] > 0, kept, first, b, readout, means,
+                variances, covariances, work,
+            )  # fmt: skip
+        value = log_likelihood(state)
+    return SmootherResult(value, means, covariances if whole else variances)
 
 
-def _start(mean, covariance, diffuse):
-    """The state before the first sample, copied."""
-    rows = diffuse.T.copy()
-    return State(mean.copy(), covariance.copy(), rows, np.array([len(rows), 0, 0, 0]), np.array([0.0, 1.0, 0.0, 0.0]))
-
-
-def _workspace(units, n, d):
-    return workspace(_width(units), n, d)
-
-
-def _width(units):
-    return sum(s * s for s in units[1].tolist())
-
-
-def _left(state):
-    return state.diffuse[: state.counts[0]].T.copy()
-
-
-def _log_likelihood(state):
-    logs, product, squares, _ = state.totals.tolist()
-    return -0.5 * (logs + math.log(product) + squares + int(state.counts[1]) * math.log(2.0 * math.pi))
-
-
-def _nothing_seen(n):
-    return Backward(np.zeros(n), np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n)))
-
-
-def _room(length, n, d, keep):
-    moments = length if keep in (FILTERED, PREDICTED) else 0
-    predicted = length if keep == PREDICTED else 0
-    products = length if keep in (PREDICTED, GAINS) else 0
-    return Kept(
-        np.empty((moments, n)), np.empty((moments, n, n)), np.empty((predicted, d, n)),
-        np.zeros(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.zeros(length, dtype=np.int64),
-        np.empty((products, n)),
-    )  # fmt: skip
+def _too_long(starts, diffuse):
+    """Whether one of the records needs more than one segment."""
+    return np.diff(starts).max() * bytes_of_a_sample(*diffuse.shape, PREDICTED) > SEGMENT_BYTES
 
 
 def _backwards(record, units, state, work, keep=PREDICTED, stop=None):
@@ -215,15 +212,16 @@ def _backwards(record, units, state, work, keep=PREDICTED, stop=None):
     ``state`` is the final one from the first segment on. Samples from ``stop`` on are left out.
     """
     T, n, d = len(record.y) if stop is None else stop, len(state.mean), len(state.diffuse)
-    fit = SEGMENT_BYTES // (8 * (n + 3 if keep == GAINS else n * n + n * (2 + d) + 4))
+    blocks = width_of(units)[1] if keep == TILES else 0
+    fit = SEGMENT_BYTES // bytes_of_a_sample(n, d, keep, blocks)
     length = min(T, max(fit, math.isqrt(T), SHORTEST_SEGMENT))
-    kept = _room(length, n, d, keep)
-    beginnings = []
-    for first in range(0, T, length):
-        beginnings.append(State(*(array.copy() for array in state)))
-        forward(record, units, first, min(T, first + length), state, keep, kept, work)
-    for first in range((len(beginnings) - 1) * length, -1, -length):
-        last = min(T, first + length)
-        if last < T:
-            forward(record, units, first, last, beginnings[first // length], keep, kept, work)
-        yield first, last, kept
+    with borrowed_room(length, n, d, keep, blocks) as kept:
+        beginnings = []
+        for first in range(0, T, length):
+            beginnings.append(State(*(array.copy() for array in state)))
+            forward(record, units, first, min(T, first + length), state, keep, kept, first, work)
+        for first in range((len(beginnings) - 1) * length, -1, -length):
+            last = min(T, first + length)
+            if last < T:
+                forward(record, units, first, last, beginnings[first // length], keep, kept, first, work)
+            yield first, last, kept

@@ -21,6 +21,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TREND,
 )
 from statespace.kernels.kalman_filter.compiled import entry, helper, shared
+from statespace.kernels.kalman_filter.exponential import decay
 from statespace.kernels.kalman_filter.gamma import gamma_3, gamma_5
 from statespace.kernels.kalman_filter.oscillator import contract_oscillator, oscillator
 
@@ -38,19 +39,27 @@ def rotation(angle):
     return np.cos(angle), s
 
 
-@helper()
+@helper(fastmath={"contract"})
 def ornstein_uhlenbeck(rate, variance, gap):
-    x = rate * gap
-    if x > 0.3:
-        root = np.exp(-x)
-        return root, variance * (1.0 - root * root)
-    fall = np.expm1(-x)
-    return 1.0 + fall, -variance * fall * (2.0 + fall)
+    root, fall = decay(rate * gap)
+    return root, ornstein_uhlenbeck_noise(variance, root, fall)
 
 
-@helper()
+@helper(fastmath={"contract"})
+def ornstein_uhlenbeck_noise(variance, root, fall):
+    return -variance * fall * (1.0 + root)
+
+
+@helper(fastmath={"contract"})
+def matern32_roots(x):
+    """exp(−x) and P_3(2x)."""
+    root, _ = decay(x)
+    return root, gamma_3(2.0 * x, root * root)
+
+
+@helper(fastmath={"contract"})
 def matern32(rate, variance, gap, root, g):
-    """A row by row, then Q_00, Q_01, Q_11; ``root`` is exp(−rate · gap), ``g`` is P_3(2 rate · gap)."""
+    """A row by row, then Q_00, Q_01, Q_11, from what ``matern32_roots`` gives."""
     x = rate * gap
     e = root * root
     z = 2.0 * x
@@ -72,52 +81,57 @@ def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
     p = 0
     table = 0
     for b in range(len(kind)):
-        k = kind[b]
         s = size[b]
-        first = parameters[owner[b], 0]
-        second = parameters[owner[b], 1]
-        if k == MATERN32:
-            root = np.exp(-first * gap)
-            A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(
-                first, second, gap, root, gamma_3(2.0 * first * gap, root * root)
-            )
-            Q[p + 2] = Q[p + 1]
-        elif k == RANDOM_WALK:
-            A[p] = 1.0
-            Q[p] = first * gap
-        elif k == OU:
-            A[p], Q[p] = ornstein_uhlenbeck(first, second, gap)
-        elif k == TREND:
-            A[p] = 1.0
-            A[p + 1] = gap
-            A[p + 2] = 0.0
-            A[p + 3] = 1.0
-            Q[p] = gap * (first + second * gap * gap / 3.0)
-            Q[p + 1] = second * gap * gap / 2.0
-            Q[p + 2] = Q[p + 1]
-            Q[p + 3] = second * gap
-        elif k == ROTATION:
-            c, sine = rotation(first * gap)
-            A[p] = c
-            A[p + 1] = sine
-            A[p + 2] = -sine
-            A[p + 3] = c
-            Q[p] = second * gap
-            Q[p + 1] = 0.0
-            Q[p + 2] = 0.0
-            Q[p + 3] = second * gap
-        elif k == MATERN52:
-            matern52(first, second, gap, A, Q, p)
-        elif k == TABLE:
-            for i in range(s * s):
-                A[p + i] = transition[row, table + i]
-                Q[p + i] = process_noise[row, table + i]
+        discretize_block(kind[b], s, parameters[owner[b]], transition, process_noise, gap, row, table, A, Q, p)
+        if kind[b] == TABLE:
             table += s * s
-        elif k == SHO:
-            oscillator(first, second, parameters[owner[b], 2], gap, A, Q, p)
-        else:
-            rotated(k, first, second, parameters[owner[b], 2], gap, A, Q, p)
         p += s * s
+
+
+@shared()
+def discretize_block(k, s, parameter, transition, process_noise, gap, row, table, A, Q, p):
+    """A(Δ) and Q(Δ) of one block from position ``p`` on; a TABLE's entries begin at ``table`` of its row."""
+    first = parameter[0]
+    second = parameter[1]
+    third = parameter[2]
+    if k == MATERN32:
+        root, g = matern32_roots(first * gap)
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(first, second, gap, root, g)
+        Q[p + 2] = Q[p + 1]
+    elif k == RANDOM_WALK:
+        A[p] = 1.0
+        Q[p] = first * gap
+    elif k == OU:
+        A[p], Q[p] = ornstein_uhlenbeck(first, second, gap)
+    elif k == TREND:
+        A[p] = 1.0
+        A[p + 1] = gap
+        A[p + 2] = 0.0
+        A[p + 3] = 1.0
+        Q[p] = gap * (first + second * gap * gap / 3.0)
+        Q[p + 1] = second * gap * gap / 2.0
+        Q[p + 2] = Q[p + 1]
+        Q[p + 3] = second * gap
+    elif k == ROTATION:
+        c, sine = rotation(first * gap)
+        A[p] = c
+        A[p + 1] = sine
+        A[p + 2] = -sine
+        A[p + 3] = c
+        Q[p] = second * gap
+        Q[p + 1] = 0.0
+        Q[p + 2] = 0.0
+        Q[p + 3] = second * gap
+    elif k == MATERN52:
+        matern52(first, second, gap, A, Q, p)
+    elif k == TABLE:
+        for i in range(s * s):
+            A[p + i] = transition[row, table + i] if row >= 0 else (0.0 if i % (s + 1) else 1.0)
+            Q[p + i] = process_noise[row, table + i] if row >= 0 else 0.0
+    elif k == SHO:
+        oscillator(first, second, third, gap, A, Q, p)
+    else:
+        rotated(k, first, second, third, gap, A, Q, p)
 
 
 @helper()
@@ -164,10 +178,8 @@ def rotated(kind, rate, variance, frequency, gap, A, Q, p):
         A[p], Q[p] = ornstein_uhlenbeck(rate, variance, gap)
     elif kind == ROTATED_MATERN32:
         m = 2
-        root = np.exp(-rate * gap)
-        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(
-            rate, variance, gap, root, gamma_3(2.0 * rate * gap, root * root)
-        )
+        root, g = matern32_roots(rate * gap)
+        A[p], A[p + 1], A[p + 2], A[p + 3], Q[p], Q[p + 1], Q[p + 3] = matern32(rate, variance, gap, root, g)
         Q[p + 2] = Q[p + 1]
     else:
         m = 3
@@ -190,25 +202,23 @@ def rotated(kind, rate, variance, frequency, gap, A, Q, p):
             Q[below + m] = q
 
 
-@helper()
-def contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o):
-    root = np.exp(-rate * gap)
+@helper(fastmath={"contract"})
+def contract_ornstein_uhlenbeck(variance, gap, root, fall, A_bar, Q_bar, p, out, o):
+    """``root``, ``fall``: exp(−λΔ), expm1(−λΔ)."""
     out[o, 0] += gap * root * (2.0 * variance * root * Q_bar[p] - A_bar[p])
-    out[o, 1] -= np.expm1(-2.0 * rate * gap) * Q_bar[p]
+    out[o, 1] -= fall * (1.0 + root) * Q_bar[p]
 
 
-@helper()
-def contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o):
+@helper(fastmath={"contract"})
+def contract_matern32(rate, variance, gap, root, g, A_bar, Q_bar, p, out, o):
+    """``root``, ``g`` as ``matern32_roots`` gives them."""
     x = rate * gap
-    root = np.exp(-x)
     e = root * root
     z = 2.0 * x
-    g = gamma_3(z, e)
     cross = Q_bar[p + 1] + Q_bar[p + 2]
     out[o, 0] += root * (
         -gap * x * A_bar[p] - gap * gap * A_bar[p + 1] - x * (2.0 - x) * A_bar[p + 2] - gap * (2.0 - x) * A_bar[p + 3]
-    )
-    out[o, 0] += variance * (
+    ) + variance * (
         Q_bar[p] * gap * z * z * e
         + cross * 0.5 * z * z * (3.0 - z) * e
         + Q_bar[p + 3] * rate * (2.0 * (g + 2.0 * z * e) + x * (2.0 - z) ** 2 * e)
@@ -217,46 +227,37 @@ def contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o):
 
 
 @shared()
-def contract(units, parameters, gap, row, A_bar, Q_bar, gradient):
-    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ to ``gradient``, a TABLE block's Ā and Q̄ to its row; set Ā and Q̄ to 0."""
+def contract_block(k, s, parameter, gap, row, table, A_bar, Q_bar, p, gradient, o):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of one block to row ``o`` of ``gradient``, a TABLE's Ā and Q̄ to its row."""
     out = gradient.parameters
-    kind, size, owner = units
-    p = 0
-    table = 0
-    for b in range(len(kind)):
-        k = kind[b]
-        s = size[b]
-        o = owner[b]
-        first = parameters[o, 0]
-        second = parameters[o, 1]
-        if k == MATERN32:
-            contract_matern32(first, second, gap, A_bar, Q_bar, p, out, o)
-        elif k == RANDOM_WALK:
-            out[o, 0] += gap * Q_bar[p]
-        elif k == OU:
-            contract_ornstein_uhlenbeck(first, second, gap, A_bar, Q_bar, p, out, o)
-        elif k == TREND:
-            out[o, 0] += gap * Q_bar[p]
-            out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
-        elif k == ROTATION:
-            c, sine = rotation(first * gap)
-            out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
-            out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
-        elif k == MATERN52:
-            contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
-        elif k == TABLE:
-            for i in range(s * s):
-                gradient.transition[row, table + i] += A_bar[p + i]
-                gradient.process_noise[row, table + i] += Q_bar[p + i]
-            table += s * s
-        elif k == SHO:
-            contract_oscillator(first, second, parameters[o, 2], gap, A_bar, Q_bar, p, out, o)
-        else:
-            contract_rotated(k, first, second, parameters[o, 2], gap, A_bar, Q_bar, p, out, o)
-        p += s * s
-    for i in range(p):
-        A_bar[i] = 0.0
-        Q_bar[i] = 0.0
+    first = parameter[0]
+    second = parameter[1]
+    third = parameter[2]
+    if k == MATERN32:
+        root, g = matern32_roots(first * gap)
+        contract_matern32(first, second, gap, root, g, A_bar, Q_bar, p, out, o)
+    elif k == RANDOM_WALK:
+        out[o, 0] += gap * Q_bar[p]
+    elif k == OU:
+        root, fall = decay(first * gap)
+        contract_ornstein_uhlenbeck(second, gap, root, fall, A_bar, Q_bar, p, out, o)
+    elif k == TREND:
+        out[o, 0] += gap * Q_bar[p]
+        out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
+    elif k == ROTATION:
+        c, sine = rotation(first * gap)
+        out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
+        out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
+    elif k == MATERN52:
+        contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
+    elif k == TABLE:
+        for i in range(s * s if row >= 0 else 0):
+            gradient.transition[row, table + i] += A_bar[p + i]
+            gradient.process_noise[row, table + i] += Q_bar[p + i]
+    elif k == SHO:
+        contract_oscillator(first, second, third, gap, A_bar, Q_bar, p, out, o)
+    else:
+        contract_rotated(k, first, second, third, gap, A_bar, Q_bar, p, out, o)
 
 
 @shared()
@@ -336,9 +337,11 @@ def contract_rotated(kind, rate, variance, frequency, gap, A_bar, Q_bar, p, out,
             A_bar[p + i * m + j] = c * together + sine * apart
     out[o, 2] += gap * along
     if m == 1:
-        contract_ornstein_uhlenbeck(rate, variance, gap, A_bar, Q_bar, p, out, o)
+        root, fall = decay(rate * gap)
+        contract_ornstein_uhlenbeck(variance, gap, root, fall, A_bar, Q_bar, p, out, o)
     elif m == 2:
-        contract_matern32(rate, variance, gap, A_bar, Q_bar, p, out, o)
+        root, g = matern32_roots(rate * gap)
+        contract_matern32(rate, variance, gap, root, g, A_bar, Q_bar, p, out, o)
     else:
         contract_matern52(rate, variance, gap, A_bar, Q_bar, p, out, o)
 
@@ -355,28 +358,63 @@ def expand(kind, size):
     return kind[owner], np.where(walk, 1, size)[owner], owner
 
 
+_TURNED = frozenset((ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
+_BY_FIRST = _TURNED | {ROTATION, OU, MATERN32, MATERN52, TABLE}
+
+
 def moves(kind, free):
-    """For each block whether A depends on something free: ``free`` (n_blocks, 3), entries of a table always are."""
-    turned = np.isin(kind, (ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
-    by_first = free[:, 0] & (turned | np.isin(kind, (ROTATION, OU, MATERN32, MATERN52)))
-    return by_first | (free[:, 2] & turned) | (kind == TABLE)
+    """For each block whether A depends on something free: ``free`` (n_blocks, 3), column 0 for a whole table."""
+    wishes = zip(kind.tolist(), free.tolist(), strict=True)
+    return np.array([(k in _BY_FIRST and wish[0]) or (k in _TURNED and wish[2]) for k, wish in wishes], dtype=bool)
 
 
 @helper()
-def has_table(kind):
-    found = False
+def tables(kind):
+    """Whether some of the blocks, and whether all of them, are tables."""
+    some = False
+    every = True
     for k in kind:
-        found = found or k == TABLE
-    return found
+        some = some or k == TABLE
+        every = every and k == TABLE
+    return some, every
+
+
+@helper()
+def stays(every, gap, row):
+    """Whether the state is carried over a gap as it is; ``row`` is −1 where no table's row is asked for."""
+    return row < 0 and (every or gap == 0.0)
 
 
 @entry()
-def discretize_all(units, blocks, dt, A, Q, transition, process_noise):
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, steps, gradient):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
+    kind, size, owner = units
+    A_bar = steps.A_bar[0]
+    Q_bar = steps.Q_bar[0]
+    for t in range(len(dt)):
+        o = 0
+        for b in range(len(kind)):
+            s = size[b]
+            for i in range(s):
+                for j in range(s):
+                    A_bar[i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[i * s + j] = process_noise_bar[t, o + i, o + j]
+            parameter = blocks.parameters[owner[b]]
+            contract_block(kind[b], s, parameter, dt[t], 0, 0, A_bar, Q_bar, 0, gradient, owner[b])
+            o += s
+    A_bar[:] = 0.0
+    Q_bar[:] = 0.0
+
+
+@entry()
+def discretize_all(units, blocks, dt, steps, transition, process_noise):
     """Write the dense A(Δ) and Q(Δ) of every gap into arrays (T, n, n) of zeros."""
     size = units[1]
-    table = has_table(units[0])
+    A = steps.A[0]
+    Q = steps.Q[0]
+    table, _ = tables(units[0])
     for t in range(len(dt)):
-        row = blocks.gap_index[t] if table else 0
+        row = blocks.gap_index[t] if table else -1
         discretize(units, blocks.parameters, blocks.transition, blocks.process_noise, dt[t], row, A, Q)
         o = 0
         p = 0

@@ -3,7 +3,7 @@
 from statespace.kernels.kalman_filter.compiled import helper
 
 
-@helper()
+@helper(fastmath={"contract"})
 def gamma_3(z, e):
     """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel. Both are computed: a loop of these vectorises."""
     s = 1.0 + z * (1 / 14)

@@ -20,7 +20,9 @@ from statespace.kernels.kalman_filter.blocks import (
     TABLE,
     TREND,
     Blocks,
+    wanted_entries,
 )
+from statespace.kernels.kalman_filter.looping import filter_each, gradient_each, likelihood_each, smooth_each
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 
 INVISIBLE = 1e-13
@@ -74,13 +76,27 @@ def discretize_blocks(blocks, dt):
             if kind == TABLE:
                 cut = slice(table, table + size * size)
                 row = blocks.gap_index[t]
-                pairs.append([m[row, cut].reshape(size, size) for m in (blocks.transition, blocks.process_noise)])
+                rows = [m[row, cut].reshape(size, size) for m in (blocks.transition, blocks.process_noise)]
+                pairs.append(rows if row >= 0 else [np.eye(size), np.zeros((size, size))])
                 table += size * size
             else:
                 pairs.append(discretize_system(*generator(kind, size, parameters), gap))
         transition.append(block_diag(*[A for A, _ in pairs]))
         process_noise.append(block_diag(*[Q for _, Q in pairs]))
     return np.array(transition), np.array(process_noise)
+
+
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
+    """Central differences of fourth order."""
+    result = np.zeros_like(blocks.parameters)
+    for index in np.ndindex(result.shape):
+        width = 2e-4 * max(abs(blocks.parameters[index]), 0.1)
+        for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            moved = blocks.parameters.copy()
+            moved[index] += factor * width
+            A, Q = discretize_blocks(blocks._replace(parameters=moved), dt)
+            result[index] += weight * ((transition_bar * A).sum() + (process_noise_bar * Q).sum()) / (12.0 * width)
+    return result
 
 
 def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
@@ -121,11 +137,18 @@ def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
     return log_likelihood, steps, P_inf, left
 
 
-def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+    if starts is not None:
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+        return likelihood_each(kalman_log_likelihood, starts, *given)
     return float(_sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)[0])
 
 
-def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
+def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+    if starts is not None:
+        return filter_each(
+            kalman_filter, starts, y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
+        )  # fmt: skip
     value, steps, P_inf, left = _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     eigenvalues, vectors = np.linalg.eigh(P_inf)
     return FilterResult(
@@ -148,11 +171,13 @@ class Stepper:
     def n_diffuse(self):
         return self.diffuse.shape[1]
 
-    def step(self, y, dt, noise_variance, observation=None, table=None):
+    def step(self, y, dt, noise_variance, observation=None, table=None, predict=True):
         h = self._observation if observation is None else np.reshape(observation, (1, -1))
         blocks = self._blocks
         if table is not None:
             blocks = blocks._replace(transition=np.atleast_2d(table[0]), process_noise=np.atleast_2d(table[1]))
+        if not predict:
+            dt, blocks = 0.0, blocks._replace(gap_index=np.full(1, -1))
         result = kalman_filter(
             np.array([y]), np.array([dt]), blocks, h, np.array([noise_variance]), self.mean, self.covariance,
             self.diffuse,
@@ -161,8 +186,11 @@ class Stepper:
         self.innovation, self.innovation_variance = float(result.innovation[0]), float(result.innovation_variance[0])
 
 
-def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout):
+def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, starts=None):
     """Backward recursion of Durbin & Koopman (2012), sections 4.4 and 5.3, with the matrices L."""
+    if starts is not None:
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout)
+        return smooth_each(kalman_smoother, starts, *given)
     value, steps, _, left = _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
     n, eye = len(mean), np.eye(len(mean))
     r0, r1, N0, N1, N2 = np.zeros(n), np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))
@@ -197,9 +225,12 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
 
 
 def kalman_gradient(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, starts=None
 ):
     """Central differences of fourth order, one input after the other: about nine digits, at a prohibitive price."""
+    if starts is not None:
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters)
+        return gradient_each(kalman_gradient, starts, *given, by_observation)
 
     def value(parameters, transition, process_noise, noise_variance, observation, mean, covariance, diffuse):
         moved = Blocks(blocks.kind, blocks.size, parameters, transition, process_noise, blocks.gap_index)
@@ -218,5 +249,6 @@ def kalman_gradient(
                 gradient[index] += weight * value(*inputs[:position], moved, *inputs[position + 1 :]) / (12.0 * width)
         gradients.append(gradient)
     gradients[0][~free_parameters] = 0.0
+    gradients[1][:, ~wanted_entries(blocks, free_parameters)] = 0.0
     gradients[4] *= by_observation
     return value(*inputs), Gradient(*gradients)

@@ -46,7 +46,7 @@ class FilterResult(NamedTuple):
     @property
     def diffuse_covariance(self):
         """P∞ after the last sample: the covariance there is ``covariance[-1] + κ diffuse_covariance``."""
-        return self.diffuse @ self.diffuse.T
+        return self.diffuse @ np.swapaxes(self.diffuse, -1, -2)
 
 
 class SmootherResult(NamedTuple):

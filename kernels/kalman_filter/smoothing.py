@@ -10,7 +10,6 @@ from statespace.kernels.kalman_filter.backward import (
 )
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
 from statespace.kernels.kalman_filter.compiled import entry, shared
-from statespace.kernels.kalman_filter.discretization import discretize, has_table
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     SEEN,
@@ -20,6 +19,7 @@ from statespace.kernels.kalman_filter.sweep import (
     symmetric_product,
     transpose,
 )
+from statespace.kernels.kalman_filter.transitions import discretize_chunk
 
 
 @shared()
@@ -119,70 +119,71 @@ def multiply_dense(X, Y, out):
 
 @entry()
 def smooth_segment(
-    record, units, first, last, last_diffuse, open_end, kept, b, readout, means, variances, covariances, work
-):
-    """Take ``b`` back over a segment, writing the smoothed moments of its samples.
+    record, units, first, last, stop, last_diffuse, open_end, kept, base, b, readout, means, variances, covariances,
+    work,
+):  # fmt: skip
+    """Take ``b`` back over samples first..last−1 of a record that ends at ``stop``, writing their smoothed moments.
 
     Means and variances (T, r) of ``readout`` (1 or T, r, n), or where r = 0 means (T, n) and covariances (T, n, n).
     """
-    kind, size, _ = units
+    _, size, _ = units
     n = len(b.r0)
-    T = len(record.y)
-    table = has_table(kind)
-    A, Q, At, _, _, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
+    steps, _, At, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     each_z = 1 if len(readout) > 1 else 0
     r = readout.shape[1]
-    gap = np.nan
-    row = -1
-    for t in range(last - 1, first - 1, -1):
-        i = t - first
-        late = t < last_diffuse
-        alive = kept.alive[i]
-        status = kept.status[i]
-        h = record.observation[t * each_h]
-        if t + 1 < T:
-            following = record.gap_index[t + 1] if table else 0
-            if record.dt[t + 1] != gap or following != row:
-                gap = record.dt[t + 1]
-                row = following
-                discretize(units, record.parameters, record.transition, record.process_noise, gap, row, A, Q)
-                transpose(size, A, At)
-            advance(b, t + 1 < last_diffuse, size, At, W, m)
-        copy_vector(kept.mean[i], a)
-        copy_matrix(kept.covariance[i], P)
-        directions = kept.diffuse[i]
-        if status in (SEEN, DIFFUSE):
-            for c in range(alive):
-                copy_vector(directions[c], D[c])
-            v = kept.innovation[i]
-            F, F_inf = recover(units, h, v, record.noise_variance[t * each_R], status, alive, a, P, D, m, g, K0)
-            observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u)
-            lift(b, late, h, u)
+    chunk = len(steps.gap)
+    for end in range(last, first, -chunk):
+        begin = max(first, end - chunk)
+        # the transitions that leave these samples
+        discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, False)
+        slot = -1
+        for t in range(end - 1, begin - 1, -1):
+            i = t - base
+            late = t < last_diffuse
+            alive = kept.alive[i]
+            status = kept.status[i]
+            h = record.observation[t * each_h]
+            following = steps.slot[t - begin] if t + 1 < stop else -1
+            if following >= 0:
+                if following != slot:
+                    slot = following
+                    transpose(size, steps.A[slot], At)
+                advance(b, t + 1 < last_diffuse, size, At, W, m)
             copy_vector(kept.mean[i], a)
             copy_matrix(kept.covariance[i], P)
-        symmetric_product(P, b.r0, m)
-        for j in range(n):
-            a[j] += m[j]
-        if late:
-            for c in range(alive):
-                along = dot(directions[c], b.r1)
-                for j in range(n):
-                    a[j] += along * directions[c, j]
-        if r == 0:
-            copy_vector(a, means[t])
-            V = covariances[t]
-            smoothed_covariance(P, directions, alive, b, late, W, X, Y, V)
-            for j in range(n if open_end else 0):
-                z[j] = 1.0
-                if unresolved(units, z, directions, alive, b.N1, m, x):
-                    V[j, j] = np.inf
-                z[j] = 0.0
-        for q in range(r):
-            z_row = readout[t * each_z, q]
-            means[t, q] = dot(z_row, a)
-            if open_end and unresolved(units, z_row, directions, alive, b.N1, m, x):
-                variances[t, q] = np.inf
-            else:
-                variances[t, q] = spread(P, directions, alive, b, late, z_row, m, e0, x)
+            directions = kept.diffuse[i]
+            if status in (SEEN, DIFFUSE):
+                for c in range(alive):
+                    copy_vector(directions[c], D[c])
+                v = kept.innovation[i]
+                F, F_inf = recover(units, h, v, record.noise_variance[t * each_R], status, alive, a, P, D, m, g, K0)
+                observe_backward(b, late, h, v, F, F_inf, m, K0, scratch, e0, e1, u)
+                lift(b, late, h, u)
+                copy_vector(kept.mean[i], a)
+                copy_matrix(kept.covariance[i], P)
+            symmetric_product(P, b.r0, m)
+            for j in range(n):
+                a[j] += m[j]
+            if late:
+                for c in range(alive):
+                    along = dot(directions[c], b.r1)
+                    for j in range(n):
+                        a[j] += along * directions[c, j]
+            if r == 0:
+                copy_vector(a, means[t])
+                V = covariances[t]
+                smoothed_covariance(P, directions, alive, b, late, W, X, Y, V)
+                for j in range(n if open_end else 0):
+                    z[j] = 1.0
+                    if unresolved(units, z, directions, alive, b.N1, m, x):
+                        V[j, j] = np.inf
+                    z[j] = 0.0
+            for q in range(r):
+                z_row = readout[t * each_z, q]
+                means[t, q] = dot(z_row, a)
+                if open_end and unresolved(units, z_row, directions, alive, b.N1, m, x):
+                    variances[t, q] = np.inf
+                else:
+                    variances[t, q] = spread(P, directions, alive, b, late, z_row, m, e0, x)

@@ -82,12 +82,15 @@ def congruence(size, A, P, W):
                 W[o, j] = c00 * x0 + c01 * x1
                 W[o + 1, j] = c10 * x0 + c11 * x1
         else:
+            # whole rows, and none for the zeros of a companion matrix
             for i in range(s):
                 for j in range(n):
-                    total = 0.0
-                    for u in range(s):
-                        total += A[p + i * s + u] * P[o + u, j]
-                    W[o + i, j] = total
+                    W[o + i, j] = 0.0
+                for u in range(s):
+                    c = A[p + i * s + u]
+                    if c != 0.0:
+                        for j in range(n):
+                            W[o + i, j] += c * P[o + u, j]
         o += s
         p += s * s
     o = 0
@@ -116,11 +119,14 @@ def congruence(size, A, P, W):
         else:
             for i in range(s):
                 for j in range(o + i, n):
-                    total = 0.0
-                    for u in range(s):
-                        total += A[p + i * s + u] * W[j, o + u]
-                    P[o + i, j] = total
-                    P[j, o + i] = total
+                    P[o + i, j] = 0.0
+                for u in range(s):
+                    c = A[p + i * s + u]
+                    if c != 0.0:
+                        for j in range(o + i, n):
+                            P[o + i, j] += c * W[j, o + u]
+                for j in range(o + i, n):
+                    P[j, o + i] = P[o + i, j]
         o += s
         p += s * s
 
@@ -275,10 +281,20 @@ def correct_diffuse(a, P, m, F, k, v):
 
 @helper()
 def fold(N, h, e, c):
-    """N ← N − h eᵀ − e hᵀ + c h hᵀ."""
+    """N ← N − h eᵀ − e hᵀ + c h hᵀ, which costs little where h is mostly zeros."""
     n = len(h)
-    half = 0.5 * c
     for i in range(n):
-        x = e[i] - half * h[i]
-        for j in range(n):
-            N[i, j] -= h[i] * (e[j] - half * h[j]) + x * h[j]
+        if h[i] != 0.0:
+            for j in range(n):
+                N[i, j] -= h[i] * (e[j] - c * h[j])
+            for j in range(n):
+                N[j, i] -= h[i] * e[j]
+
+
+@helper()
+def multiply_in(totals, F):
+    """One more factor of the determinant; its logarithm is taken only when the product nears over- or underflow."""
+    totals[1] *= F
+    if not 1e-140 < totals[1] < 1e140:
+        totals[0] += np.log(totals[1])
+        totals[1] = 1.0

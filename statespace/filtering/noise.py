@@ -6,18 +6,18 @@ import numpy as np
 _NOISE = (1e-14, 1e2)
 
 
-def check_noise(noise, n):
+def check_noise(noise, shape):
     """A noise variance as a user gives it.
 
     Parameters
     ----------
-    noise : "fit", float or array-like of shape (n,)
-    n : int
-        The number of samples.
+    noise : "fit", float, or array-like of shape (n,) or (n, m)
+    shape : tuple of int
+        That of y: (n,) or (n, m).
 
     Returns
     -------
-    None, float or ndarray of shape (n,)
+    None, float, or ndarray of shape (n,) or (n, m)
         None where it is fitted.
 
     Raises
@@ -28,7 +28,7 @@ def check_noise(noise, n):
     Examples
     --------
     >>> from statespace.filtering.noise import check_noise
-    >>> check_noise([1, 2], 2)
+    >>> check_noise([1, 2], (2,))
     array([1., 2.])
     """
     if isinstance(noise, str):
@@ -36,8 +36,11 @@ def check_noise(noise, n):
             raise ValueError(f"noise_variance must be 'fit' or a number >= 0. Got {noise!r}.")
         return None
     noise = np.asarray(noise, dtype=float)
-    if noise.shape not in ((), (n,)):
-        raise ValueError(f"noise_variance must be a number or one for each of the {n} rows. Got {noise.shape}.")
+    if noise.shape not in ((), shape[:1], shape):
+        outputs = f" (or {shape}: of each output)" if len(shape) > 1 else ""
+        raise ValueError(
+            f"noise_variance must be a number or one for each of the {shape[0]} rows{outputs}. Got {noise.shape}."
+        )
     if not (np.isfinite(noise).all() and (noise >= 0).all()):
         wrong = noise if noise.ndim == 0 else noise[~(noise >= 0) | ~np.isfinite(noise)][0]
         raise ValueError(f"noise_variance must be finite and >= 0. Got {wrong}.")

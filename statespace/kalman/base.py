@@ -89,6 +89,8 @@ class Component:
 
     units: ClassVar[dict[str, tuple[int, int]]] = {}
     tabulated = True
+    # Whether `design` is to be given the times; where it is overridden and this is not, it reads covariates.
+    uses_times = False
 
     def transition(self, dt):
         """A(Δ) of shape (..., n, n) for gaps of shape (...)."""
@@ -111,9 +113,24 @@ class Component:
         """The number n of states."""
         return len(self.observation())
 
-    def design(self, covariates=None):
-        """The rows H: (n,) where they do not change, (n_times, n) where covariates of shape (n_times, c) enter."""
+    def design(self, covariates=None, times=None):
+        """The rows H: (n,) where they do not change, (n_times, n) where covariates or times enter.
+
+        Parameters
+        ----------
+        covariates : ndarray of shape (n_times, c), optional
+        times : ndarray of shape (n_times,), optional
+            Since the first sample. Only handed to a component whose ``uses_times`` is True.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n_times, n)
+        """
         return self.observation()
+
+    def rows(self, covariates=None, times=None):
+        """`design`, with no more arguments than it asks for."""
+        return self.design(covariates, times) if self.uses_times else self.design(covariates)
 
     # The parameters, in the manner of sklearn.gaussian_process.kernels.
 
@@ -245,6 +262,11 @@ class Component:
 
         return Sum([*_terms(self), *_terms(other)]) if isinstance(other, Component) else NotImplemented
 
+    def __mul__(self, other):
+        from statespace.kalman.products import product
+
+        return product(self, other) if isinstance(other, Component) else NotImplemented
+
     def __eq__(self, other):
         if type(self) is not type(other):
             return NotImplemented
@@ -290,12 +312,16 @@ class Component:
         self.validate()
         clone = copy.copy(self)
         for name in self._positive():
-            low, high = scale.natural(self.units[name]) if name in self.units else (1.0, 1.0)
+            low, high = self._likely(name, scale)
             if getattr(self, name) is None:
                 setattr(clone, name, float(np.sqrt(low * high)))
             if getattr(self, f"{name}_bounds") is None:
                 setattr(clone, f"{name}_bounds", clone._default_bounds(name, low, high))
         return clone
+
+    def _likely(self, name, scale):
+        """The least and the greatest value that the parameter is likely to have."""
+        return scale.natural(self.units[name]) if name in self.units else (1.0, 1.0)
 
     def _default_bounds(self, name, low, high):
         value = float(getattr(self, name))
@@ -326,7 +352,7 @@ class Component:
         likely = []
         for name in self.free:
             given = getattr(self, name) is not None or name not in self.units
-            likely.append((self.value(name),) * 2 if given else scale.natural(self.units[name]))
+            likely.append((self.value(name),) * 2 if given else self._likely(name, scale))
         return np.log(likely).reshape(-1, 2)
 
     def rescaled(self, scale):

@@ -5,6 +5,8 @@ from scipy.optimize import minimize
 
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
+# How many times as many samples the next rough search sees.
+_GROWTH = 20
 # Of many series, start values are compared on no fewer than this.
 _FEWEST = 5
 # Start values that are compared for each parameter that has none.
@@ -186,7 +188,15 @@ class Search:
         tolerance = 0.3 if len(starts) == 1 else 0.1
         rough = Search(head, self.bounds, self.is_variance, self.ranges)
         start, _ = max((rough.climb(start, None, tolerance) for start in starts), key=lambda end: end[1])
-        return start, rough.curvature(start) * (whole / max(head.n_observed, 1))
+        curvature, seen = rough.curvature(start), max(head.n_observed, 1)
+        while whole > 2 * _GROWTH * seen:
+            # What is known from few samples brings the search near on more, which cost little beside all of them.
+            larger = self.likelihood.head(_GROWTH * seen)
+            curvature, seen = curvature * (larger.n_observed / seen), larger.n_observed
+            near = Search(larger, self.bounds, self.is_variance, self.ranges)
+            start, _ = near.maximum(start, curvature)
+            curvature = near.curvature(start)
+        return start, curvature * (whole / seen)
 
     def curvature(self, theta, step=1e-3):
         """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""

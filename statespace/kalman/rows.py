@@ -46,8 +46,8 @@ def read(X, estimator, *, reset):
     Parameters
     ----------
     X : array-like of shape (n, 1 + c), DataFrame, Index or datetime array of shape (n,)
-        The time is the first column (numbers or datetimes); or the index of a DataFrame whose index holds datetimes;
-        or X itself, if X is an index, a Series or an array of datetimes.
+        The time is the first column (numbers or datetimes); or the index of a DataFrame whose index holds datetimes
+        or floats, or that has no columns; or X itself, if X is an index, a Series or an array of datetimes.
     estimator : estimator
         Learns the number and the names of the columns in ``fit``, or is asked for them.
     reset : bool
@@ -66,15 +66,40 @@ def read(X, estimator, *, reset):
     X = _as_frame_if_clock(X)
     if isinstance(X, pd.Index):
         times, table, index = X, pd.DataFrame(index=X), X
-    elif isinstance(X, pd.DataFrame) and isinstance(X.index, _TIME_INDEX):
+    elif isinstance(X, pd.DataFrame) and _has_times(X):
         times, table, index = X.index, X, X.index
     elif isinstance(X, pd.DataFrame) and X.shape[1] and _is_clock(X.iloc[:, 0]):
         times, table, index = X.iloc[:, 0], X.iloc[:, 1:], pd.Index(X.iloc[:, 0])
     else:
         return _numeric(X, estimator, reset)
+    return read_table(times, table, index, estimator, reset=reset)
+
+
+def read_table(times, table, index, estimator, *, reset):
+    """Times, and a table of covariates beside them.
+
+    Parameters
+    ----------
+    times : array-like of shape (n,)
+    table : DataFrame of shape (n, c)
+    index : pandas.Index
+    estimator : estimator
+    reset : bool
+        As in `read`.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    ValueError
+        As in `read`.
+    """
     if len(table) == 0:
         raise ValueError(f"Found array with 0 sample(s) (shape={table.shape}) while a minimum of 1 is required.")
-    validate_data(estimator, table, reset=reset, skip_check_array=True)
+    if reset or not _counts_otherwise(estimator, table.shape[1], table.shape[1] + 1):
+        validate_data(estimator, table, reset=reset, skip_check_array=True)
     covariates = np.zeros((len(table), 0))
     if table.shape[1]:
         covariates = check_array(table, dtype=np.float64, input_name="X", estimator=estimator)
@@ -120,10 +145,19 @@ def _numeric(X, estimator, reset):
     if not reset:
         check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
-    X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
+    shape = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
+    if not reset and len(shape) == 2 and _counts_otherwise(estimator, shape[1] - 1, shape[1] - 1):
+        X = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="X", estimator=estimator)
+    else:
+        X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
     _check_finite(X)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
     return _checked(X[:, 0], X[:, 1:], names, pd.Index(X[:, 0], name="time"), estimator, reset)
+
+
+def _counts_otherwise(estimator, n_covariates, n_features):
+    """Whether `fit` had these covariates, but the time in another place, so that it counted other columns."""
+    return estimator._record.covariates.shape[1] == n_covariates and estimator.n_features_in_ == n_features
 
 
 def _check_finite(X):
@@ -144,6 +178,13 @@ def _checked(times, covariates, names, index, estimator, reset):
     if not reset:
         check_same_clock(times, clock(estimator._record.times))
     return Rows(times, covariates, names, index)
+
+
+def _has_times(frame):
+    """Whether the index of a table is its time: numbers that count the rows are not."""
+    index = frame.index
+    by_kind = isinstance(index, _TIME_INDEX) or pd.api.types.is_float_dtype(index.dtype)
+    return by_kind or (frame.shape[1] == 0 and pd.api.types.is_numeric_dtype(index.dtype))
 
 
 def _is_clock(column):

@@ -17,6 +17,7 @@ from statespace.kernels.kalman_filter import (
     kalman_log_likelihood,
     kalman_smoother,
     kalman_step,
+    kalman_stepper,
 )
 from statespace.kernels.kalman_filter.blocks import (
     MATERN32,
@@ -33,6 +34,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TREND,
 )
 
+PARAMETERS = 3
 SIZE = SIZES
 
 
@@ -276,6 +278,96 @@ def test_table(case):
     assert_allclose(kalman_log_likelihood(*table, backend="reference"), kalman_log_likelihood(*given), rtol=1e-11)
 
 
+def skipping(d=2, seed=0, T=24):
+    """A model of tables that stays in place at half of its samples, and the same with a row (I, 0) for that."""
+    rng = np.random.default_rng(seed)
+    sizes = [2, 3]
+    n = sum(sizes)
+    A = np.concatenate([rng.normal(size=(3, s * s)) / s for s in sizes], axis=1)
+    roots = [rng.normal(size=(3, s, s)) for s in sizes]
+    Q = np.concatenate([(root @ root.transpose(0, 2, 1)).reshape(3, -1) for root in roots], axis=1)
+    eye = np.concatenate([np.eye(s).ravel() for s in sizes])[None]
+    index = rng.integers(0, 3, size=T)
+    index[rng.permutation(T)[: T // 2]] = -1
+    kind, parameters = np.full(2, TABLE), np.zeros((2, PARAMETERS))
+    short = Blocks(kind, np.array(sizes), parameters, A, Q, index)
+    full = Blocks(
+        kind, np.array(sizes), parameters, np.append(A, eye, axis=0), np.append(Q, 0 * eye, axis=0),
+        np.where(index < 0, 3, index),
+    )  # fmt: skip
+    y = rng.normal(size=T)
+    y[[2, 7]] = np.nan
+    # gaps that a model of tables alone must not look at
+    dt = rng.exponential(size=T)
+    rest = (rng.normal(size=(T, n)), rng.uniform(0.2, 1.0, T), rng.normal(size=n), np.eye(n), rng.normal(size=(n, d)))
+    return (y, dt, short, *rest), (y, dt, full, *rest)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("d", [0, 2])
+def test_a_row_of_minus_one_stays_in_place(d, backend):
+    short, full = skipping(d=d)
+    assert_allclose(kalman_log_likelihood(*short, backend=backend), kalman_log_likelihood(*full), rtol=1e-12)
+    for ours, theirs in (
+        (kalman_filter(*short, backend=backend), kalman_filter(*full)),
+        (kalman_smoother(*short, backend=backend), kalman_smoother(*full)),
+    ):
+        assert_allclose(ours.mean, theirs.mean, rtol=1e-9, atol=1e-10)
+        assert_allclose(ours.covariance, theirs.covariance, rtol=1e-9, atol=1e-10)
+    if backend == "cpu":
+        (value, gradient), (same, truth) = kalman_gradient(*short), kalman_gradient(*full)
+        assert_allclose(value, same, rtol=1e-12)
+        for name, ours, theirs in zip(gradient._fields, gradient, truth, strict=True):
+            theirs = theirs[: len(ours)] if name in ("transition", "process_noise") else theirs
+            assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_minus_one_beside_blocks_that_move():
+    """A table stays where it is, a closed form goes on over its gap."""
+    y, dt, blocks, *rest = as_table(arguments("everything"))
+    eye = np.eye(int(blocks.size[1])).ravel()[None]
+    index = np.where(np.arange(len(y)) % 3 == 1, -1, blocks.gap_index)
+    short = blocks._replace(gap_index=index)
+    full = blocks._replace(
+        transition=np.append(blocks.transition, eye, axis=0),
+        process_noise=np.append(blocks.process_noise, 0 * eye, axis=0),
+        gap_index=np.where(index < 0, len(blocks.transition), index),
+    )
+    for backend in ("cpu", "reference"):
+        value = kalman_log_likelihood(y, dt, short, *rest, backend=backend)
+        assert_allclose(value, kalman_log_likelihood(y, dt, full, *rest), rtol=1e-11)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_stepper_that_stays_in_place(backend):
+    (y, dt, blocks, h, R, *state), _ = skipping()
+    truth = kalman_filter(y, dt, blocks, h, R, *state)
+    stepper = kalman_stepper(blocks._replace(gap_index=np.zeros(1, int)), h[:1], *state, backend=backend)
+    for t, row in enumerate(blocks.gap_index):
+        table = None if row < 0 else (blocks.transition[row], blocks.process_noise[row])
+        stepper.step(y[t], dt[t], R[t], h[t], table, predict=row >= 0)
+    assert_allclose(stepper.mean, truth.mean[-1], rtol=1e-9)
+    assert_allclose(stepper.covariance, truth.covariance[-1], rtol=1e-8)
+
+
+def test_a_companion_matrix():
+    """A table of zeros and few others: its products skip the zeros and give the same."""
+    rng = np.random.default_rng(4)
+    n, T = 14, 60
+    A = np.eye(n, k=1)
+    A[[0, 11, 12], 0] = 0.9, 0.5, -0.4
+    g = np.zeros(n)
+    g[[0, 1, 12]] = 1.0, 0.4, 0.3
+    Q = np.outer(g, g)
+    blocks = Blocks([TABLE], [n], np.zeros((1, PARAMETERS)), A.reshape(1, -1), Q.reshape(1, -1), np.zeros(T))
+    given = (rng.normal(size=T).cumsum(), np.ones(T), blocks, np.eye(n)[0], 0.1, np.zeros(n), np.eye(n))
+    truth = kalman_filter(*given, backend="reference")
+    ours = kalman_filter(*given)
+    assert_allclose(ours.log_likelihood, truth.log_likelihood, rtol=1e-12)
+    assert_allclose(ours.covariance, truth.covariance, atol=1e-12)
+    assert (ours.covariance == ours.covariance.transpose(0, 2, 1)).all()
+
+
 # The diffuse start
 
 
@@ -497,6 +589,102 @@ def test_the_determinant_neither_overflows_nor_underflows():
         assert_allclose(value, plain - 1500 * np.log(scale), rtol=1e-12)
 
 
+# Whatever the scale, the unit of time or the way it is written down
+
+
+@pytest.mark.parametrize("scale", [10.0**-k for k in range(0, 110, 12)] + [1e-109])
+def test_scales_down_to_1e_109(scale):
+    """A trend whose variances span the floating point numbers: every innovation's variance stays positive.
+
+    The series of Helske (2017), "KFAS: Exponential family state space models in R", section 2.3, is of this kind.
+    """
+    rng = np.random.default_rng(0)
+    T = 100
+    trend = (TREND, 0.0, 1.0)
+    for items in ([trend], [trend, (ROTATION, 1.0, 1e-3)], [trend, (MATERN52, 1.0, 1.0)]):
+        blocks = make_blocks(*((kind, *parameters) for kind, *parameters in items))
+        n = blocks.n_states
+        parameters = blocks.parameters.copy()
+        parameters[0, 1] *= scale
+        if len(items) > 1:
+            parameters[1, 1] *= scale
+        h = np.eye(n)[0] + (np.eye(n)[2] if n > 2 else 0.0)
+        for R in (scale, 1.0, scale * 1e-20):
+            y = np.sqrt(scale) * rng.normal(size=T).cumsum()
+            start = (np.zeros(n), np.zeros((n, n)), np.eye(n))
+            given = (y, np.ones(T), blocks._replace(parameters=parameters), h, R, *start)
+            result = kalman_filter(*given)
+            assert (result.innovation_variance > 0.0).all()
+            assert np.isfinite(result.log_likelihood)
+            assert np.isfinite(kalman_log_likelihood(*given))
+            assert (np.diagonal(result.covariance, axis1=1, axis2=2) >= 0.0).all()
+
+
+@pytest.mark.parametrize("case", ["Matern32", "trend", "level + seasonal", "everything"])
+def test_a_gap_split_by_missing_rows_changes_nothing(case):
+    y, dt, blocks, h, R, mean, covariance, D = arguments(case)
+    thirds = np.repeat(dt / 3.0, 3)
+    split = np.full(3 * len(y), np.nan)
+    split[2::3] = y
+    given, cut = (y, dt, blocks, h, R, mean, covariance, D), (split, thirds, blocks, h, R, mean, covariance, D)
+    assert_allclose(kalman_log_likelihood(*cut), kalman_log_likelihood(*given), rtol=1e-11)
+    assert_allclose(kalman_smoother(*cut).mean[2::3], kalman_smoother(*given).mean, atol=1e-9)
+    (_, gradient), (_, whole) = kalman_gradient(*cut), kalman_gradient(*given)
+    for name in ("parameters", "observation", "noise_variance", "mean", "covariance", "diffuse"):
+        ours, theirs = getattr(gradient, name), getattr(whole, name)
+        assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * max(1.0, np.abs(theirs).max(initial=0.0)), err_msg=name)
+
+
+def test_another_unit_of_time_changes_nothing():
+    """Gaps times c, rates by c: the same likelihood, whatever path computes it."""
+    for items, power in (
+        ([(OU, 0.7, 1.3)], (1, 0)), ([(OU, 0.7, 1.3), (OU, 3.0, 0.4), (OU, 0.1, 1.0)], (1, 0)),
+        ([(ROTATION, 1.7, 0.1)], (1, 1)), ([(RANDOM_WALK, 0.4, 0.0, 1), (RANDOM_WALK, 0.2, 0.0, 2)], (1, 0)),
+    ):  # fmt: skip
+        y, dt, blocks, h, R, *start = problem(items)
+        value = kalman_log_likelihood(y, dt, blocks, h, R, *start)
+        for c in (1e-9, 86400.0, 1e9):
+            parameters = blocks.parameters / np.array([c ** power[0], c ** power[1]])
+            other = kalman_log_likelihood(y, dt * c, blocks._replace(parameters=parameters), h, R, *start)
+            assert_allclose(other, value, rtol=1e-10)
+
+
+def test_an_offset_of_a_diffuse_level_costs_few_digits():
+    """y + 1e9: the level takes the offset at its first sample; what is lost is the rounding of y itself."""
+    y, *model = arguments("level + seasonal")
+    offset = 2.0**30
+    y = np.round(y * 2.0**20) / 2.0**20
+    assert_allclose(kalman_log_likelihood(y + offset, *model), kalman_log_likelihood(y, *model), rtol=2e-6)
+    moved, plain = kalman_smoother(y + offset, *model).mean, kalman_smoother(y, *model).mean
+    assert_allclose(moved[:, 0] - offset, plain[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("items", [
+    [(OU, 0.7, 1.3), (MATERN32, 0.9, 1.3)], [(TREND, 0.2, 0.1), (ROTATION, 1.7, 0.1), (SHO, 1.2, 0.7, 3.0)],
+    [(ROTATED_OU, 0.3, 1.0, 2.0), (MATERN32, 0.9, 1.3), (RANDOM_WALK, 0.3)],
+])  # fmt: skip
+@pytest.mark.parametrize("time_varying", [False, True])
+@pytest.mark.parametrize("noise", [0.3, 0.0])
+def test_tiles_equal_the_general_path(items, time_varying, noise):
+    """The likelihood runs on tiles of 2 × 2, the filter does not."""
+    T = 700
+    rng = np.random.default_rng(3)
+    sizes = [SIZE.get(item[0], 1) for item in items]
+    n = sum(sizes)
+    parameters = np.array([(*item[1:], 0.0, 0.0)[:3] for item in items])
+    blocks = Blocks(np.array([item[0] for item in items]), np.array(sizes), parameters)
+    y = rng.normal(size=T)
+    y[rng.random(T) < 0.2] = np.nan
+    # repeated gaps, equal times
+    dt = rng.choice([0.0, 0.5, 0.5, 1.0, 2.0, 7.0, 0.01], size=T) + (rng.random(T) < 0.3) * rng.random(T)
+    dt[1:] += (dt[1:] == 0.0) * (noise == 0.0)
+    h = rng.normal(size=(T, n)) if time_varying else rng.normal(size=n)
+    R = rng.uniform(0.0, 1.0, size=T) * noise
+    given = (y, dt, blocks, h, R, rng.normal(size=n), np.eye(n), np.eye(n)[:, :1])
+    assert_allclose(kalman_log_likelihood(*given), kalman_filter(*given).log_likelihood, rtol=1e-9)
+    assert_allclose(kalman_gradient(*given)[0], kalman_filter(*given).log_likelihood, rtol=1e-9)
+
+
 # Arguments
 
 
@@ -524,8 +712,7 @@ def test_one_compilation_for_every_kind_of_array():
     small = arguments("Matern32")
     kalman_log_likelihood(*small)
     for function in (
-        forward.forward, forward.forward_pair, gradient.gradient_segment, smoothing.smooth_segment,
-        discretization.discretize_all,
+        forward.forward, gradient.gradient_segment, smoothing.smooth_segment, discretization.discretize_all,
     ):  # fmt: skip
         assert len(function.signatures) == 1, function.__name__
 

@@ -1,0 +1,203 @@
+"""Many records in one call: compiled loops over records, groups of them on several threads.
+
+Records lie one after the other in the arrays of a ``Record``; ``starts`` (n_records + 1,) are their offsets. What is
+summed over records is summed group by group, and the groups in their order: the number of threads changes nothing.
+"""
+
+import numpy as np
+
+from statespace.kernels.kalman_filter.compiled import entry, helper, workspace
+from statespace.kernels.kalman_filter.forward import forward, log_likelihood
+from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
+from statespace.kernels.kalman_filter.record import (
+    FILTERED,
+    NOTHING,
+    PREDICTED,
+    TILES,
+    State,
+    nothing_seen,
+    room,
+    way_back,
+    width_of,
+)
+from statespace.kernels.kalman_filter.results import Gradient
+from statespace.kernels.kalman_filter.smoothing import smooth_segment
+from statespace.kernels.threads import in_parallel
+
+# groups whose sums are kept apart, and how many numbers all of them may take
+GROUPS = 64
+NUMBERS = 2_000_000
+
+
+def likelihood_batch(record, units, origin, starts):
+    values = np.empty(len(starts) - 1)
+    kept = room(0, len(origin.mean), 0, NOTHING)
+    left, counts = np.empty((0, *origin.diffuse.shape)), np.empty(0, dtype=np.int64)
+
+    def part(first, last):
+        filter_records(
+            first, last, starts, record, units, origin, copied(origin), NOTHING, kept, values, left, counts,
+            own_workspace(units, origin),
+        )  # fmt: skip
+
+    in_parallel(part, len(values), operations(starts, origin))
+    return values
+
+
+def filter_batch(record, units, origin, starts, kept):
+    """Fills ``kept``; returns log-likelihoods (R,), the directions left (R, n, d), how many samples began diffuse."""
+    values = np.empty(len(starts) - 1)
+    left, counts = np.empty((len(values), *origin.diffuse.shape)), np.empty(len(values), dtype=np.int64)
+
+    def part(first, last):
+        filter_records(
+            first, last, starts, record, units, origin, copied(origin), FILTERED, kept, values, left, counts,
+            own_workspace(units, origin),
+        )  # fmt: skip
+
+    in_parallel(part, len(values), operations(starts, origin))
+    return values, left.transpose(0, 2, 1).copy(), counts
+
+
+def gradient_batch(record, units, origin, starts, moving, by_observation, gradient):
+    """Adds to ``gradient``; returns the log-likelihoods (R,)."""
+    values = np.empty(len(starts) - 1)
+    common = sum(array.size for array in (*gradient[:3], *gradient[5:]))
+    groups = max(1, min(GROUPS, NUMBERS // common, len(values) // 4))
+    bounds = np.array([len(values) * g // groups for g in range(groups + 1)])
+    # gradients of single samples are written in place, the others group by group
+    by_sample = [len(array) == len(record.y) > 1 for array in (gradient.noise_variance, gradient.observation)]
+    in_place = [False, False, False, *by_sample, False, False, False]
+    sums = Gradient(
+        *(array[None] if placed else np.zeros((groups, *array.shape))
+          for array, placed in zip(gradient, in_place, strict=True))
+    )  # fmt: skip
+
+    n, d = origin.diffuse.shape[::-1]
+    keep, blocks = way_back(units, n), width_of(units)[1]
+
+    def part(first, last):
+        kept = room(longest(starts, bounds[first], bounds[last]), n, d, keep, blocks)
+        gradient_records(
+            first, last, keep, bounds, starts, record, units, moving, by_observation, origin, copied(origin), values,
+            sums, kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
+        )  # fmt: skip
+
+    in_parallel(part, groups, operations(starts, origin))
+    for array, total, placed in zip(gradient, sums, in_place, strict=True):
+        if not placed:
+            array += total.sum(axis=0)
+    return values
+
+
+def smooth_batch(record, units, origin, starts, readout, means, variances, covariances):
+    values = np.empty(len(starts) - 1)
+
+    def part(first, last):
+        kept = room(longest(starts, first, last), len(origin.mean), len(origin.diffuse), PREDICTED)
+        smooth_records(
+            first, last, starts, record, units, origin, copied(origin), values, kept, nothing_seen(len(origin.mean)),
+            readout, means, variances, covariances, own_workspace(units, origin),
+        )  # fmt: skip
+
+    in_parallel(part, len(values), operations(starts, origin))
+    return values
+
+
+def copied(state):
+    return State(*(array.copy() for array in state))
+
+
+def own_workspace(units, origin):
+    """Not shared with another thread."""
+    return workspace.__wrapped__(*width_of(units), *origin.diffuse.shape[::-1])
+
+
+def longest(starts, first, last):
+    return int(np.diff(starts[first : last + 1]).max())
+
+
+def operations(starts, origin):
+    return int(starts[-1]) * 20 * len(origin.mean) ** 2
+
+
+@helper()
+def restart(origin, state):
+    for i in range(len(origin.mean)):
+        state.mean[i] = origin.mean[i]
+        for j in range(len(origin.mean)):
+            state.covariance[i, j] = origin.covariance[i, j]
+        for c in range(len(origin.diffuse)):
+            state.diffuse[c, i] = origin.diffuse[c, i]
+    for i in range(4):
+        state.counts[i] = origin.counts[i]
+        state.totals[i] = origin.totals[i]
+
+
+@entry(nogil=True)
+def filter_records(
+    first, last, starts, record, units, origin, state, keep, kept, values, left, counts, work
+):
+    for i in range(first, last):
+        restart(origin, state)
+        forward(record, units, starts[i], starts[i + 1], state, keep, kept, 0, work)
+        values[i] = log_likelihood(state)
+        if len(counts) > 0:
+            counts[i] = state.counts[3]
+            for c in range(left.shape[1]):
+                for j in range(left.shape[2]):
+                    left[i, c, j] = state.diffuse[c, j] if c < state.counts[0] else 0.0
+
+
+@entry(nogil=True)
+def gradient_records(
+    first, last, keep, bounds, starts, record, units, moving, by_observation, origin, state, values, sums, kept, b,
+    work,
+):  # fmt: skip
+    """Records bounds[g]..bounds[g+1]−1 of the groups g = first..last−1; ``sums`` has one leading entry a group."""
+    for g in range(first, last):
+        out = Gradient(
+            sums.parameters[g], sums.transition[g], sums.process_noise[g],
+            sums.noise_variance[min(g, len(sums.noise_variance) - 1)],
+            sums.observation[min(g, len(sums.observation) - 1)], sums.mean[g], sums.covariance[g], sums.diffuse[g],
+        )  # fmt: skip
+        for i in range(bounds[g], bounds[g + 1]):
+            start = starts[i]
+            stop = starts[i + 1]
+            restart(origin, state)
+            forward(record, units, start, stop, state, keep, kept, start, work)
+            values[i] = log_likelihood(state)
+            nothing(b)
+            gradient_segment(
+                record, units, moving, by_observation, start, stop, start, stop, state.counts[2],
+                keep == TILES and state.counts[0] == 0, origin, kept, start, b, out, work,
+            )  # fmt: skip
+            add_initial_adjoints(b, origin, out)
+
+
+@entry(nogil=True)
+def smooth_records(
+    first, last, starts, record, units, origin, state, values, kept, b, readout, means, variances, covariances, work
+):
+    for i in range(first, last):
+        start = starts[i]
+        stop = starts[i + 1]
+        restart(origin, state)
+        forward(record, units, start, stop, state, PREDICTED, kept, start, work)
+        values[i] = log_likelihood(state)
+        nothing(b)
+        smooth_segment(
+            record, units, start, stop, stop, state.counts[2], state.counts[0] > 0, kept, start, b, readout, means,
+            variances, covariances, work,
+        )  # fmt: skip
+
+
+@helper()
+def nothing(b):
+    for i in range(len(b.r0)):
+        b.r0[i] = 0.0
+        b.r1[i] = 0.0
+        for j in range(len(b.r0)):
+            b.N0[i, j] = 0.0
+            b.N1[i, j] = 0.0
+            b.N2[i, j] = 0.0
