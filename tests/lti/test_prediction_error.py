@@ -156,6 +156,41 @@ def test_settled_covariances_are_those_of_every_step():
     assert (one.S[200] == one.S[201]).all()
 
 
+def test_a_missing_sample_unsettles_the_covariances():
+    parameters = example(seed=4)
+    data = observed(parameters, missing=False, lengths=(300, 1))
+    data = data._replace(gap_index=np.full(301, 2))
+    data.y[200, 0] = data.y[210] = np.nan
+    named = data._replace(gaps=np.append(data.gaps, data.gaps[2]), gap_index=data.gap_index.copy())
+    named.gap_index[::2] = len(data.gaps)
+    np.testing.assert_allclose(filtered(parameters, data).e, filtered(parameters, named).e, atol=1e-10)
+    np.testing.assert_allclose(filtered(parameters, data).S, filtered(parameters, named).S, rtol=1e-11)
+
+
+def test_the_information_about_a_variance():
+    # Of the scale of all noise: S = g² S₁ has the information 2 / g² for each output that was seen.
+    parameters = example(n=2, m=1, p=1)
+    parameters = Parameters(**{**vars(parameters), "L": 0 * parameters.L, "P0": 0 * parameters.P0})
+    data = observed(parameters, lengths=(40, 12))
+    _, information = Innovations(data).expansion(parameters, [{"G": np.ones((1, 1))}])
+    n_seen = int((~np.isnan(data.y)).sum())
+    np.testing.assert_allclose(information, [[2 * n_seen / parameters.G[0, 0] ** 2]], rtol=1e-8)
+
+
+def test_directions_are_across_all_changes_of_the_basis():
+    parameters, rng = example(), np.random.default_rng(0)
+    for innovations in (False, True):
+        along = directions(parameters, False, False, innovations)
+        names = ["A", "B", "C", "L"] if innovations else ["A", "B", "C"]
+        for _ in range(5):
+            X, h = rng.normal(size=(3, 3)), 1e-6
+            ahead, behind = (parameters.in_basis(np.eye(3) + s * h * X) for s in (1, -1))
+            change = {name: (getattr(ahead, name) - getattr(behind, name)) / (2 * h) for name in names}
+            for direction in along:
+                product = sum(float(np.sum(change[name] * direction.get(name, 0.0))) for name in names)
+                assert abs(product) < 1e-7
+
+
 def test_directions_leave_out_changes_of_the_basis():
     parameters = example()
     n, m, p = 3, 2, 2
