@@ -39,7 +39,7 @@ def partial_to_coefficients(x):
     Examples
     --------
     >>> import numpy as np
-    >>> from statespace.kalman.seasonal_arima import partial_to_coefficients
+    >>> from statespace.kalman.arima_likelihood import partial_to_coefficients
     >>> partial_to_coefficients(np.array([0.75, 0.0]))
     array([0.6, 0. ])
     """
@@ -64,7 +64,7 @@ def coefficients_to_partial(coefficients):
     Examples
     --------
     >>> import numpy as np
-    >>> from statespace.kalman.seasonal_arima import coefficients_to_partial
+    >>> from statespace.kalman.arima_likelihood import coefficients_to_partial
     >>> coefficients_to_partial(np.array([0.6, 0.0]))
     array([0.75, 0.  ])
     """
