@@ -147,9 +147,7 @@ def _labels(described):
         return None if described is None else pd.RangeIndex(described["range"])
     rows = [tuple(row) for row in described["rows"]]
     names = [None if name == "None" else name for name in described["names"]]
-    if len(rows[0]) > 1:
-        return pd.MultiIndex.from_tuples(rows, names=names)
-    return pd.Index([label for (label,) in rows], name=names[0])
+    return pd.Index([row if len(row) > 1 else row[0] for row in rows], name=names[0], tupleize_cols=False)
 
 
 def _plain(name):

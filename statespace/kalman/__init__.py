@@ -5,6 +5,7 @@ Above: `statespace.KalmanRegressor`, which fits and predicts. Below: `statespace
 base          what a component is: four methods, and parameters in the manner of scikit-learn's GP kernels
 closed        components whose matrices the kernel knows in closed form
 components    level, trend, seasonal pattern, covariates: exactly diffuse at the start
+dummies       the textbook's seasonal dummies, on a grid
 stationary    Ornstein–Uhlenbeck and Matérn
 oscillating   the damped stochastic cycle and the damped oscillator
 carma         autoregressive moving averages in continuous time
@@ -19,7 +20,9 @@ fitting       maximum likelihood: start values, optimiser, standard errors
 robust        noise with heavy tails, by a weight for each sample
 diagnostics   standardised innovations, and the tests of what they should be
 priors        what is known about parameters beforehand
-posterior     a process given a record: other times, joint covariance, samples, the last state
+posterior     a process given a record of one series or many: other times, joint covariance, samples, the last state
+level         the constant that a diffuse start absorbs
+joint         the joint covariance at many rows, in one sweep
 rows          X as times and covariates
 disturbances  innovations, leave-one-out predictions, shocks to the states
 description   processes as plain data, for files
@@ -45,6 +48,7 @@ from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.dummies import DummySeasonal
 from statespace.kalman.factors import DynamicFactor, dynamic_factor
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
@@ -56,8 +60,8 @@ from statespace.kalman.seasonal_arima import Arima, arima
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "CARMA", "Arima", "Component", "Cycle", "DampedOscillator", "DynamicFactor", "Initial", "LevelShift",
-    "LinearGaussianModel", "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product",
-    "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum", "VectorAutoregression", "arima", "dynamic_factor",
-    "vector_autoregression",
+    "CARMA", "Arima", "Component", "Cycle", "DampedOscillator", "DummySeasonal", "DynamicFactor", "Initial",
+    "LevelShift", "LinearGaussianModel", "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck",
+    "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum", "VectorAutoregression",
+    "arima", "dynamic_factor", "vector_autoregression",
 ]  # fmt: skip

@@ -106,7 +106,7 @@ def imported(kind, state, arrays):
 
 def _moment_arrays(name, moment):
     """A moment as arrays: outputs may have different numbers of directions left."""
-    arrays = {f"{name}.offsets": np.array(moment.offsets), f"{name}.time": np.array(moment.time)}
+    arrays = {f"{name}.offsets": np.array(moment.offsets)}
     for k, state in enumerate(moment.states):
         arrays |= {f"{name}.{k}.{part}": getattr(state, part) for part in State._fields}
     return arrays
@@ -115,4 +115,4 @@ def _moment_arrays(name, moment):
 def _moment(name, arrays):
     offsets = arrays[f"{name}.offsets"]
     states = [State(*(arrays[f"{name}.{k}.{part}"] for part in State._fields)) for k in range(len(offsets))]
-    return Moment(tuple(states), tuple(offsets.tolist()), arrays[f"{name}.time"].item())
+    return Moment(tuple(states), tuple(offsets.tolist()))

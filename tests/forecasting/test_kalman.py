@@ -175,8 +175,11 @@ def test_panels_and_hierarchies(parameters, levels, tmp_path):
     forecaster.save(tmp_path / "model")
     again = statespace.load(tmp_path / "model")
     pd.testing.assert_frame_equal(again.predict(fh=fh), predicted)
-    later = panel_of((45, 35, 30), levels=levels)
-    later = later.loc[later.index.get_level_values(-1) > DAYS[38]] + 1.0
+    later = panel.groupby(level=list(range(levels)), sort=False).tail(3) + 1.0
+    shifted = later.index.get_level_values(-1) + pd.Timedelta("50D")
+    later.index = pd.MultiIndex.from_arrays(
+        [*(later.index.get_level_values(level) for level in range(levels)), shifted], names=panel.index.names
+    )
     forecaster.update(later, update_params=False)
     joined = pd.concat([panel.loc[~panel.index.isin(later.index)], later]).sort_index()
     whole = gp.condition(
