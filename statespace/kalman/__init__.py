@@ -36,18 +36,22 @@ square_root     the filter with triangular factors
 estimation      fit: which entries are free (free), by EM (em) or by L-BFGS (maximum_likelihood)
 results         what filters and smoothers return
 seasonal_arima  seasonal ARIMA models with exactly diffuse differencing
-innovations     the likelihood of a complete record of theirs, without covariances
-multivariate    vector autoregressions and dynamic factors
+arima_likelihood their likelihood and its gradient in unbounded parameters
+innovations     the same for complete records, without covariances
+structured      models whose size follows from the data
+autoregression  vector autoregressions
+factors         dynamic factors
 """
 
+from statespace.kalman.autoregression import VectorAutoregression, vector_autoregression
 from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
 from statespace.kalman.dummies import DummySeasonal
+from statespace.kalman.factors import DynamicFactor, dynamic_factor
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
-from statespace.kalman.multivariate import DynamicFactor, VectorAutoregression, dynamic_factor, vector_autoregression
 from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.priors import LogNormal
 from statespace.kalman.products import Product

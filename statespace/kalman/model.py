@@ -59,7 +59,8 @@ class LinearGaussianModel:
         G.
     form : {"covariance", "square_root"}, default="covariance"
         "square_root" filters with triangular factors of the covariances, which cannot lose their positivity; slower,
-        the same numbers to rounding.
+        the same numbers to rounding. It serves `filter`, `log_likelihood` and `forecast`; `smooth`, `sample` and `fit`
+        work with covariances in either form.
 
     Attributes
     ----------

@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from sklearn.exceptions import NotFittedError
 
 from statespace.kalman import arima
-from statespace.kalman.seasonal_arima import _Likelihood, coefficients_to_partial, partial_to_coefficients
+from statespace.kalman.arima_likelihood import ArimaLikelihood, coefficients_to_partial, partial_to_coefficients
 from tests.oracles.dense_gaussian import DenseGaussian
 
 AIRLINE = ((0, 1, 1), (0, 1, 1, 12))
@@ -84,7 +84,7 @@ def test_missing_values_equal_dense_conditioning(order, seasonal, params):
         mean, V = dense.output(30 + h)
         np.testing.assert_allclose(result.mean[h], mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(result.covariance[h], V, rtol=1e-5)
-    likelihood = _Likelihood(arima(order, seasonal), y[:, np.newaxis], np.zeros((30, 0)))
+    likelihood = ArimaLikelihood(arima(order, seasonal), y[:, np.newaxis], np.zeros((30, 0)))
     assert likelihood.gradient(theta_of(params, 0.7))[0] == pytest.approx(expected, rel=1e-9)
 
 
@@ -103,7 +103,7 @@ def test_gradient_equals_central_differences(order, seasonal, params, missing):
     y += 3 * X
     if missing:
         y[[2, 20, 21]] = np.nan
-    likelihood = _Likelihood(arima(order, seasonal), y, X)
+    likelihood = ArimaLikelihood(arima(order, seasonal), y, X)
     theta = theta_of(params, 1.2)
     _, gradient = likelihood.gradient(theta)
     for j in range(len(theta)):
@@ -204,7 +204,7 @@ def test_wrong_input_is_refused(airline):
 def test_the_quick_recursion_equals_the_filter(order, seasonal, params):
     rng = np.random.default_rng(5)
     y, X = rng.normal(size=(120, 1)).cumsum(axis=0), rng.normal(size=(120, 2))
-    quick, general = (_Likelihood(arima(order, seasonal), y, X) for _ in range(2))
+    quick, general = (ArimaLikelihood(arima(order, seasonal), y, X) for _ in range(2))
     general._complete = False
     theta = theta_of(params, 1.7)
     assert quick._quick(theta) is not None
