@@ -19,6 +19,17 @@ def gaussian_process():
     return {"X": X, "y": y, "X_new": np.linspace(0, 12, 7)[:, None], "theta": np.zeros(6), "y_t": 1.0}
 
 
+def classic():
+    rng = np.random.default_rng(1)
+    t = np.cumsum(rng.exponential(0.4, size=90))
+    months = np.arange(72)
+    monthly = np.log(100 + months + 20 * np.sin(2 * np.pi * months / 12) + rng.normal(size=72))
+    return {
+        "X": t[:, None], "y": np.sin(t) + 0.1 * t + 0.1 * rng.normal(size=90), "t": t, "u": rng.normal(size=(90, 1)),
+        "angles": rng.normal(size=90), "monthly": monthly, "A": np.eye(2), "H": [[1.0, 0.5]], "Q": np.eye(2), "R": [[1.0]],
+    }  # fmt: skip
+
+
 def collection():
     rng = np.random.default_rng(0)
     t = np.cumsum(rng.exponential(size=(10, 8)), axis=1)
@@ -36,7 +47,7 @@ def tensors():
     return {"u": torch.randn(2, 9, 64), "dt": torch.rand(2, 9), "u_t": torch.randn(2, 64), "dt_t": torch.rand(2)}
 
 
-DATA = [gaussian_process, collection, months, tensors]
+DATA = [gaussian_process, classic, collection, months, tensors]
 
 
 @pytest.mark.parametrize(("block", "data"), list(zip(BLOCKS, DATA, strict=True)))

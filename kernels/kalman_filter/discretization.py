@@ -226,6 +226,12 @@ def contract_matern32(rate, variance, gap, root, g, A_bar, Q_bar, p, out, o):
     out[o, 1] += Q_bar[p] * g + cross * 0.5 * rate * z * z * e + Q_bar[p + 3] * rate * rate * (g + 2.0 * z * e)
 
 
+@helper()
+def contract_rotation(gap, c, sine, A_bar, Q_bar, p, out, o):
+    out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
+    out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
+
+
 @shared()
 def contract_block(k, s, parameter, gap, row, table, A_bar, Q_bar, p, gradient, o):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of one block to row ``o`` of ``gradient``, a TABLE's Ā and Q̄ to its row."""
@@ -246,8 +252,7 @@ def contract_block(k, s, parameter, gap, row, table, A_bar, Q_bar, p, gradient, 
         out[o, 1] += gap * (gap * gap / 3.0 * Q_bar[p] + 0.5 * gap * (Q_bar[p + 1] + Q_bar[p + 2]) + Q_bar[p + 3])
     elif k == ROTATION:
         c, sine = rotation(first * gap)
-        out[o, 0] += gap * (c * (A_bar[p + 1] - A_bar[p + 2]) - sine * (A_bar[p] + A_bar[p + 3]))
-        out[o, 1] += gap * (Q_bar[p] + Q_bar[p + 3])
+        contract_rotation(gap, c, sine, A_bar, Q_bar, p, out, o)
     elif k == MATERN52:
         contract_matern52(first, second, gap, A_bar, Q_bar, p, out, o)
     elif k == TABLE:

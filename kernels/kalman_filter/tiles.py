@@ -110,7 +110,7 @@ def tiled_product(blocks, P, h, m):
         m[2 * b + 1] += m1
 
 
-@shared(fastmath={"contract"})
+@helper(fastmath={"contract"})
 def predict_tiles(blocks, A, Q, P, m, inverse, turned, h, product):
     """P ← A (P − m mᵀ/F) Aᵀ + Q with A m in ``turned``, and the product with h of what comes out, tile by tile."""
     for b in range(blocks):
@@ -261,7 +261,7 @@ def forward_tiles(record, units, first, last, state, keep, kept, base, work):
     unpad(size, a, state.mean)
 
 
-@shared(fastmath={"contract"})
+@helper(fastmath={"contract"})
 def retreat_tiles(blocks, A, S, P, m, k, f, g, some, A_bar, Q_bar):
     """Ā, Q̄ += those of a transition from the filtered a = f and P − m kᵀ; S ← Aᵀ S A."""
     q = 0

@@ -5,12 +5,13 @@ it, chunk by chunk: one slot for each gap, shared by samples whose gap was met a
 the two commonest kinds are loops without a branch, which become vector instructions.
 """
 
-from statespace.kernels.kalman_filter.blocks import MATERN32, OU, TABLE
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU, ROTATION, TABLE
 from statespace.kernels.kalman_filter.compiled import shared
 from statespace.kernels.kalman_filter.discretization import (
     contract_block,
     contract_matern32,
     contract_ornstein_uhlenbeck,
+    contract_rotation,
     decay,
     discretize_block,
     matern32,
@@ -105,10 +106,13 @@ def discretize_chunk(record, units, first, last, steps, padded):
 
 @shared()
 def contract_chunk(record, units, count, steps, gradient, padded):
-    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to ``gradient``, a TABLE block's Ā and Q̄ to its row; clear both."""
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to ``gradient``, a TABLE block's Ā and Q̄ to its row; clear both.
+
+    The slots still hold the A that ``discretize_chunk`` left.
+    """
     kind, size, owner = units
     out = gradient.parameters
-    _, gap, _, _, _, A_bar, Q_bar, root, rest = steps
+    _, gap, _, A, _, A_bar, Q_bar, root, rest = steps
     p = 0
     table = 0
     for b in range(len(kind)):
@@ -125,6 +129,10 @@ def contract_chunk(record, units, count, steps, gradient, padded):
             fill_decays(rate, gap, count, root, rest)
             for i in range(count):
                 contract_ornstein_uhlenbeck(variance, gap[i], root[i], rest[i], A_bar[i], Q_bar[i], p, out, o)
+        elif k == ROTATION:
+            # its A is the cosine and the sine, which are dear
+            for i in range(count):
+                contract_rotation(gap[i], A[i, p], A[i, p + 1], A_bar[i], Q_bar[i], p, out, o)
         else:
             for i in range(count):
                 contract_block(
