@@ -77,8 +77,8 @@ def test_datetimes_files_and_streams(given, tmp_path):
     stream = copy.deepcopy(again.stream())
     mean, _ = stream.step(np.nan, dt=pd.Timedelta(days=400))
     assert mean == pytest.approx(gp.predict(index[-1:] + pd.Timedelta(days=400)).item(), rel=1e-10)
-    with pytest.raises(ValueError, match="A new series has no times"):
-        gp.stream(from_prior=True)
+    with pytest.raises(ValueError, match="give time= from the first sample on"):
+        gp.stream(from_prior=True).step(1.0)
 
 
 def test_covariates_are_still_asked_for():
