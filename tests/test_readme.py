@@ -26,7 +26,8 @@ def classic():
     monthly = np.log(100 + months + 20 * np.sin(2 * np.pi * months / 12) + rng.normal(size=72))
     return {
         "X": t[:, None], "y": np.sin(t) + 0.1 * t + 0.1 * rng.normal(size=90), "t": t, "u": rng.normal(size=(90, 1)),
-        "angles": rng.normal(size=90), "monthly": monthly, "A": np.eye(2), "H": [[1.0, 0.5]], "Q": np.eye(2), "R": [[1.0]],
+        "angles": rng.normal(size=90), "monthly": monthly,
+        "A": [[1.0, 1.0], [0.0, 1.0]], "H": [[1.0, 0.0]], "Q": np.eye(2), "R": [[1.0]],
     }  # fmt: skip
 
 

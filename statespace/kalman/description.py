@@ -19,8 +19,8 @@ from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 _CLASSES = {
     kind.__name__: kind
     for kind in (
-        CARMA, Cycle, DampedOscillator, DummySeasonal, LevelShift, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Outlier,
-        Product, QuasiPeriodic, Regression, Seasonal, SlopeChange, Sum,
+        CARMA, Cycle, DampedOscillator, DummySeasonal, LevelShift, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck,
+        Outlier, Product, QuasiPeriodic, Regression, Seasonal, SlopeChange, Sum,
     )
 }  # fmt: skip
 _TUPLES = ("ar", "ma", "order")
