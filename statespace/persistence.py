@@ -24,6 +24,10 @@ _MODULES = {
     "S4DRegressor": "statespace.regression",
     "KalmanForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
+    "LinearGaussianModel": "statespace.kalman",
+    "Arima": "statespace.kalman",
+    "VectorAutoregression": "statespace.kalman",
+    "DynamicFactor": "statespace.kalman",
     "KalmanStream": "statespace.streaming",
     "LTIRegressor": "statespace.lti",
 }

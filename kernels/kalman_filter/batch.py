@@ -13,9 +13,11 @@ from statespace.kernels.kalman_filter.record import (
     FILTERED,
     NOTHING,
     PREDICTED,
+    TILES,
     State,
     nothing_seen,
     room,
+    way_back,
     width_of,
 )
 from statespace.kernels.kalman_filter.results import Gradient
@@ -71,11 +73,14 @@ def gradient_batch(record, units, origin, starts, moving, by_observation, gradie
           for array, placed in zip(gradient, in_place, strict=True))
     )  # fmt: skip
 
+    n, d = origin.diffuse.shape[::-1]
+    keep, blocks = way_back(units, n), width_of(units)[1]
+
     def part(first, last):
-        kept = room(longest(starts, bounds[first], bounds[last]), len(origin.mean), len(origin.diffuse), PREDICTED)
+        kept = room(longest(starts, bounds[first], bounds[last]), n, d, keep, blocks)
         gradient_records(
-            first, last, bounds, starts, record, units, moving, by_observation, origin, copied(origin), values, sums,
-            kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
+            first, last, keep, bounds, starts, record, units, moving, by_observation, origin, copied(origin), values,
+            sums, kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
         )  # fmt: skip
 
     in_parallel(part, groups, operations(starts, origin))
@@ -105,7 +110,7 @@ def copied(state):
 
 def own_workspace(units, origin):
     """Not shared with another thread."""
-    return workspace.__wrapped__(width_of(units), *origin.diffuse.shape[::-1])
+    return workspace.__wrapped__(*width_of(units), *origin.diffuse.shape[::-1])
 
 
 def longest(starts, first, last):
@@ -146,8 +151,9 @@ def filter_records(
 
 @entry(nogil=True)
 def gradient_records(
-    first, last, bounds, starts, record, units, moving, by_observation, origin, state, values, sums, kept, b, work
-):
+    first, last, keep, bounds, starts, record, units, moving, by_observation, origin, state, values, sums, kept, b,
+    work,
+):  # fmt: skip
     """Records bounds[g]..bounds[g+1]−1 of the groups g = first..last−1; ``sums`` has one leading entry a group."""
     for g in range(first, last):
         out = Gradient(
@@ -159,12 +165,12 @@ def gradient_records(
             start = starts[i]
             stop = starts[i + 1]
             restart(origin, state)
-            forward(record, units, start, stop, state, PREDICTED, kept, start, work)
+            forward(record, units, start, stop, state, keep, kept, start, work)
             values[i] = log_likelihood(state)
             nothing(b)
             gradient_segment(
-                record, units, moving, by_observation, start, stop, start, stop, state.counts[2], origin, kept, start,
-                b, out, work,
+                record, units, moving, by_observation, start, stop, start, stop, state.counts[2],
+                keep == TILES and state.counts[0] == 0, origin, kept, start, b, out, work,
             )  # fmt: skip
             add_initial_adjoints(b, origin, out)
 

@@ -38,10 +38,23 @@ class Transitions(NamedTuple):
     rest: np.ndarray
 
 
+class Tiles(NamedTuple):
+    """Room for the sweeps of ``tiles.py``: tiles of a symmetric matrix, vectors with two entries for every block."""
+
+    P: np.ndarray
+    a: np.ndarray
+    m: np.ndarray
+    k: np.ndarray
+    w: np.ndarray
+    h: np.ndarray
+    x: np.ndarray
+
+
 class Workspace(NamedTuple):
-    """Room for one sweep: transitions, packed blocks Aᵀ (Σ s²,), vectors (n,) and matrices (n, n)."""
+    """Room for one sweep: transitions, tiles, packed blocks Aᵀ (Σ s²,), vectors (n,) and matrices (n, n)."""
 
     steps: Transitions
+    tiles: Tiles
     At: np.ndarray
     W: np.ndarray
     X: np.ndarray
@@ -61,17 +74,20 @@ class Workspace(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def workspace(width, n, d):
-    """``width`` is Σ s². Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind.
+def workspace(width, blocks, n, d):
+    """``width`` is Σ s², or 4 for each of ``blocks`` where there are tiles.
 
-    Who wants one of its own calls ``workspace.__wrapped__``. A chunk's A and Q take 32 kB, as much as a first cache.
+    Used again by later calls: a sweep holds the interpreter's lock and leaves nothing behind. Who wants one of its own
+    calls ``workspace.__wrapped__``. A chunk's A and Q take 32 kB, as much as a first cache.
     """
     width = max(4, width)
     chunk = max(8, min(256, 2048 // width))
     packed = np.zeros((4, chunk, width))
-    steps = Transitions(np.zeros(chunk, np.int64), np.zeros(chunk), np.zeros(chunk, np.int64), *packed, *np.zeros((2, chunk)))
+    slot, row = np.zeros((2, chunk), dtype=np.int64)
+    steps = Transitions(slot, np.zeros(chunk), row, *packed, *np.zeros((2, chunk)))
+    tiles = Tiles(np.zeros(2 * blocks * (blocks + 1)), *np.zeros((6, 2 * blocks)))
     matrices = np.zeros((4, n, n))
     return Workspace(
-        steps, np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
+        steps, tiles, np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
         *np.zeros((2, n)), np.zeros((3, max(n, d))),
     )  # fmt: skip

@@ -20,13 +20,16 @@ from statespace.kernels.kalman_filter.record import (
     GAINS,
     NOTHING,
     PREDICTED,
+    TILES,
     Record,
     State,
+    borrowed_room,
     bytes_of_a_sample,
     left,
     nothing_seen,
     room,
     start_from,
+    way_back,
     width_of,
     workspace_for,
 )
@@ -91,7 +94,7 @@ class Stepper:
         self._kept = room(1, n, 0, FILTERED)
         self._row = blocks.gap_index.copy()
         # of its own: a copied or pickled stepper takes it along
-        self._work = workspace.__wrapped__(width_of(self._units), n, d)
+        self._work = workspace.__wrapped__(*width_of(self._units), n, d)
         self.mean, self.covariance = self._state.mean, self._state.covariance
         self.n_diffuse = d
 
@@ -138,17 +141,20 @@ def kalman_gradient(
     origin, state, b = start_from(mean, covariance, diffuse), start_from(mean, covariance, diffuse), nothing_seen(n)
     work = workspace_for(units, *diffuse.shape)
 
+    keep = way_back(units, n)
+
     def back(first, last, kept, base):
+        tiled = keep == TILES and state.counts[0] == 0
         gradient_segment(
-            record, units, moving, by_observation, first, last, 0, T, state.counts[2], origin, kept, base, b, gradient,
-            work,
+            record, units, moving, by_observation, first, last, 0, T, state.counts[2], tiled, origin, kept, base, b,
+            gradient, work,
         )  # fmt: skip
 
     if starts is not None:
         value = gradient_batch(record, units, origin, starts, moving, by_observation, gradient)
     else:
-        if by_observation or moving.any() or n <= 2:
-            for first, last, kept in _backwards(record, units, state, work):
+        if by_observation or moving.any() or n <= 2 or keep == TILES:
+            for first, last, kept in _backwards(record, units, state, work, keep):
                 back(first, last, kept, first)
         else:
             # r and N need no moments but those of the diffuse start, which are filtered once more for themselves
@@ -206,15 +212,16 @@ def _backwards(record, units, state, work, keep=PREDICTED, stop=None):
     ``state`` is the final one from the first segment on. Samples from ``stop`` on are left out.
     """
     T, n, d = len(record.y) if stop is None else stop, len(state.mean), len(state.diffuse)
-    fit = SEGMENT_BYTES // bytes_of_a_sample(n, d, keep)
+    blocks = width_of(units)[1] if keep == TILES else 0
+    fit = SEGMENT_BYTES // bytes_of_a_sample(n, d, keep, blocks)
     length = min(T, max(fit, math.isqrt(T), SHORTEST_SEGMENT))
-    kept = room(length, n, d, keep)
-    beginnings = []
-    for first in range(0, T, length):
-        beginnings.append(State(*(array.copy() for array in state)))
-        forward(record, units, first, min(T, first + length), state, keep, kept, first, work)
-    for first in range((len(beginnings) - 1) * length, -1, -length):
-        last = min(T, first + length)
-        if last < T:
-            forward(record, units, first, last, beginnings[first // length], keep, kept, first, work)
-        yield first, last, kept
+    with borrowed_room(length, n, d, keep, blocks) as kept:
+        beginnings = []
+        for first in range(0, T, length):
+            beginnings.append(State(*(array.copy() for array in state)))
+            forward(record, units, first, min(T, first + length), state, keep, kept, first, work)
+        for first in range((len(beginnings) - 1) * length, -1, -length):
+            last = min(T, first + length)
+            if last < T:
+                forward(record, units, first, last, beginnings[first // length], keep, kept, first, work)
+            yield first, last, kept

@@ -4,7 +4,7 @@ import numpy as np
 
 from statespace.kernels.kalman_filter.compiled import entry, shared
 from statespace.kernels.kalman_filter.pair import forward_pair
-from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED
+from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED, TILES
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
     DIFFUSE,
@@ -26,6 +26,7 @@ from statespace.kernels.kalman_filter.sweep import (
     symmetric_product,
     visible,
 )
+from statespace.kernels.kalman_filter.tiles import fits_tiles, forward_tiles
 from statespace.kernels.kalman_filter.transitions import discretize_chunk
 
 
@@ -34,12 +35,15 @@ def forward(record, units, first, last, state, keep, kept, base, work):
     """Filter samples first..last−1; what is kept of sample t stands at t − base."""
     t = forward_any(record, units, first, last, state, keep, kept, base, work)
     if t < last:
-        forward_pair(record, units, t, last, state, keep, kept, base, work)
+        if len(state.mean) <= 2:
+            forward_pair(record, units, t, last, state, keep, kept, base, work)
+        else:
+            forward_tiles(record, units, t, last, state, keep, kept, base, work)
 
 
 @shared()
 def forward_any(record, units, first, last, state, keep, kept, base, work):
-    """Returns where it stopped: where ``forward_pair`` takes over, else ``last``."""
+    """Returns where it stopped: where a faster path takes over, else ``last``."""
     a, P, D, counts, totals = state
     _, size, _ = units
     n = len(a)
@@ -47,14 +51,15 @@ def forward_any(record, units, first, last, state, keep, kept, base, work):
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     # where this sweep may end after a few samples, it looks no further ahead
-    chunk = len(steps.gap) if n > 2 else 4
+    hurried = n <= 2 or (keep in (NOTHING, TILES) and fits_tiles(size))
+    chunk = 4 if hurried else len(steps.gap)
     for begin in range(first, last, chunk):
         end = min(last, begin + chunk)
-        if n <= 2 and counts[0] == 0:
+        if hurried and counts[0] == 0:
             return begin
-        discretize_chunk(record, units, begin, end, steps)
+        discretize_chunk(record, units, begin, end, steps, False)
         for t in range(begin, end):
-            if n <= 2 and counts[0] == 0:
+            if hurried and counts[0] == 0:
                 return t
             slot = steps.slot[t - begin]
             if slot >= 0:
@@ -73,13 +78,13 @@ def forward_any(record, units, first, last, state, keep, kept, base, work):
             F = signal + R
             v = record.y[t] - dot(h, a)
             i = t - base
-            if keep == PREDICTED:
+            if keep in (PREDICTED, TILES):
                 copy_vector(a, kept.mean[i])
                 copy_matrix(P, kept.covariance[i])
                 kept.alive[i] = counts[0]
                 for c in range(counts[0]):
                     copy_vector(D[c], kept.diffuse[i, c])
-            if keep in (PREDICTED, GAINS):
+            if keep in (PREDICTED, GAINS, TILES):
                 copy_vector(m, kept.product[i])
             status = MISSING if np.isnan(v) else SEEN
             F_inf = 0.0

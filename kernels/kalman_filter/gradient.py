@@ -19,24 +19,32 @@ from statespace.kernels.kalman_filter.sweep import (
     copy_vector,
     transpose,
 )
+from statespace.kernels.kalman_filter.tiles import gradient_tiles
 from statespace.kernels.kalman_filter.transitions import contract_chunk, discretize_chunk
 
 
 @entry()
 def gradient_segment(
-    record, units, moving, by_observation, first, last, start, stop, last_diffuse, origin, kept, base, b, out, work
+    record, units, moving, by_observation, first, last, start, stop, last_diffuse, tiled, origin, kept, base, b,
+    out, work,
 ):  # fmt: skip
     """Take ``b`` from after sample last−1 to after sample first−1, or to before the start if first = start.
 
     Adds to ``out``. The record is samples start..stop−1, ``origin`` the state before them; ``kept`` holds what it
     left of sample t at t − base. The predicted moments are read where a block is ``moving`` (its A depends on a
     parameter), where the gradient is wanted ``by_observation``, and through the diffuse start; elsewhere m, F and v
-    are enough.
+    are enough. ``tiled``: the filter kept TILES, and nothing is diffuse after ``last_diffuse``.
     """
     resolved = last
     if len(b.r0) <= 2:
         resolved = min(last, max(first, last_diffuse))
         gradient_pair(record, units, by_observation, resolved, last, stop, kept, base, b, out, work)
+    elif tiled:
+        some = False
+        for moved in moving:
+            some = some or moved
+        resolved = min(last, max(first, last_diffuse))
+        gradient_tiles(record, units, some, by_observation, resolved, last, stop, kept, base, b, out, work)
     gradient_any(
         record, units, moving, by_observation, first, resolved, start, stop, last_diffuse, origin, kept, base, b, out,
         work,
@@ -62,7 +70,7 @@ def gradient_any(
 ):  # fmt: skip
     _, size, _ = units
     d = len(origin.diffuse)
-    steps, At, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
+    steps, _, At, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     some = False
@@ -73,7 +81,7 @@ def gradient_any(
     chunk = len(steps.gap)
     for end in range(last, lowest, -chunk):
         begin = max(lowest, end - chunk)
-        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps)
+        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, False)
         slot = -1
         for t in range(end - 1, begin - 1, -1):
             i = t - base
@@ -136,4 +144,4 @@ def gradient_any(
                 else:
                     out.noise_variance[t * each_R] += 0.5 * (u[0] * u[0] - u[2])
                 lift(b, late, h, u)
-        contract_chunk(record, units, slots, steps, out)
+        contract_chunk(record, units, slots, steps, out, False)

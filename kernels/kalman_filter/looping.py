@@ -1,5 +1,7 @@
 """Many records one after the other, in Python: what the reference does, and the fast path for very long records."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
@@ -7,7 +9,7 @@ from statespace.kernels.kalman_filter.results import FilterResult, Gradient, Smo
 
 def each_record(starts, y, dt, blocks, observation, noise_variance, *start):
     """The arguments of every record, and the slice of its samples."""
-    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+    for first, last in pairwise(starts.tolist()):
         here = slice(first, last)
         yield here, (
             y[here], dt[here], blocks._replace(gap_index=blocks.gap_index[here]),

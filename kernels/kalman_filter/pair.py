@@ -69,7 +69,7 @@ def forward_pair(record, units, first, last, state, keep, kept, base, work):
     chunk = len(steps.gap)
     for begin in range(first, last, chunk):
         end = min(last, begin + chunk)
-        slots = discretize_chunk(record, units, begin, end, steps)
+        slots = discretize_chunk(record, units, begin, end, steps, False)
         spread_out(n, units[1], slots, A)
         spread_out(n, units[1], slots, Q)
         for t in range(begin, end):
@@ -203,7 +203,7 @@ def gradient_pair(record, units, by_observation, first, last, stop, kept, base, 
     for end in range(last, first, -chunk):
         begin = max(first, end - chunk)
         # the transitions that leave these samples
-        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps)
+        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, False)
         spread_out(n, size, slots, A)
         for t in range(end - 1, begin - 1, -1):
             i = t - base
@@ -271,7 +271,7 @@ def gradient_pair(record, units, by_observation, first, last, stop, kept, base, 
                         out.observation[t * each_h, 1] += p01 * m0_bar + p11 * m1_bar + m1 * F_bar + a1 * u
         pack(size, slots, A_bar)
         pack(size, slots, Q_bar)
-        contract_chunk(record, units, slots, steps, out)
+        contract_chunk(record, units, slots, steps, out, False)
     b.r0[0] = g0
     b.N0[0, 0] = g0 * g0 - 2.0 * s00
     if n == 2:

@@ -1,12 +1,13 @@
 """What a sweep reads, carries and leaves, and how Python makes room for it."""
 
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
 from statespace.kernels.kalman_filter.compiled import workspace
 
-NOTHING, FILTERED, PREDICTED, GAINS = range(4)
+NOTHING, FILTERED, PREDICTED, GAINS, TILES = range(5)
 
 
 class Record(NamedTuple):
@@ -39,7 +40,10 @@ class State(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status, m."""
+    """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status, m.
+
+    TILES: a, m and P of ``tiles.py`` side by side, from where nothing is diffuse any more.
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -49,6 +53,7 @@ class Kept(NamedTuple):
     variance: np.ndarray
     status: np.ndarray
     product: np.ndarray
+    tiles: np.ndarray
 
 
 class Backward(NamedTuple):
@@ -68,11 +73,20 @@ def start_from(mean, covariance, diffuse):
 
 
 def workspace_for(units, n, d):
-    return workspace(width_of(units), n, d)
+    return workspace(*width_of(units), n, d)
 
 
 def width_of(units):
-    return sum(s * s for s in units[1].tolist())
+    """How many numbers the packed blocks need, and how many blocks there are where all fit into tiles (else 0)."""
+    sizes = units[1].tolist()
+    if max(sizes) <= 2:
+        return 4 * len(sizes), len(sizes)
+    return sum(s * s for s in sizes), 0
+
+
+def way_back(units, n):
+    """What a forward sweep keeps for the gradient."""
+    return TILES if n > 2 and width_of(units)[1] else PREDICTED
 
 
 def left(state):
@@ -83,17 +97,41 @@ def nothing_seen(n):
     return Backward(np.zeros(n), np.zeros(n), np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n)))
 
 
-def room(length, n, d, keep):
-    moments = length if keep in (FILTERED, PREDICTED) else 0
-    predicted = length if keep == PREDICTED else 0
-    products = length if keep in (PREDICTED, GAINS) else 0
+def room(length, n, d, keep, blocks=0):
+    moments = length if keep in (FILTERED, PREDICTED, TILES) else 0
+    predicted = length if keep in (PREDICTED, TILES) else 0
+    products = length if keep in (PREDICTED, GAINS, TILES) else 0
+    tiles = length if keep == TILES else 0
     return Kept(
         np.empty((moments, n)), np.empty((moments, n, n)), np.empty((predicted, d, n)),
         np.empty(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.empty(length, dtype=np.int64),
-        np.empty((products, n)),
+        np.empty((products, n)), np.empty((tiles, 2 * blocks * (blocks + 3))),
     )  # fmt: skip
 
 
-def bytes_of_a_sample(n, d, keep):
+def bytes_of_a_sample(n, d, keep, blocks=0):
     """What ``Kept`` takes for a sample."""
+    if keep == TILES:
+        return 8 * (2 * blocks * (blocks + 3) + 3)
     return 8 * (n + 3 if keep == GAINS else n * n + n * (2 + d) + 4)
+
+
+# what the last backward sweep left of its room: to touch new memory costs as much as to filter
+_spare: list[tuple[tuple[int, int, int, int], Kept]] = []
+SPARE_BYTES = 32_000_000
+
+
+@contextmanager
+def borrowed_room(length, n, d, keep, blocks=0):
+    """``room`` for a sweep, from the last one's where that fits. Two threads never hold the same."""
+    try:
+        key, kept = _spare.pop()
+    except IndexError:
+        key, kept = None, None
+    if key != (n, d, keep, blocks) or len(kept.status) < length:
+        key, kept = (n, d, keep, blocks), room(length, n, d, keep, blocks)
+    try:
+        yield kept
+    finally:
+        if len(kept.status) * bytes_of_a_sample(n, d, keep, blocks) <= SPARE_BYTES and not _spare:
+            _spare.append((key, kept))

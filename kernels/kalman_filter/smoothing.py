@@ -128,7 +128,7 @@ def smooth_segment(
     """
     _, size, _ = units
     n = len(b.r0)
-    steps, At, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
+    steps, _, At, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     each_z = 1 if len(readout) > 1 else 0
@@ -137,7 +137,7 @@ def smooth_segment(
     for end in range(last, first, -chunk):
         begin = max(first, end - chunk)
         # the transitions that leave these samples
-        discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps)
+        discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, False)
         slot = -1
         for t in range(end - 1, begin - 1, -1):
             i = t - base

@@ -281,13 +281,14 @@ def correct_diffuse(a, P, m, F, k, v):
 
 @helper()
 def fold(N, h, e, c):
-    """N ← N − h eᵀ − e hᵀ + c h hᵀ."""
+    """N ← N − h eᵀ − e hᵀ + c h hᵀ, which costs little where h is mostly zeros."""
     n = len(h)
-    half = 0.5 * c
     for i in range(n):
-        x = e[i] - half * h[i]
-        for j in range(n):
-            N[i, j] -= h[i] * (e[j] - half * h[j]) + x * h[j]
+        if h[i] != 0.0:
+            for j in range(n):
+                N[i, j] -= h[i] * (e[j] - c * h[j])
+            for j in range(n):
+                N[j, i] -= h[i] * e[j]
 
 
 @helper()

@@ -1,8 +1,8 @@
 """A(Δ) and Q(Δ) of a chunk of samples at once, and the way back from their adjoints to the parameters.
 
 The recurrence of a filter is one chain of dependent operations; what does not depend on the state is computed beside
-it, chunk by chunk: one slot for each gap, shared by samples whose gap was met a few slots before. The exponentials of the
-two commonest kinds are loops without a branch, which become vector instructions.
+it, chunk by chunk: one slot for each gap, shared by samples whose gap was met a few slots before. The exponentials of
+the two commonest kinds are loops without a branch, which become vector instructions.
 """
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, TABLE
@@ -59,8 +59,11 @@ def fill_decays(rate, gap, count, root, rest):
 
 
 @shared(fastmath={"contract"})
-def discretize_chunk(record, units, first, last, steps):
-    """Fill the slots of samples first..last−1 with A(Δ) and Q(Δ), packed; returns how many there are."""
+def discretize_chunk(record, units, first, last, steps, padded):
+    """Fill the slots of samples first..last−1 with A(Δ) and Q(Δ), packed; returns how many there are.
+
+    ``padded``: four entries for every block, which has one or two states.
+    """
     kind, size, owner = units
     count = assign_slots(record, kind, first, last, steps)
     _, gap, _, A, Q, _, _, root, rest = steps
@@ -91,12 +94,17 @@ def discretize_chunk(record, units, first, last, steps):
                 )
             if k == TABLE:
                 table += s * s
-        p += s * s
+        if padded and s == 1:
+            for i in range(count):
+                for j in range(p + 1, p + 4):
+                    A[i, j] = 0.0
+                    Q[i, j] = 0.0
+        p += 4 if padded else s * s
     return count
 
 
 @shared()
-def contract_chunk(record, units, count, steps, gradient):
+def contract_chunk(record, units, count, steps, gradient, padded):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to ``gradient``, a TABLE block's Ā and Q̄ to its row; clear both."""
     kind, size, owner = units
     out = gradient.parameters
@@ -124,7 +132,7 @@ def contract_chunk(record, units, count, steps, gradient):
                 )
             if k == TABLE:
                 table += s * s
-        p += s * s
+        p += 4 if padded else s * s
     for i in range(count):
         for j in range(p):
             A_bar[i, j] = 0.0

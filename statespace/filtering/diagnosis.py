@@ -92,9 +92,7 @@ class Diagnosis:
         check_is_fitted(self)
         return self._shaped(self._in_order(self._own_table(method)["score"]))
 
-    def anomaly_scores(
-        self, X=None, y=None, noise_variance=None, *, method="ahead", from_prior=False, series=None
-    ):
+    def anomaly_scores(self, X=None, y=None, noise_variance=None, *, method="ahead", from_prior=False, series=None):
         """How each sample compares with its prediction from others.
 
         Parameters

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
+from joblib import effective_n_jobs
 from sklearn.utils import check_random_state
+from sklearn.utils.parallel import Parallel, delayed
 
 from statespace.kalman.fitting import Search, at_bounds, fit, standard_errors
 from statespace.kalman.posterior import Posterior
@@ -12,6 +14,9 @@ from statespace.kalman.scale import measure
 
 # Where the search for degrees of freedom begins.
 _DF = 5.0
+
+# Series that are handed to a worker together.
+_SERIES_AT_ONCE = 64
 
 
 class Estimation:
@@ -68,7 +73,7 @@ class Estimation:
         return self
 
     @classmethod
-    def pose(cls, process, record, names, noise_start, unit, backend=None, priors=None, tails=None):
+    def pose(cls, process, record, names, noise_start, unit, backend=None, tails=None, priors=None):
         """The problem for a process as the user gave it.
 
         Parameters
@@ -82,8 +87,8 @@ class Estimation:
             Makes (start, bounds, range) of the noise variance's logarithm from the scale; None where it is known.
         unit : str
         backend : str, optional
-        priors : dict of str to LogNormal, optional
         tails : Tails, optional
+        priors : dict of str to LogNormal, optional
 
         Returns
         -------
@@ -104,7 +109,8 @@ class Estimation:
             theta, bounds = np.append(theta, np.log(_DF)), np.vstack([bounds, np.log(DF_BOUNDS)])
             ranges = [*ranges, np.log([_DF, _DF])]
             is_variance, shift = np.append(is_variance, False), np.append(shift, 0.0)
-        self = cls(start, bounds, shift, record, scale, unit, backend, tails).with_priors(priors)
+        self = cls(start, bounds, shift, record, scale, unit, backend, tails)
+        self.with_priors(priors)
         self._ranges, self._is_variance = np.reshape(ranges, (-1, 2)), is_variance
         if priors is not None:
             self._narrow(self.objective.priors)
@@ -198,7 +204,7 @@ class Estimation:
 
 
 def maximize_each(
-    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, priors=None, tails=None
+    records, seeds, *, process, names, noise_start, unit, backend, optimizer, n_restarts, tails=None, priors=None
 ):
     """Maximum likelihood of a process on records that have nothing to do with each other.
 
@@ -220,9 +226,31 @@ def maximize_each(
     """
     fitted = []
     for record, seed in zip(records, seeds, strict=True):
-        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, priors, tails)
+        estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails, priors)
         message = ""
         if optimizer is not None and len(theta):
             theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))
         fitted.append((estimation, theta, message))
     return fitted
+
+
+def in_parallel(fit, records, seeds, n_jobs):
+    """`maximize_each`, some series at a time, so that handing them over costs little.
+
+    Parameters
+    ----------
+    fit : callable
+        ``fit(records, seeds)`` returns a list.
+    records, seeds : list
+    n_jobs : int or None
+        As in joblib, whose backend runs them.
+
+    Returns
+    -------
+    list
+        What ``fit`` makes of each record.
+    """
+    size = max(1, min(_SERIES_AT_ONCE, len(records) // (4 * effective_n_jobs(n_jobs))))
+    parts = [slice(start, start + size) for start in range(0, len(records), size)]
+    answers = Parallel(n_jobs=n_jobs)(delayed(fit)(records[part], seeds[part]) for part in parts)
+    return [answer for part in answers for answer in part]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -249,6 +250,38 @@ class Prediction:
             if seen.any():
                 scores.append(r2_score(target[seen], predicted[seen], sample_weight=weight))
         return float(np.mean(scores))
+
+    def condition(self, X, y, noise_variance=None):
+        """The same parameters, given other data.
+
+        Parameters
+        ----------
+        X, y, noise_variance : as in `fit`
+            One series or many. Where each series has its own parameters, these series must be among those of `fit`.
+
+        Returns
+        -------
+        KalmanRegressor
+            A new one, fitted; this one is not changed.
+        """
+        check_is_fitted(self)
+        other = clone(self)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        other._estimations = self._estimations
+        if noise_variance is None and self._known_each:
+            raise ValueError("condition needs noise_variance: fit was given that of each known sample only.")
+        _, record, known = other._read(X, y, noise_variance, reset=False)
+        if self._separate:
+            if other.series_ is None:
+                raise ValueError("each series of fit has its own parameters: name the series of X, as in fit.")
+            places = [self._place(label) for label in other.series_]
+            pairs = [(self._estimations[p], self.theta_[p], record.one(i)) for i, p in enumerate(places)]
+        else:
+            pairs = [(self._estimation, self.theta_, record)]
+        conditioned = [estimation.given(part, theta) for estimation, theta, part in pairs]
+        return other._conclude(*map(list, zip(*conditioned, strict=True)), known)
 
     def stream(self, from_prior=False, include_noise=False, series=None, lag=None, late="raise"):
         """A filter that takes one sample at a time, at constant cost.

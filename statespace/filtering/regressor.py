@@ -8,15 +8,13 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from joblib import effective_n_jobs
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.filtering.diagnosis import Diagnosis
-from statespace.filtering.estimation import maximize_each
+from statespace.filtering.estimation import in_parallel, maximize_each
 from statespace.filtering.files import exported, imported
 from statespace.filtering.noise import check_noise, noise_start
 from statespace.filtering.panel import read_panel, read_values
@@ -27,9 +25,6 @@ from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
 from statespace.kalman.robust import Tails
 from statespace.kalman.rows import read_targets
-
-# Series that are handed to a worker together.
-_SERIES_AT_ONCE = 64
 
 
 class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
@@ -47,6 +42,10 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
     X may hold one series, or many of any lengths: a list of them, a `SeriesCollection` with times, or a table with a
     (series, time) MultiIndex. Many series are independent of each other, and are fitted together, with parameters that
     they share, or side by side, each with its own.
+
+    y may have several outputs: independent series at the same times, with the same process and, where it is fitted,
+    the same noise variance, so they should be in like units. Each may be missing on its own, and known noise variances
+    may differ. (Outputs that are correlated are what `statespace.kalman.LinearGaussianModel` is for.)
 
     Parameters
     ----------
@@ -227,10 +226,10 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         pose = partial(
             maximize_each, process=process, names=rows.names, unit=self.time_unit, backend=self.backend,
             noise_start=partial(noise_start, bounds=self.noise_variance_bounds), optimizer=optimizer,
-            n_restarts=self.n_restarts_optimizer, priors=self.priors,
-            tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            n_restarts=self.n_restarts_optimizer, tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            priors=self.priors,
         )  # fmt: skip
-        fitted = _in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
+        fitted = in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
         messages = [message for *_, message in fitted]
         if any(messages):
             first = next(filter(None, messages))
@@ -244,38 +243,6 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         estimations, thetas = [estimation for estimation, *_ in fitted], [theta for _, theta, _ in fitted]
         self._conclude(estimations, thetas, known)
         return self
-
-    def condition(self, X, y, noise_variance=None):
-        """The same parameters, given other data.
-
-        Parameters
-        ----------
-        X, y, noise_variance : as in `fit`
-            One series or many. Where each series has its own parameters, these series must be among those of `fit`.
-
-        Returns
-        -------
-        KalmanRegressor
-            A new one, fitted; this one is not changed.
-        """
-        check_is_fitted(self)
-        other = clone(self)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(other, name, getattr(self, name))
-        other._estimations = self._estimations
-        if noise_variance is None and self._known_each:
-            raise ValueError("condition needs noise_variance: fit was given that of each known sample only.")
-        _, record, known = other._read(X, y, noise_variance, reset=False)
-        if self._separate:
-            if other.series_ is None:
-                raise ValueError("each series of fit has its own parameters: name the series of X, as in fit.")
-            places = [self._place(label) for label in other.series_]
-            pairs = [(self._estimations[p], self.theta_[p], record.one(i)) for i, p in enumerate(places)]
-        else:
-            pairs = [(self._estimation, self.theta_, record)]
-        conditioned = [estimation.given(part, theta) for estimation, theta, part in pairs]
-        return other._conclude(*map(list, zip(*conditioned, strict=True)), known)
 
     def _read(self, X, y, noise_variance, *, reset):
         """The panel, the record, and the known noise: None where it is fitted."""
@@ -430,11 +397,3 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         from statespace import persistence
 
         persistence.save(self, path)
-
-
-def _in_parallel(fit, records, seeds, n_jobs):
-    """Some series at a time, so that handing them over costs little."""
-    size = max(1, min(_SERIES_AT_ONCE, len(records) // (4 * effective_n_jobs(n_jobs))))
-    parts = [slice(start, start + size) for start in range(0, len(records), size)]
-    answers = Parallel(n_jobs=n_jobs)(delayed(fit)(records[part], seeds[part]) for part in parts)
-    return [answer for part in answers for answer in part]

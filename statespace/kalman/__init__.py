@@ -5,6 +5,7 @@ Above: `statespace.KalmanRegressor`, which fits and predicts. Below: `statespace
 base          what a component is: four methods, and parameters in the manner of scikit-learn's GP kernels
 closed        components whose matrices the kernel knows in closed form
 components    level, trend, seasonal pattern, covariates: exactly diffuse at the start
+dummies       the textbook's seasonal dummies, on a grid
 stationary    Ornstein–Uhlenbeck and Matérn
 oscillating   the damped stochastic cycle and the damped oscillator
 carma         autoregressive moving averages in continuous time
@@ -16,9 +17,9 @@ composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
 fitting       maximum likelihood: start values, optimiser, standard errors
-priors        what is known about parameters beforehand
 robust        noise with heavy tails, by a weight for each sample
 diagnostics   standardised innovations, and the tests of what they should be
+priors        what is known about parameters beforehand
 posterior     a process given a record of one series or many: other times, joint covariance, samples, the last state
 level         the constant that a diffuse start absorbs
 joint         the joint covariance at many rows, in one sweep
@@ -35,6 +36,7 @@ square_root     the filter with triangular factors
 estimation      fit: which entries are free (free), by EM (em) or by L-BFGS (maximum_likelihood)
 results         what filters and smoothers return
 seasonal_arima  seasonal ARIMA models with exactly diffuse differencing
+innovations     the likelihood of a complete record of theirs, without covariances
 multivariate    vector autoregressions and dynamic factors
 """
 
@@ -42,6 +44,7 @@ from statespace.kalman.base import Component, Initial
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.dummies import DummySeasonal
 from statespace.kalman.interventions import LevelShift, Outlier, SlopeChange
 from statespace.kalman.model import LinearGaussianModel
 from statespace.kalman.multivariate import DynamicFactor, VectorAutoregression, dynamic_factor, vector_autoregression
@@ -53,8 +56,8 @@ from statespace.kalman.seasonal_arima import Arima, arima
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 __all__ = [
-    "CARMA", "Arima", "Component", "Cycle", "DampedOscillator", "DynamicFactor", "Initial", "LevelShift",
-    "LinearGaussianModel", "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck", "Outlier", "Product",
-    "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum", "VectorAutoregression", "arima", "dynamic_factor",
-    "vector_autoregression",
+    "CARMA", "Arima", "Component", "Cycle", "DampedOscillator", "DummySeasonal", "DynamicFactor", "Initial",
+    "LevelShift", "LinearGaussianModel", "LocalLevel", "LocalTrend", "LogNormal", "Matern", "OrnsteinUhlenbeck",
+    "Outlier", "Product", "QuasiPeriodic", "Regression", "Seasonal", "SlopeChange", "Sum", "VectorAutoregression",
+    "arima", "dynamic_factor", "vector_autoregression",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from statespace.kalman.base import Component
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.dummies import DummySeasonal
 from statespace.kalman.interventions import Intervention, LevelShift, Outlier, SlopeChange
 from statespace.kalman.oscillating import Cycle, DampedOscillator
 from statespace.kalman.products import Product
@@ -18,7 +19,7 @@ from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 _CLASSES = {
     kind.__name__: kind
     for kind in (
-        CARMA, Cycle, DampedOscillator, LevelShift, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Outlier,
+        CARMA, Cycle, DampedOscillator, DummySeasonal, LevelShift, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Outlier,
         Product, QuasiPeriodic, Regression, Seasonal, SlopeChange, Sum,
     )
 }  # fmt: skip

@@ -112,7 +112,9 @@ def _outputs(sequence, mean, V, Z, diagonal):
     spread = HV @ np.swapaxes(H, 1, 2)
     C, E = np.zeros((p, Z.shape[1])), np.zeros((p, p))
     R = system.observation_noise
-    for pattern in np.unique(observed, axis=0):
+    # a sample without any observation need not be completed
+    some = observed.any(axis=1)
+    for pattern in np.unique(observed[some], axis=0):
         t = np.flatnonzero((observed == pattern).all(axis=1))
         gain, rest = conditional(R if len(R) == 1 else R[t], pattern)
         error = (gain @ np.where(pattern, noise[t], 0.0)[..., np.newaxis])[..., 0]
@@ -120,7 +122,7 @@ def _outputs(sequence, mean, V, Z, diagonal):
         C[:, n:] += error.T @ Z[t, n:]
         E += error.T @ error + (gain @ spread[t] @ np.swapaxes(gain, 1, 2)).sum(axis=0)
         E += rest.sum(axis=0) * (len(t) if len(rest) == 1 else 1)
-    return [(_products(Z, V), C, E, T)]
+    return [(_products(Z[some], V[some]), C, E, int(some.sum()))]
 
 
 def _sum(parts):

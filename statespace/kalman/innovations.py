@@ -1,12 +1,13 @@
 """Innovations of a stationary ARMA process without missing values, in O(T r) instead of O(T r²), and their derivatives.
 
-In Harvey's form, with transition A (φ in its first column, ones above the diagonal), y_t = x_t[0] and a stationary start,
-the predicted covariance changes by a matrix of rank one from sample to sample, P_{t+1} − P_t = μ w wᵀ. So only
+In Harvey's form, with transition A (φ in its first column, ones above the diagonal), y_t = x_t[0] and a stationary
+start, the predicted covariance changes by a matrix of rank one from sample to sample, P_{t+1} − P_t = μ w wᵀ. So only
 
     F' = F + μ ω²,   k' = k + μ ω A w,   w' = A w − k' ω/F',   μ' = μ F'/F,       ω = w[0],
 
-has to be carried (Morf, Sidhu & Kailath 1974; Herbst 2015, "Using the Chandrasekhar recursions for likelihood evaluation of
-DSGE models"), from F = c[0], k = w = A c, μ = −1/F, where c = cov(x_t, y_t). Derivatives go forward beside it.
+has to be carried (Morf, Sidhu & Kailath 1974; Herbst 2015, "Using the Chandrasekhar recursions for likelihood
+evaluation of DSGE models"), from F = c[0], k = w = A c, μ = −1/F, where c = cov(x_t, y_t). Derivatives go forward
+beside it.
 
 Above: `seasonal_arima`. The general filter is `statespace.kernels.kalman_filter`.
 """

@@ -17,7 +17,7 @@ from numba import njit
 
 from statespace.kalman.binding import State
 from statespace.kernels.kalman_filter import Blocks, discretize_blocks, kalman_filter
-from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 
 # Gaps whose matrices are held at once.
 _CHUNK = 2048
@@ -43,14 +43,14 @@ def joint_covariance(binding, y, noise, places):
     Returns
     -------
     ndarray of shape (k, k)
-        Infinite on the diagonal, and NaN beside it, where y leaves a diffuse direction open.
+        Of what is finite: where y leaves a diffuse direction open that a row sees, its entries mean nothing.
     """
     n, k = len(binding.initial.mean), len(places)
     steps = np.zeros((k, n, n)), np.zeros((k, n, n))
     information = _backwards(binding, y, noise, places, *steps)
     state = _conditioned(_filtered(binding, y, noise, places[0] + 1), information)
     rows = np.broadcast_to(binding.rows, (len(binding), n))[places]
-    return _forwards(rows, *steps, state.covariance, state.diffuse)
+    return _forwards(rows, *steps, state.covariance)
 
 
 def _backwards(binding, y, noise, places, gains, spreads):
@@ -122,27 +122,25 @@ def _conditioned(state, information):
         return state
     rows = directions[kept] * values[kept, np.newaxis]
     n, count = len(state.mean), len(rows)
-    still = Blocks(np.full(n, RANDOM_WALK), np.ones(n, dtype=np.int64), np.zeros((n, 3)))
+    # One block of all states: beside a whole row, what rounding leaves of a direction is nothing.
+    still = Blocks(
+        np.array([TABLE]), np.array([n]), np.zeros((1, N_PARAMETERS)), np.eye(n).reshape(1, -1), np.zeros((1, n * n)),
+        np.zeros(count, dtype=np.int64),
+    )  # fmt: skip
     result = kalman_filter(np.zeros(count), np.zeros(count), still, rows, 1.0, *state)
     return State(result.mean[-1], result.covariance[-1], result.diffuse)
 
 
-def _forwards(rows, gains, spreads, covariance, diffuse):
+def _forwards(rows, gains, spreads, covariance):
     """The covariances of the signal between the places, from the state's at the first."""
     k, n = rows.shape
     result, crossed = np.empty((k, k)), np.empty((n, k))
-    is_open = np.zeros(k, dtype=bool)
     for j in range(k):
         if j:
             gain = gains[j - 1]
             covariance = gain @ covariance @ gain.T + spreads[j - 1]
             crossed[:, :j] = gain @ crossed[:, :j]
-            diffuse = gain @ diffuse
-        if diffuse.shape[1]:
-            is_open[j] = np.any(np.abs(rows[j] @ diffuse) > 1e-9 * (np.abs(rows[j]) @ np.abs(diffuse)))
         crossed[:, j] = covariance @ rows[j]
         result[j, : j + 1] = rows[j] @ crossed[:, : j + 1]
         result[: j + 1, j] = result[j, : j + 1]
-    result[is_open], result[:, is_open] = np.nan, np.nan
-    result[is_open, is_open] = np.inf
     return result

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
 from statespace.kalman.estimation import fit
@@ -419,6 +420,39 @@ class LinearGaussianModel:
         self._take(self.system_._replace(**learned.arrays))
         _, self.log_likelihood_, self.history_, self.converged_, self.params_ = learned
         return self
+
+    # In a file: see `statespace.persistence`.
+
+    def _settings(self):
+        """The arguments that a model of this class is made from before it has matrices."""
+        return {}
+
+    def _export(self):
+        if "system_" not in self.__dict__:
+            raise NotFittedError(f"this {type(self).__name__} has no parameters to save yet: call fit first.")
+        kept = ("form", "initial_covariance", "_inputs", "_stationary", "_centred", "log_likelihood_", "converged_")
+        state = {name: self.__dict__[name] for name in kept if name in self.__dict__}
+        state |= {"settings": self._settings(), "varying": sorted(self._varying), "stationary": self.system_.stationary}
+        arrays = {name: np.asarray(array) for name, array in self.system_._asdict().items() if array is not None}
+        del arrays["stationary"]
+        if "params_" in self.__dict__:
+            state["names"] = list(self.params_.index)
+            arrays |= {"history_": self.history_, "params_": self.params_.to_numpy()}
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        settings, names = state["settings"], state.get("names")
+        model = cls(**settings) if settings else cls.__new__(cls)
+        special = ("settings", "varying", "stationary", "names")
+        model.__dict__.update({name: value for name, value in state.items() if name not in special})
+        model._varying = frozenset(state["varying"])
+        given = {name: arrays.get(name) for name in System._fields if name != "stationary"}
+        model.system_ = System(**given, stationary=state["stationary"])
+        if names is not None:
+            model.history_ = arrays["history_"]
+            model.params_ = pd.DataFrame(arrays["params_"], index=names, columns=["estimate", "standard_error"])
+        return model
 
     # Checks at the door.
 

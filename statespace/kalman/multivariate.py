@@ -237,6 +237,10 @@ class VectorAutoregression(Structured):
         )
         return result
 
+    def _settings(self):
+        names = ("order", "trend", "measurement_noise", "start", "form")
+        return {name: getattr(self, name) for name in names}
+
     def _arguments(self, coefficients, intercept, covariance, noise):
         k = len(covariance)
         n = k * self.order
@@ -401,6 +405,10 @@ class DynamicFactor(Structured):
             result._arguments(loadings, coefficients, variances, own, np.zeros(p) if intercept is None else intercept)
         )
         return result
+
+    def _settings(self):
+        names = ("n_factors", "order", "error_order", "trend", "start", "form")
+        return {name: getattr(self, name) for name in names}
 
     def _arguments(self, loadings, coefficients, variances, own, intercept):
         p, k = loadings.shape

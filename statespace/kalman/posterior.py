@@ -285,7 +285,12 @@ class Posterior:
         parts = []
         for k, column in enumerate(y.T):
             noise = np.array(np.broadcast_to(of_output(noises, k), len(binding)))
-            parts.append(joint_covariance(binding, column, noise, place[order])[np.ix_(back, back)])
+            joint = joint_covariance(binding, column, noise, place[order])[np.ix_(back, back)]
+            variance = np.maximum(binding.smooth(column, noise, self._signal(binding))[1][place, 0], 0.0)
+            is_open = np.isinf(variance)
+            joint[is_open], joint[:, is_open] = np.nan, np.nan
+            joint[np.diag_indices(len(joint))] = variance
+            parts.append(joint)
         return np.stack(parts, axis=-1) * self.scale.value**2
 
     def sample(self, times, covariates, n_samples, random_state):

@@ -262,6 +262,10 @@ class Arima(LinearGaussianModel):
             initial_diffuse=np.eye(n)[:, r:],
         )  # fmt: skip
 
+    def _settings(self):
+        names = ("order", "seasonal_order", "trend", "differencing", "form")
+        return {name: getattr(self, name) for name in names}
+
     # Records: the trend is a regressor that the user does not see.
 
     def _observations(self, y):

@@ -166,6 +166,16 @@ class Sequence:
             self.groups.append((times, seen, d, inverse))
         return values, H, variances
 
+    def values_of(self, y):
+        """The rows (S T p,) of other records (S, T, p) that miss the same entries."""
+        values = y - self.offset
+        if self.scale is not None:
+            values = values / self.scale
+        for times, seen, _, inverse in self.groups:
+            at = (slice(None), times[:, np.newaxis], seen)
+            values[at] = (inverse @ values[at][..., np.newaxis])[..., 0]
+        return values.reshape(-1)
+
     def arguments(self, each=False, silent=False):
         """What the kernel's functions take.
 

@@ -18,11 +18,14 @@ realization      matrices from polynomials, zeros and poles
 modes            eigenvectors, where they are well-conditioned
 sweeps           compiled loops over a record
 identification   LTIRegressor: a system from its input and output
+identified       what can be done with it then
 records          the forms in which it takes them
 subspace         order, A and C on a regular grid
-initialization   the start of the search
-parametrization  its coordinates
-prediction_error its criterion and its steps
+growth           systems mode by mode, where there is no such grid
+initialization   the starts of the search
+search           Gauss-Newton and BFGS steps
+prediction_error the criteria, with their gradients
+parametrization  the parameters, without changes of the basis
 prediction       states, predictions k samples ahead, streams
 recursions       compiled loops over records that also give derivatives
 markov           systems from impulse responses: era

@@ -6,7 +6,6 @@ Both classes have the same methods. A state is an array of shape (n_states,). Re
 arrays of shape (n_times,); a negative gap begins the next one.
 """
 
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -71,7 +70,6 @@ class Modal:
         z = z + fall * (z + v[:, np.newaxis] / self.rate)
         return (z @ self.c).real + self.d * v
 
-    @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
         return Modal(self.rate, self.c * self._opposite, 0.0)
@@ -125,7 +123,6 @@ class Dense:
             y[rows] += (np.einsum("kij,kj->ki", A, z[rows]) + G[..., 0] * v[rows, np.newaxis]) @ self.C
         return y
 
-    @cached_property
     def mirrored(self):
         """The part of H(s) H(−s) that runs forward; the rest is the same one backwards, and d² v."""
         # The spectrum of the output for white noise, whose forward part is C (s − A)⁻¹ (P Cᵀ + B d).
@@ -200,6 +197,14 @@ def causal(filter, v, gaps, starts, hold):
     array([0., 0., 1., 7.])
     """
     missing = np.isnan(v)
+    if not missing.any():
+        # A constant is taken off and put back, so that it passes without a digit's change.
+        origin = np.repeat(v[starts], np.diff(starts, append=len(v))) if len(starts) > 1 else v[0]
+        steps = gaps.copy()
+        steps[starts] = -1.0
+        y, _ = filter.run(v - origin, steps, 0.0 * filter.settled(0.0), hold)
+        y += filter.gain * origin
+        return y
     record = np.zeros(len(v), dtype=np.intp)
     record[starts[1:]] = 1
     record = np.cumsum(record)
@@ -209,31 +214,31 @@ def causal(filter, v, gaps, starts, hold):
         return y
     own = record[seen]
     first = np.append(True, own[1:] != own[:-1])
-    # A constant is taken off and put back, so that it passes without a digit's change.
     origin = np.zeros(len(starts))
     origin[own[first]] = v[seen[first]]
     # Gaps add up between two samples that are seen, not since the beginning: nothing cancels in a long record.
     steps = np.zeros(len(seen))
     steps[1:] = np.add.reduceat(gaps[: seen[-1] + 1], seen[:-1] + 1) if len(seen) > 1 else 0.0
     steps[first] = -1.0
-    holes = bool(missing.any())
-    y[seen], states = filter.run(v[seen] - origin[own], steps, 0.0 * filter.settled(0.0), hold, states=holes)
-    if holes:
-        late = np.flatnonzero(missing)
-        last = np.searchsorted(seen, late) - 1
-        kept = (last >= 0) & (own[last] == record[late])
-        late, last = late[kept], last[kept]
-        since = pd.Series(np.where(missing, gaps, 0.0)).groupby(np.cumsum(~missing)).cumsum().to_numpy()
-        y[late] = filter.held(v[seen[last]] - origin[own[last]], since[late], states[last])
+    y[seen], states = filter.run(v[seen] - origin[own], steps, 0.0 * filter.settled(0.0), hold, states=True)
+    late = np.flatnonzero(missing)
+    last = np.searchsorted(seen, late) - 1
+    kept = (last >= 0) & (own[last] == record[late])
+    late, last = late[kept], last[kept]
+    since = pd.Series(np.where(missing, gaps, 0.0)).groupby(np.cumsum(~missing)).cumsum().to_numpy()
+    y[late] = filter.held(v[seen[last]] - origin[own[last]], since[late], states[last])
     return y + filter.gain * origin[record]
 
 
-def zero_phase(filter, v, gaps, hold, padding):
+def zero_phase(filter, mirrored, v, gaps, hold, padding):
     """Forward and backward in time at once, H(s) H(−s): the gain is squared and the phase zero.
 
     Parameters
     ----------
-    filter, v, gaps, hold
+    filter : Modal or Dense
+    mirrored : Modal or Dense
+        ``filter.mirrored()``.
+    v, gaps, hold
         As in `causal`, of one record.
     padding : {"odd", "even", "constant"}
         How the record goes on beyond its ends.
@@ -253,7 +258,8 @@ def zero_phase(filter, v, gaps, hold, padding):
     >>> import numpy as np
     >>> from statespace.lti.analog import Modal, zero_phase
     >>> lag = Modal(np.array([-1.0 + 0j]), np.array([1.0 + 0j]), 0.0)
-    >>> y = zero_phase(lag, np.array([0.0, 0.0, 1.0, 0.0, 0.0]), np.array([0, 1.0, 0.5, 0.5, 1.0]), "foh", "odd")
+    >>> v, gaps = np.array([0.0, 0.0, 1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.5, 0.5, 1.0])
+    >>> y = zero_phase(lag, lag.mirrored(), v, gaps, "foh", "odd")
     >>> bool(np.allclose(y, y[::-1]))
     True
     """
@@ -265,7 +271,7 @@ def zero_phase(filter, v, gaps, hold, padding):
     gaps, v = gaps[span], v[span]
     if len(seen) < len(v):
         v = _filled(v, np.cumsum(gaps), hold)
-    y[span] = _two_sided(filter, v, gaps, hold, padding)
+    y[span] = _two_sided(filter, mirrored, v, gaps, hold, padding)
     return y
 
 
@@ -277,8 +283,7 @@ def _filled(v, times, hold):
     return v[known[np.searchsorted(known, np.arange(len(v)), side="right") - 1]]
 
 
-def _two_sided(filter, v, gaps, hold, padding):
-    mirrored, direct = filter.mirrored, filter.d**2
+def _two_sided(filter, mirrored, v, gaps, hold, padding):
     origin, n = v[0], len(v)
     v = v - origin
     left = right = 0
@@ -298,7 +303,7 @@ def _two_sided(filter, v, gaps, hold, padding):
     back = padded[::-1]
     driven = np.append(back[1:], back[-1]) if hold == "zoh" else back
     backward, _ = mirrored.run(driven, np.append(0.0, between[::-1]), mirrored.settled(padded[-1]), hold)
-    y = (forward + backward[::-1])[left : left + n] + direct * v
+    y = (forward + backward[::-1])[left : left + n] + filter.d**2 * v
     return y + filter.gain**2 * origin
 
 

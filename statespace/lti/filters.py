@@ -278,8 +278,9 @@ class LTIFilter(TransformerMixin, BaseEstimator):
         return [part.reshape(n, -1).T for part in np.split(y, starts[n::n])]
 
     def _both_ways(self, values, steps):
+        filter, mirrored = self._filter, self._filter.mirrored()
         return [
-            np.stack([zero_phase(self._filter, v, own, self.hold, self.padding) for v in rows.T], axis=1)
+            np.stack([zero_phase(filter, mirrored, v, own, self.hold, self.padding) for v in rows.T], axis=1)
             for rows, own in zip(values, steps, strict=True)
         ]
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from statespace.lti.parametrization import Parameters
-from statespace.lti.prediction_error import OutputError, simulated, solve_linear, trial
+from statespace.lti.prediction_error import OutputError, simulated, solve_linear
 from statespace.lti.recursions import simulate
+from statespace.lti.search import trial
 
 _FREQUENCIES = 60
 _DAMPINGS = (0.03, 0.3)
@@ -29,7 +30,7 @@ class Growth:
     data : Data
     feedthrough, intercept, stable : bool
     tol : float
-        As in `statespace.lti.prediction_error.refine`.
+        As in `statespace.lti.search.refine`.
     """
 
     def __init__(self, data, *, feedthrough, intercept, stable, tol):

@@ -58,7 +58,7 @@ class Start(NamedTuple):
 
 def begin(data, times, *, order, max_order, method, horizon, criterion, innovations, feedthrough, intercept, stable,
           search, tol, random_state):  # fmt: skip
-    """Start values for `statespace.lti.prediction_error.refine`.
+    """Start values for `statespace.lti.search.refine`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How well identified systems simulate records that they have not seen, and how long a fit takes, beside a subspace peer.
+"""How well identified systems simulate records that they have not seen, and how long a fit takes, beside a peer.
 
 Real records are read from the folder that STATESPACE_DATA names. All models of a table have the same order, the same
 records to learn from, and their initial state on the test record estimated by least squares.
@@ -47,7 +47,6 @@ def nfoursid(u, y, u_test, y_test, order):
 
 def arx(u, y, u_test, y_test, order):
     """Least squares of y on the last ``order`` outputs and inputs, each output for itself, run free."""
-    m, p = u.shape[1], y.shape[1]
     du, dy = u - u.mean(0), y - y.mean(0)
     lagged = [part[order - i : len(u) - i] for i in range(1, order + 1) for part in (dy, du)]
     weights = np.linalg.lstsq(np.hstack([du[order:], *lagged]), dy[order:], rcond=None)[0]
@@ -64,13 +63,14 @@ def ours(u, y, u_test, y_test, order, **options):
     return model.predict(u_test, y_test, k=np.inf)
 
 
+DISCRETE = {"domain": "discrete", "noise_model": "output_error"}
 MODELS = {
     "constant": lambda u, y, u_test, y_test, order: np.tile(y.mean(0), (len(y_test), 1)),
     "ARX, least squares": arx,
     "nfoursid": nfoursid,
-    "subspace only, n4sid": lambda *a: ours(*a, refine=False, domain="discrete", noise_model="output_error"),
-    "subspace only, cva": lambda *a: ours(*a, refine=False, domain="discrete", noise_model="output_error", method="cva"),
-    "output error, discrete": lambda *a: ours(*a, domain="discrete", noise_model="output_error"),
+    "subspace only, n4sid": lambda *a: ours(*a, refine=False, **DISCRETE),
+    "subspace only, cva": lambda *a: ours(*a, refine=False, method="cva", **DISCRETE),
+    "output error, discrete": lambda *a: ours(*a, **DISCRETE),
     "output error, continuous": lambda *a: ours(*a, noise_model="output_error"),
     "innovations, continuous": lambda *a: ours(*a),
 }
@@ -116,7 +116,7 @@ def irregular():
     A[:2, :2], A[2:, 2:] = [[-0.15, 1.0], [-1.0, -0.15]], [[-0.4, 3.0], [-3.0, -0.4]]
     system = LinearSystem(A, [[1.0], [0.5], [0.8], [1.0]], [[1.0, 0.3, 0.8, -0.5]])
     expected = np.sort_complex(system.poles)
-    print("\n4th order, 30 % of 3000 samples kept at random, 40 dB: largest relative error of a pole in percent, 10 draws")
+    print("\n4th order, 30 % of 3000 samples kept, 40 dB, 10 draws: largest relative error of a pole in percent")
     for label, options in {
         "output error": {"noise_model": "output_error"},
         "innovations": {},
@@ -139,8 +139,7 @@ def irregular():
 
 def times(root):
     data = np.loadtxt(root / "daisy" / "CD_player_arm.dat")
-    u, y, u_test, y_test = data[:1024, :2], data[:1024, 2:], data[1024:], data[1024:]
-    u_test, y_test = data[1024:, :2], data[1024:, 2:]
+    u, y, u_test, y_test = data[:1024, :2], data[:1024, 2:], data[1024:, :2], data[1024:, 2:]
     names = ["nfoursid", "subspace only, n4sid", "output error, discrete"]
     seconds = race({name: (lambda f=MODELS[name]: f(u, y, u_test, y_test, 4)) for name in names}, rounds=3)
     table("fit of order 4 on 1024 samples and its test run, CD player arm", seconds, "subspace only, n4sid")

@@ -117,7 +117,7 @@ def test_positive_numbers_and_stable_polynomials_are_one_to_one(p):
     assert (np.roots(stable[::-1]).real < 0).all()
     np.testing.assert_allclose(rates_of(stable), rates, rtol=1e-9)
     unstable = np.poly(np.append(-np.arange(1.0, p), 0.5))[::-1]
-    with pytest.raises(ValueError, match="the root 0.5 is not in the left half-plane"):
+    with pytest.raises(ValueError, match=r"the root 0\.5 is not in the left half-plane"):
         rates_of(unstable)
 
 

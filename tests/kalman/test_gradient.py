@@ -194,8 +194,8 @@ CASES = {
     ),
     "one's own": (Walk(0.7), level),
     "sum of five": (
-        LocalTrend(0.7, 0.2) + Seasonal(7.0, 2, 0.3) + CARMA((1.0, 0.4), (1.0, 0.5), 0.9) + DampedOscillator(0.3, 2.0, 0.5)
-        + Seasonal(7.0, 3) * Matern(1.5, 9.0, 1.2),
+        LocalTrend(0.7, 0.2) + Seasonal(7.0, 2, 0.3) + CARMA((1.0, 0.4), (1.0, 0.5), 0.9)
+        + DampedOscillator(0.3, 2.0, 0.5) + Seasonal(7.0, 3) * Matern(1.5, 9.0, 1.2),
         lambda *v: add([trend(*v[:2]), seasonal(v[2]), carma(*v[3:7], p=2), oscillator(*v[7:10]), quasi(*v[10:])]),
     ),
 }  # fmt: skip

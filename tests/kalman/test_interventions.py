@@ -87,7 +87,7 @@ def test_datetimes_files_and_streams(given, tmp_path):
 
 
 def test_covariates_are_still_asked_for():
-    with pytest.raises(ValueError, match="no component of .* reads them"):
+    with pytest.raises(ValueError, match=r"no component of .* reads them"):
         fitted(LocalLevel(0.3) + LevelShift([12.0]), Y, np.column_stack([T, T]))
 
 

@@ -322,3 +322,18 @@ def test_from_component_equals_the_regressor():
     assert model.log_likelihood(y) == pytest.approx(gp.log_marginal_likelihood(), rel=1e-9)
     mean = model.smooth(y).mean @ process.observation()
     np.testing.assert_allclose(mean, gp.predict(times[:, None]), rtol=1e-7, atol=1e-7)
+
+
+def test_missing_observations_are_drawn_with_what_their_noise_shares():
+    """Noises that correlate by 0.99 and drown the state: what is missing lies where its neighbour says."""
+    R = np.array([[1.0, 0.99], [0.99, 1.0]])
+    model = LinearGaussianModel([[0.5]], [[1.0], [1.0]], [[1e-4]], R, [0.0], [[1e-4]])
+    drawn = model.sample(y=[[3.0, np.nan], [np.nan, -2.0]], n_samples=2000, random_state=0).observation
+    dense = DenseGaussian(
+        np.array([[3.0, np.nan], [np.nan, -2.0]]), np.array([[[0.5]]]), np.ones((1, 2, 1)), np.array([[[1e-4]]]),
+        R[np.newaxis], np.zeros(1), np.array([[1e-4]]), np.zeros((1, 0)),
+    )  # fmt: skip
+    for t, i in ((0, 1), (1, 0)):
+        mean, V = dense.output(t)
+        assert drawn[:, t, i].mean() == pytest.approx(mean[i], abs=0.02)
+        assert drawn[:, t, i].std() == pytest.approx(np.sqrt(V[i, i]), rel=0.1)

@@ -205,3 +205,47 @@ def test_what_cannot_be_free_is_said():
         varying.fit(y[:, 0], free="transition")
     with pytest.warns(ConvergenceWarning):
         model.fit(y, method="em", max_iter=2, tolerance=1e-15, standard_errors=False)
+
+
+def test_em_takes_the_steps_of_pykalman():
+    """Rows that miss altogether, all matrices free: the same likelihood after ten iterations."""
+    pykalman = pytest.importorskip("pykalman")
+    model, y = simulated(60, missing=0.0)
+    y[[3, 20, 21]] = np.nan
+    system = model.system_
+    A, H = system.transition[0], system.observation[0]
+    fitted = LinearGaussianModel(A, H, np.eye(2), np.eye(3), np.zeros(2), np.eye(2))
+    free = ("transition", "observation", "process_noise", "observation_noise", "initial_mean", "initial_covariance")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted.fit(y, method="em", free=free, max_iter=10, tolerance=1e-300, standard_errors=False)
+    peer = pykalman.KalmanFilter(
+        A, H, np.eye(2), np.eye(3), initial_state_mean=np.zeros(2), initial_state_covariance=np.eye(2)
+    )
+    names = ["transition_matrices", "observation_matrices", "transition_covariance", "observation_covariance"]
+    masked = np.ma.masked_invalid(y)
+    peer = peer.em(masked, n_iter=10, em_vars=[*names, "initial_state_mean", "initial_state_covariance"])
+    assert fitted.log_likelihood_ == pytest.approx(peer.loglikelihood(masked), rel=1e-9)
+
+
+def test_constant_noises_are_learned_on_irregular_times():
+    """What varies is given, what is free is constant: gaps scale the noise through the selection."""
+    rng = np.random.default_rng(0)
+    gaps = rng.exponential(size=199)
+    x = np.cumsum(np.append(0.0, np.sqrt(0.5 * gaps) * rng.normal(size=199)))
+    y = x + rng.normal(size=200)
+    y[rng.random(200) < 0.2] = np.nan
+    arguments = ([[1.0]], [[1.0]], [[1.0]], [[2.0]])
+    models = [LinearGaussianModel(*arguments, selection=np.sqrt(gaps)[:, None, None]) for _ in range(2)]
+    ml = models[0].fit(y)
+    em = models[1].fit(y, method="em", tolerance=1e-12, max_iter=5000, standard_errors=False)
+    assert np.diff(em.history_).min() > -1e-9
+    assert em.log_likelihood_ == pytest.approx(ml.log_likelihood_, abs=1e-6)
+    np.testing.assert_allclose(em.params_["estimate"], ml.params_["estimate"], rtol=1e-3)
+
+    from statespace import KalmanRegressor
+    from statespace.kalman import LocalLevel
+
+    times = np.append(0.0, np.cumsum(gaps))[:, np.newaxis]
+    gp = KalmanRegressor(LocalLevel()).fit(times, y)
+    assert ml.log_likelihood_ == pytest.approx(gp.log_marginal_likelihood(), abs=1e-6)

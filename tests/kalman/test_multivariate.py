@@ -110,3 +110,29 @@ def test_wrong_input_is_refused():
             call()
     with pytest.raises(NotFittedError):
         vector_autoregression(1).forecast(y, 3)
+
+
+def test_models_survive_a_file(tmp_path):
+    import statespace
+    from statespace.kalman import LinearGaussianModel, arima
+    from statespace.persistence import save
+
+    y = series(0.1)
+    explicit = LinearGaussianModel([[0.5]], [[1.0]], [[1.0]], [[1.0]], initial_covariance="stationary")
+    for model, record in (
+        (explicit, y[:, 0]),
+        (explicit.fit(y[:, 0]), y[:, 0]),
+        (LinearGaussianModel(np.ones((149, 1, 1)), [[1.0]], [[1.0]], [[1.0]]), y[:, 0]),
+        (vector_autoregression(1).fit(y), y),
+        (dynamic_factor(1, error_order=1).fit(y), y),
+        (arima((1, 1, 1), trend="c").fit(y[:, 0]), y[:, 0]),
+    ):
+        save(model, tmp_path / "model")
+        again = statespace.load(tmp_path / "model")
+        assert type(again) is type(model)
+        for ours, theirs in zip(again.filter(record), model.filter(record), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        if "params_" in vars(model):
+            assert again.params_.equals(model.params_)
+    with pytest.raises(NotFittedError, match="fit first"):
+        save(arima((1, 0, 0)), tmp_path / "model")

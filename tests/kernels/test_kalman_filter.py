@@ -589,6 +589,102 @@ def test_the_determinant_neither_overflows_nor_underflows():
         assert_allclose(value, plain - 1500 * np.log(scale), rtol=1e-12)
 
 
+# Whatever the scale, the unit of time or the way it is written down
+
+
+@pytest.mark.parametrize("scale", [10.0**-k for k in range(0, 110, 12)] + [1e-109])
+def test_scales_down_to_1e_109(scale):
+    """A trend whose variances span the floating point numbers: every innovation's variance stays positive.
+
+    The series of Helske (2017), "KFAS: Exponential family state space models in R", section 2.3, is of this kind.
+    """
+    rng = np.random.default_rng(0)
+    T = 100
+    trend = (TREND, 0.0, 1.0)
+    for items in ([trend], [trend, (ROTATION, 1.0, 1e-3)], [trend, (MATERN52, 1.0, 1.0)]):
+        blocks = make_blocks(*((kind, *parameters) for kind, *parameters in items))
+        n = blocks.n_states
+        parameters = blocks.parameters.copy()
+        parameters[0, 1] *= scale
+        if len(items) > 1:
+            parameters[1, 1] *= scale
+        h = np.eye(n)[0] + (np.eye(n)[2] if n > 2 else 0.0)
+        for R in (scale, 1.0, scale * 1e-20):
+            y = np.sqrt(scale) * rng.normal(size=T).cumsum()
+            start = (np.zeros(n), np.zeros((n, n)), np.eye(n))
+            given = (y, np.ones(T), blocks._replace(parameters=parameters), h, R, *start)
+            result = kalman_filter(*given)
+            assert (result.innovation_variance > 0.0).all()
+            assert np.isfinite(result.log_likelihood)
+            assert np.isfinite(kalman_log_likelihood(*given))
+            assert (np.diagonal(result.covariance, axis1=1, axis2=2) >= 0.0).all()
+
+
+@pytest.mark.parametrize("case", ["Matern32", "trend", "level + seasonal", "everything"])
+def test_a_gap_split_by_missing_rows_changes_nothing(case):
+    y, dt, blocks, h, R, mean, covariance, D = arguments(case)
+    thirds = np.repeat(dt / 3.0, 3)
+    split = np.full(3 * len(y), np.nan)
+    split[2::3] = y
+    given, cut = (y, dt, blocks, h, R, mean, covariance, D), (split, thirds, blocks, h, R, mean, covariance, D)
+    assert_allclose(kalman_log_likelihood(*cut), kalman_log_likelihood(*given), rtol=1e-11)
+    assert_allclose(kalman_smoother(*cut).mean[2::3], kalman_smoother(*given).mean, atol=1e-9)
+    (_, gradient), (_, whole) = kalman_gradient(*cut), kalman_gradient(*given)
+    for name in ("parameters", "observation", "noise_variance", "mean", "covariance", "diffuse"):
+        ours, theirs = getattr(gradient, name), getattr(whole, name)
+        assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * max(1.0, np.abs(theirs).max(initial=0.0)), err_msg=name)
+
+
+def test_another_unit_of_time_changes_nothing():
+    """Gaps times c, rates by c: the same likelihood, whatever path computes it."""
+    for items, power in (
+        ([(OU, 0.7, 1.3)], (1, 0)), ([(OU, 0.7, 1.3), (OU, 3.0, 0.4), (OU, 0.1, 1.0)], (1, 0)),
+        ([(ROTATION, 1.7, 0.1)], (1, 1)), ([(RANDOM_WALK, 0.4, 0.0, 1), (RANDOM_WALK, 0.2, 0.0, 2)], (1, 0)),
+    ):  # fmt: skip
+        y, dt, blocks, h, R, *start = problem(items)
+        value = kalman_log_likelihood(y, dt, blocks, h, R, *start)
+        for c in (1e-9, 86400.0, 1e9):
+            parameters = blocks.parameters / np.array([c ** power[0], c ** power[1]])
+            other = kalman_log_likelihood(y, dt * c, blocks._replace(parameters=parameters), h, R, *start)
+            assert_allclose(other, value, rtol=1e-10)
+
+
+def test_an_offset_of_a_diffuse_level_costs_few_digits():
+    """y + 1e9: the level takes the offset at its first sample; what is lost is the rounding of y itself."""
+    y, *model = arguments("level + seasonal")
+    offset = 2.0**30
+    y = np.round(y * 2.0**20) / 2.0**20
+    assert_allclose(kalman_log_likelihood(y + offset, *model), kalman_log_likelihood(y, *model), rtol=2e-6)
+    moved, plain = kalman_smoother(y + offset, *model).mean, kalman_smoother(y, *model).mean
+    assert_allclose(moved[:, 0] - offset, plain[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("items", [
+    [(OU, 0.7, 1.3), (MATERN32, 0.9, 1.3)], [(TREND, 0.2, 0.1), (ROTATION, 1.7, 0.1), (SHO, 1.2, 0.7, 3.0)],
+    [(ROTATED_OU, 0.3, 1.0, 2.0), (MATERN32, 0.9, 1.3), (RANDOM_WALK, 0.3)],
+])  # fmt: skip
+@pytest.mark.parametrize("time_varying", [False, True])
+@pytest.mark.parametrize("noise", [0.3, 0.0])
+def test_tiles_equal_the_general_path(items, time_varying, noise):
+    """The likelihood runs on tiles of 2 × 2, the filter does not."""
+    T = 700
+    rng = np.random.default_rng(3)
+    sizes = [SIZE.get(item[0], 1) for item in items]
+    n = sum(sizes)
+    parameters = np.array([(*item[1:], 0.0, 0.0)[:3] for item in items])
+    blocks = Blocks(np.array([item[0] for item in items]), np.array(sizes), parameters)
+    y = rng.normal(size=T)
+    y[rng.random(T) < 0.2] = np.nan
+    # repeated gaps, equal times
+    dt = rng.choice([0.0, 0.5, 0.5, 1.0, 2.0, 7.0, 0.01], size=T) + (rng.random(T) < 0.3) * rng.random(T)
+    dt[1:] += (dt[1:] == 0.0) * (noise == 0.0)
+    h = rng.normal(size=(T, n)) if time_varying else rng.normal(size=n)
+    R = rng.uniform(0.0, 1.0, size=T) * noise
+    given = (y, dt, blocks, h, R, rng.normal(size=n), np.eye(n), np.eye(n)[:, :1])
+    assert_allclose(kalman_log_likelihood(*given), kalman_filter(*given).log_likelihood, rtol=1e-9)
+    assert_allclose(kalman_gradient(*given)[0], kalman_filter(*given).log_likelihood, rtol=1e-9)
+
+
 # Arguments
 
 

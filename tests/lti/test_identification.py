@@ -1,5 +1,7 @@
 """LTIRegressor against systems that are known, and against computations of another kind."""
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -22,7 +24,7 @@ EXPECTED = {
     "check_methods_subset_invariance": "the output at one time depends on the inputs before it",
 }
 ESTIMATORS = [
-    LTIRegressor(max_order=2, max_iter=10),
+    LTIRegressor(order=1, max_iter=5),
     LTIRegressor(order=1, noise_model="output_error", domain="discrete", method="cva", max_iter=10),
 ]
 
@@ -141,6 +143,19 @@ def test_the_order_is_found(criterion):
     assert (model.criterion_ is None) == (criterion == "singular_values")
     if model.criterion_ is not None:
         assert int(np.argmin(model.criterion_)) == model.order_ - 1
+
+
+def test_a_weak_fast_mode_is_found_between_irregular_samples():
+    # Interpolation loses a resonance that is sampled three times a period, with noise above half its response.
+    A = [[0.0, 1.0, 0.0, 0.0], [-4.0, -0.25, 1.5, 0.0], [0.0, 0.0, 0.0, 1.0], [3.0, 0.0, -8.0, -0.5]]
+    system, rng = LinearSystem(A, [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.5, 0.0]), np.random.default_rng(0)
+    times = 0.2 * np.sort(rng.choice(2000, 800, replace=False))
+    u = rng.choice([-1.0, 1.0], size=(800, 1))
+    y = by_steps(system, u, times)[:, 0]
+    y += 0.05 * y.std() * rng.normal(size=800)
+    model = LTIRegressor(noise_model="output_error", max_order=6).fit(u, y, times=times)
+    assert model.order_ == 4
+    np.testing.assert_allclose(in_order(model.poles_), in_order(system.poles), atol=0.2)
 
 
 def test_noise_in_the_state_is_told_from_noise_in_the_output():
@@ -395,6 +410,15 @@ def test_constant_series_and_many_inputs():
     many = LTIRegressor(1, domain="discrete", noise_model="output_error", fit_intercept=False).fit(u, y)
     np.testing.assert_allclose(many.poles_, [0.8], atol=1e-8)
     np.testing.assert_allclose((many.system_.C @ many.system_.B)[0], weights, atol=1e-7)
+
+
+def test_the_package_stands_alone():
+    code = (
+        "import sys, statespace.lti; "
+        "print([m for m in ('torch', 'sktime', 'statespace.kalman', 'matplotlib') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
 
 
 def test_an_unstable_plant_is_found_when_it_may_be():

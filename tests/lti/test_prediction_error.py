@@ -12,11 +12,11 @@ from statespace.lti.prediction_error import (
     Innovations,
     OutputError,
     filtered,
-    refine,
     simulated,
     solve_linear,
     transitions,
 )
+from statespace.lti.search import refine
 
 
 def example(seed=0, n=3, m=2, p=2):

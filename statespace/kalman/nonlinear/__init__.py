@@ -4,6 +4,7 @@ Above: user code. Below: NumPy, or torch where Jacobians are taken by automatic 
 
 model         a system described by functions, in continuous or discrete time
 functions     a user's functions: arguments by name, shapes, NumPy or torch
+noise         constant covariances and functions, as square roots
 jacobians     given, by torch, by a complex step or by differences
 circle        differences and means of angles
 record        y, times and u as they are given -> checked arrays

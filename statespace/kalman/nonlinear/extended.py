@@ -59,7 +59,7 @@ class ExtendedKalmanFilter(GaussianFilter):
             return np.maximum(np.sqrt(np.maximum(covariance.diagonal(), 0.0)), least)
 
         jacobian = model.drift_jacobian(mean, deviation, **arguments)
-        noise = model.noise_rate(mean, **arguments)
+        noise = model.diffusion.at(mean, **arguments)
         return model.drift(mean, **arguments), jacobian @ columns, noise @ noise.T
 
     def _move(self, mean, root, arguments):

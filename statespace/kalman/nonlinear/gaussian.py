@@ -80,7 +80,7 @@ class GaussianFilter(StateFilter):
         if not model.continuous:
             arguments = {"t": end, "dt": gap, "u": u}
             mean, after, before = self._move(state.mean, state.root, arguments)
-            noise = self._step_noise(state, arguments)
+            noise = model.process_noise.root_at(state.mean, **arguments)
         elif model.is_exact:
             transition, noise = model.linear_step(gap)
             mean, after, before = transition @ state.mean, transition @ state.root, state.root
@@ -101,11 +101,11 @@ class GaussianFilter(StateFilter):
             noise, before = root_of(noise, "the noise over the gap"), state.root
         mean = model.state_difference.wrapped(mean)
         if not with_kernel:
-            root = triangular(np.concatenate([noise, after], axis=1))
-            return state._replace(mean=mean, root=root, time=end), None
-        root, cross, remainder = condition(noise, after, before)
-        kernel = _kernel(state.mean, mean, root, cross, remainder)
-        return state._replace(mean=mean, root=root, time=end), kernel
+            root, kernel = triangular(np.concatenate([noise, after], axis=1)), None
+        else:
+            root, cross, remainder = condition(noise, after, before)
+            kernel = _kernel(state.mean, mean, root, cross, remainder)
+        return GaussianState(mean, root, end, *state[3:]), kernel
 
     def _least(self, state, gap, u):
         """Standard deviations that uncertainty has or, where it has none yet, soon gets."""
@@ -116,11 +116,8 @@ class GaussianFilter(StateFilter):
         jacobian = model.drift_jacobian(state.mean, lambda: deviation, **arguments)
         # For one time constant of the drift at most: its tangent at the start does not hold for longer.
         short = min(gap, 1.0 / max(np.linalg.norm(jacobian, 1), 1e-300))
-        transition, root = gaussian_step(jacobian, model.noise_rate(state.mean, **arguments), short)
+        transition, root = gaussian_step(jacobian, model.diffusion.at(state.mean, **arguments), short)
         return deviation_of(np.concatenate([transition @ state.root, root], axis=1))
-
-    def _step_noise(self, state, arguments):
-        return self.model.process_noise_root(state.mean, **arguments)
 
     def _update(self, state, y_t, u):
         arguments = {"t": state.time, "u": u}

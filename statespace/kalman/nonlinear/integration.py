@@ -11,7 +11,7 @@ found by a difference, and D ties the end of the gap to its start, which is what
 import numpy as np
 from scipy.integrate import DOP853
 
-from statespace.kalman.nonlinear.roots import root_of, triangular
+from statespace.kalman.nonlinear.roots import triangular
 
 _MAX_STEPS, _MAX_PATH_STEPS = 10_000, 100_000
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
@@ -201,24 +201,19 @@ def random_steps(model, x, t, dt, u, rng, max_step=None):
     difference = model.state_difference
     if not model.continuous:
         arguments = {"t": t + dt, "dt": dt, "u": u}
-        moved = model.transition(x, **arguments)
-        if not isinstance(model.process_noise, np.ndarray) and model.process_noise.depends_on_state:
-            roots = np.stack([root_of(q, "process_noise") for q in model.process_noise(x, **arguments)])
-            return difference.wrapped(moved + np.einsum("mij,mj->mi", roots, rng.standard_normal(x.shape)))
-        root = model.process_noise_root(x[0], **arguments)
-        return difference.wrapped(moved + rng.standard_normal(x.shape) @ root.T)
+        noise = model.process_noise.draw(x, rng, **arguments)
+        return difference.wrapped(model.transition(x, **arguments) + noise)
     if model.is_exact:
         transition, root = model.linear_step(dt)
         return difference.wrapped(x @ transition.T + rng.standard_normal(x.shape) @ root.T)
     count = _n_steps(model, x, t, dt, u, max_step)
     h = dt / count
-    constant = model.diffusion is None or not model.diffusion.takes
     for i in range(count):
         now = {"t": t + i * h, "u": u}
-        noise = model.noise_rate(x, **now)
+        noise = model.diffusion.at(x, **now)
         first = np.sqrt(h) * rng.standard_normal((len(x), noise.shape[-1]))
         rate = model.drift(x, **now)
-        if constant:
+        if model.diffusion.is_constant:
             second = (first + np.sqrt(h / 3) * rng.standard_normal(first.shape)) / 2
             middle = x + 0.75 * h * rate + 1.5 * second @ noise.T
             later = model.drift(middle, t=now["t"] + 0.75 * h, u=u)

@@ -49,7 +49,8 @@ class Jacobian:
         if isinstance(function, LinearFunction):
             return function.matrix
         if self.given is not None:
-            self.given.shape = (*self._shape(x, arguments), self.n)
+            if self.given.shape is None:
+                self.given.shape = (*self._shape(x, arguments), self.n)
             return self.given(x, **arguments)
         if self.method == "torch" or (self.method == "auto" and self._is_torch(x, arguments)):
             function.torch = True

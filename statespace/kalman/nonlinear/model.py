@@ -6,6 +6,7 @@ from statespace.kalman.nonlinear.circle import Difference
 from statespace.kalman.nonlinear.functions import LinearFunction, StateFunction
 from statespace.kalman.nonlinear.integration import gaussian_step, random_steps
 from statespace.kalman.nonlinear.jacobians import METHODS, Jacobian
+from statespace.kalman.nonlinear.noise import Diffusion, Noise
 from statespace.kalman.nonlinear.record import Record, future_of, grid
 from statespace.kalman.nonlinear.results import Simulation
 from statespace.kalman.nonlinear.roots import check_covariance, root_of
@@ -162,13 +163,13 @@ class NonlinearModel:
         if self.continuous:
             self.drift = self._function(drift, "drift", ("t", "u"), n, kind)
             self.drift_jacobian = Jacobian(self.drift, drift_jacobian, jacobian, np.subtract, n)
-            self._diffusion(diffusion, spectral_density, kind)
+            self.diffusion = Diffusion(diffusion, spectral_density, n, kind)
         else:
             self.transition = self._function(transition, "transition", ("t", "dt", "u"), n, kind)
             self.transition_jacobian = Jacobian(
                 self.transition, transition_jacobian, jacobian, self.state_difference, n
             )
-            self.process_noise = self._covariance(process_noise, "process_noise", ("x", "t", "dt", "u"), n, kind)
+            self.process_noise = Noise(process_noise, "process_noise", ("x", "t", "dt", "u"), n, kind)
         self.observation = self._function(observation, "observation", ("t", "u"), None, kind)
         self.observation_jacobian = Jacobian(
             self.observation, observation_jacobian, jacobian, self.observation_difference, n
@@ -192,72 +193,6 @@ class NonlinearModel:
             raise ValueError(f"{name} must be a function or a ({rows}, {n}) matrix. Got shape {matrix.shape}.")
         return LinearFunction(matrix, name)
 
-    def _covariance(self, given, name, allowed, size, kind):
-        if callable(given):
-            return StateFunction(given, name, allowed, (size, size), state_first=False, **kind)
-        return root_of(check_covariance(given, size, name), name)
-
-    def _diffusion(self, given, density, kind):
-        """L √Q as a matrix, or as a function of the states."""
-        n = self.n_states
-        self.diffusion = None
-        if callable(given):
-            self.diffusion = StateFunction(given, "diffusion", ("x", "t", "u"), None, state_first=False, **kind)
-            self._density = density
-            return
-        matrix = np.eye(n) if given is None else np.asarray(given, dtype=float)
-        if matrix.ndim != 2 or len(matrix) != n:
-            raise ValueError(f"diffusion must be a function or a ({n}, q) matrix. Got shape {matrix.shape}.")
-        q = matrix.shape[1]
-        self.noise_root = matrix @ root_of(check_covariance(density, q, "spectral_density"), "spectral_density")
-
-    def noise_rate(self, x, **arguments):
-        """L √Q at states, in continuous time.
-
-        Parameters
-        ----------
-        x : ndarray of shape (..., n)
-        **arguments
-            t and u.
-
-        Returns
-        -------
-        ndarray of shape (n, q), or (..., n, q) where the diffusion depends on the state
-        """
-        if self.diffusion is None:
-            return self.noise_root
-        if self.diffusion.shape is None:
-            shape = np.shape(self.diffusion.function(**self._named(self.diffusion, x, arguments)))
-            if len(shape) < 2 or shape[-2] != self.n_states:
-                raise ValueError(
-                    f"diffusion must return (..., {self.n_states}, q) for states (..., {self.n_states}); got {shape}."
-                )
-            self.diffusion.shape = shape[-2:]
-        matrix = self.diffusion(x, **arguments)
-        q = matrix.shape[-1]
-        return matrix @ root_of(check_covariance(self._density, q, "spectral_density"), "spectral_density")
-
-    @staticmethod
-    def _named(function, x, arguments):
-        return {key: x if key == "x" else arguments[key] for key in function.takes}
-
-    def process_noise_root(self, x, **arguments):
-        """√Q of one step in discrete time, at one state.
-
-        Parameters
-        ----------
-        x : ndarray of shape (n,)
-        **arguments
-            t, dt and u.
-
-        Returns
-        -------
-        ndarray of shape (n, n)
-        """
-        if isinstance(self.process_noise, np.ndarray):
-            return self.process_noise
-        return root_of(self.process_noise(x, **arguments), "process_noise")
-
     def observation_noise_root(self, x, **arguments):
         """√R at one state.
 
@@ -271,11 +206,9 @@ class NonlinearModel:
         -------
         ndarray of shape (p, p)
         """
-        if isinstance(self.observation_noise, np.ndarray):
-            return self.observation_noise
         if self.observation_noise is None:
             raise ValueError("This model has an observation_log_density and no observation_noise: use ParticleFilter.")
-        return root_of(self.observation_noise(x, **arguments), "observation_noise")
+        return self.observation_noise.root_at(x, **arguments)
 
     def prepare(self, n_outputs=None, t=0.0, u=None):
         """Call each function once, so that a wrong shape is found before the first step.
@@ -310,10 +243,8 @@ class NonlinearModel:
         p = self.n_outputs = shape[0]
         self.observation_difference.check_size(p)
         if self._given_noise is not None:
-            self.observation_noise = self._covariance(
-                self._given_noise, "observation_noise", ("x", "t", "u"), p, self._kind
-            )
-            self.observation_noise_root(x, **arguments)
+            self.observation_noise = Noise(self._given_noise, "observation_noise", ("x", "t", "u"), p, self._kind)
+            self.observation_noise.root_at(x, **arguments)
         # As many states as none of the sizes has, so that no axis can be taken for another.
         spread = np.maximum(np.sqrt(np.diag(self.initial_covariance)), 1e-3 * np.abs(x) + 1e-6)
         steps = np.linspace(-1.0, 1.0, max(n, p) + 1)
@@ -323,9 +254,9 @@ class NonlinearModel:
             function(x, **arguments)
             function.check_vectorized(points, arguments)
         if self.continuous:
-            self.noise_rate(x, **arguments)
+            self.diffusion.at(x, **arguments)
         else:
-            self.process_noise_root(x, **arguments)
+            self.process_noise.root_at(x, **arguments)
         self._checked = True
         return p
 
@@ -412,12 +343,8 @@ class NonlinearModel:
         """
         if self.observation_noise is None:
             raise ValueError("Draws of observations need observation_noise: observation_log_density has no sampler.")
-        expected = self.observation(x, t=t, u=u)
-        noise = rng.standard_normal(expected.shape)
-        if isinstance(self.observation_noise, np.ndarray):
-            return self.observation_difference.wrapped(expected + noise @ self.observation_noise.T)
-        roots = np.stack([self.observation_noise_root(row, t=t, u=u) for row in x])
-        return self.observation_difference.wrapped(expected + np.einsum("mij,mj->mi", roots, noise))
+        noise = self.observation_noise.draw(x, rng, t=t, u=u)
+        return self.observation_difference.wrapped(self.observation(x, t=t, u=u) + noise)
 
     def simulate(self, n_times=None, times=None, u=None, n_samples=None, random_state=None, max_step=None):
         """Draw states and observations.
@@ -470,10 +397,10 @@ class NonlinearModel:
         if step is None:
             if len(self._steps) >= _MAX_STEPS_KEPT:
                 self._steps.clear()
-            step = self._steps[dt] = gaussian_step(self.drift.matrix, self.noise_root, dt)
+            step = self._steps[dt] = gaussian_step(self.drift.matrix, self.diffusion.root, dt)
         return step
 
     @property
     def is_exact(self):
         """Whether the dynamics are linear in continuous time with constant noise: `linear_step` is then exact."""
-        return self.continuous and isinstance(self.drift, LinearFunction) and self.diffusion is None
+        return self.continuous and isinstance(self.drift, LinearFunction) and self.diffusion.root is not None

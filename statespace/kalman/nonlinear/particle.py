@@ -183,20 +183,12 @@ class ParticleFilter(StateFilter):
             )
         return state._replace(log_weights=new - total, log_likelihood=state.log_likelihood + float(total))
 
-    def _noise_roots(self, particles, arguments):
-        """√R: (p, p), (N, p, p) where it depends on the state, or None where the model has a density instead."""
-        noise = self.model.observation_noise
-        if noise is None or isinstance(noise, np.ndarray):
-            return noise
-        if noise.depends_on_state:
-            return np.stack([root_of(r, "observation_noise") for r in noise(particles, **arguments)])
-        return self.model.observation_noise_root(particles[0], **arguments)
-
     def _observed(self, state, arguments):
         """The particles' observations, √R, and the mean and covariance of an observation."""
         weights, difference = np.exp(state.log_weights), self.model.observation_difference
         expected = self.model.observation(state.particles, **arguments)
-        roots = self._noise_roots(state.particles, arguments)
+        noise = self.model.observation_noise
+        roots = None if noise is None else noise.roots_at(state.particles, **arguments)
         mean = difference.mean(expected, weights)
         covariance = weighted_covariance(expected, mean, weights, difference)
         if roots is not None:
@@ -251,12 +243,12 @@ class ParticleFilter(StateFilter):
     def _method(self):
         """Whether the transition has a density that can be evaluated."""
         model = self.model
-        noise = None if model.continuous else model.process_noise
         if model.continuous:
             able = model.is_exact and _full_rank(model.linear_step(1.0)[1])
             why = "the drift is a function (give a linear one as a matrix), or noise does not reach every state"
         else:
-            able = not isinstance(noise, np.ndarray) or _full_rank(noise)
+            root = model.process_noise.root
+            able = root is None or _full_rank(root)
             why = "process_noise has no full rank"
         if self.smoother == "backward" and not able:
             raise ValueError(f"The transition has no density to draw backward with: {why}. Use smoother='ancestors'.")
@@ -300,10 +292,7 @@ class ParticleFilter(StateFilter):
         if model.continuous:
             matrix, root = model.linear_step(gap)
             return particles @ matrix.T, root
-        moved, noise = model.transition(particles, **arguments), model.process_noise
-        if not isinstance(noise, np.ndarray) and noise.depends_on_state:
-            return moved, np.linalg.cholesky(noise(particles, **arguments))
-        return moved, model.process_noise_root(particles[0], **arguments)
+        return model.transition(particles, **arguments), model.process_noise.roots_at(particles, **arguments)
 
 
 def _full_rank(root):

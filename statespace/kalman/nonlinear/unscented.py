@@ -175,7 +175,7 @@ class UnscentedKalmanFilter(GaussianFilter):
             return np.full_like(mean, np.nan), np.nan, np.nan
         points = sigma.spread(mean, root)
         slope, drift = sigma.slope(model.drift(points, **arguments))
-        noise = model.noise_rate(points, **arguments)
+        noise = model.diffusion.at(points, **arguments)
         if noise.ndim == 2:
             diffusion = noise @ noise.T
         else:

@@ -15,6 +15,9 @@ from statespace.kalman.nonlinear import (
     UnscentedKalmanFilter,
 )
 
+# jacfwd makes torch compile parts of its own with what it deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
 START = {"initial_mean": [1.0, 0.2], "initial_covariance": [0.3, 0.2], "observation_noise": 0.1}
 
 
@@ -91,6 +94,50 @@ def test_torch_runs_in_every_filter():
         same = type(method)(build(), random_state=0, **({"n_particles": 50} if "n_particles" in vars(method) else {}))
         np.testing.assert_allclose(method.filter(Y, TIMES, U).mean, same.filter(Y, TIMES, U).mean, rtol=1e-9)
         assert method.smooth(Y, TIMES, U).mean.shape == (4, 2)
+
+
+@pytest.mark.parametrize("kind", [ParticleFilter, EnsembleKalmanFilter])
+def test_noises_of_each_state_are_the_constant_ones(kind):
+    """Functions of the state that return the same matrix for each take another path to the same numbers."""
+    functions = {
+        "process_noise": lambda x: np.broadcast_to(0.05 * np.eye(2), (*x.shape[:-1], 2, 2)),
+        "observation_noise": lambda x: np.full((*x.shape[:-1], 1, 1), 0.1),
+    }
+    expected = kind(build(), random_state=0)
+    found = kind(build(**functions), random_state=0)
+    np.testing.assert_allclose(found.filter(Y, TIMES, U).mean, expected.filter(Y, TIMES, U).mean, rtol=1e-9)
+    np.testing.assert_allclose(found.smooth(Y, TIMES, U).mean, expected.smooth(Y, TIMES, U).mean, rtol=1e-8)
+    drawn = [f.sample(4, u=U, n_samples=3, random_state=1) for f in (found, expected)]
+    np.testing.assert_allclose(drawn[0].observation, drawn[1].observation, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", [ExtendedKalmanFilter, UnscentedKalmanFilter])
+def test_torch_in_continuous_time(pendulum, method):
+    def drift(x):
+        return torch.stack([x[..., 1], -9.8 * torch.sin(x[..., 0])], dim=-1)
+
+    model = NonlinearModel(
+        lambda x: torch.sin(x[..., :1]), 0.1, drift=drift, diffusion=[[0.0], [1.0]], spectral_density=0.1,
+        initial_mean=[1.0, 0.0], initial_covariance=[0.05, 0.05],
+    )  # fmt: skip
+    y, times = [0.8, np.nan, 0.1], [0.0, 0.1, 0.3]
+    result, expected = method(model).smooth(y, times), method(pendulum).smooth(y, times)
+    np.testing.assert_allclose(result.mean, expected.mean, rtol=1e-8)
+    np.testing.assert_allclose(result.covariance, expected.covariance, rtol=1e-8)
+
+
+def test_one_state_at_a_time_in_continuous_time(pendulum):
+    model = NonlinearModel(
+        lambda x: [np.sin(x[0])], 0.1, drift=lambda x: [x[1], -9.8 * np.sin(x[0])], vectorized=False,
+        diffusion=lambda x: [[0.0], [1.0]], spectral_density=0.1, initial_mean=[1.0, 0.0],
+        initial_covariance=[0.05, 0.05],
+    )  # fmt: skip
+    y, times = [0.8, np.nan, 0.1], [0.0, 0.1, 0.3]
+    for method in (ExtendedKalmanFilter, UnscentedKalmanFilter):
+        result, expected = (method(m, tolerance=1e-8).smooth(y, times) for m in (model, pendulum))
+        np.testing.assert_allclose(result.mean, expected.mean, rtol=1e-6)
+    many = ParticleFilter(model, n_particles=20, random_state=0).filter(y, times)
+    assert np.isfinite(many.mean).all()
 
 
 @pytest.mark.parametrize("method", ["differences", "complex"])

@@ -52,7 +52,7 @@ def test_filterpys_unscented_filter_to_rounding(alpha, beta, kappa):
         5, 2, 1.0, hx=polar, fx=turn, points=peers.MerweScaledSigmaPoints(5, alpha, beta, kappa)
     )
     peer.x, peer.P = model.initial_mean.copy(), model.initial_covariance.copy()
-    peer.Q, peer.R = model.process_noise @ model.process_noise.T, np.diag([1.0, 1e-3])
+    peer.Q, peer.R = model.process_noise.root @ model.process_noise.root.T, np.diag([1.0, 1e-3])
     peer.sigmas_f = peer.points_fn.sigma_points(peer.x, peer.P)
     likelihood = 0.0
     for k, y_t in enumerate(y):
@@ -72,7 +72,7 @@ def test_filterpys_extended_filter_to_rounding():
     result = ExtendedKalmanFilter(model).filter(y)
     peer = peers.ExtendedKalmanFilter(5, 2)
     peer.x, peer.P, peer.R = model.initial_mean.copy(), model.initial_covariance.copy(), np.diag([1.0, 1e-3])
-    noise = model.process_noise @ model.process_noise.T
+    noise = model.process_noise.root @ model.process_noise.root.T
 
     def jacobian(function, x):
         return np.stack([np.imag(function(x + 1e-50j * e)) / 1e-50 for e in np.eye(5)], axis=-1)
