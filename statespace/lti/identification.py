@@ -26,8 +26,8 @@ class LTIRegressor(IdentifiedSystem):
 
         x'(t) = A x(t) + B u(t) + L w(t),    y(t_k) = C x(t_k) + D u(t_k) + offset + v_k,
 
-    with white noise w and v. A subspace method finds the order and a start on a regular grid; Gauss-Newton steps with
-    exact derivatives then maximise the likelihood on the true times. Rows are successive samples: X is the input u,
+    with white noise w and v. A subspace method finds a start on a regular grid; Gauss-Newton steps with exact
+    derivatives then maximise the likelihood on the true times. Rows are successive samples: X is the input u,
     and the prediction of one row depends on those before it.
 
     Parameters
@@ -37,7 +37,9 @@ class LTIRegressor(IdentifiedSystem):
     method : {"n4sid", "moesp", "cva"}, default="n4sid"
         The weighting of the subspace (Van Overschee & De Moor 1996; Verhaegen 1994; Larimore 1990).
     refine : bool, default=True
-        Whether prediction errors are minimised from the subspace's start (Ljung 1999).
+        Whether prediction errors are minimised from the start (Ljung 1999). On a complete regular grid the start is the
+        subspace's alone; elsewhere a system that was grown mode by mode on the true samples, with a few such steps
+        after each mode, stands beside it.
     feedthrough : bool, default=False
         Whether D is estimated; else it is 0.
     noise_model : {"innovations", "output_error"}, default="innovations"
