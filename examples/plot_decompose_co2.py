@@ -2,7 +2,7 @@
 What moves the carbon dioxide on Mauna Loa
 ==========================================
 
-A record with gaps is taken apart into trend, season and a smooth remainder, each with its standard deviation. The
+A record with gaps is taken apart into trend, season and what passes within days, each with its standard deviation. The
 sum of three processes is one linear-Gaussian state-space model, so the likelihood, its gradient and the parts cost
 O(n), and the gaps need no filling: between two samples the state simply evolves for as long as it took.
 """
@@ -23,7 +23,8 @@ t = np.asarray(years)
 
 # %%
 # Three processes and the noise, six parameters by maximum likelihood. ``params_`` has the estimates with their standard
-# errors; a variance that belongs at zero is marked as standing at its bound.
+# errors; a variance that belongs at zero is marked as standing at its bound. Here it is that of the noise: weekly means
+# stray for a week at a time, which the Matérn process takes, and then there is nothing left to call noise.
 model = KalmanRegressor(LocalTrend() + Seasonal(period=1.0, harmonics=3) + Matern(nu=1.5))
 model.fit(t[:, None], record)
 print(model.params_.to_string(float_format="{:.3g}".format))

@@ -20,9 +20,16 @@ FORMAT_VERSION = 1
 
 _MODULES = {
     "KalmanRegressor": "statespace.filtering",
+    "LTIFilter": "statespace.lti",
     "S4DRegressor": "statespace.regression",
     "KalmanForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
+    "LinearGaussianModel": "statespace.kalman",
+    "Arima": "statespace.kalman",
+    "VectorAutoregression": "statespace.kalman",
+    "DynamicFactor": "statespace.kalman",
+    "KalmanStream": "statespace.streaming",
+    "LTIRegressor": "statespace.lti",
 }
 
 

@@ -193,6 +193,31 @@ class SeriesCollection:
         result.times = result._check_times(times)
         return result
 
+    def with_values(self, values):
+        """Other values at the same times, under the same names.
+
+        Parameters
+        ----------
+        values : list of ndarray of shape (n_times_i, n_channels)
+
+        Returns
+        -------
+        SeriesCollection
+
+        Examples
+        --------
+        >>> from statespace import SeriesCollection
+        >>> X = SeriesCollection([[1.0, 2.0]], times=[0.0, 3.0])
+        >>> X.with_values([-v for v in X.values])[0]
+               0
+        0.0 -1.0
+        3.0 -2.0
+        """
+        values = check_shapes(list(values), self.label)
+        if [len(v) for v in values] != self.lengths.tolist() or values[0].shape[1] != self.n_channels:
+            raise ValueError("values must be one array of the same shape for each series.")
+        return object.__new__(SeriesCollection)._set(values, self.times, self.columns, self.labels)
+
     def __len__(self):
         return len(self.values)
 

@@ -15,18 +15,18 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # From the bottom to the top. A module may import from its own entry and from those in lower rows, so that arrows point
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
-    ["kernels", "forms", "times"],
+    ["kernels", "forms", "times", "persistence"],
     ["series"],
-    ["validation", "datasets"],
+    ["validation", "datasets", "persistence"],
     ["lti"],
     ["layers", "kalman"],
     ["models"],
     ["training"],
-    ["persistence"],
     ["base"],
     ["streaming"],
     ["regression", "filtering"],
-    ["forecasting", "transformations"],
+    ["forecasting"],
+    ["transformations"],
     ["plotting"],
 ]
 HEIGHT = {entry: height for height, tier in enumerate(TIERS) for entry in tier}

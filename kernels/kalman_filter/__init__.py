@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from statespace.kernels.dispatch import choose
-from statespace.kernels.kalman_filter.blocks import Blocks, behaved, check_blocks
+from statespace.kernels.kalman_filter.blocks import TABLE, Blocks, behaved, check_blocks
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Gradient",
     "SmootherResult",
     "Step",
+    "contract_blocks",
     "discretize_blocks",
     "kalman_filter",
     "kalman_gradient",
@@ -154,7 +155,8 @@ def kalman_gradient(
         As in ``kalman_filter``.
     free_parameters : array_like of bool, shape as ``blocks.parameters``, optional
         The entries of ``blocks.parameters`` whose gradient is wanted; that of the others is returned as 0. Where no
-        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter.
+        free one enters A(Δ), and ``by_observation`` is False, the sweep costs about as much as the filter. For a
+        TABLE, column 0 says whether the gradient by its ``transition`` is wanted.
     by_observation : bool, default=True
         Whether the gradient with respect to ``observation`` is wanted; it is returned as 0 otherwise.
 
@@ -327,6 +329,43 @@ def discretize_blocks(blocks, dt, *, backend=None):
     dt = behaved(dt)
     _check_gaps(dt, dt.shape)
     return _backend(backend).discretize_blocks(check_blocks(blocks, len(dt)), dt)
+
+
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar, *, backend=None):
+    """Σ_t ⟨Ā_t, dA(Δ_t)/dθ⟩ + ⟨Q̄_t, dQ(Δ_t)/dθ⟩ for each parameter θ of the blocks: `discretize_blocks`, pulled back.
+
+    Parameters
+    ----------
+    blocks : Blocks
+        Without tables, whose entries are their own gradient.
+    dt : array_like of shape (n_times,)
+        Gaps Δ ≥ 0.
+    transition_bar, process_noise_bar : array_like of shape (n_times, n_states, n_states)
+        Ā and Q̄; only their diagonal blocks are read.
+    backend : {None, "cpu", "reference"}
+
+    Returns
+    -------
+    ndarray of shape (n_blocks, 3)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kernels.kalman_filter import Blocks, contract_blocks
+    >>> from statespace.kernels.kalman_filter.blocks import RANDOM_WALK
+    >>> contract_blocks(Blocks([RANDOM_WALK], [1], [[0.5, 0.0, 0.0]]), [2.0], np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+    array([[2., 0., 0.]])
+    """
+    dt, transition_bar, process_noise_bar = behaved(dt), behaved(transition_bar), behaved(process_noise_bar)
+    _check_gaps(dt, dt.shape)
+    blocks = check_blocks(blocks, len(dt))
+    shape = (len(dt), blocks.n_states, blocks.n_states)
+    if (blocks.kind == TABLE).any() or transition_bar.shape != shape or process_noise_bar.shape != shape:
+        raise ValueError(
+            f"contract_blocks needs blocks without tables and adjoints of shape {shape}; got kinds "
+            f"{blocks.kind.tolist()} and shapes {transition_bar.shape}, {process_noise_bar.shape}."
+        )
+    return _backend(backend).contract_blocks(blocks, dt, transition_bar, process_noise_bar)
 
 
 def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):

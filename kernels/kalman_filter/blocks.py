@@ -28,18 +28,6 @@ class Blocks(NamedTuple):
     """The diagonal blocks of A(Δ) and Q(Δ), in the order of the state.
 
     kind           size     parameters     process
-    ============== ======== ============== ==========================================================================
-    ``RANDOM_WALK`` any s   q, –           A = I, Q = qΔ I
-    ``TREND``      2        q_level,       A = [[1, Δ], [0, 1]],
-                            q_slope        Q = q_level Δ e₁e₁ᵀ + q_slope [[Δ³/3, Δ²/2], [Δ²/2, Δ]]
-    ``ROTATION``   2        ω, q           A = [[c, s], [−s, c]] with c = cos ωΔ, s = sin ωΔ; Q = qΔ I
-    ``OU``         1        λ, σ²          covariance σ² exp(−λ|Δ|)
-    ``MATERN32``   2        λ, σ²          covariance σ² (1 + λ|Δ|) exp(−λ|Δ|); state (f, f′)
-    ``MATERN52``   3        λ, σ²          covariance σ² (1 + λ|Δ| + λ²Δ²/3) exp(−λ|Δ|); state (f, f′, f″)
-    ``TABLE``      any s    –, –           A and Q looked up: row ``gap_index[t]`` of ``transition``, ``process_noise``;
-                                           A = I, Q = 0 where that is −1
-    ============== ======== ============== ==========================================================================
-=======
     ==================== ======== ============== =====================================================================
     kind                 size     parameters     process
     ==================== ======== ============== =====================================================================
@@ -142,3 +130,10 @@ def check_blocks(blocks, n_times):
             f"values from {gap_index.min()} to {gap_index.max()}."
         )
     return Blocks(kind, size, parameters, transition, process_noise, gap_index)
+
+
+def wanted_entries(blocks, free):
+    """Which columns of a table's ``transition`` a gradient is wanted for: those of TABLE blocks free in column 0."""
+    pairs = zip(blocks.kind.tolist(), blocks.size.tolist(), free[:, 0].tolist(), strict=True)
+    parts = [np.full(s * s, wish) for k, s, wish in pairs if k == TABLE]
+    return np.concatenate(parts) if parts else np.zeros(blocks.transition.shape[1], dtype=bool)

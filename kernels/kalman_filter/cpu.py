@@ -9,8 +9,9 @@ import math
 import numpy as np
 
 from statespace.kernels.kalman_filter.batch import filter_batch, gradient_batch, likelihood_batch, smooth_batch
+from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
-from statespace.kernels.kalman_filter.discretization import discretize_all, expand, moves
+from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves
 from statespace.kernels.kalman_filter.forward import forward, log_likelihood
 from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
 from statespace.kernels.kalman_filter.looping import gradient_each, smooth_each
@@ -46,6 +47,14 @@ def discretize_blocks(blocks, dt):
     work = workspace_for(units, n, 0)
     discretize_all(units, blocks, dt, work.steps, transition, process_noise)
     return transition, process_noise
+
+
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
+    gradient = Gradient(*(np.zeros_like(array) for array in blocks[2:5]), *np.zeros((5, 0)))
+    units = expand(blocks.kind, blocks.size)
+    work = workspace_for(units, blocks.n_states, 0)
+    contract_all(units, blocks, dt, transition_bar, process_noise_bar, work.steps, gradient)
+    return gradient.parameters
 
 
 def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
@@ -162,6 +171,7 @@ def kalman_gradient(
     if not by_observation:
         gradient.observation[:] = 0.0
     gradient.parameters[~free_parameters] = 0.0
+    gradient.transition[:, ~wanted_entries(blocks, free_parameters)] = 0.0
     return value, gradient
 
 

@@ -363,11 +363,14 @@ def expand(kind, size):
     return kind[owner], np.where(walk, 1, size)[owner], owner
 
 
+_TURNED = frozenset((ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
+_BY_FIRST = _TURNED | {ROTATION, OU, MATERN32, MATERN52, TABLE}
+
+
 def moves(kind, free):
-    """For each block whether A depends on something free: ``free`` (n_blocks, 3), entries of a table always are."""
-    turned = np.isin(kind, (ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO))
-    by_first = free[:, 0] & (turned | np.isin(kind, (ROTATION, OU, MATERN32, MATERN52)))
-    return by_first | (free[:, 2] & turned) | (kind == TABLE)
+    """For each block whether A depends on something free: ``free`` (n_blocks, 3), column 0 for a whole table."""
+    wishes = zip(kind.tolist(), free.tolist(), strict=True)
+    return np.array([(k in _BY_FIRST and wish[0]) or (k in _TURNED and wish[2]) for k, wish in wishes], dtype=bool)
 
 
 @helper()
@@ -385,6 +388,27 @@ def tables(kind):
 def stays(every, gap, row):
     """Whether the state is carried over a gap as it is; ``row`` is −1 where no table's row is asked for."""
     return row < 0 and (every or gap == 0.0)
+
+
+@entry()
+def contract_all(units, blocks, dt, transition_bar, process_noise_bar, steps, gradient):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every gap, Ā and Q̄ dense (T, n, n), of blocks without tables."""
+    kind, size, owner = units
+    A_bar = steps.A_bar[0]
+    Q_bar = steps.Q_bar[0]
+    for t in range(len(dt)):
+        o = 0
+        for b in range(len(kind)):
+            s = size[b]
+            for i in range(s):
+                for j in range(s):
+                    A_bar[i * s + j] = transition_bar[t, o + i, o + j]
+                    Q_bar[i * s + j] = process_noise_bar[t, o + i, o + j]
+            parameter = blocks.parameters[owner[b]]
+            contract_block(kind[b], s, parameter, dt[t], 0, 0, A_bar, Q_bar, 0, gradient, owner[b])
+            o += s
+    A_bar[:] = 0.0
+    Q_bar[:] = 0.0
 
 
 @entry()

@@ -20,6 +20,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TABLE,
     TREND,
     Blocks,
+    wanted_entries,
 )
 from statespace.kernels.kalman_filter.looping import filter_each, gradient_each, likelihood_each, smooth_each
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
@@ -83,6 +84,19 @@ def discretize_blocks(blocks, dt):
         transition.append(block_diag(*[A for A, _ in pairs]))
         process_noise.append(block_diag(*[Q for _, Q in pairs]))
     return np.array(transition), np.array(process_noise)
+
+
+def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
+    """Central differences of fourth order."""
+    result = np.zeros_like(blocks.parameters)
+    for index in np.ndindex(result.shape):
+        width = 2e-4 * max(abs(blocks.parameters[index]), 0.1)
+        for factor, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            moved = blocks.parameters.copy()
+            moved[index] += factor * width
+            A, Q = discretize_blocks(blocks._replace(parameters=moved), dt)
+            result[index] += weight * ((transition_bar * A).sum() + (process_noise_bar * Q).sum()) / (12.0 * width)
+    return result
 
 
 def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse):
@@ -235,5 +249,6 @@ def kalman_gradient(
                 gradient[index] += weight * value(*inputs[:position], moved, *inputs[position + 1 :]) / (12.0 * width)
         gradients.append(gradient)
     gradients[0][~free_parameters] = 0.0
+    gradients[1][:, ~wanted_entries(blocks, free_parameters)] = 0.0
     gradients[4] *= by_observation
     return value(*inputs), Gradient(*gradients)

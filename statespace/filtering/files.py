@@ -8,6 +8,8 @@ import pandas as pd
 from statespace.filtering.estimation import Estimation
 from statespace.kalman.description import description, restored
 from statespace.kalman.posterior import Record
+from statespace.kalman.priors import LogNormal
+from statespace.kalman.robust import Tails
 from statespace.kalman.scale import Scale
 
 
@@ -37,6 +39,8 @@ def exported(regressor):
     params = regressor.get_params(deep=False) | {"process": description(regressor.process)}
     if not isinstance(regressor.random_state, Integral):
         params["random_state"] = None
+    if regressor.priors is not None:
+        params["priors"] = {name: [float(value) for value in prior] for name, prior in regressor.priors.items()}
     each = regressor._estimations
     processes = [*regressor.processes_.values()] if regressor._separate else [regressor.process_]
     arrays = _record_arrays([estimation.record for estimation in each])
@@ -47,6 +51,9 @@ def exported(regressor):
         "scale": np.array([[e.scale.value, e.scale.time, e.scale.span] for e in each]),
         "covariate_scale": np.stack([estimation.scale.covariates for estimation in each]),
     }
+    arrays["order"] = regressor._order
+    if each[0].squares is not None:
+        arrays["squares"] = np.concatenate([estimation.squares for estimation in each])
     if np.ndim(regressor._known):
         arrays["known"] = regressor._known
     state = {
@@ -55,6 +62,7 @@ def exported(regressor):
         "columns": [_plain(name) for name in each[0].scale.columns],
         "known": None if np.ndim(regressor._known) else regressor._known,
         "labels": _described(regressor.series_),
+        "origins": [estimation.scale.origin for estimation in each],
         "single": regressor._single,
         "n_features_in": regressor.n_features_in_,
         "feature_names_in": [str(name) for name in getattr(regressor, "feature_names_in_", [])],
@@ -91,6 +99,8 @@ def imported(kind, state, arrays):
     params = state["params"] | {"process": restored(state["params"]["process"])}
     if isinstance(params["noise_variance_bounds"], list):
         params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
+    if params["priors"] is not None:
+        params["priors"] = {name: LogNormal(*prior) for name, prior in params["priors"].items()}
     regressor = kind(**params)
     regressor.series_, regressor._single = _labels(state["labels"]), state["single"]
     regressor.n_features_in_ = state["n_features_in"]
@@ -101,12 +111,22 @@ def imported(kind, state, arrays):
     whole = Record(arrays["times"], arrays["covariates"], arrays["y"], noise, arrays.get("starts"))
     separate = params["parameters"] == "separate" and regressor.series_ is not None
     records = [whole.one(i) for i in range(whole.n_series)] if separate else [whole]
+    tails = Tails.of(params["noise"], params["df"], params["huber_threshold"])
     estimations = []
     for i, record in enumerate(records):
-        scale = Scale(*arrays["scale"][i].tolist(), tuple(state["columns"]), arrays["covariate_scale"][i])
+        scale = Scale(
+            *arrays["scale"][i].tolist(), tuple(state["columns"]), arrays["covariate_scale"][i], state["origins"][i],
+            params["time_unit"],
+        )  # fmt: skip
         start, bounds, shift = restored(state["processes"][i]), arrays["bounds"][i], arrays["shift"][i]
-        estimations.append(Estimation(start, bounds, shift, record, scale, params["time_unit"], params["backend"]))
-    regressor._conclude(estimations, list(arrays["theta"]) if separate else [arrays["theta"]], known)
+        unit, backend = params["time_unit"], params["backend"]
+        estimation = Estimation(start, bounds, shift, record, scale, unit, backend, tails)
+        estimations.append(estimation.with_priors(params["priors"]))
+    squares = [None] * len(records)
+    if tails is not None:
+        squares = np.split(arrays["squares"], np.cumsum([len(record.times) for record in records])[:-1])
+    regressor._order = arrays["order"]
+    regressor._conclude(estimations, list(arrays["theta"]) if separate else [arrays["theta"]], known, squares)
     return regressor
 
 
@@ -127,9 +147,7 @@ def _labels(described):
         return None if described is None else pd.RangeIndex(described["range"])
     rows = [tuple(row) for row in described["rows"]]
     names = [None if name == "None" else name for name in described["names"]]
-    if len(rows[0]) > 1:
-        return pd.MultiIndex.from_tuples(rows, names=names)
-    return pd.Index([label for (label,) in rows], name=names[0])
+    return pd.Index([row if len(row) > 1 else row[0] for row in rows], name=names[0], tupleize_cols=False)
 
 
 def _plain(name):

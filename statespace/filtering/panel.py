@@ -175,7 +175,7 @@ def _from_index(X, estimator, reset):
         raise ValueError(f"X must name the series of every row: row {k} of its index is {table.index[k]!r}.")
     times = table.index.get_level_values(-1)
     rows = read_table(times, table.set_axis(times), table.index, estimator, reset=reset)
-    return Panel(rows, codes, pd.Index(labels))
+    return Panel(rows, codes, pd.Index(labels, tupleize_cols=False))
 
 
 def _from_list(X, stacked, estimator, reset):

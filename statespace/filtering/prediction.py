@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -134,8 +135,20 @@ class Prediction:
                 "include_noise=True needs the noise variance of new samples, and fit was given that of each known "
                 "sample only. Predict without it and add the variance that you know."
             )
-        noise = self.noise_variance_
+        noise = self.noise_variance_ * self._noise_factor()
         return noise[codes] if np.ndim(noise) else noise
+
+    def _families(self):
+        """The density of the noise, where it is not normal: of all series together, or of each."""
+        thetas = self.theta_ if self._separate else [self.theta_]
+        return [each.family(theta) for each, theta in zip(self._estimations, thetas, strict=True)]
+
+    def _noise_factor(self):
+        """The variance of the noise in units of R: a number, or one for each series."""
+        if self.noise == "gaussian":
+            return 1.0
+        factors = np.array([family.variance for family in self._families()])
+        return factors if self._separate else factors[0]
 
     def decompose(self, X, series=None):
         """Each component at other times, given all of the data. The components add up to `predict`.
@@ -190,7 +203,8 @@ class Prediction:
         check_is_fitted(self)
         panel, codes = self._asked(X, series)
         random_state = check_random_state(random_state)
-        noise = self._new_noise(codes) if include_noise else 0.0
+        if include_noise:
+            self._new_noise(codes)
         posteriors, rows = self._posteriors(), panel.rows
         parts = [
             (chosen, posteriors.one(code).sample(rows.times[chosen], rows.covariates[chosen], n_samples, random_state))
@@ -199,7 +213,12 @@ class Prediction:
         drawn = np.empty((len(codes), *parts[0][1].shape[1:]))
         for chosen, part in parts:
             drawn[chosen] = part
-        drawn += np.sqrt(np.reshape(noise, (-1, 1, 1))) * random_state.normal(size=drawn.shape)
+        if include_noise:
+            families, scale = self._families(), np.sqrt(self.noise_variance_)
+            for code, chosen in rows_of_each(codes):
+                family, shape = families[code if self._separate else 0], drawn[chosen].shape
+                draw = random_state.normal(size=shape) if family is None else family.draw(random_state, shape)
+                drawn[chosen] += (scale[code] if self._separate else scale) * draw
         return panel.given(drawn[:, 0] if self._single else drawn)
 
     def score(self, X, y, sample_weight=None, series=None):
@@ -232,8 +251,43 @@ class Prediction:
                 scores.append(r2_score(target[seen], predicted[seen], sample_weight=weight))
         return float(np.mean(scores))
 
-    def stream(self, from_prior=False, include_noise=False, series=None):
+    def condition(self, X, y, noise_variance=None):
+        """The same parameters, given other data.
+
+        Parameters
+        ----------
+        X, y, noise_variance : as in `fit`
+            One series or many. Where each series has its own parameters, these series must be among those of `fit`.
+
+        Returns
+        -------
+        KalmanRegressor
+            A new one, fitted; this one is not changed.
+        """
+        check_is_fitted(self)
+        other = clone(self)
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
+        other._estimations = self._estimations
+        if noise_variance is None and self._known_each:
+            raise ValueError("condition needs noise_variance: fit was given that of each known sample only.")
+        _, record, known = other._read(X, y, noise_variance, reset=False)
+        if self._separate:
+            if other.series_ is None:
+                raise ValueError("each series of fit has its own parameters: name the series of X, as in fit.")
+            places = [self._place(label) for label in other.series_]
+            pairs = [(self._estimations[p], self.theta_[p], record.one(i)) for i, p in enumerate(places)]
+        else:
+            pairs = [(self._estimation, self.theta_, record)]
+        conditioned = [estimation.given(part, theta) for estimation, theta, part in pairs]
+        return other._conclude(*map(list, zip(*conditioned, strict=True)), known)
+
+    def stream(self, from_prior=False, include_noise=False, series=None, lag=None, late="raise"):
         """A filter that takes one sample at a time, at constant cost.
+
+        With Student-t or Huber noise each sample gets its weight when it comes, from its innovation, and keeps it;
+        `predict` weighs it by what comes later, too.
 
         Parameters
         ----------
@@ -243,6 +297,10 @@ class Prediction:
             Whether its standard deviations are those of an observation rather than of the signal.
         series : label, optional
             Of many series, the one that goes on; needed but for a new one with shared parameters.
+        lag : float or timedelta, optional
+            How late a sample may come, behind the latest; in the unit of the times.
+        late : {"raise", "ignore"}, default="raise"
+            What to do with a sample that is later than that.
 
         Returns
         -------
@@ -252,12 +310,18 @@ class Prediction:
 
         check_is_fitted(self)
         place = self._place(series, new=from_prior)
+        if include_noise:
+            self._new_noise(place)
+        noise = self.noise_variance_
         return KalmanStream(
             self._posteriors().one(place),
-            float(self._new_noise(place)) if include_noise or not self._known_each else None,
+            None if self._known_each else float(noise[place] if np.ndim(noise) else noise),
+            family=self._families()[place if self._separate else 0],
             single=self._single,
             from_prior=from_prior,
             include_noise=include_noise,
+            lag=lag,
+            late=late,
         )
 
     def _place(self, label, *, new=False):

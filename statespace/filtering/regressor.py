@@ -8,14 +8,13 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from joblib import effective_n_jobs
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from statespace.filtering.estimation import maximize_each
+from statespace.filtering.diagnosis import Diagnosis
+from statespace.filtering.estimation import in_parallel, maximize_each
 from statespace.filtering.files import exported, imported
 from statespace.filtering.noise import check_noise, noise_start
 from statespace.filtering.panel import read_panel, read_values
@@ -24,13 +23,11 @@ from statespace.filtering.prediction import Prediction
 from statespace.kalman.base import Component
 from statespace.kalman.components import LocalTrend, Regression
 from statespace.kalman.composition import Sum
+from statespace.kalman.robust import Tails
 from statespace.kalman.rows import read_targets
 
-# Series that are handed to a worker together.
-_SERIES_AT_ONCE = 64
 
-
-class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
+class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
     """A Gaussian process in time, fitted and predicted by a Kalman filter in O(n).
 
     The signal f(t) = H x(t) is a sum of processes (`statespace.kalman`) and is seen through noise,
@@ -46,6 +43,10 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
     (series, time) MultiIndex. Many series are independent of each other, and are fitted together, with parameters that
     they share, or side by side, each with its own.
 
+    y may have several outputs: independent series at the same times, with the same process and, where it is fitted,
+    the same noise variance, so they should be in like units. Each may be missing on its own, and known noise variances
+    may differ. (Outputs that are correlated are what `statespace.kalman.LinearGaussianModel` is for.)
+
     Parameters
     ----------
     process : Component, optional
@@ -55,12 +56,27 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         The variance R of the observation noise; known variances of single samples are given to `fit`.
     noise_variance_bounds : pair of float, optional
         Bounds of a noise variance that is fitted. None stands for wide ones in the data's units.
+    noise : {"gaussian", "student_t", "huber"}, default="gaussian"
+        Student-t noise, or Huber's (normal with exponential tails), lets outliers hardly move the estimate. R is then
+        the square of the noise's scale. The signal is smoothed with noise variances R/w_k, with a weight w_k for each
+        sample, and what is maximised is the lower bound of the log-likelihood that these weights make highest, by
+        variational inference (`statespace.kalman.robust` derives it); it takes the place of the log-likelihood
+        everywhere. Huber's scale, if it is fitted, grows with many gross outliers; Student-t's hardly does.
+    df : "fit" or float, default="fit"
+        The degrees of freedom of Student-t noise. Fitted, they lie between 1 and 1000, where the noise is normal.
+    huber_threshold : float, default=1.345
+        The number of scales √R beyond which Huber's noise is exponential.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
         None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta,
         bounds)`` and returns ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta,
         eval_gradient=True)`` is to be minimised.
     n_restarts_optimizer : int, default=0
         Further searches from starts drawn at random around the first one.
+    priors : dict of str to LogNormal, optional
+        What is known about free parameters beforehand, by their names in ``params_``, such as
+        ``{"matern__length_scale": LogNormal(median=10.0, sigma=0.5)}``. The parameters then maximise the posterior
+        density of their logarithms, and their standard errors are from its curvature; all likelihoods reported stay
+        likelihoods.
     parameters : {"shared", "separate"}, default="shared"
         Whether many series share their parameters, or each has its own.
     time_unit : str, default="D"
@@ -85,7 +101,13 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         The fitted or known noise variance; one for each series where they have their own. If `fit` was given that of
         each sample: those, of shape (n_samples,) or (n_samples, n_outputs), in the order of the rows.
     theta_ : ndarray of shape (n_parameters,) or (n_series, n_parameters)
-        The natural logarithms of the free parameters, the noise variance last where it is fitted.
+        The natural logarithms of the free parameters, the noise variance last where it is fitted, and after it the
+        degrees of freedom where those are.
+    df_ : float or ndarray of shape (n_series,)
+        The degrees of freedom; only with Student-t noise.
+    weights_ : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        The weight w of each sample, small for outliers; 1 where y is missing. Of many series, in the order of the rows
+        of all of them. Only with Student-t or Huber noise.
     log_marginal_likelihood_value_ : float
         The log-likelihood at ``theta_``, of all series together.
     params_ : DataFrame
@@ -126,8 +148,12 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         *,
         noise_variance="fit",
         noise_variance_bounds=None,
+        noise="gaussian",
+        df="fit",
+        huber_threshold=1.345,
         optimizer="fmin_l_bfgs_b",
         n_restarts_optimizer=0,
+        priors=None,
         parameters="shared",
         time_unit="D",
         backend=None,
@@ -137,8 +163,12 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         self.process = process
         self.noise_variance = noise_variance
         self.noise_variance_bounds = noise_variance_bounds
+        self.noise = noise
+        self.df = df
+        self.huber_threshold = huber_threshold
         self.optimizer = optimizer
         self.n_restarts_optimizer = n_restarts_optimizer
+        self.priors = priors
         self.parameters = parameters
         self.time_unit = time_unit
         self.backend = backend
@@ -196,9 +226,10 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         pose = partial(
             maximize_each, process=process, names=rows.names, unit=self.time_unit, backend=self.backend,
             noise_start=partial(noise_start, bounds=self.noise_variance_bounds), optimizer=optimizer,
-            n_restarts=self.n_restarts_optimizer,
+            n_restarts=self.n_restarts_optimizer, tails=Tails.of(self.noise, self.df, self.huber_threshold),
+            priors=self.priors,
         )  # fmt: skip
-        fitted = _in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
+        fitted = in_parallel(pose, records, seeds, self.n_jobs) if separate else pose(records, seeds)
         messages = [message for *_, message in fitted]
         if any(messages):
             first = next(filter(None, messages))
@@ -213,39 +244,6 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         self._conclude(estimations, thetas, known)
         return self
 
-    def condition(self, X, y, noise_variance=None):
-        """The same parameters, given other data.
-
-        Parameters
-        ----------
-        X, y, noise_variance : as in `fit`
-            One series or many. Where each series has its own parameters, these series must be among those of `fit`.
-
-        Returns
-        -------
-        KalmanRegressor
-            A new one, fitted; this one is not changed.
-        """
-        check_is_fitted(self)
-        other = clone(self)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(other, name, getattr(self, name))
-        other._estimations = self._estimations
-        if noise_variance is None and self._known_each:
-            raise ValueError("condition needs noise_variance: fit was given that of each known sample only.")
-        _, record, known = other._read(X, y, noise_variance, reset=False)
-        if self._separate:
-            if other.series_ is None:
-                raise ValueError("each series of fit has its own parameters: name the series of X, as in fit.")
-            places = [self._place(label) for label in other.series_]
-            pairs = [(self._estimations[p], self.theta_[p], record.one(i)) for i, p in enumerate(places)]
-        else:
-            pairs = [(self._estimation, self.theta_, record)]
-        conditioned = [estimation.given(part, theta) for estimation, theta, part in pairs]
-        kept = [theta[: len(each.bounds)] for each, (_, theta, _) in zip(conditioned, pairs, strict=True)]
-        return other._conclude(conditioned, kept, known)
-
     def _read(self, X, y, noise_variance, *, reset):
         """The panel, the record, and the known noise: None where it is fitted."""
         panel = read_panel(X, self, reset=reset)
@@ -255,6 +253,7 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
             known = read_values(known, panel, "noise_variance")
         known = check_noise(known, y.shape)
         self._single, self.series_ = y.ndim == 1, panel.labels
+        self._order = np.lexsort((panel.rows.times, panel.series))
         return panel, panel.record(y, known), known
 
     def _refuse_empty(self, records):
@@ -262,7 +261,9 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
             if np.isnan(record.y).all():
                 raise ValueError(f"y of series {label!r} contains NaN only: there is nothing to fit its parameters to.")
 
-    def _conclude(self, estimations, thetas, known):
+    def _conclude(self, estimations, thetas, known, squares=None):
+        for i, (estimation, theta) in enumerate(zip(estimations, thetas, strict=True)):
+            estimation.settle(theta, None if squares is None else squares[i])
         self._estimations, self._known = estimations, known
         self._known_each = np.ndim(known) > 0
         self._separate = self.parameters == "separate" and self.series_ is not None
@@ -273,10 +274,20 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         else:
             self.theta_, self.time_scale_ = thetas[0], estimations[0].scale.time
             self.process_, _ = estimations[0].unpack(self.theta_)
-        noise = np.exp(self.theta_[..., -1]) if known is None else known
+        noise = known
+        if known is None:
+            fitted = [each.unpack(theta)[1] for each, theta in zip(estimations, thetas, strict=True)]
+            noise = np.array(fitted) if self._separate else fitted[0]
         if known is not None and np.ndim(known) == 0 and self._separate:
             noise = np.full(len(estimations), known)
         self.noise_variance_ = float(noise) if np.ndim(noise) == 0 else noise
+        if self.noise != "gaussian":
+            pairs = list(zip(estimations, thetas, strict=True))
+            weights = np.concatenate([each.weights(theta) for each, theta in pairs])
+            self.weights_ = self._shaped(self._in_order(weights))
+            if self.noise == "student_t":
+                df = [each.family(theta).df for each, theta in pairs]
+                self.df_ = np.array(df) if self._separate else df[0]
         self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(self.theta_)
         return self
 
@@ -303,7 +314,9 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         if not self._separate:
             return self._estimation.table(self.theta_)
         tables = [each.table(theta) for each, theta in zip(self._estimations, self.theta_, strict=True)]
-        return pd.concat(tables, keys=self.series_, names=["series", "parameter"])
+        table = pd.concat(tables, keys=self.series_)
+        names = ["series"] if table.index.nlevels == 2 else [None] * (table.index.nlevels - 1)
+        return table.rename_axis([*names, "parameter"])
 
     def _chosen_process(self, rows):
         if self.process is None:
@@ -311,7 +324,7 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         if not isinstance(self.process, Component):
             raise ValueError(f"process must be a component of statespace.kalman or a sum. Got {self.process!r}.")
         components = self.process.components if isinstance(self.process, Sum) else [self.process]
-        reads = any(type(component).design is not Component.design for component in components)
+        reads = any(type(c).design is not Component.design and not c.uses_times for c in components)
         if rows.names and not reads:
             raise ValueError(
                 f"X has the covariates {list(rows.names)} besides the time, and no component of {self.process!r} "
@@ -384,11 +397,3 @@ class KalmanRegressor(Prediction, RegressorMixin, BaseEstimator):
         from statespace import persistence
 
         persistence.save(self, path)
-
-
-def _in_parallel(fit, records, seeds, n_jobs):
-    """Some series at a time, so that handing them over costs little."""
-    size = max(1, min(_SERIES_AT_ONCE, len(records) // (4 * effective_n_jobs(n_jobs))))
-    parts = [slice(start, start + size) for start in range(0, len(records), size)]
-    answers = Parallel(n_jobs=n_jobs)(delayed(fit)(records[part], seeds[part]) for part in parts)
-    return [answer for part in answers for answer in part]

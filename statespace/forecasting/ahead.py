@@ -8,22 +8,25 @@ the state given the past, which is one step ahead within the data and the foreca
 import numpy as np
 
 from statespace.kalman.binding import State
-from statespace.kalman.rows import read
+from statespace.kalman.posterior import of_output
 from statespace.kernels.kalman_filter import kalman_filter
 
 # Samples that are filtered in one call: bounds the memory.
 _CHUNK = 8192
 
 
-def predict_ahead(regressor, X):
-    """Mean and variance of an observation at each row of X, given all observations at earlier times.
+def predict_ahead(posterior, times, covariates, noise):
+    """Mean and variance of an observation at each row, given all observations at earlier times.
 
     Parameters
     ----------
-    regressor : KalmanRegressor
-        Fitted to one output, with one noise variance.
-    X : DataFrame of shape (n, 1 + n_covariates)
-        Rows as for its ``predict``, in any order.
+    posterior : Posterior
+        Of one series and one output.
+    times : ndarray of shape (n,)
+        In any order.
+    covariates : ndarray of shape (n, c)
+    noise : float
+        The noise variance of an observation.
 
     Returns
     -------
@@ -33,31 +36,35 @@ def predict_ahead(regressor, X):
 
     Examples
     --------
-    >>> import numpy as np, pandas as pd
+    >>> import numpy as np
     >>> from statespace import KalmanRegressor
     >>> from statespace.forecasting.ahead import predict_ahead
     >>> from statespace.kalman import LocalLevel
-    >>> t = pd.DataFrame({"time": [0.0, 1.0, 2.0]})
-    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None).fit(t, [1.0, 2.0, 4.0])
-    >>> predict_ahead(gp, t)[1]
+    >>> t = np.arange(3.0)
+    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None)
+    >>> gp = gp.fit(t[:, np.newaxis], [1.0, 2.0, 4.0])
+    >>> predict_ahead(gp._posterior(), t, np.zeros((3, 0)), noise=1.0)[1]
     array([       inf, 3.        , 2.66666667])
     """
-    posterior = regressor._posterior()
-    record, rows = posterior.record, read(X, regressor, reset=False)
-    n = len(rows.times)
-    times = np.concatenate([rows.times, record.times])
-    order = np.argsort(times, kind="stable")
+    record, n = posterior.record, len(times)
+    joined = np.concatenate([times, record.times])
+    order = np.argsort(joined, kind="stable")
     y = np.concatenate([np.full(n, np.nan), posterior.scaled_y[:, 0]])[order]
-    binding = posterior._binding(times[order], np.concatenate([rows.covariates, record.covariates])[order])
+    binding = posterior._binding(joined[order], np.concatenate([covariates, record.covariates])[order])
     asked = order < n
+    noises = of_output(posterior.scaled_noise, 0)
+    if np.ndim(noises):
+        noises = np.concatenate([np.ones(n), noises])[order]
     mean, variance = np.empty(len(order)), np.empty(len(order))
     state, start = binding.initial, 0
     while start < len(order):
         # While a direction is open, one sample at a time: only a call's last diffuse part is known.
         stop = start + 1 if state.diffuse.shape[1] else min(start + _CHUNK, len(order))
         part = binding.part(start, stop, state)
-        result = kalman_filter(y[start:stop], part.gaps, part.blocks, part.rows, posterior.scaled_noise, *state,
-                               backend=regressor.backend)  # fmt: skip
+        own = noises[start:stop] if np.ndim(noises) else noises
+        result = kalman_filter(
+            y[start:stop], part.gaps, part.blocks, part.rows, own, *state, backend=posterior.backend
+        )
         h = np.broadcast_to(part.rows, (stop - start, result.mean.shape[1]))
         mean[start:stop] = (h * result.mean).sum(axis=1)
         variance[start:stop] = np.einsum("ki,kij,kj->k", h, result.covariance, h)
@@ -67,8 +74,7 @@ def predict_ahead(regressor, X):
     place = np.empty(n, dtype=np.intp)
     place[order[asked]] = np.flatnonzero(asked)
     scale = posterior.scale.value
-    variance = (np.maximum(variance[place], 0.0) + posterior.scaled_noise) * scale**2
-    return mean[place] * scale + posterior.offset[0], variance
+    return mean[place] * scale + posterior.offset[0], np.maximum(variance[place], 0.0) * scale**2 + noise
 
 
 def _is_open(row, diffuse):

@@ -3,6 +3,7 @@
 import warnings
 from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 from sktime.datatypes import convert_to
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
@@ -57,6 +58,32 @@ class TimeForecaster(BaseForecaster):
                     stacklevel=4,
                 )
         return axis
+
+    def _places(self):
+        """Which rows of the history belong to which series; the name of the only series is None."""
+        index = self._history.index
+        if not isinstance(index, pd.MultiIndex):
+            return {None: np.arange(len(index))}
+        levels = list(range(index.nlevels - 1))
+        groups = pd.Series(0, index=index).groupby(level=levels, sort=False)
+        return {name if isinstance(name, tuple) else (name,): rows for name, rows in groups.indices.items()}
+
+    def _indexes(self):
+        """The times of every series."""
+        index = self._history.index
+        if not isinstance(index, pd.MultiIndex):
+            return {None: index}
+        times = index.get_level_values(-1)
+        return {name: times[rows] for name, rows in self._places().items()}
+
+    def _asked(self, fh):
+        """The index that a horizon means, and the number of the series of each row."""
+        indexes = {name: self._axis.future(fh, index[-1:]) for name, index in self._indexes().items()}
+        numbers = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes.values()])
+        if None in indexes:
+            return indexes[None], numbers
+        rows = [(*name, time) for name, times in indexes.items() for time in times]
+        return pd.MultiIndex.from_tuples(rows, names=self._history.index.names), numbers
 
     def save(self, path=None, serialization_format="safetensors"):
         """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.

@@ -17,6 +17,7 @@ from torch import nn
 from statespace.base import mean_and_scale
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
+from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.quantiles import (
     LEVELS,
     MEDIAN,
@@ -110,9 +111,7 @@ class DeepForecaster(TimeForecaster):
         self._history = y
         self._covariates = None if X is None else covariate_rows(y.index, X)
         indexes = list(self._indexes().values())
-        self._axis = self._make_axis(
-            indexes, freq=_common_freq(indexes) if isinstance(y.index, pd.MultiIndex) else None
-        )
+        self._axis = self._make_axis(indexes, freq=common_freq(indexes) if isinstance(y.index, pd.MultiIndex) else None)
         if self._restored is not None:
             self._restore()
             self._records = self._read_records()
@@ -148,23 +147,6 @@ class DeepForecaster(TimeForecaster):
             )
         if self.max_horizon is not None and not self.max_horizon > 0:
             raise ValueError(f"max_horizon must be positive, or None. Got {self.max_horizon!r} instead.")
-
-    def _places(self):
-        """Which rows of the history belong to which series; the name of the only series is None."""
-        index = self._history.index
-        if not isinstance(index, pd.MultiIndex):
-            return {None: np.arange(len(index))}
-        levels = list(range(index.nlevels - 1))
-        groups = pd.Series(0, index=index).groupby(level=levels, sort=False)
-        return {name if isinstance(name, tuple) else (name,): rows for name, rows in groups.indices.items()}
-
-    def _indexes(self):
-        """The times of every series."""
-        index = self._history.index
-        if not isinstance(index, pd.MultiIndex):
-            return {None: index}
-        times = index.get_level_values(-1)
-        return {name: times[rows] for name, rows in self._places().items()}
 
     def _learn_scales(self, indexes, fh):
         """The unit of gaps, the scales of covariates, the longest horizon and context."""
@@ -273,17 +255,9 @@ class DeepForecaster(TimeForecaster):
 
     def _forecast(self, fh, X):
         """The index that is asked for, and the quantiles (n, len(LEVELS)) there."""
-        indexes = {name: self._axis.future(fh, index[-1:]) for name, index in self._indexes().items()}
-        panel = None not in indexes
-        if panel:
-            rows = [(*name, time) for name, times in indexes.items() for time in times]
-            index = pd.MultiIndex.from_tuples(rows, names=self._history.index.names)
-        else:
-            index = indexes[None]
+        index, numbers = self._asked(fh)
         X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
-        times = [self._axis.count(one) for one in indexes.values()]
-        numbers = np.repeat([self._numbers[name] for name in indexes], [len(one) for one in times])
-        times = np.concatenate(times)
+        times = self._axis.count(index.get_level_values(-1))
         return index, self._answer(numbers, times, self._phases_and_covariates(times, X))
 
     def _answer(self, numbers, times, covariates):
@@ -372,15 +346,6 @@ class DeepForecaster(TimeForecaster):
         self.model_.eval()
         epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
         self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)
-
-
-def _common_freq(indexes):
-    """A MultiIndex carries no freq: the one that all series of a panel show, if they do."""
-    if not isinstance(indexes[0], pd.DatetimeIndex) or min(map(len, indexes)) < 3:
-        return None
-    found = {pd.infer_freq(index) for index in indexes}
-    freq = found.pop()
-    return pd.tseries.frequencies.to_offset(freq) if not found and freq is not None else None
 
 
 def _batches(ends, rows):

@@ -178,3 +178,31 @@ def _grid(end, origin, freq, sign):
         if (grid[-1] - end) * sign >= pd.Timedelta(0):
             return grid
         n *= 2
+
+
+def common_freq(indexes):
+    """The frequency that all series of a panel show, if they do: a MultiIndex carries none.
+
+    Parameters
+    ----------
+    indexes : list of Index
+        The times of each series.
+
+    Returns
+    -------
+    DateOffset or None
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from statespace.forecasting.horizon import common_freq
+    >>> months = pd.DatetimeIndex(list(pd.date_range("2020", periods=5, freq="MS")))
+    >>> common_freq([months, months[1:]])
+    <MonthBegin>
+    """
+
+    if not isinstance(indexes[0], pd.DatetimeIndex) or min(map(len, indexes)) < 3:
+        return None
+    found = {pd.infer_freq(index) for index in indexes}
+    freq = found.pop()
+    return pd.tseries.frequencies.to_offset(freq) if not found and freq is not None else None

@@ -89,6 +89,8 @@ class Component:
 
     units: ClassVar[dict[str, tuple[int, int]]] = {}
     tabulated = True
+    # Whether `design` is to be given the times; where it is overridden and this is not, it reads covariates.
+    uses_times = False
 
     def transition(self, dt):
         """A(Δ) of shape (..., n, n) for gaps of shape (...)."""
@@ -111,9 +113,24 @@ class Component:
         """The number n of states."""
         return len(self.observation())
 
-    def design(self, covariates=None):
-        """The rows H: (n,) where they do not change, (n_times, n) where covariates of shape (n_times, c) enter."""
+    def design(self, covariates=None, times=None):
+        """The rows H: (n,) where they do not change, (n_times, n) where covariates or times enter.
+
+        Parameters
+        ----------
+        covariates : ndarray of shape (n_times, c), optional
+        times : ndarray of shape (n_times,), optional
+            Since the first sample. Only handed to a component whose ``uses_times`` is True.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n_times, n)
+        """
         return self.observation()
+
+    def rows(self, covariates=None, times=None):
+        """`design`, with no more arguments than it asks for."""
+        return self.design(covariates, times) if self.uses_times else self.design(covariates)
 
     # The parameters, in the manner of sklearn.gaussian_process.kernels.
 
@@ -244,6 +261,11 @@ class Component:
         from statespace.kalman.composition import Sum
 
         return Sum([*_terms(self), *_terms(other)]) if isinstance(other, Component) else NotImplemented
+
+    def __mul__(self, other):
+        from statespace.kalman.products import product
+
+        return product(self, other) if isinstance(other, Component) else NotImplemented
 
     def __eq__(self, other):
         if type(self) is not type(other):

@@ -59,6 +59,8 @@ class Binding:
         As in `statespace.kernels.kalman_filter`.
     starts : ndarray of int64, shape (n_records + 1,), optional
         Where each record starts, and the end; None for one record. Each begins anew.
+    times : ndarray of shape (n_times,), optional
+        Since the first sample of the data, in the same units as the gaps; for a process that uses them.
 
     Examples
     --------
@@ -71,9 +73,9 @@ class Binding:
     ((3, 1), (3, 1))
     """
 
-    def __init__(self, process, gaps, covariates=None, backend=None, starts=None):
+    def __init__(self, process, gaps, covariates=None, backend=None, starts=None, times=None):
         self.gaps = np.ascontiguousarray(gaps, dtype=float)
-        self.covariates = covariates
+        self.covariates, self.times = covariates, times
         self.backend, self.starts = backend, starts
         self.different, self.index = np.unique(gaps, return_inverse=True) if process.tabulated else (None, None)
         self.diffuse_factor = 1.0
@@ -87,7 +89,7 @@ class Binding:
         self.blocks = process.blocks(self.different)._replace(gap_index=self.index)
         # Only a component of the user's own may have parameters in its rows.
         if self.rows is None or process.tabulated:
-            self.rows = np.ascontiguousarray(process.design(self.covariates))
+            self.rows = np.ascontiguousarray(process.rows(self.covariates, self.times))
         mean, covariance, diffuse = process.initial()
         self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
         return self
@@ -97,7 +99,7 @@ class Binding:
 
     def _call(self, kernel, y, noise, **options):
         if self.starts is not None:
-            return _looped(self, kernel, y, noise, **options)
+            options["starts"] = self.starts
         return kernel(y, self.gaps, self.blocks, self.rows, noise, *self.initial, backend=self.backend, **options)
 
     def log_likelihood(self, y, noise):
@@ -137,6 +139,8 @@ class Binding:
             part.blocks = self.blocks._replace(gap_index=part.index)
         if self.covariates is not None:
             part.covariates = self.covariates[samples]
+        if self.times is not None:
+            part.times = self.times[samples]
         if self.rows.ndim == 2:
             part.rows = self.rows[samples]
         return part
@@ -175,31 +179,3 @@ class Binding:
         wide = self._call(kalman_log_likelihood, zeros, 1.0)
         self.initial = start
         return n_diffuse - np.rint(narrow - wide).astype(np.int64)
-
-
-def _looped(binding, kernel, y, noise, **options):
-    """One record after the other, until the kernel takes them together."""
-    results = []
-    for start, stop in zip(binding.starts[:-1], binding.starts[1:], strict=True):
-        part, local = binding.take(slice(start, stop)), options
-        part.initial = binding.initial
-        readout = options.get("readout")
-        if readout is not None and readout.ndim == 3 and len(readout) > 1:
-            local = options | {"readout": readout[start:stop]}
-        results.append(part._call(kernel, y[start:stop], noise[start:stop] if np.ndim(noise) else noise, **local))
-    if kernel is kalman_log_likelihood:
-        return np.array(results)
-    if kernel is kalman_smoother:
-        return results[0]._replace(
-            mean=np.concatenate([r.mean for r in results]), covariance=np.concatenate([r.covariance for r in results])
-        )
-    values, gradients = zip(*results, strict=True)
-    total = {
-        name: sum(getattr(g, name) for g in gradients)
-        for name in gradients[0]._fields
-        if name != "noise_variance" and name != "observation"
-    }
-    for name, per_sample in (("noise_variance", np.ndim(noise)), ("observation", binding.rows.ndim == 2)):
-        parts = [getattr(g, name) for g in gradients]
-        total[name] = np.concatenate(parts) if per_sample else sum(parts)
-    return np.array(values), type(gradients[0])(**total)

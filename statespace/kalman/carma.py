@@ -15,24 +15,24 @@ _STEP = 1e-40
 class CARMA(Component):
     """A continuous-time autoregressive moving average, α(D) f = σ β(D) w′ with white noise w′ (Kelly et al. 2014).
 
-    α(s) = α₀ + α₁ s + … + α_{p−1} s^{p−1} + s^p and β(s) = β₀ + … + β_q s^q, q < p, in ascending powers of D = d/dt. The
-    autocovariance at lag r is a sum over the roots of α,
+    α(s) = α₀ + α₁ s + … + α_{p−1} s^{p−1} + s^p and β(s) = β₀ + … + β_q s^q, q < p, in ascending powers of D = d/dt.
+    The autocovariance at lag r is a sum over the roots of α,
 
         σ² Σ_k β(ρ_k) β(−ρ_k) exp(ρ_k r) / (−2 Re(ρ_k) Π_{l ≠ k} (ρ_l − ρ_k)(ρ̄_l + ρ_k)),
 
     so there are p states: real roots are exponentials, pairs of complex ones quasi-periodic oscillations.
 
-    What is fitted are not these coefficients but positive numbers that stand for them one to one: the rates k₁ … k_{p−1},
-    c > 0 of α's Schwarz form, those of β's, and the marginal variance. With the last noise-driven state damped by c and
-    the others linked by k_j the stationary covariance is the identity. So every θ is a stationary, invertible process
-    (all roots of α and β in the left half-plane), repeated roots are points like any others, and the noise over a gap
-    comes from step doubling, without cancellation for bursts and long gaps alike.
+    What is fitted are not these coefficients but positive numbers that stand for them one to one: the rates k₁ …
+    k_{p−1}, c > 0 of α's Schwarz form, those of β's, and the marginal variance. With the last noise-driven state damped
+    by c and the others linked by k_j the stationary covariance is the identity. So every θ is a stationary, invertible
+    process (all roots of α and β in the left half-plane), repeated roots are points like any others, and the noise over
+    a gap comes from step doubling, without cancellation for bursts and long gaps alike.
 
     Parameters
     ----------
     ar : sequence of p floats, optional
-        (α₀, …, α_{p−1}); α_j in 1 / units of time to the power p − j. None, with ``order``, takes a start value from the
-        data.
+        (α₀, …, α_{p−1}); α_j in 1 / units of time to the power p − j. None, with ``order``, takes a start value from
+        the data.
     ma : sequence of q + 1 floats, optional
         (β₀, …, β_q), (1,) by default. Only σβ matters; after a fit β₀ = 1.
     sigma : float, optional
@@ -40,8 +40,8 @@ class CARMA(Component):
     order : (int, int), optional
         (p, q), where ``ar`` is not given.
     rate_bounds, zero_bounds, variance_bounds : pair of float, "fixed" or None, default=None
-        Of the rates of α and of β, in 1 / units of time, and of the marginal variance. "fixed" keeps them as given. None
-        stands for wide bounds in the data's units.
+        Of the rates of α and of β, in 1 / units of time, and of the marginal variance. "fixed" keeps them as given.
+        None stands for wide bounds in the data's units.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class CARMA(Component):
     >>> from statespace.kalman import CARMA
     >>> damped = CARMA(ar=(1.0, 0.2), ma=(1.0,), sigma=0.5)
     >>> damped.autocovariance([0.0, 3.0]).round(4)
-    array([ 0.625 , -0.4426])
+    array([ 0.625 , -0.4501])
     >>> CARMA(order=(3, 1)).hyperparameters()
     ['rate_1', 'rate_2', 'rate_3', 'zero_1', 'variance']
     """
@@ -87,7 +87,9 @@ class CARMA(Component):
         if self.order is not None:
             order = np.asarray(self.order)
             if order.shape != (2,) or order.dtype.kind not in "iu" or not 0 <= order[1] < order[0]:
-                raise ValueError(f"order of CARMA must be a pair (p, q) of integers with p > q >= 0. Got {self.order!r}.")
+                raise ValueError(
+                    f"order of CARMA must be a pair (p, q) of integers with p > q >= 0. Got {self.order!r}."
+                )
             if p is not None and p != order[0]:
                 raise ValueError(f"order of CARMA is {self.order!r}, and ar has {p} entries. Give one of them only.")
             p, q = (int(n) for n in order)
@@ -95,7 +97,9 @@ class CARMA(Component):
             raise ValueError("CARMA needs the coefficients ar, or order=(p, q) to have them fitted.")
         if self.ma is not None:
             if self.order is not None and np.size(self.ma) != q + 1:
-                raise ValueError(f"order of CARMA is {self.order!r}, and ma has {np.size(self.ma)} entries, not {q + 1}.")
+                raise ValueError(
+                    f"order of CARMA is {self.order!r}, and ma has {np.size(self.ma)} entries, not {q + 1}."
+                )
             q = np.size(self.ma) - 1
         if not 0 <= q < p:
             raise ValueError(f"CARMA needs fewer zeros than poles: ma may have 1 to {p} entries. Got {q + 1}.")
@@ -162,9 +166,9 @@ class CARMA(Component):
 
     def clone_with_theta(self, theta):
         """The same process with other free parameters."""
-        theta = np.asarray(theta, dtype=float)
-        if theta.shape != (len(self.free),):
-            raise ValueError(f"theta must have {len(self.free)} entries {self.free}, got an array of shape {theta.shape}.")
+        names, theta = self.free, np.asarray(theta, dtype=float)
+        if theta.shape != (len(names),):
+            raise ValueError(f"theta must have {len(names)} entries {names}, got an array of shape {theta.shape}.")
         parts, at = [], 0
         for _, values, _, bounds in self._groups():
             if isinstance(bounds, str) and bounds == "fixed":

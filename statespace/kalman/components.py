@@ -307,7 +307,7 @@ class Regression(ClosedForm):
         """The row H for covariates that are all 1."""
         return 1.0 / self._sizes()
 
-    def design(self, covariates=None):
+    def design(self, covariates=None, times=None):
         """The rows H of shape (n_times, n): the covariates themselves."""
         if covariates is None:
             return self.observation()

@@ -51,12 +51,18 @@ class Sum(Component):
         """The number n of states."""
         return sum(component.n_states for component in self.components)
 
-    def design(self, covariates=None):
-        """The rows H: (n,) where they do not change, (n_times, n) where covariates of shape (n_times, c) enter."""
-        rows = self._each("design", covariates)
-        if all(row.ndim == 1 for row in rows):
+    def design(self, covariates=None, times=None):
+        """The rows H: (n,) where they do not change, (n_times, n) where covariates or times enter."""
+        rows = self._each("rows", covariates, times)
+        lengths = [len(row) for row in rows if row.ndim == 2]
+        if not lengths:
             return np.concatenate(rows)
-        return np.hstack([np.broadcast_to(row, (len(covariates), row.shape[-1])) for row in rows])
+        return np.hstack([np.broadcast_to(row, (lengths[0], row.shape[-1])) for row in rows])
+
+    @property
+    def uses_times(self):
+        """Whether the rows of any component depend on the times."""
+        return any(component.uses_times for component in self.components)
 
     @property
     def tabulated(self):
@@ -238,9 +244,15 @@ class Rescaled(Component):
         """The row H of shape (n,)."""
         return self.component.observation()
 
-    def design(self, covariates=None):
+    def design(self, covariates=None, times=None):
         """The rows H."""
-        return self.component.design(covariates)
+        own = None if times is None else np.asarray(times, dtype=float) * self.time_scale
+        return self.component.rows(covariates, own)
+
+    @property
+    def uses_times(self):
+        """Whether the rows of the component depend on the times."""
+        return self.component.uses_times
 
     def initial(self):
         """The state at the first sample, an `Initial`."""

@@ -1,19 +1,31 @@
 """Processes as plain data and back, for files: a class name from a closed list, and its parameters."""
 
-import numpy as np
+from collections.abc import Callable
 
+import numpy as np
+import pandas as pd
+
+from statespace.kalman.base import Component
 from statespace.kalman.carma import CARMA
 from statespace.kalman.components import LocalLevel, LocalTrend, Regression, Seasonal
 from statespace.kalman.composition import Sum
+from statespace.kalman.dummies import DummySeasonal
+from statespace.kalman.interventions import Intervention, LevelShift, Outlier, SlopeChange
 from statespace.kalman.oscillating import Cycle, DampedOscillator
+from statespace.kalman.products import Product
+from statespace.kalman.quasiperiodic import QuasiPeriodic
 from statespace.kalman.stationary import Matern, OrnsteinUhlenbeck
 
 _CLASSES = {
     kind.__name__: kind
     for kind in (
-        CARMA, Cycle, DampedOscillator, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Regression, Seasonal,
+        CARMA, Cycle, DampedOscillator, DummySeasonal, LevelShift, LocalLevel, LocalTrend, Matern, OrnsteinUhlenbeck, Outlier,
+        Product, QuasiPeriodic, Regression, Seasonal, SlopeChange, Sum,
     )
 }  # fmt: skip
+_TUPLES = ("ar", "ma", "order")
+# What `resolved` learned beside the parameters.
+_LEARNED: dict[str, Callable] = {"_positions": list, "_since": np.array, "_tolerance": float}
 
 
 def description(process):
@@ -41,14 +53,17 @@ def description(process):
     """
     if process is None:
         return None
-    if isinstance(process, Sum):
-        return {"class": "Sum", "params": {"components": [description(part) for part in process.components]}}
     name = type(process).__name__
     if _CLASSES.get(name) is not type(process):
         raise TypeError(f"a file holds processes of {', '.join(_CLASSES)}, not a {type(process).__qualname__}")
     result = {"class": name, "params": {key: _plain(value) for key, value in process.get_params(deep=False).items()}}
-    places = getattr(process, "_positions", None)
-    return result if places is None else result | {"positions": _plain(places)}
+    if isinstance(process, Intervention):
+        times = process._given()
+        result["params"]["times"] = (
+            [str(time) for time in pd.Index(times)] if times.dtype.kind in "mM" else times.tolist()
+        )
+    learned = {name: getattr(process, name) for name in _LEARNED if getattr(process, name, None) is not None}
+    return result | {"learned": {name: _plain(value) for name, value in learned.items()}} if learned else result
 
 
 def restored(described):
@@ -76,17 +91,26 @@ def restored(described):
     if described is None:
         return None
     params = described["params"]
-    if described["class"] == "Sum":
-        return Sum([restored(part) for part in params["components"]])
-    # JSON has lists only; bounds are pairs.
-    pairs = {key: tuple(value) for key, value in params.items() if key.endswith("_bounds") and isinstance(value, list)}
-    process = _CLASSES[described["class"]](**(params | pairs))
-    if "positions" in described:
-        process._positions = described["positions"]
+    process = _CLASSES[described["class"]](**{key: _rich(key, value) for key, value in params.items()})
+    for name, value in described.get("learned", {}).items():
+        if name not in _LEARNED:
+            raise KeyError(name)
+        setattr(process, name, _LEARNED[name](value))
     return process
 
 
 def _plain(value):
+    if isinstance(value, Component):
+        return description(value)
     if isinstance(value, list | tuple | np.ndarray):
         return [_plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _rich(key, value):
+    """JSON has lists only; bounds, orders and coefficients are tuples, and a component is described by a dict."""
+    if isinstance(value, dict):
+        return restored(value)
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [restored(item) for item in value]
+    return tuple(value) if isinstance(value, list) and (key.endswith("_bounds") or key in _TUPLES) else value

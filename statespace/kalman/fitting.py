@@ -5,10 +5,15 @@ from scipy.optimize import minimize
 
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
+# How many times as many samples the next rough search sees.
+_GROWTH = 20
 # Of many series, start values are compared on no fewer than this.
 _FEWEST = 5
-# Start values that are compared for each parameter that has none.
-_POINTS = 16
+# Start values that are compared for each parameter that has none. Where each of them is brought to the best scale of
+# all variances, so many for each variance do, and half as many as before for the others.
+_POINTS, _SCALED_POINTS = 16, 5
+# The factor by which all variances are changed to see how the likelihood depends on their common scale.
+_FACTOR = 4.0
 # The number of starts for many parameters, and how far apart they are in proportion to what is likely.
 _STARTS, _APART = 3, 0.3
 # The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-9 there. Where
@@ -50,6 +55,7 @@ class Likelihood:
         self.records = records
         self.n_process = len(process.free)
         self.n_observed = sum(int(np.isfinite(y).sum()) for _, y, _ in records)
+        self.noise_is_fitted = all(known is None for _, _, known in records)
 
     def _bound(self, theta):
         theta = np.asarray(theta, dtype=float)
@@ -111,14 +117,19 @@ def _some_series(starts, seen, n):
     return samples, np.append(0, ends).astype(np.int64)
 
 
-def scout(likelihood, ranges, count):
+def scout(likelihood, ranges, is_variance, count):
     """Starts for the search: the best of points spread evenly over the likely values, apart from each other.
+
+    Where all variances are free, a common factor s changes the likelihood by −½ n log s + ½ Q (1 − 1/s) with n samples
+    (without those that close a diffuse direction) and the weighted sum Q of squared innovations, so that two values of
+    it give the best factor of a point.
 
     Parameters
     ----------
     likelihood : Likelihood
     ranges : ndarray of shape (k, 2)
         The least and the greatest likely value of each of θ; the same twice where the value is given.
+    is_variance : ndarray of bool, shape (k,)
     count : int
         The number of starts that are wanted.
 
@@ -135,15 +146,42 @@ def scout(likelihood, ranges, count):
     root = 2.0
     for _ in range(40):
         root = (1 + root) ** (1 / (len(spread) + 1))
-    steps = np.arange(1, _POINTS * len(spread) + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
+    scalable = is_variance.any() and (high > low)[is_variance].all() and getattr(likelihood, "noise_is_fitted", False)
+    n_points = _POINTS * len(spread)
+    if scalable:
+        n_variances = int(is_variance.sum())
+        n_points = _SCALED_POINTS * n_variances + _POINTS // 2 * (len(spread) - n_variances)
+    steps = np.arange(1, n_points + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
     places = (0.5 + steps) % 1.0
     points = np.tile(low, (len(places), 1))
     points[:, spread] += (high - low)[spread] * places
+    values = np.array([likelihood.value(point) for point in points])
+    if scalable:
+        points, values = _to_scale(likelihood, points, values, is_variance)
     chosen: list[int] = []
-    for k in np.argsort([-likelihood.value(point) for point in points], kind="stable"):
-        if all(np.abs(places[k] - places[other]).max() > _APART for other in chosen):
+    apart = _APART * (high - low).max()
+    for k in np.argsort(-values, kind="stable"):
+        if all(np.abs(points[k] - points[other]).max() > apart for other in chosen):
             chosen.append(k)
     return [points[k] for k in chosen[:count]]
+
+
+def _to_scale(likelihood, points, values, is_variance):
+    """Each point with its variances times the factor that is best for all of them, and the likelihood there."""
+    log, share = np.log(_FACTOR), 1 - 1 / _FACTOR
+    step = log * is_variance
+    gains = np.array([likelihood.value(point + step) for point in points]) - values
+    best = int(np.argmax(values))
+    # From a second step at one point: how many samples there are beyond those that close a diffuse direction.
+    further = likelihood.value(points[best] + 2 * step) - values[best] - gains[best]
+    squares = 2 * (gains[best] - further) / share**2
+    n = np.rint((squares * share - 2 * gains[best]) / log)
+    with np.errstate(all="ignore"):
+        factors = (2 * gains + n * log) / (share * n)
+        usable = np.isfinite(factors) & (factors > 0) & (n > 0)
+        factors = np.where(usable, factors, 1.0)
+        values = values - 0.5 * n * (np.log(factors) - factors + 1)
+    return points + np.log(factors)[:, np.newaxis] * is_variance, values
 
 
 class Search:
@@ -177,7 +215,7 @@ class Search:
         """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
         # Sums of like processes have several maxima.
         count = 1 if len(self.bounds) <= 3 else _STARTS
-        starts = [np.clip(start, *self.bounds.T) for start in scout(self.likelihood.head(_SCOUTED), self.ranges, count)]
+        starts = [np.clip(start, *self.bounds.T) for start in self._scouted(count)]
         whole = self.likelihood.n_observed
         head = self.likelihood.head(_ROUGH)
         if callable(self.optimizer) or (len(starts) == 1 and head.n_observed == whole):
@@ -186,7 +224,18 @@ class Search:
         tolerance = 0.3 if len(starts) == 1 else 0.1
         rough = Search(head, self.bounds, self.is_variance, self.ranges)
         start, _ = max((rough.climb(start, None, tolerance) for start in starts), key=lambda end: end[1])
-        return start, rough.curvature(start) * (whole / max(head.n_observed, 1))
+        curvature, seen = rough.curvature(start), max(head.n_observed, 1)
+        while whole > 2 * _GROWTH * seen:
+            # What is known from few samples brings the search near on more, which cost little beside all of them.
+            larger = self.likelihood.head(_GROWTH * seen)
+            curvature, seen = curvature * (larger.n_observed / seen), larger.n_observed
+            near = Search(larger, self.bounds, self.is_variance, self.ranges)
+            start, _ = near.maximum(start, curvature)
+            curvature = near.curvature(start)
+        return start, curvature * (whole / seen)
+
+    def _scouted(self, count):
+        return scout(self.likelihood.head(_SCOUTED), self.ranges, self.is_variance, count)
 
     def curvature(self, theta, step=1e-3):
         """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""
@@ -236,7 +285,12 @@ class Search:
     def maximum(self, theta, curvature=None):
         """The maximum near ``theta``, with noises that belong at zero at their bound: θ and the log-likelihood."""
         start = theta
-        theta, value = self.climb(start, curvature)
+        if curvature is not None and not callable(self.optimizer):
+            # What the likelihood does not feel may as well be zero at once: a search for it would go on for long.
+            flat = self.is_variance & (curvature < 0.1)
+            moved, _ = self._to_zero_and_back(start, self.likelihood.value(start), flat) if flat.any() else (None, None)
+            theta = start if moved is None else moved
+        theta, value = self.climb(theta, curvature)
         # A noise that is known within a factor of 1.4, and stayed where that was measured, is far from zero.
         known = False if curvature is None else (curvature > 9) & (np.abs(theta - start) < 1)
         for _ in range(3):

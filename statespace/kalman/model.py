@@ -1,9 +1,8 @@
 """Explicit linear-Gaussian models: matrices in, filtered, smoothed, forecast, drawn and fitted states out."""
 
-import copy
-
 import numpy as np
 import pandas as pd
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
 from statespace.kalman.estimation import fit
@@ -11,7 +10,6 @@ from statespace.kalman.results import FilterResult, ForecastResult, Sample
 from statespace.kalman.sequential import Sequence
 from statespace.kalman.simulation import draw, draw_given
 from statespace.kalman.smoothing import smooth
-from statespace.kalman.square_root import square_root_filter, square_root_log_likelihood
 from statespace.kalman.system import AT, BETWEEN, System, check_covariance, checked, stationary_covariance
 from statespace.times import gaps
 
@@ -61,7 +59,8 @@ class LinearGaussianModel:
         G.
     form : {"covariance", "square_root"}, default="covariance"
         "square_root" filters with triangular factors of the covariances, which cannot lose their positivity; slower,
-        the same numbers to rounding.
+        the same numbers to rounding. It serves `filter`, `log_likelihood` and `forecast`; `smooth`, `sample` and `fit`
+        work with covariances in either form.
 
     Attributes
     ----------
@@ -98,11 +97,14 @@ class LinearGaussianModel:
     ... )
     >>> y = np.array([[1.0, 1.2], [2.1, np.nan], [2.9, 3.1]])
     >>> round(model.log_likelihood(y), 4)
-    -5.4464
+    -5.5357
     >>> model.forecast(y, steps=2).mean.round(2)
-    array([[4.02, 4.02],
-           [4.98, 4.98]])
+    array([[4.  , 4.  ],
+           [4.95, 4.95]])
     """
+
+    # added to every log-likelihood: what a class of models counts otherwise
+    _constant = 0.0
 
     def __init__(
         self, transition, observation, process_noise, observation_noise, initial_mean=None,
@@ -145,7 +147,9 @@ class LinearGaussianModel:
         P, D = np.zeros((n, n)), np.zeros((n, 0))
         if isinstance(initial_covariance, str):
             if initial_covariance not in _STARTS:
-                raise ValueError(f"initial_covariance must be a matrix or one of {_STARTS}. Got {initial_covariance!r}.")
+                raise ValueError(
+                    f"initial_covariance must be a matrix or one of {_STARTS}. Got {initial_covariance!r}."
+                )
             if initial_diffuse is not None:
                 raise ValueError("initial_diffuse stands beside a matrix initial_covariance, not beside a word.")
             D = np.eye(n) if initial_covariance == "diffuse" else D
@@ -157,27 +161,35 @@ class LinearGaussianModel:
                 if np.linalg.matrix_rank(D) < D.shape[1]:
                     raise ValueError("the columns of initial_diffuse must be linearly independent.")
         system = System(A, H, Q, R, *extra.values(), S, G, mean, P, D, n if self._stationary else 0)
-        self._install(system)
+        moving = varying & {"transition", "process_noise", "selection", "state_intercept"}
+        if self._stationary and moving:
+            raise ValueError(f"a stationary start needs constant matrices, and {', '.join(sorted(moving))} change.")
+        self._take(system)
 
-    def _install(self, system):
-        """Take a system into use; a stationary start follows from the rest."""
+    def _settle(self, system):
+        """A system with the stationary start that follows from it, where the model has one."""
         s = system.stationary
-        if s:
-            moving = self._varying & {"transition", "process_noise", "selection", "state_intercept"}
-            if moving:
-                raise ValueError(f"a stationary start needs constant matrices, and {sorted(moving)} change.")
-            P, m = system.initial_covariance.copy(), system.initial_mean.copy()
-            A = system.transition[0, :s, :s]
-            P[:s, :s] = stationary_covariance(A, system.state_noise()[0, :s, :s])
-            if self._centred:
-                m[:s] = np.linalg.solve(np.eye(s) - A, system.state_intercept[0, :s])
-            system = system._replace(initial_covariance=P, initial_mean=m)
-        self.system_ = system
+        if not s:
+            return system
+        P, m = system.initial_covariance.copy(), system.initial_mean.copy()
+        A = system.transition[0, :s, :s]
+        P[:s, :s] = stationary_covariance(A, system.state_noise()[0, :s, :s])
+        if self._centred:
+            m[:s] = np.linalg.solve(np.eye(s) - A, system.state_intercept[0, :s])
+        return system._replace(initial_covariance=P, initial_mean=m)
+
+    def _take(self, system):
+        """Take a system into use."""
+        self.system_ = self._settle(system)
 
     def __getattr__(self, name):
         if name.endswith("_") and name[:-1] in System._fields and "system_" in self.__dict__:
             array = getattr(self.system_, name[:-1])
-            return array[0] if name[:-1] in BETWEEN + AT and name[:-1] not in self._varying and array is not None else array
+            return (
+                array[0]
+                if name[:-1] in BETWEEN + AT and name[:-1] not in self._varying and array is not None
+                else array
+            )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
@@ -211,7 +223,9 @@ class LinearGaussianModel:
         initial = process.initial()
         noise = np.asarray(noise_variance, dtype=float)
         if noise.ndim and noise.shape != (len(steps) + 1,):
-            raise ValueError(f"noise_variance must be a number or one for each of {len(steps) + 1} times. Got {noise.shape}.")
+            raise ValueError(
+                f"noise_variance must be a number or one for each of {len(steps) + 1} times. Got {noise.shape}."
+            )
         steps = steps if len(steps) else np.zeros(1)
         return cls(
             process.transition(steps), np.atleast_2d(process.observation()), process.process_noise(steps),
@@ -241,8 +255,13 @@ class LinearGaussianModel:
     def _filtered(self, sequence):
         """A `FilterResult`, and the means of the observations given those before."""
         system, n = sequence.system, sequence.n_given
-        run = square_root_filter if self.form == "square_root" else Sequence.filter
-        mean, V, ahead, spread, after, before, outputs, value = run(sequence)
+        if self.form == "square_root":
+            from statespace.kalman.square_root import square_root_filter
+
+            moments = square_root_filter(sequence)
+        else:
+            moments = sequence.filter()
+        mean, V, ahead, spread, after, before, outputs, value = moments
         H = sequence.H
         expected = sequence.offset + (H @ ahead[..., np.newaxis])[..., 0]
         F = H @ spread @ np.swapaxes(H, 1, 2) + system.observation_noise
@@ -251,7 +270,9 @@ class LinearGaussianModel:
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
             array[t, i, i] = np.inf
-        return FilterResult(mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value), expected
+        return FilterResult(
+            mean[:, :n], V, ahead[:, :n], spread, sequence.y - expected, F, value + self._constant
+        ), expected
 
     def log_likelihood(self, y, u=None):
         """log p(y_1 … y_T), every observed number counted, those that resolve the diffuse start by −½ log 2πF∞.
@@ -267,7 +288,11 @@ class LinearGaussianModel:
         """
         y, u, system = self._record(y, u)
         sequence = Sequence(system, y, u)
-        return square_root_log_likelihood(sequence) if self.form == "square_root" else sequence.log_likelihood()
+        if self.form == "square_root":
+            from statespace.kalman.square_root import square_root_log_likelihood
+
+            return square_root_log_likelihood(sequence) + self._constant
+        return sequence.log_likelihood() + self._constant
 
     def smooth(self, y, u=None):
         """Moments of states and disturbances given the whole record.
@@ -282,7 +307,8 @@ class LinearGaussianModel:
         SmootherResult
         """
         y, u, system = self._record(y, u)
-        return smooth(Sequence(system, y, u))
+        result = smooth(Sequence(system, y, u))
+        return result._replace(log_likelihood=result.log_likelihood + self._constant)
 
     def forecast(self, y, steps, u=None):
         """Moments of the next states and observations.
@@ -362,8 +388,8 @@ class LinearGaussianModel:
         max_iter : int, optional
             500 for "ml", 1000 for "em".
         tolerance : float, optional
-            Where to stop: "ml": the gradient in units of its likely standard deviation, 1e-5; "em": the gain in log-likelihood, relative
-            to the number of observations, 1e-8.
+            Where to stop. "ml": the gradient in units of its likely standard deviation, 1e-5. "em": the gain in
+            log-likelihood for each observation, 1e-8.
         standard_errors : bool, default=True
             Whether ``params_`` has them; they cost two gradients for each free parameter.
 
@@ -388,13 +414,56 @@ class LinearGaussianModel:
         True
         """
         records = self._records(y, u)
-        fit(self, records, method, free, max_iter, tolerance, standard_errors)
+        learned = fit(
+            self.system_, self._varying, self._settle, records, method=method, free=free, max_iter=max_iter,
+            tolerance=tolerance, errors=standard_errors,
+        )  # fmt: skip
+        self._take(self.system_._replace(**learned.arrays))
+        _, self.log_likelihood_, self.history_, self.converged_, self.params_ = learned
         return self
+
+    # In a file: see `statespace.persistence`.
+
+    def _settings(self):
+        """The arguments that a model of this class is made from before it has matrices."""
+        return {}
+
+    def _export(self):
+        if "system_" not in self.__dict__:
+            raise NotFittedError(f"this {type(self).__name__} has no parameters to save yet: call fit first.")
+        kept = ("form", "initial_covariance", "_inputs", "_stationary", "_centred", "log_likelihood_", "converged_")
+        state = {name: self.__dict__[name] for name in kept if name in self.__dict__}
+        state |= {"settings": self._settings(), "varying": sorted(self._varying), "stationary": self.system_.stationary}
+        arrays = {name: np.asarray(array) for name, array in self.system_._asdict().items() if array is not None}
+        del arrays["stationary"]
+        if "params_" in self.__dict__:
+            state["names"] = list(self.params_.index)
+            arrays |= {"history_": self.history_, "params_": self.params_.to_numpy()}
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        settings, names = state["settings"], state.get("names")
+        model = cls(**settings) if settings else cls.__new__(cls)
+        special = ("settings", "varying", "stationary", "names")
+        model.__dict__.update({name: value for name, value in state.items() if name not in special})
+        model._varying = frozenset(state["varying"])
+        given = {name: arrays.get(name) for name in System._fields if name != "stationary"}
+        model.system_ = System(**given, stationary=state["stationary"])
+        if names is not None:
+            model.history_ = arrays["history_"]
+            model.params_ = pd.DataFrame(arrays["params_"], index=names, columns=["estimate", "standard_error"])
+        return model
 
     # Checks at the door.
 
     def _records(self, y, u):
-        several = isinstance(y, list | tuple) and len(y) > 0 and np.ndim(y[0]) > 0 and not _is_table(y, self.system_.n_outputs)
+        several = (
+            isinstance(y, list | tuple)
+            and len(y) > 0
+            and np.ndim(y[0]) > 0
+            and not _is_table(y, self.system_.n_outputs)
+        )
         if not several:
             return [self._record(y, u)]
         inputs = [None] * len(y) if u is None else u
@@ -428,7 +497,9 @@ class LinearGaussianModel:
             u = np.asarray(u, dtype=float)
             u = u[:, np.newaxis] if u.ndim == 1 and k == 1 else u
             if u.shape != (T, k):
-                raise ValueError(f"u must have shape ({T}, {k}), a row for each sample (and forecast step). Got {u.shape}.")
+                raise ValueError(
+                    f"u must have shape ({T}, {k}), a row for each sample (and forecast step). Got {u.shape}."
+                )
             if not np.isfinite(u).all():
                 raise ValueError("u must be finite: an input cannot be missing.")
         for name in self._varying:
@@ -439,9 +510,6 @@ class LinearGaussianModel:
                     f"included) need {needed}."
                 )
         return y, u, self.system_.part(T)
-
-    def _copy(self):
-        return copy.copy(self)
 
 
 def _is_table(y, p):

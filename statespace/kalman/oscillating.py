@@ -15,8 +15,8 @@ _LIKELY_QUALITY, _QUALITY_BOUNDS = (0.3, 30.0), (1e-2, 1e4)
 class Cycle(ClosedForm):
     """A cycle whose amplitude and phase wander: a rotation by ωΔ, ω = 2π / ``period``, damped by exp(−``damping`` Δ).
 
-    The state (f, f*) turns and shrinks, and gets noise of variance σ² (1 − exp(−2 ``damping`` Δ)) I over a gap Δ, so that
-    it is stationary with the kernel
+    The state (f, f*) turns and shrinks, and gets noise of variance σ² (1 − exp(−2 ``damping`` Δ)) I over a gap Δ, so
+    that it is stationary with the kernel
 
         σ² exp(−damping · r) cos(ωr),    r = |t − t'|.
 
@@ -28,8 +28,8 @@ class Cycle(ClosedForm):
     period : float, optional
         In units of time. None takes a start value from the data, 1.0 where there are none.
     damping : float, optional
-        The rate at which a swing dies away, in 1 / units of time: by 1/e within 1 / ``damping``. A factor ρ for each unit
-        of time is ``damping = -log(ρ)``.
+        The rate at which a swing dies away, in 1 / units of time: by 1/e within 1 / ``damping``. A factor ρ for each
+        unit of time is ``damping = -log(ρ)``.
     variance : float, optional
         The marginal variance σ², in squared units of y.
     period_bounds, damping_bounds, variance_bounds : pair of float, "fixed" or None, default=None
@@ -67,7 +67,9 @@ class Cycle(ClosedForm):
         clone = super().resolved(scale)
         if self.period_bounds is None:
             low, high = self._likely("period", scale)
-            clone.period_bounds = (low, max(high, 2 * low)) if self.period is None else (self.period / 2, self.period * 2)
+            clone.period_bounds = (
+                (low, max(high, 2 * low)) if self.period is None else (self.period / 2, self.period * 2)
+            )
         return clone
 
     def blocks(self, gaps=None):
@@ -96,7 +98,8 @@ class Cycle(ClosedForm):
 class DampedOscillator(ClosedForm):
     """A damped harmonic oscillator driven by white noise: celerite's SHO, in every regime of damping.
 
-    f″ + (ω₀ / ``quality``) f′ + ω₀² f = noise, ω₀ = 2π ``frequency``. Above a quality of 1/2 it swings, and its kernel is
+    f″ + (ω₀ / ``quality``) f′ + ω₀² f = noise, ω₀ = 2π ``frequency``. Above a quality of 1/2 it swings, and its kernel
+    is
 
         σ² exp(−ω₀r / (2Q)) (cos ηω₀r + sin(ηω₀r) / (2ηQ)),    η = √(1 − 1/(4Q²)), r = |t − t'|;
 

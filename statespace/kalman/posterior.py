@@ -6,6 +6,7 @@ import numpy as np
 
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.fitting import Likelihood
+from statespace.kalman.joint import joint_covariance
 from statespace.kalman.level import find_level
 from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.times import gaps
@@ -103,9 +104,13 @@ class Posterior:
     unit : str
         The unit of time for datetimes.
     backend : str, optional
+    weights : ndarray of shape (n, m), optional
+        Of noise with heavy tails (`statespace.kalman.robust`): the samples' noise variances are ``noise / weights``.
 
     Attributes
     ----------
+    noise, given_noise : float or ndarray
+        The noise variances with the weights, and without.
     scaled : Component
         The process in scaled units.
     scaled_noise : float or ndarray
@@ -128,19 +133,24 @@ class Posterior:
     (1, 1, 1)
     """
 
-    def __init__(self, process, noise, record, scale, unit, backend=None):
-        self.process, self.noise, self.record = process, noise, record
+    def __init__(self, process, noise, record, scale, unit, backend=None, weights=None):
+        self.process, self.record, self.given_noise, self.weights = process, record, noise, weights
+        self.noise = noise if weights is None else (noise[:, np.newaxis] if np.ndim(noise) == 1 else noise) / weights
         self.scale, self.unit, self.backend = scale, unit, backend
         self.scaled = process.rescaled(scale)
-        self.scaled_noise = noise / scale.value**2
+        self.scaled_noise = self.noise / scale.value**2
         self.level = find_level(self.scaled)
         self.offset = np.zeros((record.n_series, record.y.shape[1])) if self.level is None else record.means()
 
     def one(self, series):
         """The same process, given one of the series; or none, if it is not known."""
         record = self.record.one(series)
-        noise = self.noise if np.ndim(self.noise) == 0 else record.noise
-        return Posterior(self.process, noise, record, self.scale, self.unit, self.backend)
+        noise = self.given_noise if np.ndim(self.given_noise) == 0 else record.noise
+        weights = self.weights
+        if weights is not None and record is not self.record:
+            known = self.record.starts is not None and series < self.record.n_series
+            weights = weights[slice(*self.record.starts[series : series + 2])] if known else weights[:0]
+        return Posterior(self.process, noise, record, self.scale, self.unit, self.backend, weights)
 
     @property
     def scaled_y(self):
@@ -155,7 +165,8 @@ class Posterior:
         # 0.3 − 0.2 is not 0.1 in floats: on a regular grid every gap would be another one, to the filter at a cost.
         whole = np.rint(scaled)
         scaled = np.where(np.abs(scaled - whole) <= _ROUNDED * whole, whole, scaled)
-        return Binding(self.scaled, scaled, covariates, self.backend, starts)
+        since = self.scale.elapsed(times) / self.scale.time if self.scaled.uses_times else None
+        return Binding(self.scaled, scaled, covariates, self.backend, starts, since)
 
     def likelihood(self):
         """The likelihood in scaled units, and the constant that makes it that of the data as they are.
@@ -189,6 +200,12 @@ class Posterior:
             kept = np.flatnonzero(wanted[own])
             own = own[kept]
             offset = np.concatenate([offset, np.zeros((len(wanted) - len(offset), y.shape[1]))])
+        place = self._found_in_record(kept, own, times, covariates, series)
+        if place is not None:
+            starts = None if record.starts is None else _starts(own)
+            noise = noise[kept] if np.ndim(noise) else noise
+            binding = self._binding(record.times[kept], record.covariates[kept], starts)
+            return binding, y[kept], noise, place, offset[series]
         everything = np.concatenate([record.times[kept], times])
         every_series = np.concatenate([own, series])
         order = np.lexsort((everything, every_series))
@@ -199,12 +216,22 @@ class Posterior:
         if np.ndim(noise):
             given, noise = noise[kept], np.ones((len(order), *noise.shape[1:]))
             noise[place[:n]] = given
-        starts = None
-        if record.starts is not None:
-            sizes = np.bincount(every_series)
-            starts = np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64)
+        starts = None if record.starts is None else _starts(every_series)
         everywhere = np.concatenate([record.covariates[kept], covariates])[order]
         return self._binding(everything[order], everywhere, starts), merged, noise, place[n:], offset[series]
+
+    def _found_in_record(self, kept, own, times, covariates, series):
+        """Where the rows stand in the record, if they are its rows, as when it is smoothed; None if they are others."""
+        record = self.record
+        if len(times) != len(own) or len(times) == 0:
+            return None
+        order = np.lexsort((times, series))
+        pairs = [(times, record.times[kept]), (series, own), (covariates, record.covariates[kept])]
+        if not all(np.array_equal(asked[order], known) for asked, known in pairs):
+            return None
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        return place
 
     def _signal(self, binding):
         rows = binding.rows
@@ -248,30 +275,23 @@ class Posterior:
         return np.stack(means, axis=-1), np.stack(variances, axis=-1)
 
     def joint_covariance(self, times, covariates):
-        """The covariance of the signal between all other rows, of shape (n, n, m).
+        """The covariance of the signal between all other rows, of shape (n, n, m), in one sweep over the record.
 
-        Column j is what a further sample at row j would teach about the others: the smoother's answer to y = 0
-        everywhere and 1 there.
+        Infinite on the diagonal, and NaN beside it, where the record leaves the signal open.
         """
         binding, y, noises, place, _ = self._merged(times, covariates)
-        n, m = len(place), y.shape[1]
-        initial = binding.initial
-        binding.initial = State(np.zeros_like(initial.mean), initial.covariance, initial.diffuse)
-        result = np.empty((n, n, m))
+        order = np.argsort(place)
+        back = np.argsort(order)
+        parts = []
         for k, column in enumerate(y.T):
-            nothing = np.where(np.isnan(column), np.nan, 0.0)
             noise = np.array(np.broadcast_to(of_output(noises, k), len(binding)))
-            variance = binding.smooth(nothing, noise, self._signal(binding))[1][place, 0]
-            for j, at in enumerate(place):
-                if not (np.isfinite(variance[j]) and variance[j] > 0):
-                    result[:, j, k] = variance[j] if variance[j] == 0 else np.where(np.arange(n) == j, np.inf, np.nan)
-                    continue
-                asked, local_noise = nothing.copy(), noise.copy()
-                asked[at], local_noise[at] = 1.0, variance[j]
-                answer = binding.smooth(asked, local_noise, self._signal(binding))[0][place, 0]
-                result[:, j, k] = 2.0 * variance[j] * answer
-                result[j, j, k] = variance[j]
-        return (result + result.transpose(1, 0, 2)) / 2 * self.scale.value**2
+            joint = joint_covariance(binding, column, noise, place[order])[np.ix_(back, back)]
+            variance = np.maximum(binding.smooth(column, noise, self._signal(binding))[1][place, 0], 0.0)
+            is_open = np.isinf(variance)
+            joint[is_open], joint[:, is_open] = np.nan, np.nan
+            joint[np.diag_indices(len(joint))] = variance
+            parts.append(joint)
+        return np.stack(parts, axis=-1) * self.scale.value**2
 
     def sample(self, times, covariates, n_samples, random_state):
         """Joint draws of the signal at other rows given the record, of shape (n, m, n_samples).
@@ -297,12 +317,25 @@ class Posterior:
             binding.initial = start
         return result
 
-    def last_states(self):
-        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State."""
-        binding = self._binding(self.record.times, self.record.covariates)
-        return [
-            binding.filter_to_end(column, of_output(self.scaled_noise, k)) for k, column in enumerate(self.scaled_y.T)
-        ]
+    def last_states(self, leave=0):
+        """For each output the filtered state at the record's last sample, given `scaled_y`: a list of State.
+
+        Parameters
+        ----------
+        leave : int, default=0
+            How many samples at the end are left out.
+        """
+        n = len(self.record.times) - leave
+        binding = self._binding(self.record.times, self.record.covariates).part(0, n)
+        noise = self.scaled_noise[:n] if np.ndim(self.scaled_noise) else self.scaled_noise
+        outputs = self.scaled_y[:n].T
+        return [binding.filter_to_end(y, of_output(noise, k)) if n else binding.initial for k, y in enumerate(outputs)]
+
+
+def _starts(series):
+    """Where each series starts among the samples of some, numbered in any way but in order, and the end."""
+    sizes = np.bincount(series)
+    return np.append(0, np.cumsum(sizes[sizes > 0])).astype(np.int64)
 
 
 def of_output(noise, k):

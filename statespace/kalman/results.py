@@ -1,4 +1,4 @@
-"""What the filters and smoothers of explicit models return: named tuples with ``mean``, ``covariance``, ``log_likelihood``.
+"""What filters and smoothers return: named tuples with ``mean``, ``covariance`` and ``log_likelihood``.
 
 Above: `statespace.kalman.LinearGaussianModel` and its relatives. Letters: T samples, n states, p observations.
 """
@@ -97,7 +97,8 @@ class ForecastResult(NamedTuple):
     Examples
     --------
     >>> from statespace.kalman import LinearGaussianModel
-    >>> LinearGaussianModel([[1.0]], [[1.0]], [[0.5]], [[1.0]]).forecast([1.0, 2.0], steps=2).covariance.round(6).ravel()
+    >>> model = LinearGaussianModel([[1.0]], [[1.0]], [[0.5]], [[1.0]])
+    >>> model.forecast([1.0, 2.0], steps=2).covariance.round(6).ravel()
     array([2.1, 2.6])
     """
 

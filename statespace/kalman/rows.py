@@ -145,7 +145,8 @@ def _numeric(X, estimator, reset):
     if not reset:
         check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
-    if not reset and np.ndim(X) == 2 and _counts_otherwise(estimator, np.shape(X)[1] - 1, np.shape(X)[1] - 1):
+    shape = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
+    if not reset and len(shape) == 2 and _counts_otherwise(estimator, shape[1] - 1, shape[1] - 1):
         X = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="X", estimator=estimator)
     else:
         X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)

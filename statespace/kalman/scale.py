@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from statespace.times import gaps
+from statespace.times import check_same_clock, elapsed, gaps
 
 
 class Scale(NamedTuple):
@@ -22,6 +22,10 @@ class Scale(NamedTuple):
         The covariates' names.
     covariates : ndarray of shape (n_covariates,)
         Their root mean squares.
+    origin : float or int
+        The first time; of datetimes and timedeltas their nanoseconds.
+    unit : str
+        The unit of time for datetimes.
 
     Examples
     --------
@@ -36,6 +40,18 @@ class Scale(NamedTuple):
     span: float
     columns: tuple = ()
     covariates: np.ndarray = np.zeros(0)
+    origin: float | int = 0.0
+    unit: str = "D"
+
+    def elapsed(self, times):
+        """ndarray of float64: checked times since ``origin``, in the unit of time."""
+        if times.dtype.kind not in "mM":
+            if isinstance(self.origin, int):
+                check_same_clock(times, "datetimes")
+            return times - self.origin
+        if not isinstance(self.origin, int):
+            check_same_clock(times, "numbers")
+        return elapsed(times, origin=np.int64(self.origin).astype(times.dtype), unit=self.unit)
 
     def natural(self, unit):
         """The least and the greatest value that a quantity of this unit is likely to have.
@@ -82,4 +98,6 @@ def measure(record, names, process, unit):
     elapsed_until = np.append(0.0, np.cumsum(between))
     span = float(np.max(elapsed_until[last] - elapsed_until[first]))
     sizes = np.sqrt(np.mean(record.covariates**2, axis=0))
-    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0))
+    start = record.times.min()
+    origin = int(start.astype(np.int64)) if record.times.dtype.kind in "mM" else float(start)
+    return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0), origin, unit)

@@ -1,4 +1,5 @@
-"""Stable polynomials by positive numbers, and a stable system in the coordinates in which its stationary covariance is I.
+"""Stable polynomials by positive numbers, and a stable system in the coordinates in which its stationary covariance is
+I.
 
 The Schwarz form of dx = F x dt + b dw has the rates k₁ … k_{p−1}, c > 0,
 
@@ -309,7 +310,7 @@ def discretize(rates, gaps):
     >>> import numpy as np
     >>> from statespace.kalman.schwarz import discretize
     >>> A, Q = discretize(np.array([1.0, 2.0, 0.5]), np.array([0.3, 9.0]))
-    >>> bool(np.allclose(A @ A.transpose(0, 2, 1) + Q, np.eye(3), rtol=0, atol=1e-15))
+    >>> bool(np.allclose(A @ A.transpose(0, 2, 1) + Q, np.eye(3), rtol=0, atol=1e-14))
     True
     """
     rates, gaps = np.ascontiguousarray(rates, dtype=float), np.ascontiguousarray(gaps, dtype=float)

@@ -1,10 +1,10 @@
 """A record of vector observations as the sequence of scalar ones that the kernel filters, and the way back.
 
 Sample t becomes p rows: the first carries the transition, the others none. Correlated observation noise is made
-uncorrelated by R = L diag(d) Lᵀ of the observed part, y ↦ L⁻¹y, H ↦ L⁻¹H, which leaves the likelihood as it is (Durbin &
-Koopman 2012, section 6.4). What moves the state from outside, c + B u, is a column of the transition that multiplies a
-constant last state: unlike a trajectory taken off beforehand, it stays accurate for an unstable system that is held by
-its input. Noise of observations that is correlated with that of the states becomes a state itself.
+uncorrelated by R = L diag(d) Lᵀ of the observed part, y ↦ L⁻¹y, H ↦ L⁻¹H, which leaves the likelihood as it is (Durbin
+& Koopman 2012, section 6.4). What moves the state from outside, c + B u, is a column of the transition that multiplies
+a constant last state: unlike a trajectory taken off beforehand, it stays accurate for an unstable system that is held
+by its input. Noise of observations that is correlated with that of the states becomes a state itself.
 
 Above: `model`, `smoothing`, `estimation`. Below: `statespace.kernels.kalman_filter`.
 """
@@ -13,9 +13,9 @@ import numpy as np
 
 from statespace.kalman.system import AT, BETWEEN, stationary_covariance, unit_triangular
 from statespace.kernels.kalman_filter import Blocks, kalman_filter, kalman_gradient, kalman_log_likelihood
-from statespace.kernels.kalman_filter.blocks import TABLE
+from statespace.kernels.kalman_filter.blocks import N_PARAMETERS, TABLE
 
-_NO_PARAMETERS = np.zeros((1, 3))
+_NO_PARAMETERS = np.zeros((1, N_PARAMETERS))
 
 
 def observation_noise_as_state(system):
@@ -81,7 +81,7 @@ class Sequence:
     >>> model = LinearGaussianModel(np.eye(2), np.eye(2), np.eye(2), [[1.0, 0.5], [0.5, 1.0]])
     >>> sequence = Sequence(model.system_, np.array([[1.0, 2.0], [0.5, np.nan]]))
     >>> round(sequence.log_likelihood(), 6)
-    -4.447082
+    -3.347788
     """
 
     def __init__(self, system, y, u=None, affine=False, rows=False, correlated=False):
@@ -122,10 +122,18 @@ class Sequence:
         """Row by row: values (T p,), h (m,) or (T p, m), R a number or (T p,)."""
         T, p = self.y.shape
         values, H, R = self.y - self.offset, self.H, self.system.observation_noise
+        self.scale, self.shift = None, 0.0
+        if p > 1 and not R.any():
+            # What is seen without noise is known once seen, and the kernel finds out by comparing variances: they need
+            # one unit.
+            size = np.nanmax(np.abs(values), axis=0, initial=0.0, where=self.observed)
+            self.scale = np.where(size > 0.0, size, 1.0)
+            values, H, R = values / self.scale, H / self.scale[:, np.newaxis], R / np.outer(self.scale, self.scale)
+            self.shift = -float(self.observed.sum(axis=0) @ np.log(self.scale))
         variances = np.diagonal(R, axis1=1, axis2=2)
         self.groups = []
-        if p > 1 and (correlated or (R != variances[:, np.newaxis] * np.eye(p)).any()):
-            values, H, variances = self._uncorrelated(values, R)
+        if p > 1 and (correlated or (variances[:, np.newaxis] * np.eye(p) != R).any()):
+            values, H, variances = self._uncorrelated(values, H, R)
         self.by_row = rows or p > 1 or len(H) > 1
         if self.by_row:
             H = np.array(np.broadcast_to(H, (T, p, self.n)))
@@ -138,9 +146,9 @@ class Sequence:
         noise = variances[0, 0] if self.single_noise else np.broadcast_to(variances, (T, p)).reshape(-1)
         self.rows = (values.reshape(-1), H, noise)
 
-    def _uncorrelated(self, values, R):
+    def _uncorrelated(self, values, H, R):
         T, p = self.y.shape
-        H = np.array(np.broadcast_to(self.H, (T, p, self.n)))
+        H = np.array(np.broadcast_to(H, (T, p, self.n)))
         values, variances = values.copy(), np.ones((T, p))
         patterns, which = np.unique(self.observed, axis=0, return_inverse=True)
         for k, pattern in enumerate(patterns):
@@ -155,8 +163,18 @@ class Sequence:
             values[at] = (inverse @ values[at][..., np.newaxis])[..., 0]
             H[at] = inverse @ H[at]
             variances[at] = d
-            self.groups.append((times, seen, L, d, inverse))
+            self.groups.append((times, seen, d, inverse))
         return values, H, variances
+
+    def values_of(self, y):
+        """The rows (S T p,) of other records (S, T, p) that miss the same entries."""
+        values = y - self.offset
+        if self.scale is not None:
+            values = values / self.scale
+        for times, seen, _, inverse in self.groups:
+            at = (slice(None), times[:, np.newaxis], seen)
+            values[at] = (inverse @ values[at][..., np.newaxis])[..., 0]
+        return values.reshape(-1)
 
     def arguments(self, each=False, silent=False):
         """What the kernel's functions take.
@@ -180,7 +198,7 @@ class Sequence:
         return values, np.zeros(T * p), blocks, H, noise, mean, self.covariance, self.diffuse
 
     def log_likelihood(self):
-        return kalman_log_likelihood(*self.arguments())
+        return kalman_log_likelihood(*self.arguments()) + self.shift
 
     def filter(self):
         """Means and covariances after and before each sample, what of them is unbounded, and the log-likelihood.
@@ -190,7 +208,13 @@ class Sequence:
         T, p = self.y.shape
         result = kalman_filter(*self.arguments())
         mean, covariance = result.mean[p - 1 :: p], result.covariance[p - 1 :: p]
-        return mean, covariance, *self.predict(mean, covariance), *self.unbounded(result.innovation_variance), result.log_likelihood
+        return (
+            mean,
+            covariance,
+            *self.predict(mean, covariance),
+            *self.unbounded(result.innovation_variance),
+            result.log_likelihood + self.shift,
+        )
 
     def predict(self, mean, covariance):
         """E[x_t | the past] and its covariance, from those of the samples themselves."""
@@ -223,9 +247,13 @@ class Sequence:
             after[t] = _long(D)
         return after, before, outputs
 
-    def gradient(self, by_observation=True):
-        """The log-likelihood and its gradient by each array of the system, as a dict; each has its array's shape."""
-        value, g = kalman_gradient(*self.arguments(), by_observation=by_observation)
+    def gradient(self, by_observation=True, by_transition=True):
+        """The log-likelihood and its gradient by each array of the system, as a dict; each has its array's shape.
+
+        Without ``by_observation`` or ``by_transition`` the sweep is quicker, and those entries mean nothing.
+        """
+        free = np.full((1, N_PARAMETERS), by_transition)
+        value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=by_observation)
         T, p = self.y.shape
         m, n = self.n, self.system.n_states
         A_bar = g.transition.reshape(-1, m, m)
@@ -240,6 +268,8 @@ class Sequence:
             H_bar, R_bar = self._correlated(H_bar, R_bar)
         else:
             R_bar = R_bar[:, :, np.newaxis] * np.eye(p)
+        if self.scale is not None:
+            H_bar, R_bar = H_bar / self.scale[:, np.newaxis], R_bar / np.outer(self.scale, self.scale)
         shift = H_bar[:, :, n] if self.affine else np.zeros((1, p))
         result = {
             "transition": A_bar[:, :n, :n], "state_noise": Q_bar, "state_intercept": push,
@@ -251,7 +281,15 @@ class Sequence:
             result["feedthrough"] = np.einsum("tp,tk->tpk", shift, self.u[: len(shift)])
         if self.given.cross_covariance is not None:
             result = self._from_wide(result)
-        return value, self._of_system(result)
+        return value + self.shift, self._of_system(result)
+
+    def transition_gradient(self, by_transition=True):
+        """The log-likelihood and its gradients by A and G Q Gᵀ, (1 or T − 1, n, n) without the constant state."""
+        free = np.full((1, N_PARAMETERS), by_transition)
+        value, g = kalman_gradient(*self.arguments(), free_parameters=free, by_observation=False)
+        n = self.system.n_states
+        cut = (g.transition.reshape(-1, self.n, self.n), g.process_noise.reshape(-1, self.n, self.n))
+        return value + self.shift, *(array[:, :n, :n] for array in cut)
 
     def _correlated(self, H_bar, R_bar):
         """Back through y ↦ L⁻¹y, H ↦ L⁻¹H and R ↦ d, pattern by pattern."""
@@ -259,7 +297,7 @@ class Sequence:
         values, H, _ = self.rows
         values, H = values.reshape(T, p), H.reshape(T, p, self.n)
         back_H, back_R = np.zeros_like(H_bar), np.zeros((T, p, p))
-        for times, seen, L, d, inverse in self.groups:
+        for times, seen, d, inverse in self.groups:
             at = np.ix_(times, seen)
             h_bar = H_bar[at]
             # v = y − h·x: the adjoint of y is minus that of the constant state's column
@@ -280,7 +318,9 @@ class Sequence:
         system, n = self.given, self.n_given
         S, R = system.state_cross_covariance(), system.observation_noise
         if len(S) > 1 or len(R) > 1:
-            raise ValueError("a gradient needs constant observation_noise and cross_covariance if these are correlated.")
+            raise ValueError(
+                "a gradient needs constant observation_noise and cross_covariance if these are correlated."
+            )
         inverse = np.linalg.pinv(R[0], hermitian=True)
         gain = S[0] @ inverse
         A_bar, Q_bar = g["transition"], g["state_noise"]
@@ -342,5 +382,3 @@ def eliminated(D, g):
     w = g / np.abs(g[pivot])
     w[pivot] += np.copysign(np.linalg.norm(w), w[pivot])
     return np.delete(D - np.outer(D @ w, w) * (2.0 / (w @ w)), pivot, axis=1)
-
-

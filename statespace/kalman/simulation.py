@@ -12,6 +12,9 @@ from statespace.kalman.sequential import Sequence, observation_noise_as_state
 from statespace.kalman.smoothing import conditional
 from statespace.kernels.kalman_filter import kalman_smoother
 
+# Observations that are smoothed in one call: bounds the memory.
+_ROWS = 200_000
+
 
 def root(covariance):
     """L with L Lᵀ = covariance (..., k, k), also of a singular one."""
@@ -76,17 +79,26 @@ def draw_given(system, y, u, n_samples, generator):
         observation_intercept=np.zeros_like(system.observation_intercept[:1]),
         initial_mean=np.zeros_like(system.initial_mean),
     )
+    sequence = Sequence(silent, y)
+    values, _, blocks, H, noise, *start = sequence.arguments()
+    length = len(values)
     state = np.empty_like(drawn.state)
-    sequence = None
-    for k in range(n_samples):
-        sequence = Sequence(silent, y - drawn.observation[k])
-        result = kalman_smoother(*sequence.arguments(), readout=np.eye(sequence.n))
-        if k == 0 and np.isinf(result.covariance).any():
+    at_once = max(1, _ROWS // length)
+    for first in range(0, n_samples, at_once):
+        part = y - drawn.observation[first : first + at_once]
+        k = len(part)
+        result = kalman_smoother(
+            sequence.values_of(part), np.zeros(k * length), blocks._replace(gap_index=np.tile(blocks.gap_index, k)),
+            H if H.ndim == 1 else np.tile(H, (k, 1)), noise if np.ndim(noise) == 0 else np.tile(noise, k), *start,
+            readout=np.eye(sequence.n), starts=np.arange(k + 1) * length,
+        )  # fmt: skip
+        if np.isinf(result.covariance).any():
             raise ValueError(
                 "y leaves a part of the diffuse initial state unbounded, so there is nothing to draw it from. Give "
                 "initial_covariance, or more observations."
             )
-        state[k] = drawn.state[k] + result.mean[::p]
+        means = result.mean.reshape(k, len(y), -1, sequence.n)[:, :, 0]
+        state[first : first + k] = drawn.state[first : first + k] + means
     n = system.n_states
     wide = sequence.system
     H, offset = wide.observation, system.offset(u)

@@ -51,7 +51,14 @@ def smooth(sequence):
         mixed = cross[:, :n, n : n + p] @ np.swapaxes(gain, 1, 2)
         W = W[:, :n, :n] + mixed + np.swapaxes(mixed, 1, 2) + gain @ spread[:-1] @ np.swapaxes(gain, 1, 2)
     return SmootherResult(
-        mean[:, :n], V[:, :n, :n], result.log_likelihood, lag_one[:, :n, :n], w, _symmetric(W), noise, spread
+        mean[:, :n],
+        V[:, :n, :n],
+        result.log_likelihood + sequence.shift,
+        lag_one[:, :n, :n],
+        w,
+        _symmetric(W),
+        noise,
+        spread,
     )
 
 

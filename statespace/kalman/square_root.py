@@ -191,13 +191,33 @@ def _filter(sequence, keep):
     H, noise = np.ascontiguousarray(np.reshape(H, (-1, m))), np.reshape(noise, -1).copy()
     t, alive = 0, D.shape[1]
     while t < N:
-        t = _run(values, H, noise, A, root, blocks.gap_index, a, S, D, alive, t, W, g, k0, means, roots, innovations, variances, totals)
+        t = _run(
+            values,
+            H,
+            noise,
+            A,
+            root,
+            blocks.gap_index,
+            a,
+            S,
+            D,
+            alive,
+            t,
+            W,
+            g,
+            k0,
+            means,
+            roots,
+            innovations,
+            variances,
+            totals,
+        )
         if alive and np.isinf(variances[t - 1]) and not np.isnan(innovations[t - 1]):
             # leaving the loop for this keeps the reflection in one place
             D = np.ascontiguousarray(eliminated(D, g[:alive]))
             alive -= 1
     value = -0.5 * (totals[0] + totals[1] + totals[2] * np.log(2.0 * np.pi))
-    return float(value), means, roots, variances
+    return float(value) + sequence.shift, means, roots, variances
 
 
 def square_root_log_likelihood(sequence):

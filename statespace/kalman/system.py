@@ -1,6 +1,7 @@
-"""The matrices of an explicit model, checked once: every array has a leading time axis, of length 1 where it is constant.
+"""The matrices of an explicit model, checked once. Each has a leading time axis, of length 1 where it is constant.
 
-    x_{t+1} = A_t x_t + c_t + B_t u_t + G_t w_t,   w_t ~ N(0, Q_t),       y_t = H_t x_t + d_t + D_t u_t + ε_t,   ε_t ~ N(0, R_t),
+    x_{t+1} = A_t x_t + c_t + B_t u_t + G_t w_t,   w_t ~ N(0, Q_t),
+    y_t     = H_t x_t + d_t + D_t u_t + ε_t,       ε_t ~ N(0, R_t),
 
 cov(w_t, ε_t) = S_t, and x_1 ~ N(m, P + κ Δ Δᵀ), κ → ∞. Above: `model`; below: `sequential`, which turns it into a
 sequence of scalar observations.

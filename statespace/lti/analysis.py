@@ -1,6 +1,6 @@
 """What is known of a system without simulating it: poles, zeros, responses, gramians, smaller systems like it.
 
-Above: ``systems``. Below: ``reduction`` for the algorithms on matrices, NumPy and SciPy.
+Above: ``systems``. Below: ``reduction`` for the algorithms on matrices, ``discretization``, NumPy.
 """
 
 from typing import NamedTuple
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.lti import reduction
+from statespace.lti.discretization import input_weights, transition
 
 
 class Bode(NamedTuple):
@@ -18,7 +19,7 @@ class Bode(NamedTuple):
     frequency : ndarray of shape (n_frequencies,)
         Cycles per unit of time.
     magnitude : ndarray of shape (n_frequencies[, n_outputs, n_inputs])
-        In decibels, 20 log₁₀ |H|.
+        In decibels, ``20 log₁₀ |H|``.
     phase : ndarray of the same shape
         In degrees, unwrapped.
 
@@ -229,6 +230,19 @@ class Analysis:
             k = self._multiples(times)
             return Response(times, np.cumsum(self.kernel(None, int(k.max(initial=0)) + 1), axis=0)[k])
         return Response(times, self._siso(self.C @ self._weights_at(times)[1] + self.D))
+
+    def _times_or(self, times, default):
+        """Times of a response since its beginning, in the system's unit."""
+        if times is None:
+            return default
+        times = np.asarray(times, dtype=np.float64)
+        if times.ndim != 1 or not (np.isfinite(times) & (times >= 0.0)).all():
+            raise ValueError("times of a response must be a vector of finite numbers >= 0, since the impulse or step.")
+        return times
+
+    def _weights_at(self, times):
+        """exp(A t) and its integral times B."""
+        return transition(self.A, times), input_weights(self.A, self.B, times).B0
 
     def _multiples(self, times):
         k = np.round(times / self.dt).astype(np.int64)

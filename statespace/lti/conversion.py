@@ -1,10 +1,9 @@
 """LinearSystem to and from transfer functions, zeros and poles, `scipy.signal` and python-control.
 
-Above: ``systems``. Below: ``realization``, and SciPy; python-control is imported when it is asked for.
+Above: ``systems``. Below: ``realization``. `scipy.signal` and python-control are imported when they are asked for.
 """
 
 import numpy as np
-import scipy.signal
 
 from statespace.lti import realization
 
@@ -132,6 +131,8 @@ class Conversion:
         >>> LinearSystem.from_scipy(scipy.signal.TransferFunction([1.0], [1.0, 0.0, 1.0]))
         LinearSystem(2 states, 1 input, 1 output)
         """
+        import scipy.signal
+
         if isinstance(system, scipy.signal.lti | scipy.signal.dlti):
             dt = _sample_time(system.dt)
             if isinstance(system, scipy.signal.TransferFunction):
@@ -161,6 +162,8 @@ class Conversion:
         >>> LinearSystem(-1.0, 1.0, 1.0).to_scipy().A
         array([[-1.]])
         """
+        import scipy.signal
+
         matrices = (self.A, self.B, self.C, self.D)
         return scipy.signal.StateSpace(*matrices) if self.dt is None else scipy.signal.StateSpace(*matrices, dt=self.dt)
 

@@ -1,7 +1,8 @@
 """Where a search for a system begins: subspaces on a regular grid, their order, the logarithm of A.
 
-Only here are irregular or incomplete records interpolated. A and C come from the grid; all that the output is linear in
-(B, D, offset, initial states) is then solved for on the true samples, and the grid whose system fits these best is taken.
+Only here are irregular or incomplete records interpolated. A and C come from the grid; all that the output is linear
+in (B, D, offset, initial states) is then solved for on the true samples. The grids' systems are candidates, the one
+that fits these samples best first.
 """
 
 from dataclasses import replace
@@ -11,11 +12,14 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.linalg import logm
 
+from statespace.lti.growth import Growth
 from statespace.lti.parametrization import Parameters
 from statespace.lti.prediction_error import Innovations, OutputError, solve_linear, states
 from statespace.lti.subspace import Subspace, decompose, longest_horizon, predictor, system
 
 _GRID = 500_000  # samples of an interpolated record at most
+_HORIZONS = (10, 20)  # block rows of the data matrices that are tried
+_STEEPEST = 1e3  # entries of a start's A, per median gap: beyond, its eigenvectors are all but parallel
 _FASTEST = 1e-4  # the smallest modulus of a discrete pole whose logarithm is taken
 
 
@@ -53,8 +57,8 @@ class Start(NamedTuple):
 
 
 def begin(data, times, *, order, max_order, method, horizon, criterion, innovations, feedthrough, intercept, stable,
-          random_state):  # fmt: skip
-    """Start values for `statespace.lti.prediction_error.refine`.
+          search, tol, random_state):  # fmt: skip
+    """Start values for `statespace.lti.search.refine`.
 
     Parameters
     ----------
@@ -68,6 +72,11 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
         As in `LTIRegressor`.
     innovations : bool
         Whether the state has noise.
+    search : callable or None
+        Takes candidates for one order and returns the lowest V that a few steps reach from them. None: the criteria
+        are those of the starts.
+    tol : float
+        As in `refine`.
     random_state : RandomState
         Draws a start where the records are too short for a subspace.
 
@@ -75,33 +84,72 @@ def begin(data, times, *, order, max_order, method, horizon, criterion, innovati
     -------
     Start
     """
-    wanted = max_order if order == "auto" else order
-    grids = _grids(data, times, method, horizon, wanted)
+    grids = _grids(data, times, method, horizon, order)
     free = {"feedthrough": feedthrough, "intercept": intercept}
-    table, values = None, np.zeros(0)
-    if grids:
-        values = grids[0].subspace.singular_values
-    if order == "auto":
-        order, table = _choose(grids, data, max_order, criterion, innovations, stable, free)
-    found = []
-    for grid in grids:
-        value, parameters = _solved(grid, order, data, stable, free)
-        if np.isfinite(value) and innovations:
-            parameters = _with_noise(parameters, grid, order, data)
-            value = Innovations(data).value(parameters)
-        if np.isfinite(value):
-            found.append((value, parameters))
-    if not found:
-        return Start([_drawn(data, order, free, innovations, random_state)], values, table)
-    return Start([parameters for _, parameters in sorted(found, key=lambda pair: pair[0])], values, table)
+    table, values = None, grids[0].subspace.singular_values if grids else np.zeros(0)
+
+    grows = not _is_regular(data) or bool(np.isnan(data.y).any())
+    growth = Growth(data, **free, stable=stable, tol=tol) if grows else None
+
+    def candidates(n):
+        found = []
+        if growth is not None:
+            grown = growth.of_order(n)
+            if grown is not None:
+                if innovations:
+                    grown = _with_prior(_with_some_noise(grown, data), data)
+                found.append(((Innovations if innovations else OutputError)(data).value(grown), grown))
+        for grid in grids:
+            if n > len(grid.subspace.singular_values) - data.y.shape[1]:
+                continue
+            value, parameters = _solved(grid, n, data, stable, free)
+            if np.isfinite(value) and innovations:
+                with np.errstate(all="ignore"):
+                    parameters = _with_noise(parameters, grid, n, data)
+                value = Innovations(data).value(parameters)
+            if np.isfinite(value):
+                found.append((value, parameters))
+        ordered = [parameters for _, parameters in sorted(found, key=lambda pair: pair[0])]
+        return ordered or [_drawn(data, n, free, innovations, random_state)]
+
+    if order == "auto" and not grids:
+        order = 1
+    elif order == "auto":
+        highest = max(1, min(max_order, max(len(g.subspace.singular_values) for g in grids) - data.y.shape[1]))
+        if criterion == "singular_values":
+            order = _largest_drop(values, min(highest, max(len(values) - 1, 1)))
+        else:
+            deviance = _deviances(grids, data, innovations, stable, free)
+            if search is not None:
+                def deviance(n):
+                    return 2 * search(candidates(n))
+            table = _criteria(deviance, highest, data, criterion, innovations, free)
+            order = int(np.argmin(table)) + 1
+    return Start(candidates(order), values, table)
+
+
+def _is_regular(data):
+    return data.discrete or bool(np.all(np.abs(data.gaps - 1) < 1e-6))
+
+
+def _with_some_noise(parameters, data):
+    """With half of the errors' variance in y, and noise in the state that moves y by the rest within ten gaps."""
+    errors = OutputError(data)
+    roots = np.sqrt(0.5 * errors.variances(errors.residuals(parameters)))
+    L = np.sqrt(0.1) * np.linalg.pinv(parameters.C) * roots
+    return replace(parameters, L=L, G=np.diag(roots))
 
 
 def _grids(data, times, method, horizon, order):
     """Grids of a few steps, the first of them the one of the data if they have one."""
     records = [slice(a, b) for a, b in zip(data.starts[:-1], data.starts[1:], strict=True)]
     p, m = data.y.shape[1], data.u.shape[1]
-    regular = data.discrete or bool(np.all(np.abs(data.gaps - 1) < 1e-6))
+    regular = _is_regular(data)
     steps = [1.0] if data.discrete else [1.0, 2.0, 4.0] if regular else [1.0, 0.5, 2.0]
+    # Γ less one block row must still determine A.
+    least = 2 if order == "auto" else -(-order // p) + 1
+    if horizon is not None and horizon < least:
+        raise ValueError(f"horizon={horizon} is too short for order={order}: it must be at least {least}.")
     grids = []
     for step in steps:
         u, y = [], []
@@ -110,10 +158,10 @@ def _grids(data, times, method, horizon, order):
                 u.append(part[0]), y.append(part[1])
         if not u:
             continue
-        longest = longest_horizon([len(part) for part in u], m, p)
-        least = -(-order // p) + 1
-        for f in [horizon] if horizon is not None else sorted({min(longest, max(least, size)) for size in (10, 20)}):
-            if f * p > order and max(map(len, u)) >= 2 * f and (horizon is not None or f >= least):
+        length, longest = max(map(len, u)), longest_horizon([len(part) for part in u], m, p)
+        sizes = sorted({max(min(longest, size), least) for size in _HORIZONS}) if horizon is None else [horizon]
+        for f in sizes:
+            if length >= 2 * f or (horizon is not None and step == steps[0]):
                 grids.append(Grid(step, u, y, decompose(u, y, f, method)))
     return grids
 
@@ -159,30 +207,41 @@ def _inputs(t, u, grid, step, linear):
     return np.diff(totals, axis=0) / step
 
 
-def _choose(grids, data, max_order, criterion, innovations, stable, free):
-    """The order, and the criterion of all orders (None for singular values)."""
-    if not grids:
-        return 1, None
-    grid = grids[0]
+def _largest_drop(values, highest):
+    """The order after which the singular values fall by the largest factor."""
+    if len(values) < 2 or not values[0] > 0:
+        return 1
+    floor = np.maximum(values, 1e-13 * values[0])
+    return int(np.argmax(floor[:highest] / floor[1 : highest + 1])) + 1
+
+
+def _criteria(deviance, highest, data, criterion, innovations, free):
+    """The criterion of the orders 1, 2, … up to the highest, or to the third in a row that is no improvement."""
     p, m = data.y.shape[1], data.u.shape[1]
-    values = grid.subspace.singular_values
-    highest = max(1, min(max_order, len(values) - p))
-    if criterion == "singular_values":
-        floor = np.maximum(values, 1e-13 * values[0]) if values[0] > 0 else np.ones_like(values)
-        return int(np.argmax(floor[:highest] / floor[1 : highest + 1])) + 1, None
     n_seen = int((~np.isnan(data.y)).sum())
-    table = np.empty(highest)
+    price = 2.0 if criterion == "aic" else np.log(n_seen)
+    table: list[float] = []
     for n in range(1, highest + 1):
-        n_free = n * (m + p) + p * (m * free["feedthrough"] + free["intercept"])
-        if innovations:
-            _, covariance, count = predictor(grid.subspace, n, grid.u, grid.y)
-            sign, log_det = np.linalg.slogdet(covariance)
-            deviance = count * (log_det if sign > 0 else -80.0 * p)
-            n_free += n * p
-        else:
-            deviance = 2 * min(_solved(g, n, data, stable, free)[0] for g in grids[:2])
-        table[n - 1] = deviance + n_free * (2.0 if criterion == "aic" else np.log(n_seen))
-    return int(np.argmin(np.where(np.isnan(table), np.inf, table))) + 1, table
+        # In local coordinates: n (m + p) of A, B and C, n p of L, and what does not grow with n.
+        n_free = n * (m + p + p * innovations) + p * (m * free["feedthrough"] + free["intercept"])
+        value = float(deviance(n)) + price * n_free
+        table.append(value if np.isfinite(value) else np.inf)
+        if n - 1 - int(np.argmin(table)) >= 3:
+            break
+    return np.array(table)
+
+
+def _deviances(grids, data, innovations, stable, free):
+    """2 V of the starts: of the predictors read from a subspace, or of simulations."""
+    def of_order(n):
+        if not innovations:
+            fitting = [grid for grid in grids if n <= len(grid.subspace.singular_values) - data.y.shape[1]]
+            return 2 * min(_solved(grid, n, data, stable, free)[0] for grid in fitting)
+        _, covariance, count = predictor(grids[0].subspace, n, grids[0].u, grids[0].y)
+        sign, log_det = np.linalg.slogdet(covariance)
+        return count * (log_det if sign > 0 else -80.0 * len(covariance))
+
+    return of_order
 
 
 def _solved(grid, order, data, stable, free):
@@ -194,6 +253,8 @@ def _solved(grid, order, data, stable, free):
     if not data.discrete:
         A = continuous(A, grid.step)
     p, m, n_records = data.y.shape[1], data.u.shape[1], len(data.starts) - 1
+    if not np.abs(A).max() < _STEEPEST:
+        return np.inf, None
     parameters = Parameters(
         A, np.zeros((order, m)), C, np.zeros((p, m)), np.zeros((order, p)), np.eye(p), np.zeros(p),
         np.zeros((n_records, order)), np.zeros((order, order)),
@@ -229,8 +290,8 @@ def stabilised(A):
 def continuous(A, step):
     """The real logarithm of A over a step, or that of the nearest matrix which has one.
 
-    A simple negative eigenvalue has no real logarithm: two of them become a pair on a circle close to the negative axis,
-    a single one loses its sign. An eigenvalue near 0 is moved away from it.
+    A simple negative eigenvalue has no real logarithm: two of them become a pair on a circle close to the negative
+    axis, a single one loses its sign. An eigenvalue near 0 is moved away from it.
 
     Parameters
     ----------
@@ -252,7 +313,7 @@ def continuous(A, step):
             return np.real(logarithm) / step
     values = values.astype(complex)
     V = V.astype(complex)
-    values[tiny] = np.where(values[tiny] == 0, _FASTEST, values[tiny] / np.abs(values[tiny]) * _FASTEST)
+    values[tiny] = _FASTEST * np.exp(1j * np.angle(values[tiny]))
     for first, second in zip(negative[::2], negative[1::2], strict=False):
         radius = np.sqrt(np.abs(values[first] * values[second]))
         values[first], values[second] = radius * np.exp(0.95j * np.pi), radius * np.exp(-0.95j * np.pi)
@@ -279,10 +340,11 @@ def _with_noise(parameters, grid, order, data):
 
 
 def _with_prior(parameters, data):
-    """With the mean squares of the simulated states, in place of initial ones, as the covariance in which records begin."""
+    """With the mean squares of the simulated states as the covariance in which records begin, and no initial ones."""
     x = states(parameters, data)
     moments = x.T @ x / len(x)
-    return replace(parameters, x0=np.zeros_like(parameters.x0), P0=moments + 1e-8 * np.trace(moments) * np.eye(len(moments)))
+    moments += 1e-8 * np.trace(moments) * np.eye(len(moments))
+    return replace(parameters, x0=np.zeros_like(parameters.x0), P0=moments)
 
 
 def _drawn(data, order, free, innovations, random_state):

@@ -13,8 +13,8 @@ __all__ = ["era", "observer_markov_parameters"]
 def era(impulse_response, order=None, dt=None, n_rows=None, n_columns=None, tol=1e-10):
     """The discrete system with a given impulse response, by the eigensystem realisation algorithm.
 
-    The Markov parameters Y₀ = D, Y_k = C A^{k−1} B fill the block Hankel matrices H₀ = [Y_{i+j+1}] and H₁ = [Y_{i+j+2}].
-    With the n largest singular values of H₀ ≈ U S Vᵀ,
+    The Markov parameters Y₀ = D, Y_k = C A^{k−1} B fill the block Hankel matrices H₀ = [Y_{i+j+1}] and
+    H₁ = [Y_{i+j+2}]. With the n largest singular values of H₀ ≈ U S Vᵀ,
 
         A = S^{−1/2} Uᵀ H₁ V S^{−1/2},  B and C the first blocks of S^{1/2} Vᵀ and U S^{1/2}.
 

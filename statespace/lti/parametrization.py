@@ -53,6 +53,14 @@ class Parameters:
         """These parameters plus ``length`` times a direction, a dict of some of the arrays' names."""
         return replace(self, **{name: getattr(self, name) + length * part for name, part in direction.items()})
 
+    def combined(self, directions, lengths):
+        """These parameters plus the sum of the directions times their lengths."""
+        total: dict = {}
+        for direction, length in zip(directions, lengths, strict=True):
+            for name, part in direction.items():
+                total[name] = total.get(name, 0.0) + length * part
+        return self.moved(total, 1.0)
+
     def displaced(self, direction):
         """An imaginary step along the direction, for derivatives."""
         arrays = {field.name: getattr(self, field.name).astype(complex) for field in fields(self)}

@@ -118,7 +118,7 @@ def ahead(parameters, data, k):
         if not moving.size:
             break
         at = now[moving]
-        g = data.index[at]
+        g = data.gap_index[at]
         moved = np.einsum("kij,kj->ki", over.E[g], x[moving]) + np.einsum("kij,kj->ki", over.F[g], w[at])
         if data.linear:
             moved += np.einsum("kij,kj->ki", over.H[g], w[at + 1] - w[at])

@@ -1,15 +1,15 @@
-"""Prediction-error refinement: maximum likelihood by Gauss-Newton steps with exact derivatives, on the true times.
+"""Criteria of prediction errors on the true times, their exact gradients and the information about the parameters.
 
 With innovations e_k(θ) and their covariances S_k(θ), the value to be minimised is
 
     V(θ) = ½ Σ_k (log det S_k + e_kᵀ S_k⁻¹ e_k).
 
 In an output-error model the state has no noise: e is the error of a simulation, and S, the same for all samples and
-diagonal, is its variance, so that V = ½ Σ_j N_j log(mean of e_j²). In an innovations model a Kalman filter predicts each
-sample from all earlier ones over the gap there really was; its gain and covariance belong to the sample.
+diagonal, is its variance, so that V = ½ Σ_j N_j (1 + log(mean of e_j²)). In an innovations model a Kalman filter
+predicts each sample from all earlier ones over the gap there really was; its gain and covariance belong to the sample.
 
-The Hessian is replaced by Fisher's information, Σ_k (∂e_kᵀ S_k⁻¹ ∂e_k + ½ tr S_k⁻¹ ∂S_k S_k⁻¹ ∂S_k), damped as by
-Levenberg and Marquardt (Ljung 1999, System Identification, 2nd ed., sections 7.2-7.4 and 10.2).
+Fisher's information is Σ_k (∂e_kᵀ S_k⁻¹ ∂e_k + ½ tr S_k⁻¹ ∂S_k S_k⁻¹ ∂S_k) (Ljung 1999, System Identification, 2nd
+ed., sections 7.2-7.4 and 9.4).
 """
 
 from dataclasses import replace
@@ -17,16 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from statespace.lti.parametrization import Parameters, derivative, directions, linear_directions
+from statespace.lti.parametrization import derivative, linear_directions
 from statespace.lti.recursions import DEGREE, kalman, over_gaps, simulate
 
 # Mean squares below this, of outputs of variance 1, are rounding.
 _ROUNDING = 1e-28
 # Added to the variance of v, so that the likelihood of data without noise is bounded.
 _LEAST_NOISE = 1e-12
-# Steps from each start, and the number of starts, before the best is followed.
-_TRIAL, _N_TRIALS = 12, 4
-_DAMPING = (1e-12, 1e12)
 
 
 class Data(NamedTuple):
@@ -39,7 +36,7 @@ class Data(NamedTuple):
         NaN where missing.
     gaps : ndarray of shape (n_gaps,)
         The different gaps.
-    index : ndarray of shape (n_samples,)
+    gap_index : ndarray of shape (n_samples,)
         Which of them lies between a sample and the next; 0 at the end of a record.
     starts : ndarray of shape (n_records + 1,)
     linear : bool
@@ -51,7 +48,7 @@ class Data(NamedTuple):
     u: np.ndarray
     y: np.ndarray
     gaps: np.ndarray
-    index: np.ndarray
+    gap_index: np.ndarray
     starts: np.ndarray
     linear: bool
     discrete: bool
@@ -64,29 +61,6 @@ class Transitions(NamedTuple):
     F: np.ndarray
     H: np.ndarray
     W: np.ndarray
-
-
-class Fit(NamedTuple):
-    """What `refine` found.
-
-    Attributes
-    ----------
-    parameters : Parameters
-    value : float
-        V, without the constant ½ log 2π of each output.
-    information : ndarray of shape (q, q)
-        Fisher's information about the ``directions``.
-    directions : list of dict
-    n_iter : int
-    converged : bool
-    """
-
-    parameters: Parameters
-    value: float
-    information: np.ndarray
-    directions: list
-    n_iter: int
-    converged: bool
 
 
 def transitions(parameters, data, noisy):
@@ -111,7 +85,7 @@ def states(parameters, data, over=None):
         np.ascontiguousarray(part, dtype) for part in (E, F, H, data.u @ parameters.B.T, parameters.x0)
     )
     x = np.zeros((len(data.u), len(parameters.A)), dtype)
-    simulate(E, F, H, data.index, data.starts, data.linear, w, x0, x)
+    simulate(E, F, H, data.gap_index, data.starts, data.linear, w, x0, x)
     return x
 
 
@@ -127,7 +101,7 @@ def measurement_noise(parameters):
 
 
 class Filtered(NamedTuple):
-    """A pass of the Kalman filter: −V, innovations, their covariances, filtered states, each record's last covariance."""
+    """A pass of the Kalman filter: −V, innovations, their covariances, filtered states, each record's last P."""
 
     value: float
     e: np.ndarray
@@ -148,8 +122,9 @@ def filtered(parameters, data, over=None):
     w = np.ascontiguousarray(data.u @ parameters.B.T)
     room = np.zeros((8, max(n, p, 2), max(n, p, 2)), dtype)
     value = kalman(
-        *over, data.index, data.starts, data.linear, w, np.ascontiguousarray(parameters.C), fed, R,
-        np.ascontiguousarray(parameters.x0), np.ascontiguousarray(parameters.P0), data.y, room, np.empty(p, bool), e, S, x, P,
+        *over, data.gap_index, data.starts, data.linear, w, np.ascontiguousarray(parameters.C), fed, R,
+        np.ascontiguousarray(parameters.x0), np.ascontiguousarray(parameters.P0), data.y, room, np.empty(p, bool),
+        e, S, x, P,
     )  # fmt: skip
     return Filtered(value, e, S, x, P)
 
@@ -220,17 +195,18 @@ class Innovations:
         over, base = transitions(parameters, self.data, True), filtered(parameters, self.data)
         whiten = np.linalg.inv(np.linalg.cholesky(base.S))
         N, p = base.e.shape
-        gradient, J = np.empty(len(along)), np.empty((len(along), N, p + p * p))
+        gradient = np.empty(len(along))
+        de, dS = np.empty((N, p, len(along))), np.empty((N, p * p, len(along)))
         for j, direction in enumerate(along):
             moved = parameters.displaced(direction)
             same = not {"A", "L"} & direction.keys()
             change = filtered(moved, self.data, Transitions(*(m.astype(complex) for m in over)) if same else None)
             gradient[j] = -derivative(change.value)
-            de, dS = derivative(change.e), derivative(change.S)
-            J[j, :, :p] = (whiten @ de[..., np.newaxis])[..., 0]
-            J[j, :, p:] = (whiten @ dS @ whiten.transpose(0, 2, 1)).reshape(N, -1) * np.sqrt(0.5)
-        J = J.reshape(len(along), -1)
-        return gradient, J @ J.T
+            de[..., j], dS[..., j] = derivative(change.e), derivative(change.S).reshape(N, -1)
+        # W dS Wᵀ, row by row, is (W ⊗ W) times the rows of dS.
+        both = np.einsum("kab,kcd->kacbd", whiten, whiten).reshape(N, p * p, p * p)
+        J = np.concatenate([(whiten @ de).reshape(N * p, -1), (both @ dS).reshape(N * p * p, -1) * np.sqrt(0.5)])
+        return gradient, J.T @ J
 
     def settled(self, parameters):
         """The parameters as they are: their noise is among them."""
@@ -260,107 +236,4 @@ def solve_linear(parameters, data, feedthrough, intercept):
     sizes = np.linalg.norm(J, axis=0)
     sizes[sizes == 0] = 1.0
     lengths = np.linalg.lstsq(J / sizes, criterion.residuals(parameters).ravel(), rcond=1e-12)[0] / sizes
-    return _along(parameters, along, lengths)
-
-
-def refine(parameters, criterion, *, feedthrough, intercept, stable, max_iter, tol):
-    """The parameters that minimise a criterion, from a start.
-
-    Parameters
-    ----------
-    parameters : Parameters
-        The start.
-    criterion : OutputError or Innovations
-    feedthrough, intercept : bool
-        Whether D and the offset are free.
-    stable : bool
-        Whether only stable systems are looked at.
-    max_iter : int
-    tol : float
-        The search has converged when a step promises to lower V by less, or when two in a row do.
-
-    Returns
-    -------
-    Fit
-    """
-    free = {"feedthrough": feedthrough, "intercept": intercept, "innovations": criterion.innovations}
-    value, damping, converged, n_iter, small = criterion.value(parameters), 1e-3, False, 0, 0
-    while n_iter < max_iter and not converged:
-        parameters = _well_scaled(parameters, criterion.data)
-        along = directions(parameters, **free)
-        gradient, information = criterion.expansion(parameters, along)
-        sizes = np.sqrt(np.diag(information))
-        sizes = np.maximum(sizes, 1e-8 * sizes.max()) if sizes.max() > 0 else np.ones_like(sizes)
-        eigenvalues, vectors = np.linalg.eigh(information / np.outer(sizes, sizes))
-        eigenvalues = np.maximum(eigenvalues, 0.0)
-        slopes = vectors.T @ (gradient / sizes)
-        n_iter += 1
-        while True:
-            step = -slopes / (eigenvalues + damping)
-            promised = -float(slopes @ step + 0.5 * eigenvalues @ step**2)
-            candidate = _along(parameters, along, (vectors @ step) / sizes)
-            lowered = value - criterion.value(candidate) if _allowed(candidate, criterion.data, stable) else -np.inf
-            if lowered > 0:
-                parameters, value = candidate, value - lowered
-                factor = 0.1 if lowered > 0.5 * promised else 2.0 if lowered < 0.1 * promised else 1.0
-                damping = max(factor * damping, _DAMPING[0])
-                small = small + 1 if lowered < tol else 0
-                converged = promised < tol or small == 2
-                break
-            converged = promised < tol
-            damping *= 10.0
-            if converged or damping > _DAMPING[1]:
-                converged = True
-                break
-    parameters = criterion.settled(_well_scaled(parameters, criterion.data))
-    along = directions(parameters, **free)
-    _, information = criterion.expansion(parameters, along)
-    return Fit(parameters, value, information, along, n_iter, converged)
-
-
-def refine_best(candidates, criterion, *, max_iter, **options):
-    """`refine` from the best of several starts, after a few steps from each of the first ones."""
-    if max_iter > _TRIAL and len(candidates) > 1:
-        trials = [refine(start, criterion, max_iter=_TRIAL, **options) for start in candidates[:_N_TRIALS]]
-        best = min(trials, key=lambda trial: trial.value)
-        if best.converged:
-            return best
-        rest = refine(best.parameters, criterion, max_iter=max_iter - _TRIAL, **options)
-        return rest._replace(n_iter=rest.n_iter + _TRIAL)
-    return refine(candidates[0], criterion, max_iter=max_iter, **options)
-
-
-def _along(parameters, along, lengths):
-    total = {}
-    for direction, length in zip(along, lengths, strict=True):
-        for name, part in direction.items():
-            total[name] = total.get(name, 0.0) + length * part
-    return parameters.moved(total, 1.0)
-
-
-def _allowed(parameters, data, stable):
-    if not all(np.isfinite(part).all() for part in (parameters.A, parameters.B, parameters.C, parameters.x0)):
-        return False
-    return not stable or is_stable(parameters.A, data.discrete)
-
-
-def is_stable(A, discrete):
-    """Whether no pole lies outside the unit circle (``discrete``), or to the right of the imaginary axis."""
-    poles = np.linalg.eigvals(A)
-    return bool((np.abs(poles) <= 1).all() if discrete else (poles.real <= 0).all())
-
-
-def _well_scaled(parameters, data):
-    """The same system in a basis in which the simulated states have unit mean squares and do not correlate."""
-    with np.errstate(all="ignore"):
-        x = states(parameters, data)
-        moments = x.T @ x / len(x)
-    if not np.isfinite(moments).all():
-        return parameters
-    eigenvalues, vectors = np.linalg.eigh(moments)
-    if not eigenvalues[-1] > 0:
-        return parameters
-    eigenvalues = np.maximum(eigenvalues, 1e-12 * eigenvalues[-1])
-    if eigenvalues[-1] < 4 and eigenvalues[0] > 0.25:
-        return parameters
-    return parameters.in_basis(vectors.T / np.sqrt(eigenvalues)[:, np.newaxis])
+    return parameters.combined(along, lengths)

@@ -78,8 +78,6 @@ def read(X, times, estimator, *, reset):
         index = _index(X)
         if index is not None and times is not None:
             raise ValueError("X has its times in its index; give times= or the index, not both.")
-        if not (hasattr(X, "shape") or isinstance(X, pd.DataFrame)) and np.ndim(X) > 2:
-            X = np.asarray(X)
         u = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
         _check_known(u, None)
         times = index if times is None else times
@@ -147,9 +145,14 @@ def is_several(X):
     if isinstance(X, pd.DataFrame):
         return isinstance(X.index, pd.MultiIndex)
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1):
-        return len(X) > 0 and all(getattr(entry, "ndim", 0 if np.isscalar(entry) else np.ndim(entry)) == 2
-                                  for entry in X)  # fmt: skip
+        return len(X) > 0 and all(_is_table(entry) for entry in X)
     return getattr(X, "ndim", 0) == 3
+
+
+def _is_table(entry):
+    if isinstance(entry, list | tuple):
+        return len(entry) > 0 and isinstance(entry[0], list | tuple | np.ndarray)
+    return getattr(entry, "ndim", 0) == 2
 
 
 def _several(X, times, estimator, reset):

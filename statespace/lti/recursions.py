@@ -11,6 +11,8 @@ or conjugation, so a parameter with an imaginary part of 1e-30 gives the derivat
 result: exactly, since nothing is subtracted. This is differentiation in forward mode without a second set of formulas.
 """
 
+from functools import partial
+
 import numpy as np
 from numba import njit
 
@@ -20,11 +22,11 @@ DEGREE = 18
 SETTLED = 1e-14
 
 # No array is made inside a loop and none is assigned as a whole: either would take longer to compile than all the rest.
-compiled = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
-helper = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False)
+compiled = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
+helper = partial(njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False)
 
 
-@helper
+@helper()
 def fill(out, value):
     """Every entry of a matrix becomes the value."""
     for i in range(out.shape[0]):
@@ -32,7 +34,7 @@ def fill(out, value):
             out[i, j] = value
 
 
-@helper
+@helper()
 def copy(out, X):
     """A matrix entry by entry."""
     for i in range(out.shape[0]):
@@ -40,7 +42,7 @@ def copy(out, X):
             out[i, j] = X[i, j]
 
 
-@helper
+@helper()
 def add_product(out, X, Y):
     """out += X Y."""
     for i in range(X.shape[0]):
@@ -50,7 +52,7 @@ def add_product(out, X, Y):
                 out[i, j] += x * Y[k, j]
 
 
-@helper
+@helper()
 def add_product_transposed(out, X, Y):
     """out += X Yᵀ."""
     for i in range(X.shape[0]):
@@ -61,13 +63,13 @@ def add_product_transposed(out, X, Y):
             out[i, j] += total
 
 
-@compiled
+@compiled()
 def over_gaps(A, Q, gaps, noisy, room, E, F, H, W):
     """E, F, H and, with ``noisy``, W for every gap; ``room`` is of shape (2 DEGREE + 7, n, n).
 
     Taylor's series over a step that is short enough, then doublings: W ← W + E W Eᵀ, G ← 2 G + F F (G is Δ H),
-    F ← F + E F, E ← E E. They keep W positive semi-definite and exact for short and long gaps alike. The powers of A are
-    computed once for all gaps.
+    F ← F + E F, E ← E E. They keep W positive semi-definite and exact for short and long gaps alike. The powers of A
+    are computed once for all gaps.
     """
     n = A.shape[0]
     norm = 0.0
@@ -134,7 +136,7 @@ def over_gaps(A, Q, gaps, noisy, room, E, F, H, W):
                     W[i, a, b] = 0.5 * (w[a, b] + w[b, a])
 
 
-@helper
+@helper()
 def step(E, F, H, linear, x, w0, w1, out):
     """out = E x + F w₀, and + H (w₁ − w₀) with ``linear``."""
     n = x.shape[0]
@@ -148,7 +150,7 @@ def step(E, F, H, linear, x, w0, w1, out):
         out[i] = total
 
 
-@compiled
+@compiled()
 def simulate(E, F, H, index, starts, linear, w, x0, x):
     """The states x of records that begin at ``starts``; ``index[k]`` names the gap between samples k and k + 1."""
     for r in range(starts.shape[0] - 1):
@@ -162,12 +164,12 @@ def simulate(E, F, H, index, starts, linear, w, x0, x):
             step(E[g], F[g], H[g], linear, x[k], w[k], w[k + 1], x[k + 1])
 
 
-@compiled
+@compiled()
 def kalman(E, F, H, W, index, starts, linear, w, C, d, R, x0, P0, y, room, seen, e, S, x, P):
     """Innovations e and their covariances S, the filtered states x and each record's last covariance P of them.
 
-    A record begins in N(x₀, P₀). ``d`` is what input and offset add to the output. NaN in y is missing: its
-    entry of e is 0, and its row and column of S are those of the identity, which leave the likelihood as it is. Once the
+    A record begins in N(x₀, P₀). ``d`` is what input and offset add to the output. NaN in y is missing: its entry of e
+    is 0, and its row and column of S are those of the identity, which leave the likelihood as it is. Once the
     covariances have settled they are not computed again, until a gap differs or an output is missing. ``room`` is of
     shape (8, s, s) with s the larger of n, p and 2, ``seen`` of shape (p,).
 
@@ -237,7 +239,7 @@ def kalman(E, F, H, W, index, starts, linear, w, C, d, R, x0, P0, y, room, seen,
     return value
 
 
-@helper
+@helper()
 def _gain(C, R, P, seen, M, S, L, K):
     """M = P Cᵀ, S = C M + R = L Lᵀ and K = M S⁻¹ of the outputs that were seen; returns log det S."""
     p, n = C.shape
@@ -275,7 +277,7 @@ def _gain(C, R, P, seen, M, S, L, K):
     return log_det
 
 
-@helper
+@helper()
 def _equal(X, Y):
     """Whether X is Y to rounding, in its real and in its imaginary part."""
     real, imaginary, real_change, imaginary_change = 0.0, 0.0, 0.0, 0.0

@@ -98,7 +98,7 @@ def decompose(u, y, horizon, method):
     else:
         unweighted = L32
         eigenvalues, vectors = np.linalg.eigh(L32 @ L32.T + L33 @ L33.T)
-        roots = np.sqrt(np.maximum(eigenvalues, 1e-14 * eigenvalues[-1]))
+        roots = np.sqrt(np.maximum(eigenvalues, 1e-14 * eigenvalues[-1] + np.finfo(float).tiny))
         weight, unweight = (vectors / roots) @ vectors.T, (vectors * roots) @ vectors.T
     U, S, _ = np.linalg.svd(unweighted if weight is None else weight @ unweighted)
     values = np.zeros(len(U))
@@ -164,7 +164,7 @@ def predictor(subspace, order, u, y):
     n_samples : int
         How many there are.
     """
-    p, m = subspace.n_outputs, u[0].shape[1]
+    p = subspace.n_outputs
     f = len(subspace.observability) // p
     scale = np.sqrt(np.maximum(subspace.singular_values[:order], np.finfo(float).tiny))
     reading = np.linalg.pinv(subspace.observability[:, :order] * scale) @ subspace.projection

@@ -19,55 +19,47 @@ _LONG = 16.0
 CHUNK = 16_384
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _weights(a, w, gap, foh, out):
-    """exp(z), z = (a + iw)Δ, and the integrals of the input's hold: Δφ₁(z); or Δ(φ₁(z) − φ₂(z)) and Δφ₂(z).
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _weights(a, w, h, doublings, foh):
+    """exp(z) − 1, z = (a + iw)Δ, and the weights Δφ₁(z) and 0 (held), or Δ(φ₁(z) − φ₂(z)) and Δφ₂(z) (a line).
 
-    φ₁(z) = (exp(z) − 1)/z and φ₂(z) = (φ₁(z) − 1)/z, by their series where these would cancel.
+    φ₁(z) = (exp(z) − 1)/z and φ₂(z) = (φ₁(z) − 1)/z by their series on h = Δ/2ᵏ, then k doublings. There is no
+    branch and no exponential in it, so that the modes of a sample overlap in the processor's pipeline.
     """
-    x = a * gap
-    y = w * gap
-    if x * x + y * y < 0.25:
-        # Horner's rule from 1/14! down to 1/2!.
-        pr = 1.0
-        pi = 0.0
-        for k in range(14, 2, -1):
-            pr, pi = 1.0 + (x * pr - y * pi) / k, (x * pi + y * pr) / k
-        pr *= 0.5
-        pi *= 0.5
-        qr = 1.0 + x * pr - y * pi
-        qi = x * pi + y * pr
-        er = 1.0 + x * qr - y * qi
-        ei = x * qi + y * qr
-    else:
-        size = np.exp(x)
-        if w == 0.0:
-            er = size
-            ei = 0.0
-            qr = (er - 1.0) / x
-            qi = 0.0
-            pr = (qr - 1.0) / x
-            pi = 0.0
-        else:
-            er = size * np.cos(y)
-            ei = size * np.sin(y)
-            scale = 1.0 / (x * x + y * y)
-            qr = ((er - 1.0) * x + ei * y) * scale
-            qi = (ei * x - (er - 1.0) * y) * scale
-            pr = ((qr - 1.0) * x + qi * y) * scale
-            pi = (qi * x - (qr - 1.0) * y) * scale
-    out[0] = er
-    out[1] = ei
+    x = a * h
+    y = w * h
+    # φ₂ is a polynomial with real coefficients: two real products a term (Knuth, TAOCP 4.6.4).
+    r = 2.0 * x
+    s = x * x + y * y
+    b2 = 1.0 / 87178291200.0
+    b1 = 1.0 / 6227020800.0 + r * b2
+    b1, b2 = 1.0 / 479001600.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 39916800.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 3628800.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 362880.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 40320.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 5040.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 720.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 120.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 24.0 + r * b1 - s * b2, b1
+    b1, b2 = 1.0 / 6.0 + r * b1 - s * b2, b1
+    mr = 0.5 + x * b1 - s * b2
+    mi = y * b1
+    gr = 1.0 + x * mr - y * mi
+    gi = x * mi + y * mr
+    fr = x * gr - y * gi
+    fi = x * gi + y * gr
+    mr *= h
+    mi *= h
+    gr *= h
+    gi *= h
+    for _ in range(doublings):
+        mr, mi = mr + 0.5 * (fr * mr - fi * mi + gr), mi + 0.5 * (fr * mi + fi * mr + gi)
+        gr, gi = 2.0 * gr + fr * gr - fi * gi, 2.0 * gi + fr * gi + fi * gr
+        fr, fi = fr * (2.0 + fr) - fi * fi, 2.0 * fi * (1.0 + fr)
     if foh:
-        out[2] = gap * (qr - pr)
-        out[3] = gap * (qi - pi)
-        out[4] = gap * pr
-        out[5] = gap * pi
-    else:
-        out[2] = gap * qr
-        out[3] = gap * qi
-        out[4] = 0.0
-        out[5] = 0.0
+        return fr, fi, gr - mr, gi - mi, mr, mi
+    return fr, fi, gr, gi, 0.0, 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -79,29 +71,49 @@ def _modal(u, gaps, bits, rate, b, c, d, foh, z, y, states):
     keys = np.full(_PLACES, -1.0)
     table = np.empty((_PLACES, n, 6))
     before = np.zeros((n, 2))
+    fastest = 0.0
+    for j in range(n):
+        fastest = max(fastest, np.hypot(rate[j, 0], rate[j, 1]))
     for k in range(n_times):
         place = 0
-        if k > 0:
-            gap = gaps[k]
+        gap = gaps[k]
+        goes_on = k > 0 and gap >= 0.0
+        if goes_on:
             place = np.int64((bits[k] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(56))
             if keys[place] != gap:
                 keys[place] = gap
+                h = gap
+                doublings = 0
+                while h * fastest > 0.5:
+                    h *= 0.5
+                    doublings += 1
                 for j in range(n):
-                    _weights(rate[j, 0], rate[j, 1], gap, foh, table[place, j])
+                    weights = _weights(rate[j, 0], rate[j, 1], h, doublings, foh)
+                    for i in range(6):
+                        table[place, j, i] = weights[i]
         for j in range(n):
             gr = 0.0
             gi = 0.0
             for i in range(n_inputs):
                 gr += b[j, i, 0] * u[k, i]
                 gi += b[j, i, 1] * u[k, i]
-            if k > 0:
-                t = table[place, j]
+            if goes_on:
                 hr = before[j, 0]
                 hi = before[j, 1]
                 zr = z[j, 0]
                 zi = z[j, 1]
-                z[j, 0] = t[0] * zr - t[1] * zi + t[2] * hr - t[3] * hi + t[4] * gr - t[5] * gi
-                z[j, 1] = t[0] * zi + t[1] * zr + t[2] * hi + t[3] * hr + t[4] * gi + t[5] * gr
+                fr = table[place, j, 0]
+                fi = table[place, j, 1]
+                nr = table[place, j, 2]
+                ni = table[place, j, 3]
+                mr = table[place, j, 4]
+                mi = table[place, j, 5]
+                z[j, 0] = zr + (fr * zr - fi * zi + nr * hr - ni * hi + mr * gr - mi * gi)
+                z[j, 1] = zi + (fr * zi + fi * zr + nr * hi + ni * hr + mr * gi + mi * gr)
+            elif k > 0:
+                scale = -1.0 / (rate[j, 0] * rate[j, 0] + rate[j, 1] * rate[j, 1])
+                z[j, 0] = scale * (gr * rate[j, 0] + gi * rate[j, 1])
+                z[j, 1] = scale * (gi * rate[j, 0] - gr * rate[j, 1])
             before[j, 0] = gr
             before[j, 1] = gi
         for o in range(n_outputs):
@@ -124,7 +136,8 @@ def modal(u, gaps, rate, b, c, d, z, hold, states=False):
     ----------
     u : ndarray of shape (n_times, n_inputs)
     gaps : ndarray of shape (n_times,)
-        The first is not used: z is the state at the first sample.
+        The first is not used: z is the state at the first sample. A negative one begins another record, in the
+        equilibrium of its sample.
     rate : ndarray of shape (n_modes,), complex
         λ.
     b : ndarray of shape (n_modes, n_inputs), complex
@@ -184,7 +197,7 @@ def _dense(A, norm, inputs, gaps, places, E, N, M, foh, x, states):
                 for i in range(n):
                     x[i] = following[i]
             elif gaps[k] > 0.0:
-                pieces = max(1, int(np.ceil(norm * gaps[k])))
+                pieces = max(1, int(np.ceil(0.5 * norm * gaps[k])))
                 h = gaps[k] / pieces
                 for i in range(n):
                     start[i] = inputs[k - 1, i]
@@ -208,14 +221,14 @@ def _taylor(A, h, x, start, slope, term, following):
         term[i] = h * total
     for i in range(n):
         x[i] += term[i]
-    for k in range(2, 30):
+    for k in range(2, 40):
         largest = 0.0
         reach = 0.0
         for i in range(n):
-            total = h * slope[i] if k == 2 else 0.0
+            total = slope[i] if k == 2 else 0.0
             for j in range(n):
-                total += h * A[i, j] * term[j]
-            following[i] = total / k
+                total += A[i, j] * term[j]
+            following[i] = total * h / k
         for i in range(n):
             term[i] = following[i]
             x[i] += term[i]

@@ -1,6 +1,13 @@
 """Fitted models one sample at a time: the recurrent face, O(1) a step, equal to ``predict`` over the record so far.
 
 Above: the estimators' ``stream()``. Below: the models' and filters' ``step``.
+
+kalman      KalmanStream: a fitted Kalman model, sample by sample or block by block
+clock       where a stream stands in time
+filter      the filters of all outputs, which advance together
+window      the last samples, among which late ones find their place
+files       a KalmanStream as plain data and arrays
+layer       LayerStream: a fitted deep model
 """
 
 from importlib import import_module

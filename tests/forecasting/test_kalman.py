@@ -137,6 +137,76 @@ def test_a_panel_ends_each_series_at_its_own_time():
         np.testing.assert_allclose(predicted.loc[key]["level"], alone)
 
 
+def panel_of(lengths=(40, 30, 25), levels=1, seed=3):
+    """Series of different lengths and times, named by one level or by two."""
+    rng = np.random.default_rng(seed)
+    parts = {}
+    for i, n in enumerate(lengths):
+        name = f"s{i}" if levels == 1 else (f"g{i // 2}", f"s{i}")
+        values = 10.0 * i + np.cumsum(rng.normal(size=n)) + rng.normal(size=n)
+        values[1::9] = np.nan
+        parts[name] = pd.DataFrame({"level": values}, index=DAYS[-n:] if i % 2 else DAYS[:n])
+    return pd.concat(parts, names=["group", "series", "time"][-levels - 1 :])
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("parameters", ["separate", "shared"])
+def test_panels_and_hierarchies(parameters, levels, tmp_path):
+    panel = panel_of(levels=levels)
+    names = list(dict.fromkeys(panel.index.droplevel(-1)))
+    forecaster = KalmanForecaster(LocalLevel(), parameters=parameters, n_jobs=1).fit(panel)
+    times = [panel.loc[name].index for name in names]
+    X = [((t - DAYS[0]) / pd.Timedelta("1D")).to_numpy()[:, None] for t in times]
+    gp = KalmanRegressor(LocalLevel(), parameters=parameters).fit(X, [panel.loc[name]["level"] for name in names])
+    np.testing.assert_allclose(forecaster.noise_variance_, gp.noise_variance_, rtol=1e-5)
+    assert forecaster.params_.shape[0] == (6 if parameters == "separate" else 2)
+    fh = pd.to_timedelta(["1D", "30D"])
+    predicted, variance = forecaster.predict(fh=fh), forecaster.predict_var(fh=fh)
+    mean, std = gp.predict([x[-1] + np.array([[1.0], [30.0]]) for x in X], return_std=True, include_noise=True)
+    for i, name in enumerate(names):
+        np.testing.assert_allclose(predicted.loc[name]["level"], mean[i], rtol=1e-5)
+        np.testing.assert_allclose(variance.loc[name].iloc[:, 0], std[i] ** 2, rtol=1e-4)
+    # In the sample, one step ahead; the series apart.
+    insample = forecaster.predict(fh=DAYS[20:30])
+    process = forecaster.process_ if parameters == "shared" else forecaster.processes_[names[1]]
+    noise = forecaster.noise_variance_ if parameters == "shared" else forecaster.noise_variance_[1]
+    alone = KalmanForecaster(process, noise_variance=noise, optimizer=None).fit(panel.loc[names[1]]["level"])
+    np.testing.assert_allclose(insample.loc[names[1]]["level"], alone.predict(fh=DAYS[20:30]), rtol=1e-8)
+    forecaster.save(tmp_path / "model")
+    again = statespace.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.predict(fh=fh), predicted)
+    later = panel.groupby(level=list(range(levels)), sort=False).tail(3) + 1.0
+    shifted = later.index.get_level_values(-1) + pd.Timedelta("50D")
+    later.index = pd.MultiIndex.from_arrays(
+        [*(later.index.get_level_values(level) for level in range(levels)), shifted], names=panel.index.names
+    )
+    forecaster.update(later, update_params=False)
+    joined = pd.concat([panel.loc[~panel.index.isin(later.index)], later]).sort_index()
+    whole = gp.condition(
+        [((joined.loc[n].index - DAYS[0]) / pd.Timedelta("1D")).to_numpy()[:, None] for n in names],
+        [joined.loc[n]["level"] for n in names],
+    )
+    ends = [joined.loc[n].index[-1] for n in names]
+    asked = [[[(end - DAYS[0]) / pd.Timedelta("1D") + 1.0]] for end in ends]
+    np.testing.assert_allclose(
+        [forecaster.predict(fh=fh).loc[n]["level"].iloc[0] for n in names], np.ravel(whole.predict(asked)), rtol=1e-5
+    )
+
+
+def test_panels_with_covariates():
+    panel = panel_of((30, 30))
+    X = pd.DataFrame({"x": RNG.normal(size=60)}, index=panel.index)
+    y = panel + 50 * X.to_numpy()
+    forecaster = KalmanForecaster(LocalLevel(), parameters="shared").fit(y, X=X)
+    ends = y.groupby(level=0, sort=False).tail(1).index
+    index = pd.MultiIndex.from_tuples([(name, time + pd.Timedelta("1D")) for name, time in ends], names=y.index.names)
+    future = pd.DataFrame({"x": [1.0, 0.0]}, index=index)
+    shifted = future + 1.0
+    fh = pd.to_timedelta(["1D"])
+    difference = forecaster.predict(fh=fh, X=shifted) - forecaster.predict(fh=fh, X=future)
+    np.testing.assert_allclose(difference, 50.0, atol=2.0)
+
+
 def test_intervals_cover_and_nest():
     time = np.cumsum(RNG.exponential(size=600))
     level = np.cumsum(RNG.normal(size=600) * np.sqrt(0.3 * np.diff(time, prepend=0)))
@@ -164,3 +234,26 @@ def test_a_file_gives_the_same_forecasts(exogenous, tmp_path):
     pd.testing.assert_series_equal(again.predict(fh=fh, X=future), forecaster.predict(fh=fh, X=future))
     pd.testing.assert_frame_equal(again.predict_var(fh=fh, X=future), forecaster.predict_var(fh=fh, X=future))
     assert again.get_params()["process"] == forecaster.process
+
+
+def test_noise_with_heavy_tails():
+    spoiled = Y.copy()
+    spoiled.iloc[-2] += 1e4
+    options = KNOWN | {"noise": "student_t", "df": 3.0}
+    robust = KalmanForecaster(**options).fit(spoiled)
+    clean = KalmanForecaster(**KNOWN).fit(Y)
+    fh = pd.to_timedelta(["1D", "5D"])
+    assert abs(robust.predict(fh=fh) - clean.predict(fh=fh)).max() < 2.0
+    assert abs(KalmanForecaster(**KNOWN).fit(spoiled).predict(fh=fh) - clean.predict(fh=fh)).max() > 1000
+    # Its quantiles are those of scores that have that probability.
+    when = Y.index[[-1]] + pd.Timedelta("1D")
+    ends = robust.predict_interval(fh=when, coverage=0.9).to_numpy().ravel()
+    regressor, time = robust.regressor_, robust._axis.count(when)
+    rows = pd.DataFrame(time[:, np.newaxis], columns=regressor.feature_names_in_)
+    scores = [regressor.anomaly_scores(rows, [end])["p_value"].iloc[0] for end in ends]
+    np.testing.assert_allclose(scores, 0.1, rtol=1e-5)
+    variance = robust.predict_var(fh=when).iloc[0, 0]
+    np.testing.assert_allclose(np.sqrt(variance), regressor.predict(rows, return_std=True, include_noise=True)[1])
+    robust.update(Y.iloc[-1:], update_params=False)
+    assert "ljung_box" in robust.diagnostics().index
+    assert "student_t noise" in str(robust.summary())

@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 from typing import ClassVar
 
@@ -8,18 +9,29 @@ import pytest
 from sklearn.base import clone
 from sklearn.gaussian_process import kernels
 
+from statespace import KalmanRegressor
 from statespace.kalman import (
+    CARMA,
     Component,
+    Cycle,
+    DampedOscillator,
     Initial,
+    LevelShift,
     LocalLevel,
     LocalTrend,
     Matern,
     OrnsteinUhlenbeck,
+    Outlier,
+    Product,
+    QuasiPeriodic,
     Regression,
     Seasonal,
+    SlopeChange,
     Sum,
 )
 from statespace.kalman.composition import Rescaled
+from statespace.kalman.description import description, restored
+from statespace.kalman.interventions import Intervention
 from statespace.kalman.scale import Scale
 
 SCALE = Scale(value=3.0, time=0.5, span=200.0, columns=("a", "b"), covariates=np.array([2.0, 0.1]))
@@ -33,6 +45,20 @@ COMPONENTS = [
     Matern(nu=2.5, length_scale=2.0, variance=3.0),
     Regression(columns=[0, 1], variance=0.3),
     LocalTrend(level_variance=0.5) + Seasonal(period=7.0, harmonics=2) + Matern(nu=2.5, length_scale=0.3),
+    Cycle(period=3.0, damping=0.2, variance=2.0),
+    DampedOscillator(frequency=0.4, quality=3.0, variance=2.0),
+    DampedOscillator(frequency=0.4, quality=0.5, variance=2.0),
+    DampedOscillator(frequency=0.4, quality=0.02, variance=2.0),
+    CARMA(ar=(1.0,), sigma=0.5),
+    CARMA(ar=(1.0, 0.4), ma=(1.0, 0.3), sigma=0.5),
+    CARMA(ar=(0.8, 3.0, 3.3, 5.1, 2.0), ma=(1.0, 0.7, 0.2), sigma=0.5),
+    QuasiPeriodic(
+        seasonal=Seasonal(period=7.0, harmonics=2), envelope=Matern(length_scale=9.0, variance=2.0), decay=1.5
+    ),
+    Product(factors=[Cycle(period=3.0, damping=0.2, variance=2.0), Matern(nu=2.5, length_scale=9.0)]),
+    LevelShift(times=[1.0, 4.0]),
+    SlopeChange(times=[2.0]),
+    Outlier(times=[3.0], variance=2.0),
 ]
 
 
@@ -132,7 +158,7 @@ def test_theta_round_trips(component):
     assert component.bounds.shape == (len(theta), 2)
     other = component.clone_with_theta(theta + 0.5)
     np.testing.assert_allclose(other.theta, theta + 0.5)
-    assert other != component
+    assert (other != component) == (len(theta) > 0)
     assert other.clone_with_theta(theta).theta == pytest.approx(theta)
     for same in (clone(component), copy.deepcopy(component), pickle.loads(pickle.dumps(component))):
         assert same == component
@@ -159,6 +185,8 @@ def test_sums_are_flat_and_named():
         process.set_params(seasonal_1__varience=1.0)
     with pytest.raises(TypeError):
         process + 1.0
+    with pytest.raises(TypeError):
+        process * 2.0
 
 
 def test_fixed_parameters_leave_theta():
@@ -188,8 +216,9 @@ def test_rescaled_is_the_same_process_in_other_units(component):
     component = component.resolved(SCALE)
     scaled, dt = component.rescaled(SCALE), np.array([0.1, 2.0])
     x = np.array([[1.5, 0.2], [1.0, -0.3]])
-    ours, theirs = np.broadcast_to(component.design(x), (2, component.n_states)), scaled.design(x)
-    theirs = np.broadcast_to(theirs, ours.shape)
+    t = np.array([0.7, 4.0])
+    ours, theirs = component.rows(x, t), scaled.rows(x, t / SCALE.time)
+    ours, theirs = (np.broadcast_to(rows, (2, component.n_states)) for rows in (ours, theirs))
     Q, Q_scaled = component.process_noise(dt), scaled.process_noise(dt / SCALE.time)
     np.testing.assert_allclose(
         np.einsum("tn,tnm,tm->t", theirs, Q_scaled, theirs) * SCALE.value**2, np.einsum("tn,tnm,tm->t", ours, Q, ours)
@@ -224,6 +253,25 @@ def test_a_rescaled_foreign_component_keeps_its_theta():
         (Regression(2), "knows no column 2"),
         (Regression(variance=-1.0), "must be a positive number"),
         (Sum([LocalLevel(), 3]), "must be processes"),
+        (Cycle(period=-1.0), "period of Cycle must be a positive number"),
+        (DampedOscillator(quality=0.0), "quality of DampedOscillator must be a positive number"),
+        (CARMA(), r"needs the coefficients ar, or order=\(p, q\)"),
+        (CARMA(order=(2, 2)), r"must be a pair \(p, q\)"),
+        (CARMA((1.0, 1.0), order=(3, 1)), "Give one of them only"),
+        (CARMA((1.0,), (1.0, 2.0)), "fewer zeros than poles"),
+        (CARMA((1.0, -0.5)), r"ar of CARMA is not stationary: the root 0.25\+0.968246j is not in the left half-plane"),
+        (CARMA((1.0, 0.5, 3.0), (1.0, -1.0)), "ma of CARMA is not invertible: the root 1 is not.*mirrored"),
+        (CARMA((1.0, np.nan)), "must be finite"),
+        (CARMA((1.0, 1.0), sigma=-1.0), "sigma of CARMA must be a positive number"),
+        (CARMA((1.0,), rate_bounds=(2.0, 1.0)), "rate_bounds of CARMA must be a pair"),
+        (Product([LocalLevel(), Matern()]), "stationary, and LocalLevel starts diffuse"),
+        (Product([Matern(), Matern() + Matern()]), "a product of a sum is a sum of products"),
+        (QuasiPeriodic(Seasonal(5.0, variance=1.0), Matern()), "has no variance"),
+        (QuasiPeriodic(Seasonal(5.0), Cycle()), "needs a Seasonal and a Matern"),
+        (LevelShift([]), "needs at least one time"),
+        (Outlier([np.nan]), "must be finite"),
+        (SlopeChange([1.0], variance=0.0), "variance of SlopeChange must be a positive number"),
+        (LevelShift("2020-01-01"), "LevelShift: `times` must be numbers"),
     ],
 )
 def test_bad_parameters_are_refused(component, words):
@@ -240,3 +288,52 @@ def test_wrong_shapes_of_a_foreign_component_are_named():
         Wrong().blocks()
     with pytest.raises(TypeError, match=r"Component must define observation\(\)"):
         Component().observation()
+
+
+@pytest.mark.parametrize("component", [c for c in COMPONENTS if not isinstance(c, Regression)], ids=repr)
+def test_a_file_holds_it(component):
+    resolved = component.resolved(SCALE)
+    again = restored(json.loads(json.dumps(description(resolved))))
+    assert again == resolved
+    assert repr(again) == repr(resolved)
+    t = np.array([0.0, 1.0, 4.0])
+    np.testing.assert_array_equal(again.rows(None, t), resolved.rows(None, t))
+    np.testing.assert_allclose(again.process_noise(t), resolved.process_noise(t), rtol=1e-9, atol=1e-12)
+
+
+# Whatever the process: rows between the samples where nothing was seen, and the origin of time, change nothing.
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids=repr)
+def test_splitting_gaps_and_shifting_time(component):
+    component = component.clone_with_theta(component.theta)
+    rng = np.random.default_rng(4)
+    t = np.round(np.cumsum(rng.exponential(size=30)), 2)
+    y, x = rng.normal(size=30) + np.sin(t), rng.normal(size=(30, 2))
+    x = x if isinstance(component, Regression) else x[:, :0]
+
+    def value(component, t, y, x, noise=0.3):
+        gp = KalmanRegressor(component, noise_variance=noise, optimizer=None)
+        return gp.fit(np.column_stack([t, x]), y).log_marginal_likelihood_value_
+
+    plain = value(component, t, y, x)
+    middle = 0.5 * (t[:-1] + t[1:])
+    order = np.argsort(np.append(t, middle), kind="stable")
+    split = [np.append(a, b, axis=0)[order] for a, b in ((t, middle), (y, np.full(29, np.nan)), (x, 0 * x[1:] + 1.0))]
+    assert value(component, *split) == pytest.approx(plain, rel=1e-9)
+    moved = component
+    if isinstance(component, Intervention):
+        moved = type(component)(np.asarray(component.times) + 2.0**30, component.variance)
+    assert value(moved, t + 2.0**30, y, x) == pytest.approx(plain, rel=1e-6)
+
+
+def test_a_component_written_for_covariates_only_still_works():
+    class Old(Drift):
+        def design(self, covariates=None):
+            return self.observation() if covariates is None else covariates[:, :1]
+
+    t = np.arange(20.0)
+    X = np.column_stack([t, np.cos(t)])
+    y = 2 * np.cos(t) + (t >= 10)
+    gp = KalmanRegressor(Old(1e-6) + LevelShift([10.0]), noise_variance=1e-4, optimizer=None).fit(X, y)
+    np.testing.assert_allclose(gp.predict(X), y, atol=0.02)

@@ -1,7 +1,11 @@
 """Both faces of a system agree, on a grid with SciPy too, and no gap can be cut so that it matters."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -211,6 +215,7 @@ LAG = LinearSystem(-0.7, 1.3, 2.0, 0.5)
         (lambda: LAG.simulate([1.0, 2.0], times=[1.0]), "each of the 2 rows"),
         (lambda: LAG.simulate([1.0], hold="linear"), "'linear'"),
         (lambda: LAG.simulate([1.0], initial_state=[1.0, 2.0]), "1 finite"),
+        (lambda: LinearSystem(5.0, 1.0, 1.0).simulate(np.ones(400)), r"sample 14\d is too large for a float"),
         (lambda: LAG.step(np.nan), "finite"),
         (lambda: LAG.step([1.0, 2.0]), "1 finite input"),
         (lambda: LAG.step(1.0, LAG.step(1.0)[1], dt=-1.0), "Got -1.0"),
@@ -225,3 +230,16 @@ LAG = LinearSystem(-0.7, 1.3, 2.0, 0.5)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_nothing_heavy_is_imported():
+    """Layers and components import statespace.lti: it brings neither torch nor sktime, and Numba on demand."""
+    code = (
+        "import sys; from statespace.lti import LinearSystem, process_noise\n"
+        "assert not {'torch', 'sktime', 'numba', 'sklearn', 'scipy.signal'} & set(sys.modules)\n"
+        "from statespace.lti import LTIFilter; LTIFilter().fit_transform([[1.0, 2.0]])\n"
+        "assert not {'torch', 'sktime', 'statespace.kalman'} & set(sys.modules)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -61,7 +61,9 @@ class DenseGaussian:
         delta = spread @ W.T @ inverse @ values
         rest = values - W @ delta
         self.log_likelihood = -0.5 * (
-            seen.sum() * np.log(2 * np.pi) + np.linalg.slogdet(sigma)[1] + np.linalg.slogdet(information)[1]
+            seen.sum() * np.log(2 * np.pi)
+            + np.linalg.slogdet(sigma)[1]
+            + np.linalg.slogdet(information)[1]
             + rest @ inverse @ rest
         )
         gain = omega @ M.T @ inverse

@@ -174,10 +174,10 @@ def test_the_cost_of_a_step_does_not_grow():
     stream = KalmanRegressor(LocalTrend(0.5, 0.1) + Matern(1.5, 2.0, 3.0), optimizer=None).fit(t[:, None], y).stream()
 
     def cost(n):
-        start = time.perf_counter()
+        start = time.thread_time()
         for k in range(n):
             stream.step(0.1 * k, dt=0.3)
-        return (time.perf_counter() - start) / n
+        return (time.thread_time() - start) / n
 
     first = min(cost(200) for _ in range(3))
     cost(3000)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from statespace.kalman.nonlinear.gaussian import GaussianFilter
+from statespace.kalman.nonlinear.gaussian import GaussianFilter, deviation_of
 
 
 class ExtendedKalmanFilter(GaussianFilter):
@@ -52,20 +52,24 @@ class ExtendedKalmanFilter(GaussianFilter):
             raise ValueError(f"iterations must be a whole number >= 1. Got {iterations}.")
         self.iterations = iterations
 
-    def _rates(self, mean, covariance, columns, arguments):
+    def _rates(self, mean, covariance, columns, arguments, least):
         model = self.model
-        jacobian = model.drift_jacobian(mean, np.sqrt(np.maximum(covariance.diagonal(), 0.0)), **arguments)
-        noise = model.noise_rate(mean, **arguments)
+
+        def deviation():
+            return np.maximum(np.sqrt(np.maximum(covariance.diagonal(), 0.0)), least)
+
+        jacobian = model.drift_jacobian(mean, deviation, **arguments)
+        noise = model.diffusion.at(mean, **arguments)
         return model.drift(mean, **arguments), jacobian @ columns, noise @ noise.T
 
     def _move(self, mean, root, arguments):
         model = self.model
-        jacobian = model.transition_jacobian(mean, _deviation(root), **arguments)
+        jacobian = model.transition_jacobian(mean, lambda: deviation_of(root), **arguments)
         return model.transition(mean, **arguments), jacobian @ root, root
 
     def _observe(self, mean, root, arguments):
         model = self.model
-        jacobian = model.observation_jacobian(mean, _deviation(root), **arguments)
+        jacobian = model.observation_jacobian(mean, lambda: deviation_of(root), **arguments)
         return model.observation(mean, **arguments), jacobian @ root, root
 
     def _correct(self, state, y_t, arguments):
@@ -76,16 +80,14 @@ class ExtendedKalmanFilter(GaussianFilter):
         difference, model = self.model.state_difference, self.model
         for _ in range(self.iterations - 1):
             # The tangent at the new mean, seen from the prediction.
-            expected, _, _ = self._observe(mean, root, arguments)
-            jacobian = model.observation_jacobian(mean, _deviation(root), **arguments)
+            expected = model.observation(mean, **arguments)
+            deviation = deviation_of(root)
+            jacobian = model.observation_jacobian(mean, lambda values=deviation: values, **arguments)
             expected = expected + jacobian @ difference(state.mean, mean)
             linearised = expected, jacobian @ state.root, state.root
             new_mean, root = self._condition(state.mean, state.root, y_t, arguments, linearised)[:2]
             moved, mean = difference(new_mean, mean), new_mean
-            if np.abs(moved).max() <= 1e-12 * (np.abs(mean).max() + _deviation(root).max()):
+            if np.abs(moved).max() <= 1e-12 * (np.abs(mean).max() + deviation.max()):
                 break
         return (mean, root, *first[2:])
 
-
-def _deviation(root):
-    return np.sqrt(np.square(root).sum(axis=1))

@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 
+_FLOAT = np.dtype(float)
+
 
 class StateFunction:
     """A function of the state, (..., n) -> (..., size).
@@ -31,6 +33,7 @@ class StateFunction:
         self.function, self.name, self.shape = function, name, shape
         self.vectorized, self.torch, self.state_first = vectorized, torch, state_first
         self.takes = _declared(function, name, allowed, state_first)
+        self.plain = False
 
     @property
     def depends_on_state(self):
@@ -38,6 +41,11 @@ class StateFunction:
         return self.state_first or "x" in self.takes
 
     def __call__(self, x, **given):
+        if self.plain:  # without the questions
+            result = self.function(x)
+            if type(result) is np.ndarray and result.dtype is _FLOAT and result.shape == x.shape[:-1] + self.shape:
+                return result
+            self.plain = False
         if not self.vectorized and x.ndim > 1 and self.depends_on_state:
             rows = x.reshape(-1, x.shape[-1])
             result = np.stack([self._call(row, given) for row in rows])
@@ -58,8 +66,11 @@ class StateFunction:
             result = self._call_torch(x, named)
         else:
             result = self._apply(x, named)
-            if type(result) is not np.ndarray or result.dtype != np.float64:  # np.asarray costs more than the question
+            # np.asarray would cost more than the question.
+            plain = type(result) is np.ndarray and result.dtype is _FLOAT
+            if not plain:
                 result = self._as_array(result, x)
+            self.plain = plain and self.shape is not None and self.state_first and self.vectorized and not self.takes
         leading = x.shape[:-1] if self.depends_on_state else ()
         if self.shape is None:
             if result.ndim != len(leading) + 1:

@@ -1,17 +1,21 @@
 """What the Gaussian filters share: the record, the update, the backward pass, forecasts, draws and streams."""
 
+import math
+
 import numpy as np
 
-from statespace.kalman.nonlinear.integration import moments
+from statespace.kalman.nonlinear.integration import gaussian_step, moments
+from statespace.kalman.nonlinear.interface import StateFilter
 from statespace.kalman.nonlinear.model import NonlinearModel
-from statespace.kalman.nonlinear.record import Record, future_of, gap_of, sample_of
-from statespace.kalman.nonlinear.results import FilterResult, ForecastResult, GaussianState, Kernel, SmootherResult
+from statespace.kalman.nonlinear.results import GaussianState, Kernel, SmootherResult
 from statespace.kalman.nonlinear.roots import condition, root_of, solve_lower, triangular
 
-_LOG_TWO_PI = float(np.log(2 * np.pi))
+# Parts of the standard deviation: how near points may come where there is no uncertainty to spread them.
+_NEAR = 1e-5
+_LOG_TWO_PI = math.log(2 * math.pi)
 
 
-class GaussianFilter:
+class GaussianFilter(StateFilter):
     """A filter that keeps the state as N(m, S Sᵀ).
 
     A subclass says how a Gaussian passes through a function, as deviations (see `roots`).
@@ -32,12 +36,13 @@ class GaussianFilter:
             raise ValueError(f"tolerance must lie between 0 and 1. Got {tolerance}.")
         if substeps is not None and (int(substeps) != substeps or substeps < 1):
             raise ValueError(f"substeps must be a whole number >= 1, or None. Got {substeps}.")
-        self.model, self.tolerance, self.substeps = model, tolerance, substeps
+        super().__init__(model)
+        self.tolerance, self.substeps = tolerance, substeps
 
     # What a subclass gives.
 
-    def _rates(self, mean, covariance, columns, arguments):
-        """f̄, F applied to columns, and the expected L Q Lᵀ of a drift."""
+    def _rates(self, mean, covariance, columns, arguments, least):
+        """f̄, F applied to columns, and the expected L Q Lᵀ of a drift; no point closer than ``least``."""
         raise NotImplementedError
 
     def _move(self, mean, root, arguments):
@@ -52,8 +57,6 @@ class GaussianFilter:
         """Mean and root given the observed entries, innovation, its covariance, and the log-density."""
         return self._condition(state.mean, state.root, y_t, arguments)
 
-    # One sample.
-
     def initial_state(self, time=0.0):
         """The state at the first sample, before it is seen.
 
@@ -67,63 +70,6 @@ class GaussianFilter:
         """
         return GaussianState(self.model.initial_mean, self.model.initial_root, float(time))
 
-    def predict(self, state, dt=None, u=None):
-        """The state after a gap, without an observation.
-
-        Parameters
-        ----------
-        state : GaussianState
-        dt : float or timedelta, optional
-            1 by default.
-        u : array-like of shape (n_inputs,), optional
-
-        Returns
-        -------
-        GaussianState
-        """
-        return self._predict(state, gap_of(dt, self.model.time_unit), _input(u))[0]
-
-    def update(self, state, y_t, u=None):
-        """The state given an observation made where it stands.
-
-        Parameters
-        ----------
-        state : GaussianState
-        y_t : float or array-like of shape (p,)
-            NaN where missing.
-        u : array-like of shape (n_inputs,), optional
-
-        Returns
-        -------
-        GaussianState
-        """
-        u = _input(u)
-        p = self.model.prepare(None, state.time, u)
-        return self._update(state, sample_of(y_t, p), u)
-
-    def step(self, state, y_t, dt=None, u=None):
-        """Advance by a gap and take a sample: O(1), equal to filtering the whole.
-
-        Parameters
-        ----------
-        state : GaussianState or None
-            None begins a record.
-        y_t : float or array-like of shape (p,)
-            NaN where missing; all NaN only predicts.
-        dt : float or timedelta, optional
-            The time since the sample before, 1 by default. Not used for the first sample.
-        u : array-like of shape (n_inputs,), optional
-            The input over this gap.
-
-        Returns
-        -------
-        GaussianState
-        """
-        state = self.initial_state() if state is None else state
-        if state.n_samples:
-            state = self.predict(state, dt, u)
-        return self.update(state, y_t, u)
-
     def _predict(self, state, gap, u, with_kernel=False):
         """The state after a gap, and the kernel back over it."""
         model, n = self.model, len(state.mean)
@@ -134,31 +80,44 @@ class GaussianFilter:
         if not model.continuous:
             arguments = {"t": end, "dt": gap, "u": u}
             mean, after, before = self._move(state.mean, state.root, arguments)
-            noise = self._step_noise(state, arguments)
+            noise = model.process_noise.root_at(state.mean, **arguments)
         elif model.is_exact:
             transition, noise = model.linear_step(gap)
             mean, after, before = transition @ state.mean, transition @ state.root, state.root
         else:
+            least = self._least(state, gap, u)
 
             def rates(s, mean, deviations, noise):
                 if not np.isfinite(mean).all():
                     return np.full(n, np.nan), np.nan, np.nan
                 covariance = deviations @ deviations.T + noise
                 columns = np.concatenate([deviations, noise], axis=1)
-                return self._rates(mean, covariance, columns, {"t": state.time + s, "u": u})
+                return self._rates(mean, covariance, columns, {"t": state.time + s, "u": u}, _NEAR * least)
 
-            mean, after, noise = moments(rates, state.mean, state.root, gap, self.tolerance, self.substeps)
+            floor = np.where(deviation_of(state.root) > 0.0, 0.0, least)
+            mean, after, noise = moments(
+                rates, state.mean, state.root, gap, self.tolerance, self.substeps, floor
+            )
             noise, before = root_of(noise, "the noise over the gap"), state.root
         mean = model.state_difference.wrapped(mean)
         if not with_kernel:
-            root = triangular(np.concatenate([noise, after], axis=1))
-            return state._replace(mean=mean, root=root, time=end), None
-        root, cross, remainder = condition(noise, after, before)
-        kernel = _kernel(state.mean, mean, root, cross, remainder)
-        return state._replace(mean=mean, root=root, time=end), kernel
+            root, kernel = triangular(np.concatenate([noise, after], axis=1)), None
+        else:
+            root, cross, remainder = condition(noise, after, before)
+            kernel = _kernel(state.mean, mean, root, cross, remainder)
+        return GaussianState(mean, root, end, *state[3:]), kernel
 
-    def _step_noise(self, state, arguments):
-        return self.model.process_noise_root(state.mean, **arguments)
+    def _least(self, state, gap, u):
+        """Standard deviations that uncertainty has or, where it has none yet, soon gets."""
+        model, deviation = self.model, deviation_of(state.root)
+        if deviation.all():
+            return deviation
+        arguments = {"t": state.time, "u": u}
+        jacobian = model.drift_jacobian(state.mean, lambda: deviation, **arguments)
+        # For one time constant of the drift at most: its tangent at the start does not hold for longer.
+        short = min(gap, 1.0 / max(np.linalg.norm(jacobian, 1), 1e-300))
+        transition, root = gaussian_step(jacobian, model.diffusion.at(state.mean, **arguments), short)
+        return deviation_of(np.concatenate([transition @ state.root, root], axis=1))
 
     def _update(self, state, y_t, u):
         arguments = {"t": state.time, "u": u}
@@ -171,84 +130,29 @@ class GaussianFilter:
         model = self.model
         expected, observed, deviations = linearised or self._observe(mean, root, arguments)
         noise = model.observation_noise_root(mean, **arguments)
-        covariance = observed @ observed.T + noise @ noise.T
         innovation = model.observation_difference(y_t, expected)
-        seen = ~np.isnan(y_t)
-        if not seen.any():
-            return mean, root, np.full(len(y_t), np.nan), covariance, 0.0
-        values = innovation
-        if not seen.all():
-            values, noise, observed = innovation[seen], noise[seen], observed[seen]
-            innovation = np.where(seen, innovation, np.nan)
+        missing = np.isnan(y_t)
+        values, covariance = innovation, None
+        if missing.any():
+            covariance = observed @ observed.T + noise @ noise.T
+            innovation = np.where(missing, np.nan, innovation)
+            if missing.all():
+                return mean, root, innovation, covariance, 0.0
+            values, noise, observed = values[~missing], noise[~missing], observed[~missing]
         root_total, cross, new_root = condition(noise, observed, deviations)
         scaled = solve_lower(root_total, values)
         density = log_density(root_total, scaled)
-        if not np.isfinite(density):
+        if not math.isfinite(density):
             _explain(values, root_total, arguments["t"])
+        if covariance is None:
+            covariance = root_total @ root_total.T
         return model.state_difference.wrapped(mean + cross @ scaled), new_root, innovation, covariance, density
 
-    # A record.
-
-    def _forward(self, record, with_kernels=False):
-        """Yield the predicted and the filtered state of each sample, and the kernel back over its gap."""
-        state = self.initial_state(record.t[0])
-        for k, y_t in enumerate(record.y):
-            u = record.input(k)
-            kernel = None
-            if k:
-                state, kernel = self._predict(state, record.gaps[k], u, with_kernels)
-                state = state._replace(time=record.t[k])  # sums of gaps would drift away from the times
-            predicted, state = state, self._update(state, y_t, u)
-            yield predicted, state, kernel
-
-    def filter(self, y, times=None, u=None):
-        """The state at each sample given the samples up to it.
-
-        Parameters
-        ----------
-        y : array-like of shape (T,) or (T, p)
-            NaN where missing, also in parts of a row.
-        times : array-like of shape (T,), optional
-            Floats or datetimes that do not decrease; equal ones are several samples of one moment. Without them a grid
-            of gaps 1 (or the datetime index of y).
-        u : array-like of shape (T,) or (T, n_inputs), optional
-            Row k is in force over the gap that ends at sample k.
-
-        Returns
-        -------
-        FilterResult
-
-        Raises
-        ------
-        ValueError
-            For input of a wrong shape or order, and where the model itself fails; the message says at which sample.
-        """
-        record = self.model.record(y, times, u)
-        n_times, p = record.y.shape
-        n = self.model.n_states
-        result = FilterResult(*(np.empty((n_times, *shape)) for shape in ((n,), (n, n), (n,), (n, n), (p,), (p, p))), 0.0)
-        for k, (predicted, state, _) in enumerate(self._forward(record)):
-            result.mean[k], result.covariance[k] = state.mean, state.covariance
-            result.predicted_mean[k], result.predicted_covariance[k] = predicted.mean, predicted.covariance
-            result.innovation[k], result.innovation_covariance[k] = state.innovation, state.innovation_covariance
-        return result._replace(log_likelihood=state.log_likelihood)
-
-    def log_likelihood(self, y, times=None, u=None):
-        """log p(y) with all constants.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-
-        Returns
-        -------
-        float
-        """
-        record = self.model.record(y, times, u)
-        for _, state, _ in self._forward(record):
-            pass
-        return state.log_likelihood
+    def _expect(self, state, u):
+        arguments = {"t": state.time, "u": u}
+        mean, observed, _ = self._observe(state.mean, state.root, arguments)
+        noise = self.model.observation_noise_root(state.mean, **arguments)
+        return mean, observed @ observed.T + noise @ noise.T
 
     def smooth(self, y, times=None, u=None):
         """The state at each sample given all samples (Rauch, Tung and Striebel), in square-root form.
@@ -284,58 +188,7 @@ class GaussianFilter:
         earlier = kernel.mean + kernel.gain @ difference(mean, kernel.predicted)
         return difference.wrapped(earlier), triangular(np.concatenate([kernel.remainder, kernel.gain @ root], axis=1))
 
-    def forecast(self, y, steps=None, times=None, u=None, future_times=None, future_u=None):
-        """Observations and states after a record.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        steps : int, optional
-            So many steps of the record's median gap.
-        future_times : array-like of shape (S,), optional
-            In the place of steps.
-        future_u : array-like of shape (S,) or (S, n_inputs), optional
-            The inputs of these steps.
-
-        Returns
-        -------
-        ForecastResult
-        """
-        record = self.model.record(y, times, u)
-        for _, state, _ in self._forward(record):
-            pass
-        t, gaps = future_of(record, steps, future_times, self.model.time_unit)
-        inputs = Record.inputs_of(future_u, len(t))
-        n, p = self.model.n_states, record.y.shape[1]
-        likelihood = state.log_likelihood
-        result = ForecastResult(*(np.empty((len(t), *shape)) for shape in ((p,), (p, p), (n,), (n, n))), likelihood)
-        for k, gap in enumerate(gaps):
-            u_k = None if inputs is None else inputs[k]
-            state = self._predict(state, gap, u_k)[0]._replace(time=t[k])
-            result.state_mean[k], result.state_covariance[k] = state.mean, state.covariance
-            arguments = {"t": t[k], "u": u_k}
-            result.mean[k], observed, _ = self._observe(state.mean, state.root, arguments)
-            noise = self.model.observation_noise_root(state.mean, **arguments)
-            result.covariance[k] = observed @ observed.T + noise @ noise.T
-        return result
-
-    def sample(self, y, times=None, u=None, n_samples=1, random_state=None):
-        """Draw paths of the state given all samples.
-
-        Parameters
-        ----------
-        y, times, u
-            As in `filter`.
-        n_samples : int, default=1
-        random_state : int, Generator or None
-
-        Returns
-        -------
-        ndarray of shape (n_samples, T, n)
-        """
-        record = self.model.record(y, times, u)
-        rng = np.random.default_rng(random_state)
+    def _paths(self, record, n_samples, rng):
         forward = list(self._forward(record, with_kernels=True))
         n, difference = self.model.n_states, self.model.state_difference
         paths = np.empty((n_samples, len(forward), n))
@@ -346,6 +199,20 @@ class GaussianFilter:
             moved = kernel.mean + difference(paths[:, k + 1], kernel.predicted) @ kernel.gain.T
             paths[:, k] = difference.wrapped(moved + rng.standard_normal((n_samples, n)) @ kernel.remainder.T)
         return paths
+
+
+def deviation_of(root):
+    """Standard deviations of S Sᵀ.
+
+    Parameters
+    ----------
+    root : ndarray of shape (n, m)
+
+    Returns
+    -------
+    ndarray of shape (n,)
+    """
+    return np.sqrt(np.square(root).sum(axis=1))
 
 
 def log_density(root, scaled):
@@ -360,9 +227,12 @@ def log_density(root, scaled):
     -------
     float
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_root = np.log(np.abs(root.diagonal())).sum()
-    return -0.5 * float(scaled @ scaled + len(scaled) * _LOG_TWO_PI) - float(log_root)
+    size = 0.0
+    for entry in root.diagonal().tolist():
+        if entry == 0.0:
+            return math.inf
+        size += math.log(abs(entry))
+    return -0.5 * (float(scaled @ scaled) + len(scaled) * _LOG_TWO_PI) - size
 
 
 def _kernel(mean, predicted, root, cross, remainder):
@@ -375,10 +245,6 @@ def _kernel(mean, predicted, root, cross, remainder):
     inverse = np.linalg.pinv(root / size[:, None], rcond=1e-12)
     unsaid = cross - cross @ inverse @ (root / size[:, None])
     return Kernel(mean, predicted, cross @ inverse / size, triangular(np.concatenate([remainder, unsaid], axis=1)))
-
-
-def _input(u):
-    return None if u is None else np.atleast_1d(np.asarray(u, dtype=float))
 
 
 def _explain(values, root, t):

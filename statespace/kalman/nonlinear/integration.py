@@ -11,17 +11,21 @@ found by a difference, and D ties the end of the gap to its start, which is what
 import numpy as np
 from scipy.integrate import DOP853
 
-from statespace.kalman.nonlinear.roots import root_of, triangular
+from statespace.kalman.nonlinear.roots import triangular
 
-_MAX_STEPS = 100_000
+_MAX_STEPS, _MAX_PATH_STEPS = 10_000, 100_000
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
+# A step that is so short a part of the gap ends nowhere.
+_SHORTEST = 1e-10
+# A standard deviation that is so small beside the state itself is not resolved further.
+_NEGLIGIBLE = 1e-7
 # A step of this length, in units of the matrix's norm, is summed as a Taylor series of so many terms: to 1e-19.
 _SHORT, _TERMS = 0.5, 17
 # A stochastic sub-step by default, times the norm of the drift's Jacobian.
 _PATH_STEP = 0.1
 
 
-def moments(rates, mean, root, length, tolerance, substeps=None):
+def moments(rates, mean, root, length, tolerance, substeps=None, least=0.0):
     """Integrate the moments over a gap.
 
     Parameters
@@ -36,6 +40,9 @@ def moments(rates, mean, root, length, tolerance, substeps=None):
         Of a step's error, relative to the standard deviations (and, for the mean, to its size).
     substeps : int, optional
         So many steps of the classical fourth-order Runge–Kutta scheme in the place of adaptive ones.
+    least : ndarray of shape (n,), optional
+        Standard deviations below which errors do not matter: without uncertainty at the start, those at its end. Its
+        first growth, as a power of the time, has a relative error that no step is short enough for.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def moments(rates, mean, root, length, tolerance, substeps=None):
     def scale(y):
         y = np.abs(y.reshape(n, 1 + m + n))
         variances = np.square(y[:, 1 : 1 + m]).sum(axis=1) + y[:, 1 + m :].diagonal()
-        deviations = np.sqrt(variances)
+        deviations = np.maximum(np.sqrt(variances), np.maximum(least, _NEGLIGIBLE * y[:, 0]))
         result = np.empty_like(y)
         result[:, 0] = y[:, 0] + deviations
         result[:, 1 : 1 + m] = deviations[:, None]
@@ -103,11 +110,11 @@ def _adaptive(derivative, y, length, tolerance, scale):
         else:
             h *= max(_SHRINK, _SAFETY * error**-0.125) if np.isfinite(error) else _SHRINK
             rejected = True
-            if s + h == s:
-                break
+        if h < _SHORTEST * length:
+            break
     raise ValueError(
-        f"The moments could not be integrated over a gap of {length:g}: stopped after {s:g} of it. The drift may grow "
-        "without bound there, or be stiff: give a linear drift as a matrix, raise tolerance, or use substeps."
+        f"The moments could not be integrated over a gap of {length:g}: stopped after {s:g} of it. The drift may "
+        "grow without bound there, or be stiff: give a linear drift as a matrix, raise tolerance, or use substeps."
     )
 
 
@@ -194,24 +201,19 @@ def random_steps(model, x, t, dt, u, rng, max_step=None):
     difference = model.state_difference
     if not model.continuous:
         arguments = {"t": t + dt, "dt": dt, "u": u}
-        moved = model.transition(x, **arguments)
-        if not isinstance(model.process_noise, np.ndarray) and model.process_noise.depends_on_state:
-            roots = np.stack([root_of(q, "process_noise") for q in model.process_noise(x, **arguments)])
-            return difference.wrapped(moved + np.einsum("mij,mj->mi", roots, rng.standard_normal(x.shape)))
-        root = model.process_noise_root(x[0], **arguments)
-        return difference.wrapped(moved + rng.standard_normal(x.shape) @ root.T)
+        noise = model.process_noise.draw(x, rng, **arguments)
+        return difference.wrapped(model.transition(x, **arguments) + noise)
     if model.is_exact:
         transition, root = model.linear_step(dt)
         return difference.wrapped(x @ transition.T + rng.standard_normal(x.shape) @ root.T)
     count = _n_steps(model, x, t, dt, u, max_step)
     h = dt / count
-    constant = model.diffusion is None or not model.diffusion.takes
     for i in range(count):
         now = {"t": t + i * h, "u": u}
-        noise = model.noise_rate(x, **now)
+        noise = model.diffusion.at(x, **now)
         first = np.sqrt(h) * rng.standard_normal((len(x), noise.shape[-1]))
         rate = model.drift(x, **now)
-        if constant:
+        if model.diffusion.is_constant:
             second = (first + np.sqrt(h / 3) * rng.standard_normal(first.shape)) / 2
             middle = x + 0.75 * h * rate + 1.5 * second @ noise.T
             later = model.drift(middle, t=now["t"] + 0.75 * h, u=u)
@@ -226,10 +228,10 @@ def _n_steps(model, x, t, dt, u, max_step):
     if max_step is None:
         mean = x.mean(axis=0)
         if not np.isfinite(mean).all():
-            raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is too long.")
-        jacobian = model.drift_jacobian(mean, x.std(axis=0), t=t, u=u)
+            raise ValueError("The states became infinite or NaN: the drift grows without bound, or max_step is long.")
+        jacobian = model.drift_jacobian(mean, lambda: x.std(axis=0), t=t, u=u)
         max_step = _PATH_STEP / max(np.linalg.norm(jacobian, 1), 1e-300)
-    count = int(np.ceil(min(dt / max_step, _MAX_STEPS + 1.0)))
-    if count > _MAX_STEPS:
-        raise ValueError(f"A gap of {dt:g} would need more than {_MAX_STEPS} sub-steps: give a longer max_step.")
+    count = int(np.ceil(min(dt / max_step, _MAX_PATH_STEPS + 1.0)))
+    if count > _MAX_PATH_STEPS:
+        raise ValueError(f"A gap of {dt:g} would need more than {_MAX_PATH_STEPS} sub-steps: give a longer max_step.")
     return max(count, 1)

@@ -28,6 +28,11 @@ class Jacobian:
         The difference of two results: angles wrap.
     n : int
         The number of states.
+
+    Notes
+    -----
+    A call takes a state x (n,), ``deviation``, a function that returns its standard deviations where differences need
+    them, and the arguments of the function.
     """
 
     def __init__(self, function, given, method, residual, n):
@@ -44,14 +49,15 @@ class Jacobian:
         if isinstance(function, LinearFunction):
             return function.matrix
         if self.given is not None:
-            self.given.shape = (*self._shape(x, arguments), self.n)
+            if self.given.shape is None:
+                self.given.shape = (*self._shape(x, arguments), self.n)
             return self.given(x, **arguments)
         if self.method == "torch" or (self.method == "auto" and self._is_torch(x, arguments)):
             function.torch = True
             return function.jacobian_torch(x, arguments)
         if self.method == "complex":
             return self._complex(x, arguments)
-        return self._differences(x, deviation, arguments)
+        return self.differences(x, deviation, arguments)
 
     def _shape(self, x, arguments):
         if self.function.shape is None:
@@ -80,8 +86,20 @@ class Jacobian:
             )
         return np.ascontiguousarray(values.imag.T) / _COMPLEX_STEP
 
-    def _differences(self, x, deviation, arguments):
-        step = np.maximum(_OF_DEVIATION * deviation, _OF_SIZE * np.abs(x))
+    def differences(self, x, deviation, arguments):
+        """Central differences of sixth order in one call of the function.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n,)
+        deviation : callable
+        arguments : dict
+
+        Returns
+        -------
+        ndarray of shape (size, n)
+        """
+        step = np.maximum(_OF_DEVIATION * deviation(), _OF_SIZE * np.abs(x))
         step[step == 0.0] = _OF_SIZE
         shifts = _OFFSETS[:, None, None] * np.diag(step)
         points = np.concatenate([x + shifts, x - shifts])

@@ -6,7 +6,8 @@ from statespace.kalman.nonlinear.circle import Difference
 from statespace.kalman.nonlinear.functions import LinearFunction, StateFunction
 from statespace.kalman.nonlinear.integration import gaussian_step, random_steps
 from statespace.kalman.nonlinear.jacobians import METHODS, Jacobian
-from statespace.kalman.nonlinear.record import Record, clock_of
+from statespace.kalman.nonlinear.noise import Diffusion, Noise
+from statespace.kalman.nonlinear.record import Record, future_of, grid
 from statespace.kalman.nonlinear.results import Simulation
 from statespace.kalman.nonlinear.roots import check_covariance, root_of
 
@@ -23,11 +24,11 @@ class NonlinearModel:
 
     in discrete time, for the gap Δ_k = t_k − t_{k−1},
 
-        x_k = f(x_{k−1}, Δ_k, u_k) + q_k,  q_k ~ N(0, Q).
+        x_k = f(x_{k−1}, Δ_k, u_{k−1}) + q_k,  q_k ~ N(0, Q).
 
     The initial mean and covariance are those of the state at the first sample, before it is seen. The input u_k is in
-    force over the gap that ends at sample k (zero-order hold). At gaps of zero nothing moves, also in discrete time:
-    several observations of one moment.
+    force from sample k until the next (zero-order hold), as in `statespace.lti`. At gaps of zero nothing moves, also in
+    discrete time: several observations of one moment.
 
     Functions take **any number of states at once**, as arrays of shape (..., n), and return (..., size): write
     ``x[..., 0]`` for ``x[0]`` and join with ``np.stack([...], axis=-1)``. One call then carries all sigma points or
@@ -162,13 +163,13 @@ class NonlinearModel:
         if self.continuous:
             self.drift = self._function(drift, "drift", ("t", "u"), n, kind)
             self.drift_jacobian = Jacobian(self.drift, drift_jacobian, jacobian, np.subtract, n)
-            self._diffusion(diffusion, spectral_density, kind)
+            self.diffusion = Diffusion(diffusion, spectral_density, n, kind)
         else:
             self.transition = self._function(transition, "transition", ("t", "dt", "u"), n, kind)
             self.transition_jacobian = Jacobian(
                 self.transition, transition_jacobian, jacobian, self.state_difference, n
             )
-            self.process_noise = self._covariance(process_noise, "process_noise", ("x", "t", "dt", "u"), n, kind)
+            self.process_noise = Noise(process_noise, "process_noise", ("x", "t", "dt", "u"), n, kind)
         self.observation = self._function(observation, "observation", ("t", "u"), None, kind)
         self.observation_jacobian = Jacobian(
             self.observation, observation_jacobian, jacobian, self.observation_difference, n
@@ -192,72 +193,6 @@ class NonlinearModel:
             raise ValueError(f"{name} must be a function or a ({rows}, {n}) matrix. Got shape {matrix.shape}.")
         return LinearFunction(matrix, name)
 
-    def _covariance(self, given, name, allowed, size, kind):
-        if callable(given):
-            return StateFunction(given, name, allowed, (size, size), state_first=False, **kind)
-        return root_of(check_covariance(given, size, name), name)
-
-    def _diffusion(self, given, density, kind):
-        """L √Q as a matrix, or as a function of the states."""
-        n = self.n_states
-        self.diffusion = None
-        if callable(given):
-            self.diffusion = StateFunction(given, "diffusion", ("x", "t", "u"), None, state_first=False, **kind)
-            self._density = density
-            return
-        matrix = np.eye(n) if given is None else np.asarray(given, dtype=float)
-        if matrix.ndim != 2 or len(matrix) != n:
-            raise ValueError(f"diffusion must be a function or a ({n}, q) matrix. Got shape {matrix.shape}.")
-        q = matrix.shape[1]
-        self.noise_root = matrix @ root_of(check_covariance(density, q, "spectral_density"), "spectral_density")
-
-    def noise_rate(self, x, **arguments):
-        """L √Q at states, in continuous time.
-
-        Parameters
-        ----------
-        x : ndarray of shape (..., n)
-        **arguments
-            t and u.
-
-        Returns
-        -------
-        ndarray of shape (n, q), or (..., n, q) where the diffusion depends on the state
-        """
-        if self.diffusion is None:
-            return self.noise_root
-        if self.diffusion.shape is None:
-            shape = np.shape(self.diffusion.function(**self._named(self.diffusion, x, arguments)))
-            if len(shape) < 2 or shape[-2] != self.n_states:
-                raise ValueError(
-                    f"diffusion must return (..., {self.n_states}, q) for states (..., {self.n_states}); got {shape}."
-                )
-            self.diffusion.shape = shape[-2:]
-        matrix = self.diffusion(x, **arguments)
-        q = matrix.shape[-1]
-        return matrix @ root_of(check_covariance(self._density, q, "spectral_density"), "spectral_density")
-
-    @staticmethod
-    def _named(function, x, arguments):
-        return {key: x if key == "x" else arguments[key] for key in function.takes}
-
-    def process_noise_root(self, x, **arguments):
-        """√Q of one step in discrete time, at one state.
-
-        Parameters
-        ----------
-        x : ndarray of shape (n,)
-        **arguments
-            t, dt and u.
-
-        Returns
-        -------
-        ndarray of shape (n, n)
-        """
-        if isinstance(self.process_noise, np.ndarray):
-            return self.process_noise
-        return root_of(self.process_noise(x, **arguments), "process_noise")
-
     def observation_noise_root(self, x, **arguments):
         """√R at one state.
 
@@ -271,11 +206,9 @@ class NonlinearModel:
         -------
         ndarray of shape (p, p)
         """
-        if isinstance(self.observation_noise, np.ndarray):
-            return self.observation_noise
         if self.observation_noise is None:
             raise ValueError("This model has an observation_log_density and no observation_noise: use ParticleFilter.")
-        return root_of(self.observation_noise(x, **arguments), "observation_noise")
+        return self.observation_noise.root_at(x, **arguments)
 
     def prepare(self, n_outputs=None, t=0.0, u=None):
         """Call each function once, so that a wrong shape is found before the first step.
@@ -310,10 +243,8 @@ class NonlinearModel:
         p = self.n_outputs = shape[0]
         self.observation_difference.check_size(p)
         if self._given_noise is not None:
-            self.observation_noise = self._covariance(
-                self._given_noise, "observation_noise", ("x", "t", "u"), p, self._kind
-            )
-            self.observation_noise_root(x, **arguments)
+            self.observation_noise = Noise(self._given_noise, "observation_noise", ("x", "t", "u"), p, self._kind)
+            self.observation_noise.root_at(x, **arguments)
         # As many states as none of the sizes has, so that no axis can be taken for another.
         spread = np.maximum(np.sqrt(np.diag(self.initial_covariance)), 1e-3 * np.abs(x) + 1e-6)
         steps = np.linspace(-1.0, 1.0, max(n, p) + 1)
@@ -323,9 +254,9 @@ class NonlinearModel:
             function(x, **arguments)
             function.check_vectorized(points, arguments)
         if self.continuous:
-            self.noise_rate(x, **arguments)
+            self.diffusion.at(x, **arguments)
         else:
-            self.process_noise_root(x, **arguments)
+            self.process_noise.root_at(x, **arguments)
         self._checked = True
         return p
 
@@ -349,11 +280,11 @@ class NonlinearModel:
         x = self.initial_mean if x is None else np.asarray(x, dtype=float)
         u = None if u is None else np.atleast_1d(np.asarray(u, dtype=float))
         arguments = {"t": t, "dt": dt, "u": u}
-        deviation = np.sqrt(np.diag(self.initial_covariance))
+        spread = np.sqrt(np.diag(self.initial_covariance))
         dynamics = self.drift_jacobian if self.continuous else self.transition_jacobian
         for jacobian in (dynamics, self.observation_jacobian):
-            given = jacobian(x, deviation, **arguments)
-            expected = jacobian._differences(x, deviation, arguments)
+            given = jacobian(x, lambda: spread, **arguments)
+            expected = jacobian.differences(x, lambda: spread, arguments)
             wrong = np.abs(given - expected) > tolerance * np.abs(expected).max(axis=1, keepdims=True, initial=1e-300)
             if wrong.any():
                 i, j = np.argwhere(wrong)[0]
@@ -362,8 +293,8 @@ class NonlinearModel:
                     f"differences of {jacobian.function.name} give {expected[i, j]:.6g}."
                 )
 
-    def record(self, y, times=None, u=None):
-        """y, times and u as checked arrays.
+    def record(self, y, times=None, u=None, steps=None, future_times=None):
+        """y, times and u as checked arrays, for a forecast with what comes after them.
 
         Parameters
         ----------
@@ -372,24 +303,55 @@ class NonlinearModel:
         times : array-like of shape (T,), optional
             Floats or datetimes that do not decrease. Without them a datetime index of y, or a grid of gaps 1.
         u : array-like of shape (T,) or (T, n_inputs), optional
+            With T + S rows for a forecast.
+        steps : int, optional
+        future_times : array-like of shape (S,), optional
 
         Returns
         -------
         Record
+            For a forecast two of them, the second with values NaN.
         """
-        record = Record.of(y, times, u, self.time_unit)
+        record, later = Record.of(y, times, self.time_unit), None
+        n_times = len(record.y)
+        if steps is not None or future_times is not None:
+            t, gaps = future_of(record, steps, future_times, self.time_unit)
+            later = Record(np.full((len(t), record.y.shape[1]), np.nan), t, gaps, None, None)
+        inputs = Record.inputs_of(u, n_times + (0 if later is None else len(later.t)))
+        if inputs is not None:
+            record = record._replace(u=inputs[:n_times])
+            later = None if later is None else later._replace(u=inputs[n_times:])
         p = self.prepare(None, record.t[0], record.input(0))
         if record.y.shape[1] != p:
             self._checked = False
             self.prepare(record.y.shape[1], record.t[0], record.input(0))
-        return record
+        return record if later is None else (record, later)
 
-    def simulate(self, n_steps=None, times=None, u=None, n_samples=None, random_state=None, max_step=None):
+    def draw_observations(self, x, t, u, rng):
+        """Observations of states, each with noise of its own.
+
+        Parameters
+        ----------
+        x : ndarray of shape (m, n)
+        t : float
+        u : ndarray of shape (n_inputs,) or None
+        rng : Generator
+
+        Returns
+        -------
+        ndarray of shape (m, p)
+        """
+        if self.observation_noise is None:
+            raise ValueError("Draws of observations need observation_noise: observation_log_density has no sampler.")
+        noise = self.observation_noise.draw(x, rng, t=t, u=u)
+        return self.observation_difference.wrapped(self.observation(x, t=t, u=u) + noise)
+
+    def simulate(self, n_times=None, times=None, u=None, n_samples=None, random_state=None, max_step=None):
         """Draw states and observations.
 
         Parameters
         ----------
-        n_steps : int, optional
+        n_times : int, optional
             The number of samples on a grid of gaps 1, where no times are given.
         times : array-like of shape (T,), optional
         u : array-like of shape (T,) or (T, n_inputs), optional
@@ -404,33 +366,19 @@ class NonlinearModel:
         Simulation
             ``states`` ([n_samples,] T, n) and ``observations`` ([n_samples,] T, p).
         """
-        if (n_steps is None) == (times is None):
-            raise ValueError("Give one of n_steps and times.")
-        if times is None:
-            t, gaps = np.arange(float(n_steps)), np.ones(n_steps)
-        else:
-            t, gaps = clock_of(times, self.time_unit)[:2]
+        t, gaps, inputs = grid(n_times, times, u, self.time_unit)
         rng = np.random.default_rng(random_state)
-        inputs = Record.inputs_of(u, len(t))
-        p = self.prepare(None, t[0] if len(t) else 0.0, None if inputs is None else inputs[0])
-        if self.observation_noise is None:
-            raise ValueError("simulate needs observation_noise: observation_log_density cannot be drawn from.")
+        p = self.prepare(None, t[0], None if inputs is None else inputs[0])
         many = 1 if n_samples is None else n_samples
         states, observations = np.empty((many, len(t), self.n_states)), np.empty((many, len(t), p))
         x = self.initial_mean + rng.standard_normal((many, self.n_states)) @ self.initial_root.T
-        for k in range(len(t)):
-            u_k = None if inputs is None else inputs[k]
+        held = None
+        for k, now in enumerate(t):
             if k and gaps[k] > 0:
-                x = random_steps(self, x, t[k] - gaps[k], gaps[k], u_k, rng, max_step)
+                x = random_steps(self, x, now - gaps[k], gaps[k], held, rng, max_step)
+            held = None if inputs is None else inputs[k]
             states[:, k] = x
-            noise = rng.standard_normal((many, p))
-            expected = self.observation(x, t=t[k], u=u_k)
-            if isinstance(self.observation_noise, np.ndarray):
-                observed = expected + noise @ self.observation_noise.T
-            else:
-                roots = np.stack([self.observation_noise_root(row, t=t[k], u=u_k) for row in x])
-                observed = expected + np.einsum("mij,mj->mi", roots, noise)
-            observations[:, k] = self.observation_difference.wrapped(observed)
+            observations[:, k] = self.draw_observations(x, now, held, rng)
         return Simulation(states, observations) if n_samples else Simulation(states[0], observations[0])
 
     def linear_step(self, dt):
@@ -449,10 +397,10 @@ class NonlinearModel:
         if step is None:
             if len(self._steps) >= _MAX_STEPS_KEPT:
                 self._steps.clear()
-            step = self._steps[dt] = gaussian_step(self.drift.matrix, self.noise_root, dt)
+            step = self._steps[dt] = gaussian_step(self.drift.matrix, self.diffusion.root, dt)
         return step
 
     @property
     def is_exact(self):
         """Whether the dynamics are linear in continuous time with constant noise: `linear_step` is then exact."""
-        return self.continuous and isinstance(self.drift, LinearFunction) and self.diffusion is None
+        return self.continuous and isinstance(self.drift, LinearFunction) and self.diffusion.root is not None

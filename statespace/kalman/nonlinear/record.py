@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.times import check_length, check_times, clock, elapsed, gaps
+from statespace.times import check_length, check_same_clock, check_times, clock, elapsed, gaps
 
 
 class Record(NamedTuple):
@@ -31,12 +31,12 @@ class Record(NamedTuple):
     times: np.ndarray | None
 
     @classmethod
-    def of(cls, y, times, u, unit):
-        """Check everything.
+    def of(cls, y, times, unit):
+        """Check values and times; there are no inputs yet.
 
         Parameters
         ----------
-        y, times, u : array-like
+        y, times : array-like
         unit : str
 
         Returns
@@ -50,10 +50,10 @@ class Record(NamedTuple):
         y = _values(y)
         if times is None:
             n = len(y)
-            return cls(y, np.arange(float(n)), np.ones(n) * (np.arange(n) > 0), cls.inputs_of(u, n), None)
+            return cls(y, np.arange(float(n)), np.ones(n) * (np.arange(n) > 0), None, None)
         t, dt, times = clock_of(times, unit)
         check_length(times, len(y))
-        return cls(y, t, dt, cls.inputs_of(u, len(y)), times)
+        return cls(y, t, dt, None, times)
 
     @staticmethod
     def inputs_of(u, n_times):
@@ -181,6 +181,35 @@ def sample_of(y_t, n_outputs):
     return y_t
 
 
+def grid(n_times, times, u, unit):
+    """The times and inputs of a draw.
+
+    Parameters
+    ----------
+    n_times : int or None
+        On a grid of gaps 1, where no times are given.
+    times : array-like of shape (T,) or None
+    u : array-like of shape (T,) or (T, n_inputs), or None
+    unit : str
+
+    Returns
+    -------
+    t, gaps : ndarray of shape (T,)
+    inputs : ndarray of shape (T, n_inputs) or None
+    """
+    if (n_times is None) == (times is None):
+        raise ValueError("Give one of n_times (a whole number of samples, gaps 1) and times.")
+    if times is None:
+        if int(n_times) != n_times or n_times < 1:
+            raise ValueError(f"n_times must be a whole number >= 1. Got {n_times}.")
+        t, gaps_between = np.arange(float(n_times)), np.ones(int(n_times))
+    else:
+        t, gaps_between, _ = clock_of(times, unit)
+        if not len(t):
+            raise ValueError("times must hold at least one sample, got none.")
+    return t, gaps_between, Record.inputs_of(u, len(t))
+
+
 def future_of(record, steps, times, unit):
     """The times of a forecast and their gaps, the first since the record's last sample.
 
@@ -197,18 +226,18 @@ def future_of(record, steps, times, unit):
     t, gaps : ndarray of shape (S,)
     """
     if (steps is None) == (times is None):
-        raise ValueError("Give one of steps and times.")
+        raise ValueError("Give one of steps and future_times.")
     if times is None:
+        if int(steps) != steps or steps < 1:
+            raise ValueError(f"steps must be a whole number >= 1. Got {steps}.")
         positive = record.gaps[record.gaps > 0]
         gap = float(np.median(positive)) if len(positive) else 1.0
         return record.t[-1] + gap * np.arange(1, steps + 1), np.full(steps, gap)
     if record.times is None:
         t = check_times(times)
         if clock(t) != "numbers":
-            raise ValueError("y was given without times, so that forecasts need steps, or times as numbers (0, 1, ...).")
-        joined = np.concatenate([record.t[-1:], t])
-        return t, gaps(check_times(joined))[1:]
+            raise ValueError("y was given without times: give the forecast steps, or times as numbers (0, 1, ...).")
+        return t, gaps(check_times(np.concatenate([record.t[-1:], t])))[1:]
     t, _, later = clock_of(times, unit, record.times[0])
-    if clock(later) != clock(record.times):
-        raise ValueError(f"times of the forecast must be {clock(record.times)}, as those of y are. Got {clock(later)}.")
+    check_same_clock(later, clock(record.times))
     return t, gaps(check_times(np.concatenate([record.times[-1:], later])), unit=unit)[1:]

@@ -56,28 +56,6 @@ class SmootherResult(NamedTuple):
     extra: dict[str, Any] = {}
 
 
-class ForecastResult(NamedTuple):
-    """Later observations and states given the record.
-
-    Attributes
-    ----------
-    mean : ndarray of shape (S, p)
-        Of the observations.
-    covariance : ndarray of shape (S, p, p)
-        With the observation noise.
-    state_mean : ndarray of shape (S, n)
-    state_covariance : ndarray of shape (S, n, n)
-    log_likelihood : float
-        Of the record.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    state_mean: np.ndarray
-    state_covariance: np.ndarray
-    log_likelihood: float
-
-
 class Simulation(NamedTuple):
     """Draws from a model.
 
@@ -106,6 +84,8 @@ class GaussianState(NamedTuple):
     innovation : ndarray of shape (p,) or None
         Of the last one.
     innovation_covariance : ndarray of shape (p, p) or None
+    u : ndarray of shape (n_inputs,) or None
+        The input since then.
     """
 
     mean: np.ndarray
@@ -115,6 +95,7 @@ class GaussianState(NamedTuple):
     log_likelihood: float = 0.0
     innovation: np.ndarray | None = None
     innovation_covariance: np.ndarray | None = None
+    u: np.ndarray | None = None
 
     @property
     def covariance(self):

@@ -4,9 +4,13 @@ from itertools import product
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
+from scipy.linalg.lapack import dpotrf
 
 from statespace.kalman.nonlinear.gaussian import GaussianFilter
-from statespace.kalman.nonlinear.roots import root_of, solve_lower
+from statespace.kalman.nonlinear.roots import solve_lower
+
+# A conditional variance so small beside the variance is rounding.
+_SINGULAR = 1e-11
 
 
 class SigmaPoints:
@@ -83,7 +87,7 @@ class SigmaPoints:
         if not self.central:
             shift = self.weights @ moved
             return values[0] + shift, (moved - shift).T * self.roots
-        shift = self.weights[1] * moved.sum(axis=0)
+        shift = self.weights[1:] @ moved
         mean = values[0] + shift
         result = np.empty((len(shift), len(moved) + 1))
         if self.centred:
@@ -164,19 +168,19 @@ class UnscentedKalmanFilter(GaussianFilter):
         self.alpha, self.beta, self.kappa, self.points, self.order = alpha, beta, kappa, points, order
         self._sigma = SigmaPoints(model.n_states, points, alpha, beta, kappa, order)
 
-    def _rates(self, mean, covariance, columns, arguments):
+    def _rates(self, mean, covariance, columns, arguments, least):
         model, sigma = self.model, self._sigma
-        root = _root_within(covariance)
+        root = _root_within(covariance, least)
         if root is None:  # a trial step that was too long
             return np.full_like(mean, np.nan), np.nan, np.nan
         points = sigma.spread(mean, root)
         slope, drift = sigma.slope(model.drift(points, **arguments))
-        noise = model.noise_rate(points, **arguments)
+        noise = model.diffusion.at(points, **arguments)
         if noise.ndim == 2:
             diffusion = noise @ noise.T
         else:
             diffusion = np.tensordot(sigma.weights, noise @ np.swapaxes(noise, -1, -2), axes=1)
-        return drift, slope @ _solve_root(root, columns), diffusion
+        return drift, slope @ solve_lower(root, columns), diffusion
 
     def _move(self, mean, root, arguments):
         sigma = self._sigma
@@ -191,21 +195,22 @@ class UnscentedKalmanFilter(GaussianFilter):
         return expected, observed, root @ sigma.own
 
 
-def _root_within(covariance):
-    """A root of the covariance at a stage of the integrator, or None where there is none."""
+def _root_within(covariance, least):
+    """A root of the covariance at a stage of the integrator, or None where there is none.
+
+    A direction without uncertainty gets a little, so that the drift's slope along it is known: the slope of the
+    statistical linearisation tends to the tangent's.
+    """
+    covariance = (covariance + covariance.T) / 2
     if not np.isfinite(covariance).all():
         return None
-    try:
-        return root_of((covariance + covariance.T) / 2)
-    except ValueError:
-        return None
-
-
-def _solve_root(root, columns):
-    """S⁺ columns, which lie in the range of S."""
-    scale = np.sqrt(np.square(root).sum(axis=1))
-    scale[scale == 0.0] = 1.0
-    scaled, columns = root / scale[:, None], columns / scale[:, None]
-    if not np.triu(root, 1).any() and (np.abs(scaled.diagonal()) > 1e-8).all():
-        return solve_lower(scaled, columns)
-    return np.linalg.lstsq(scaled, columns, rcond=1e-12)[0]
+    diagonal = np.maximum(covariance.diagonal(), 0.0)
+    root, info = dpotrf(covariance, lower=1, clean=1)
+    if info == 0 and (np.square(root.diagonal()) > _SINGULAR * diagonal).all():
+        return root
+    spread = covariance + np.diag(np.square(least) + _SINGULAR * diagonal)
+    root, info = dpotrf(spread, lower=1, clean=1)
+    if info == 0:
+        return root
+    root, info = dpotrf(spread + np.diag((least == 0.0) * 1e-200), lower=1, clean=1)
+    return root if info == 0 else None
