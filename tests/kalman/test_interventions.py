@@ -50,7 +50,7 @@ def test_an_outlier_of_given_variance_is_noise():
         (LevelShift([12.0, 30.0]), lambda t: np.column_stack([t >= 12, t >= 30]).astype(float)),
         (SlopeChange([20.0]), lambda t: np.maximum(t - 20, 0)[:, None]),
     ],
-    ids=repr,
+    ids=["level", "slope"],
 )
 def test_effects_are_covariates_that_know_the_time(effect, shape):
     ours = fitted(LocalLevel(0.3) + effect, Y)
