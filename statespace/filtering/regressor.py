@@ -314,7 +314,7 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         if not self._separate:
             return self._estimation.table(self.theta_)
         tables = [each.table(theta) for each, theta in zip(self._estimations, self.theta_, strict=True)]
-        table = pd.concat(tables, keys=self.series_)
+        table = pd.concat(tables, keys=self.series_.to_list())
         names = ["series"] if table.index.nlevels == 2 else [None] * (table.index.nlevels - 1)
         return table.rename_axis([*names, "parameter"])
 
