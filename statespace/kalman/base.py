@@ -113,6 +113,11 @@ class Component:
         """The number n of states."""
         return len(self.observation())
 
+    @property
+    def start_moves(self):
+        """Whether the state at the first sample depends on θ; True where nobody knows."""
+        return True
+
     def design(self, covariates=None, times=None):
         """The rows H: (n,) where they do not change, (n_times, n) where covariates or times enter.
 

@@ -79,7 +79,8 @@ class Binding:
         self.backend, self.starts = backend, starts
         self.different, self.index = np.unique(gaps, return_inverse=True) if process.tabulated else (None, None)
         self.diffuse_factor = 1.0
-        self.rows = None
+        self.rows, self.initial = None, None
+        self.start_moves = process.start_moves
         self.bind(process)
         self.free_parameters = process.free_block_parameters(self.different)
 
@@ -90,9 +91,15 @@ class Binding:
         # Only a component of the user's own may have parameters in its rows.
         if self.rows is None or process.tabulated:
             self.rows = np.ascontiguousarray(process.rows(self.covariates, self.times))
-        mean, covariance, diffuse = process.initial()
-        self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
+        if self.initial is None or self.start_moves:
+            mean, covariance, diffuse = process.initial()
+            self.initial = State(mean, covariance, diffuse * self.diffuse_factor)
         return self
+
+    def widen(self, factor):
+        """Measure each diffuse direction in a unit of its own; returns self."""
+        self.diffuse_factor, self.initial = factor, None
+        return self.bind(self.process)
 
     def __len__(self):
         return len(self.gaps)

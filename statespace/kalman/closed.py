@@ -37,6 +37,12 @@ class ClosedForm(Component):
         """For each parameter the derivatives of (block parameters, initial covariance or None) by its logarithm."""
         raise TypeError(f"{type(self).__name__} must define derivatives().")
 
+    @property
+    def start_moves(self):
+        """Whether the state at the first sample depends on θ."""
+        derivatives = self.derivatives()
+        return any(derivatives[name][1] is not None for name in self.free)
+
     def free_block_parameters(self, gaps=None):
         """ndarray of bool, shape (n_blocks, 3): which parameters of its blocks depend on θ."""
         derivatives = self.derivatives()

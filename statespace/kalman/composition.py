@@ -104,8 +104,11 @@ class Sum(Component):
         counts = [len(component.free) for component in self.components]
         if theta.shape != (sum(counts),):
             raise ValueError(f"theta must have {sum(counts)} entries {self.free}, got an array of shape {theta.shape}.")
-        parts = np.split(theta, np.cumsum(counts)[:-1])
-        return self._with([c.clone_with_theta(part) for c, part in zip(self.components, parts, strict=True)])
+        clones, start = [], 0
+        for component, count in zip(self.components, counts, strict=True):
+            clones.append(component.clone_with_theta(theta[start : start + count]))
+            start += count
+        return self._with(clones)
 
     def named(self):
         """The components with their names; of several of one class: ``seasonal_1``, ``seasonal_2``."""
@@ -177,10 +180,16 @@ class Sum(Component):
         """The kernel's description of A and Q: the components' blocks one after the other."""
         parts = self._each("blocks", gaps)
         kind, size, parameters = (np.concatenate(arrays) for arrays in zip(*(part[:3] for part in parts), strict=True))
-        # Without tables the empty ones of any part will do.
-        tables = [part for part, own in zip(parts, self.components, strict=True) if own.tabulated] or parts[:1]
+        tables = [part for part, own in zip(parts, self.components, strict=True) if own.tabulated]
+        if not tables:
+            return parts[0]._replace(kind=kind, size=size, parameters=parameters)
         transition = np.hstack([part.transition for part in tables])
         return Blocks(kind, size, parameters, transition, np.hstack([part.process_noise for part in tables]), None)
+
+    @property
+    def start_moves(self):
+        """Whether the state at the first sample depends on θ."""
+        return any(component.start_moves for component in self.components)
 
     def free_block_parameters(self, gaps=None):
         """Those of each component."""
@@ -191,7 +200,7 @@ class Sum(Component):
         result, block, state, cell = [], 0, 0, 0
         for component in self.components:
             part = component.blocks(gaps)
-            n, n_cells = component.n_states, part.transition.shape[1]
+            n, n_cells = int(part.size.sum()), part.transition.shape[1]
             blocks, states = slice(block, block + len(part.kind)), slice(state, state + n)
             cells = slice(cell, cell + n_cells)
             block, state, cell = blocks.stop, states.stop, cells.stop

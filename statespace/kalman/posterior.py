@@ -180,8 +180,7 @@ class Posterior:
         known = None if record.noise is None else self.scaled_noise
         binding = self._binding(record.times, record.covariates, record.starts)
         # A diffuse direction of the data's own units, in scaled ones; that of y itself comes with the constant.
-        binding.diffuse_factor = self.process.diffuse_scale(self.scale)
-        binding.bind(self.scaled)
+        binding.widen(self.process.diffuse_scale(self.scale))
         n_diffuse = binding.initial.diffuse.shape[1] * record.n_series
         counted = 0
         for k, column in enumerate(y.T):
