@@ -114,7 +114,7 @@ def kalman_filter(
     True
     """
     arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
-    return _backend(backend).kalman_filter(*arguments, starts)
+    return _backend(backend).kalman_filter(*arguments, starts=starts)
 
 
 def kalman_log_likelihood(
@@ -135,7 +135,7 @@ def kalman_log_likelihood(
     -2.504658
     """
     arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
-    return _backend(backend).kalman_log_likelihood(*arguments, starts)
+    return _backend(backend).kalman_log_likelihood(*arguments, starts=starts)
 
 
 def kalman_gradient(
@@ -188,7 +188,7 @@ def kalman_gradient(
         raise ValueError(f"free_parameters must have shape {shape}, as blocks.parameters; got {free.shape}.")
     whole = np.zeros(arguments[2].parameters.shape, dtype=bool)
     whole[:, : shape[1]] = free
-    value, gradient = _backend(backend).kalman_gradient(*arguments, whole, bool(by_observation), starts)
+    value, gradient = _backend(backend).kalman_gradient(*arguments, whole, bool(by_observation), starts=starts)
     return value, gradient._replace(
         parameters=gradient.parameters[:, : shape[1]],
         noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
@@ -233,7 +233,7 @@ def kalman_smoother(
         readout = readout[None] if readout.ndim == 2 else readout
         if readout.ndim != 3 or readout.shape[2] != n or len(readout) not in (1, n_times) or readout.shape[1] == 0:
             raise ValueError(f"readout must have shape (r, {n}) or ({n_times}, r, {n}), r ≥ 1; got {given}.")
-    return _backend(backend).kalman_smoother(*arguments, readout, starts)
+    return _backend(backend).kalman_smoother(*arguments, readout, starts=starts)
 
 
 def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):

@@ -57,7 +57,7 @@ def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
     return gradient.parameters
 
 
-def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     state = start_from(mean, covariance, diffuse)
@@ -68,7 +68,7 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     return log_likelihood(state)
 
 
-def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
     record = Record(y, dt, *blocks, observation, noise_variance)
     state = start_from(mean, covariance, diffuse)
     kept = room(len(y), len(mean), 0, FILTERED)
@@ -127,7 +127,8 @@ class Stepper:
 
 
 def kalman_gradient(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, starts=None
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
+    starts=None,
 ):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
@@ -175,7 +176,7 @@ def kalman_gradient(
     return value, gradient
 
 
-def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, starts=None):
+def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, *, starts=None):
     if starts is not None and _too_long(starts, diffuse):
         given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout)
         return smooth_each(kalman_smoother, starts, *given)

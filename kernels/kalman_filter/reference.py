@@ -137,14 +137,14 @@ def _sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
     return log_likelihood, steps, P_inf, left
 
 
-def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
     if starts is not None:
         given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
         return likelihood_each(kalman_log_likelihood, starts, *given)
     return float(_sweep(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)[0])
 
 
-def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
+def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
     if starts is not None:
         return filter_each(
             kalman_filter, starts, y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
@@ -186,7 +186,7 @@ class Stepper:
         self.innovation, self.innovation_variance = float(result.innovation[0]), float(result.innovation_variance[0])
 
 
-def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, starts=None):
+def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, *, starts=None):
     """Backward recursion of Durbin & Koopman (2012), sections 4.4 and 5.3, with the matrices L."""
     if starts is not None:
         given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout)
@@ -225,7 +225,8 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
 
 
 def kalman_gradient(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, starts=None
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
+    starts=None,
 ):
     """Central differences of fourth order, one input after the other: about nine digits, at a prohibitive price."""
     if starts is not None:
