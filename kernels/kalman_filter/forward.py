@@ -3,7 +3,7 @@
 import numpy as np
 
 from statespace.kernels.kalman_filter.compiled import entry, shared
-from statespace.kernels.kalman_filter.pair import forward_pair
+from statespace.kernels.kalman_filter.pair import forward_pair, forward_single
 from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED, TILES
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
@@ -35,7 +35,9 @@ def forward(record, units, first, last, state, keep, kept, base, work):
     """Filter samples first..last−1; what is kept of sample t stands at t − base."""
     t = forward_any(record, units, first, last, state, keep, kept, base, work)
     if t < last:
-        if len(state.mean) <= 2:
+        if len(state.mean) == 1:
+            forward_single(record, units, t, last, state, keep, kept, base, work)
+        elif len(state.mean) == 2:
             forward_pair(record, units, t, last, state, keep, kept, base, work)
         else:
             forward_tiles(record, units, t, last, state, keep, kept, base, work)

@@ -1,8 +1,8 @@
 """One or two states and nothing diffuse left: the sweeps with all that they carry in registers.
 
 A step is as long as its chain of dependent operations. So what does not depend on the state is computed beforehand
-(``transitions.py``), and multiplications fuse with additions ("contract"). A single state is the first of two, the
-second being 0 for ever.
+(``transitions.py``), and multiplications fuse with additions ("contract"). In the way back a single state is the first
+of two, the second being 0 for ever.
 """
 
 import numpy as np
@@ -39,23 +39,107 @@ def pack(size, count, X):
 
 
 @shared(fastmath={"contract"})
+def forward_single(record, units, first, last, state, keep, kept, base, work):
+    """``forward_any`` for one state and no diffuse direction left: ``forward_pair`` in one dimension."""
+    steps = work.steps
+    each_h = 1 if len(record.observation) > 1 else 0
+    each_R = 1 if len(record.noise_variance) > 1 else 0
+    A, Q = steps.A, steps.Q
+    a = state.mean[0]
+    p = state.covariance[0, 0]
+    m = 0.0
+    inverse = 0.0
+    gain = 0.0
+    count = 0
+    logs = state.totals[0]
+    product = state.totals[1]
+    squares = state.totals[2]
+    before = state.totals[3]
+    chunk = len(steps.gap)
+    for begin in range(first, last, chunk):
+        end = min(last, begin + chunk)
+        discretize_chunk(record, units, begin, end, steps, False)
+        for t in range(begin, end):
+            s = steps.slot[t - begin]
+            if s >= 0:
+                c = A[s, 0]
+                moved = c * m
+                p = ((c * p) * c + Q[s, 0]) - (moved * moved) * inverse
+                a = c * a + moved * gain
+            else:
+                p -= (m * m) * inverse
+                a += m * gain
+            inverse = 0.0
+            gain = 0.0
+            h = record.observation[t * each_h, 0]
+            R = record.noise_variance[t * each_R]
+            v = record.y[t] - h * a
+            m = p * h
+            F = (h * h) * p + R
+            if F < R:
+                F = R
+            i = t - base
+            if keep == PREDICTED:
+                kept.mean[i, 0] = a
+                kept.covariance[i, 0, 0] = p
+            status = SEEN
+            if np.isnan(v):
+                status = MISSING
+            elif is_certain(F, R, before):
+                status = CERTAIN
+                if contradicts(v, record.y[t], before):
+                    squares = np.inf
+            else:
+                if F < 1e4 * R:
+                    inverse = 1.0 / F
+                    gain = v * inverse
+                    squares += v * gain
+                else:
+                    # as in ``forward_pair``
+                    k = m / F
+                    a += k * v
+                    p -= k * m
+                    squares += v * v / F
+                before = F
+                count += 1
+                product *= F
+                if not 1e-140 < product < 1e140:
+                    logs += np.log(product)
+                    product = 1.0
+            if keep != NOTHING:
+                kept.innovation[i] = v
+                kept.variance[i] = F
+                kept.status[i] = status
+                if keep == PREDICTED:
+                    kept.alive[i] = 0
+                elif keep == FILTERED:
+                    kept.mean[i, 0] = a + m * gain
+                    kept.covariance[i, 0, 0] = p - (m * m) * inverse
+    state.mean[0] = a + m * gain
+    state.covariance[0, 0] = p - (m * m) * inverse
+    state.counts[1] += count
+    state.totals[0] = logs
+    state.totals[1] = product
+    state.totals[2] = squares
+    state.totals[3] = before
+
+
+@shared(fastmath={"contract"})
 def forward_pair(record, units, first, last, state, keep, kept, base, work):
-    """``forward_any`` for one or two states and no diffuse direction left, with the state in registers.
+    """``forward_any`` for two states and no diffuse direction left, with the state in registers.
 
     An update waits for the next prediction, which is A P Aᵀ + Q − (A m)(A m)ᵀ/F, all but its last product ready before
     1/F is; F is a quadratic form in P, not a product with m.
     """
     steps = work.steps
-    n = len(state.mean)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     A, Q = steps.A, steps.Q
     a0 = state.mean[0]
-    a1 = state.mean[n - 1] if n == 2 else 0.0
+    a1 = state.mean[1]
     p00 = state.covariance[0, 0]
-    p01 = state.covariance[0, n - 1] if n == 2 else 0.0
-    p11 = state.covariance[n - 1, n - 1] if n == 2 else 0.0
-    h1 = 0.0
+    p01 = state.covariance[0, 1]
+    p11 = state.covariance[1, 1]
     # the update that waits: m, 1/F and v/F
     m0 = 0.0
     m1 = 0.0
@@ -70,8 +154,8 @@ def forward_pair(record, units, first, last, state, keep, kept, base, work):
     for begin in range(first, last, chunk):
         end = min(last, begin + chunk)
         slots = discretize_chunk(record, units, begin, end, steps, False)
-        spread_out(n, units[1], slots, A)
-        spread_out(n, units[1], slots, Q)
+        spread_out(2, units[1], slots, A)
+        spread_out(2, units[1], slots, Q)
         for t in range(begin, end):
             s = steps.slot[t - begin]
             if s >= 0:
@@ -100,8 +184,7 @@ def forward_pair(record, units, first, last, state, keep, kept, base, work):
             inverse = 0.0
             gain = 0.0
             h0 = record.observation[t * each_h, 0]
-            if n == 2:
-                h1 = record.observation[t * each_h, 1]
+            h1 = record.observation[t * each_h, 1]
             R = record.noise_variance[t * each_R]
             v = record.y[t] - h0 * a0 - h1 * a1
             m0 = p00 * h0 + p01 * h1
@@ -111,7 +194,7 @@ def forward_pair(record, units, first, last, state, keep, kept, base, work):
                 F = R
             i = t - base
             if keep == PREDICTED:
-                write(n, a0, a1, p00, p01, p11, kept.mean[i], kept.covariance[i])
+                write(a0, a1, p00, p01, p11, kept.mean[i], kept.covariance[i])
             status = SEEN
             if np.isnan(v):
                 status = MISSING
@@ -148,11 +231,11 @@ def forward_pair(record, units, first, last, state, keep, kept, base, work):
                     kept.alive[i] = 0
                 elif keep == FILTERED:
                     write(
-                        n, a0 + m0 * gain, a1 + m1 * gain, p00 - (m0 * m0) * inverse, p01 - (m0 * m1) * inverse,
+                        a0 + m0 * gain, a1 + m1 * gain, p00 - (m0 * m0) * inverse, p01 - (m0 * m1) * inverse,
                         p11 - (m1 * m1) * inverse, kept.mean[i], kept.covariance[i],
                     )  # fmt: skip
     write(
-        n, a0 + m0 * gain, a1 + m1 * gain, p00 - (m0 * m0) * inverse, p01 - (m0 * m1) * inverse,
+        a0 + m0 * gain, a1 + m1 * gain, p00 - (m0 * m0) * inverse, p01 - (m0 * m1) * inverse,
         p11 - (m1 * m1) * inverse, state.mean, state.covariance,
     )  # fmt: skip
     state.counts[1] += count
@@ -163,14 +246,13 @@ def forward_pair(record, units, first, last, state, keep, kept, base, work):
 
 
 @helper()
-def write(n, a0, a1, p00, p01, p11, mean, covariance):
+def write(a0, a1, p00, p01, p11, mean, covariance):
     mean[0] = a0
+    mean[1] = a1
     covariance[0, 0] = p00
-    if n == 2:
-        mean[1] = a1
-        covariance[0, 1] = p01
-        covariance[1, 0] = p01
-        covariance[1, 1] = p11
+    covariance[0, 1] = p01
+    covariance[1, 0] = p01
+    covariance[1, 1] = p11
 
 
 @shared(fastmath={"contract"})

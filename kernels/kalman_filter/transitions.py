@@ -29,13 +29,18 @@ REMEMBERED = 4
 def assign_slots(record, kind, first, last, steps):
     """The slot of each sample first..last−1; returns how many there are."""
     table, every = tables(kind)
+    # Matrices that a few nanoseconds make are not worth a search.
+    remembered = 1
+    for k in kind:
+        if k != OU and k != MATERN32:
+            remembered = REMEMBERED
     count = 0
     for t in range(first, last):
         row = record.gap_index[t] if table else -1
         gap = 0.0 if every else record.dt[t]
         found = -1
         if not stays(every, gap, row):
-            for s in range(count - 1, max(count - 1 - REMEMBERED, -1), -1):
+            for s in range(count - 1, max(count - 1 - remembered, -1), -1):
                 if found < 0 and steps.gap[s] == gap and steps.row[s] == row:
                     found = s
             if found < 0:
