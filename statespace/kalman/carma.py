@@ -317,7 +317,7 @@ class CARMA(Component):
         return self.transition(np.abs(np.asarray(lags, dtype=float))) @ row @ row
 
     def power_spectral_density(self, frequency):
-        """σ² |β(2πi f)|² / |α(2πi f)|², two-sided: its integral over all f is the marginal variance.
+        """``σ² |β(2πi f)|² / |α(2πi f)|²``, two-sided: its integral over all f is the marginal variance.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ class Cycle(ClosedForm):
     The state (f, f*) turns and shrinks, and gets noise of variance σ² (1 − exp(−2 ``damping`` Δ)) I over a gap Δ, so
     that it is stationary with the kernel
 
-        σ² exp(−damping · r) cos(ωr),    r = |t − t'|.
+        σ² exp(−damping · r) cos(ωr),    ``r = |t − t'|``.
 
     On a unit grid this is the textbook's stochastic cycle (Harvey 1989, section 2.3.3; Durbin & Koopman 2012, section
     3.2.4) with damping factor ρ = exp(−``damping``) and disturbances of variance σ² (1 − ρ²).
@@ -101,7 +101,7 @@ class DampedOscillator(ClosedForm):
     f″ + (ω₀ / ``quality``) f′ + ω₀² f = noise, ω₀ = 2π ``frequency``. Above a quality of 1/2 it swings, and its kernel
     is
 
-        σ² exp(−ω₀r / (2Q)) (cos ηω₀r + sin(ηω₀r) / (2ηQ)),    η = √(1 − 1/(4Q²)), r = |t − t'|;
+        σ² exp(−ω₀r / (2Q)) (cos ηω₀r + sin(ηω₀r) / (2ηQ)),    η = √(1 − 1/(4Q²)), ``r = |t − t'|``;
 
     at 1/2 it is a Matérn 3/2, below it a difference of two exponentials (Foreman-Mackey et al. 2017, section 4). The
     paths have one derivative. It equals celerite2's ``SHOTerm(sigma=variance ** 0.5, rho=1 / frequency, Q=quality)``.

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class LogNormal(NamedTuple):
-    """A prior for a positive parameter v: log v ~ N(log ``median``, ``sigma``²).
+    """A prior for a positive parameter v: log v is normal about log ``median`` with standard deviation ``sigma``.
 
     Estimates maximise the likelihood times the density of θ = log v, so that without data v is its median.
 
