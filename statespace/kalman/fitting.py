@@ -9,8 +9,8 @@ _SCOUTED, _ROUGH = 200, 500
 _GROWTH = 20
 # Of many series, start values are compared on no fewer than this.
 _FEWEST = 5
-# Start values that are compared for each parameter that has none. Where each of them is brought to the best scale of
-# all variances, so many for each variance do, and half as many as before for the others.
+# Start values that are compared for each parameter that has none; and where all are variances, each point of which is
+# brought to their best common scale: those have few maxima. Length scales and periods make many.
 _POINTS, _SCALED_POINTS = 16, 5
 # The factor by which all variances are changed to see how the likelihood depends on their common scale.
 _FACTOR = 4.0
@@ -147,10 +147,7 @@ def scout(likelihood, ranges, is_variance, count):
     for _ in range(40):
         root = (1 + root) ** (1 / (len(spread) + 1))
     scalable = is_variance.any() and (high > low)[is_variance].all() and getattr(likelihood, "noise_is_fitted", False)
-    n_points = _POINTS * len(spread)
-    if scalable:
-        n_variances = int(is_variance.sum())
-        n_points = _SCALED_POINTS * n_variances + _POINTS // 2 * (len(spread) - n_variances)
+    n_points = (_SCALED_POINTS if scalable and is_variance[spread].all() else _POINTS) * len(spread)
     steps = np.arange(1, n_points + 1)[:, np.newaxis] * root ** -np.arange(1.0, len(spread) + 1)
     places = (0.5 + steps) % 1.0
     points = np.tile(low, (len(places), 1))
