@@ -22,6 +22,7 @@ _HOME = {
     "KalmanRegressor": "filtering",
     "S4DRegressor": "regression",
     "SeriesCollection": "series",
+    "HiPPOMemory": "lti",
     "KalmanForecaster": "forecasting",
     "S4DForecaster": "forecasting",
     "load": "persistence",
@@ -33,12 +34,14 @@ _SUBPACKAGES = (
 )  # fmt: skip
 
 __all__ = [
-    "KalmanForecaster", "KalmanRegressor", "S4DForecaster", "S4DRegressor", "SeriesCollection", "__version__", "load",
+    "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "S4DForecaster", "S4DRegressor", "SeriesCollection",
+    "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.filtering import KalmanRegressor
     from statespace.forecasting import KalmanForecaster, S4DForecaster
+    from statespace.lti import HiPPOMemory
     from statespace.persistence import load
     from statespace.regression import S4DRegressor
     from statespace.series import SeriesCollection
