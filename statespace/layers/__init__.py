@@ -8,5 +8,6 @@ from statespace.layers.base import SequenceMixer
 from statespace.layers.linear import LinearMixer
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.s4d import S4D
+from statespace.layers.s5 import S5
 
-__all__ = ["LAYERS", "S4D", "LinearMixer", "SequenceMixer", "make_layer"]
+__all__ = ["LAYERS", "S4D", "S5", "LinearMixer", "SequenceMixer", "make_layer"]

@@ -2,8 +2,9 @@
 
 from statespace.layers.base import SequenceMixer
 from statespace.layers.s4d import S4D
+from statespace.layers.s5 import S5
 
-LAYERS = {"s4d": S4D}
+LAYERS = {"s4d": S4D, "s5": S5}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -11,7 +12,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"s4d"}
+    name : {"s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from statespace.layers import S4D
+from statespace.layers import S4D, S5
 
 D = 3
 CASES = {
@@ -13,6 +13,12 @@ CASES = {
         D, 8, init=init, discretization=rule, mode=mode, dt_min=0.02, dt_max=0.5
     )
     for init in ("lin", "inv", "legs", "real")
+    for rule in ("zoh", "bilinear")
+} | {
+    f"s5-{blocks}-{rule}": lambda mode="auto", blocks=blocks, rule=rule: S5(
+        D, 8, n_blocks=blocks, discretization=rule, mode=mode, dt_min=0.02, dt_max=0.5
+    )
+    for blocks in (1, 2)
     for rule in ("zoh", "bilinear")
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated.
