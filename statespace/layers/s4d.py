@@ -106,7 +106,7 @@ class S4D(LinearMixer):
     torch.Size([2, 4])
     """
 
-    slow_parameters = ("log_step", "log_A_real", "A_imag", "B")
+    slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "B": "B"}
 
     def __init__(
         self,
