@@ -1,9 +1,10 @@
 """The layers by name: what ``layer="s4d"`` means in an estimator, a stack or a saved file."""
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.dss import DSS
 from statespace.layers.s4d import S4D
 
-LAYERS = {"s4d": S4D}
+LAYERS = {"dss": DSS, "s4d": S4D}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -11,7 +12,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"s4d"}
+    name : {"dss", "s4d"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -6,19 +6,22 @@ import pickle
 import pytest
 import torch
 
-from statespace.layers import S4D
+from statespace.layers import DSS, S4D
 
 D = 3
 STEPS = dict(dt_min=0.02, dt_max=0.5)
 # Layer and options of each case. What stands here keeps the whole contract; each layer's own tests have its formulas.
 CASES = {
+    "dss-exp": (DSS, STEPS),
+    "dss-softmax": (DSS, dict(kernel="softmax", horizon=30, **STEPS)),
     "s4d-lin": (S4D, STEPS),
     "s4d-inv-bilinear": (S4D, dict(init="inv", discretization="bilinear", **STEPS)),
     "s4d-legs": (S4D, dict(init="legs", **STEPS)),
+    "s4d-random": (S4D, dict(init="random", discretization="bilinear", **STEPS)),
     "s4d-real": (S4D, dict(init="real", **STEPS)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
-HOLDS = ["s4d-lin", "s4d-legs", "s4d-real"]
+HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
 ADDED_ONCE = {"D"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -320,7 +323,7 @@ def test_slow_parameters_are_marked(make):
     marked = {name for name, p in layer.named_parameters() if getattr(p, "_optim", {}).get("group") == "ssm"}
     assert marked == set(layer.slow_parameters) & dict(layer.named_parameters()).keys()
     assert marked
-    assert not marked & {"C", "D"}
+    assert not marked & {"C", "W", "D"}
 
 
 @pytest.mark.parametrize(
