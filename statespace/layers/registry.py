@@ -1,10 +1,11 @@
 """The layers by name: what ``layer="s4d"`` means in an estimator, a stack or a saved file."""
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.dss import DSS
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 
-LAYERS = {"s4d": S4D, "s5": S5}
+LAYERS = {"dss": DSS, "s4d": S4D, "s5": S5}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -12,7 +13,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"s4d", "s5"}
+    name : {"dss", "s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -22,17 +22,16 @@ import torch
 
 from statespace.kernels import diagonal_states
 from statespace.layers.linear import LinearMixer, log_uniform_steps
+from statespace.lti import hippo
+
+INITS = ("legs", "legt", "lagt", "fourier")
 
 
-def _legs(n):
-    """Eigenvalues (n/2,) of the normal part of the HiPPO-LegS matrix, one of each pair, and its eigenvectors."""
-    root = np.sqrt(2 * np.arange(n) + 1.0)
-    lower = np.tril(np.outer(root, root), -1) / 2
-    imaginary, V = np.linalg.eigh(1j * (lower - lower.T))
-    return -0.5 + 1j * imaginary[n // 2 :], V[:, n // 2 :]
-
-
-INITS = {"legs": _legs}
+def _start(init, size):
+    """Eigenvalues (size/2,) of the normal part of a HiPPO matrix, one of each pair, and its eigenvectors."""
+    form = hippo.dplr(init, size)
+    # The normal part of a measure with a window only turns; what ends the memory is the low rank that is left out here.
+    return np.where(form.Lambda.real < 0, form.Lambda, -0.5 + form.Lambda), form.V
 
 
 class S5(LinearMixer):
@@ -50,9 +49,10 @@ class S5(LinearMixer):
         Real dimension P of the state: P/2 conjugate pairs.
     n_blocks : int, default 1
         The state matrix starts block-diagonal, this many HiPPO matrices of size P / n_blocks.
-    init : {"legs"}, default "legs"
-        The HiPPO measure: Λ starts as the eigenvalues of the normal part of its matrix, B and C as real matrices in the
-        basis of its eigenvectors.
+    init : {"legs", "legt", "lagt", "fourier"}, default "legs"
+        The HiPPO measure, see :func:`statespace.lti.hippo.nplr`: Λ starts as the eigenvalues of the normal part of its
+        matrix, B and C as random real matrices in the basis of its eigenvectors. LegS is the paper's. The real part of
+        Λ is -1/2 where the normal part has none (``"legt"``, ``"fourier"``).
     discretization : {"zoh", "bilinear"}, default "zoh"
         Zero-order hold or the bilinear rule.
     mode : {"auto", "convolution", "scan"}, default "auto"
@@ -95,7 +95,7 @@ class S5(LinearMixer):
     torch.Size([2, 4])
     """
 
-    slow_parameters = ("log_step", "log_Lambda_real", "Lambda_imag", "B")
+    slow_parameters = {"log_step": "dt", "log_Lambda_real": "A", "Lambda_imag": "A", "B": "B"}
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class S5(LinearMixer):
             )
         self.d_state, self.n_blocks, self.init, self.discretization = d_state, n_blocks, init, discretization
         size, directions = d_state // n_blocks, 2 if bidirectional else 1
-        Lambda, V = INITS[init](size)
+        Lambda, V = _start(init, size)
         Lambda, V = torch.tensor(np.tile(Lambda, n_blocks)), torch.tensor(V)
         self.log_step = torch.nn.Parameter(log_uniform_steps(len(Lambda), dt_min, dt_max))
         self.log_Lambda_real = torch.nn.Parameter(torch.log(-Lambda.real).float())
@@ -202,4 +202,5 @@ class S5(LinearMixer):
         if direction == 0:
             y = torch.addcmul(y, self.D.to(u.dtype), u)
         final = x[:, -1] if lengths is None else x[torch.arange(len(x), device=x.device), lengths - 1]
-        return y.transpose(1, 2), final.transpose(1, 2)
+        # A copy: a view would keep all states of the record in memory.
+        return y.transpose(1, 2), final.transpose(1, 2).clone(memory_format=torch.contiguous_format)
