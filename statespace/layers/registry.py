@@ -2,9 +2,10 @@
 
 from statespace.layers.base import SequenceMixer
 from statespace.layers.dss import DSS
+from statespace.layers.h3 import H3
 from statespace.layers.s4d import S4D
 
-LAYERS = {"dss": DSS, "s4d": S4D}
+LAYERS = {"dss": DSS, "h3": H3, "s4d": S4D}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -12,7 +13,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"dss", "s4d"}
+    name : {"dss", "h3", "s4d"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.
