@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from statespace.lti import hippo
+
 
 def _lin(d_state):
     """S4D-Lin, -1/2 + iπn: the frequencies of a Fourier series on one unit of δΔ-scaled time."""
@@ -17,10 +19,7 @@ def _inv(d_state):
 
 def _legs(d_state):
     """S4D-LegS: the eigenvalues of the normal part of the HiPPO-LegS matrix, -1/2 + S with S skew-symmetric."""
-    root = np.sqrt(2 * np.arange(d_state) + 1.0)
-    lower = np.tril(np.outer(root, root), -1) / 2
-    imaginary = np.linalg.eigvalsh(1j * (lower - lower.T))
-    return -0.5 + 1j * imaginary[imaginary > 0]
+    return hippo.dplr("legs", d_state).Lambda
 
 
 def _real(d_state):
