@@ -3,8 +3,6 @@
 import numpy as np
 import torch
 
-from statespace.lti import hippo
-
 
 def _lin(d_state):
     """S4D-Lin, -1/2 + iπn: the frequencies of a Fourier series on one unit of δΔ-scaled time."""
@@ -19,6 +17,8 @@ def _inv(d_state):
 
 def _legs(d_state):
     """S4D-LegS: the eigenvalues of the normal part of the HiPPO-LegS matrix, -1/2 + S with S skew-symmetric."""
+    from statespace.lti import hippo  # brings pandas and SciPy's linear algebra, which no other layer needs
+
     return hippo.dplr("legs", d_state).Lambda
 
 
