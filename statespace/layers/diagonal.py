@@ -40,7 +40,7 @@ class DiagonalMixer(LinearMixer):
         """Compute δA and CB/A once, for steps with weights that no longer change; returns self."""
         with torch.no_grad():
             rate, readout = self._system()
-            self._frozen = rate, readout, self._decay(rate)
+            self._frozen = rate, readout, decay_of(rate, self.discretization)
         return self
 
     def step(self, u_t, state, dt=None):
@@ -50,30 +50,40 @@ class DiagonalMixer(LinearMixer):
         self._check(u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
             rate, readout, decay = self._frozen or (*self._system(), None)
-            if dt is not None:
-                decay = self._decay(rate * dt.to(rate.real.dtype).view(-1, 1, 1))
-            elif decay is None:
-                decay = self._decay(rate)
-            s = torch.view_as_complex(state.contiguous())
-            s = s + decay.to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
-            y = (readout.to(s.dtype) * s).real.sum(-1) + self.D * u_t
-        return y.to(u_t.dtype), torch.view_as_real(s)
-
-    def _decay(self, z):
-        """Ā - 1 for z = δΔA, written so that a tiny z keeps all its digits."""
-        return torch.expm1(z) if self.discretization == "zoh" else z / (1 - z / 2)
+            if dt is not None or decay is None:
+                z = rate if dt is None else rate * dt.to(rate.real.dtype).view(-1, 1, 1)
+                decay = decay_of(z, self.discretization)
+            y, state = advance(u_t, state, decay, readout, self.D)
+        return y.to(u_t.dtype), state
 
     def _mix(self, u, dt, gap, lengths, system, direction, state):
         rate, readout = system
         readout = readout[direction * self.d_model : (direction + 1) * self.d_model]
         skip = self.D if direction == 0 else None
-        complex_dtype = torch.promote_types(u.dtype, torch.complex64)
-        initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
         options = {"discretization": self.discretization, "backend": self.backend}
-        if gap is None:
-            dt = torch.ones_like(u[:, 0]) if dt is None else dt
-            y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, **options)
-            y = y if skip is None else torch.addcmul(y, skip.unsqueeze(-1).to(u.dtype), u)
-        else:
-            y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, skip, **options)
-        return y, torch.view_as_real(final.contiguous())
+        return run(u, dt, gap, lengths, rate, readout, skip, state, **options)
+
+
+def decay_of(z, discretization):
+    """Ā - 1 for z = δΔA, written so that a tiny z keeps all its digits."""
+    return torch.expm1(z) if discretization == "zoh" else z / (1 - z / 2)
+
+
+def run(u, dt, gap, lengths, rate, readout, skip, state, **options):
+    """A record u (B, H, L) through the systems: y (B, H, L) and the state (B, H, nodes, 2); see `LinearMixer._mix`."""
+    complex_dtype = torch.promote_types(u.dtype, torch.complex64)
+    initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
+    if gap is None:
+        dt = torch.ones_like(u[:, 0]) if dt is None else dt
+        y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, **options)
+        y = y if skip is None else torch.addcmul(y, skip.unsqueeze(-1).to(u.dtype), u)
+    else:
+        y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, skip, **options)
+    return y, torch.view_as_real(final.contiguous())
+
+
+def advance(u_t, state, decay, readout, skip):
+    """One sample u_t (..., H) with the state (..., H, nodes, 2): y_t and the next state."""
+    s = torch.view_as_complex(state.contiguous())
+    s = s + decay.to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
+    return (readout.to(s.dtype) * s).real.sum(-1) + skip * u_t, torch.view_as_real(s)

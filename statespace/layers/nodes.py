@@ -17,10 +17,9 @@ def _inv(d_state):
 
 def _legs(d_state):
     """S4D-LegS: the eigenvalues of the normal part of the HiPPO-LegS matrix, -1/2 + S with S skew-symmetric."""
-    root = np.sqrt(2 * np.arange(d_state) + 1.0)
-    lower = np.tril(np.outer(root, root), -1) / 2
-    imaginary = np.linalg.eigvalsh(1j * (lower - lower.T))
-    return -0.5 + 1j * imaginary[imaginary > 0]
+    from statespace.lti import hippo  # brings pandas and SciPy's linear algebra, which no other layer needs
+
+    return hippo.dplr("legs", d_state).Lambda
 
 
 def _real(d_state):
