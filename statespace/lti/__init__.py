@@ -29,11 +29,13 @@ parametrization  the parameters, without changes of the basis
 prediction       states, predictions k samples ahead, streams
 recursions       compiled loops over records that also give derivatives
 markov           systems from impulse responses: era
+hippo            systems whose state is an approximation of their input's past
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from statespace.lti import hippo
 from statespace.lti.analysis import Bode, Response
 from statespace.lti.discretization import Steps, input_weights, process_noise, transition
 from statespace.lti.markov import era, observer_markov_parameters
@@ -50,7 +52,7 @@ _HOME = {
 
 __all__ = [
     "Bode", "FilterStream", "LTIFilter", "LTIRegressor", "LTIStream", "LinearSystem", "Response", "Simulation", "State",
-    "Steps", "era", "input_weights", "observer_markov_parameters", "process_noise", "transition",
+    "Steps", "era", "hippo", "input_weights", "observer_markov_parameters", "process_noise", "transition",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
