@@ -15,6 +15,7 @@ if not __name__.startswith("statespace."):
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
+from statespace.kernels.diagonal_states import diagonal_states
 from statespace.kernels.dispatch import BackendError, explain
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
@@ -25,6 +26,7 @@ __all__ = [
     "BackendError",
     "diagonal_convolution",
     "diagonal_scan",
+    "diagonal_states",
     "explain",
     "kalman_filter",
     "linear_scan",
