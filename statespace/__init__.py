@@ -25,6 +25,7 @@ _HOME = {
     "SSMClassifier": "classification",
     "S4DClassifier": "classification",
     "SeriesCollection": "series",
+    "HiPPOMemory": "lti",
     "KalmanForecaster": "forecasting",
     "SSMForecaster": "forecasting",
     "S4DForecaster": "forecasting",
@@ -37,14 +38,15 @@ _SUBPACKAGES = (
 )  # fmt: skip
 
 __all__ = [
-    "KalmanForecaster", "KalmanRegressor", "S4DClassifier", "S4DForecaster", "S4DRegressor", "SSMClassifier",
-    "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
+    "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "S4DClassifier", "S4DForecaster", "S4DRegressor",
+    "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.classification import S4DClassifier, SSMClassifier
     from statespace.filtering import KalmanRegressor
     from statespace.forecasting import KalmanForecaster, S4DForecaster, SSMForecaster
+    from statespace.lti import HiPPOMemory
     from statespace.persistence import load
     from statespace.regression import S4DRegressor, SSMRegressor
     from statespace.series import SeriesCollection

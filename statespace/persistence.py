@@ -34,6 +34,7 @@ _MODULES = {
     "DynamicFactor": "statespace.kalman",
     "KalmanStream": "statespace.streaming",
     "LTIRegressor": "statespace.lti",
+    "HiPPOMemory": "statespace.lti",
 }
 
 
