@@ -16,6 +16,7 @@ if not __name__.startswith("statespace."):
 from statespace.kernels.cauchy import cauchy
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
+from statespace.kernels.diagonal_states import diagonal_states
 from statespace.kernels.dispatch import BackendError, explain
 from statespace.kernels.dplr_scan import dplr_scan
 from statespace.kernels.kalman_filter import kalman_filter
@@ -28,6 +29,7 @@ __all__ = [
     "cauchy",
     "diagonal_convolution",
     "diagonal_scan",
+    "diagonal_states",
     "dplr_scan",
     "explain",
     "kalman_filter",

@@ -20,27 +20,33 @@ __version__ = "0.1.0"
 
 _HOME = {
     "KalmanRegressor": "filtering",
+    "SSMRegressor": "regression",
     "S4DRegressor": "regression",
+    "SSMClassifier": "classification",
+    "S4DClassifier": "classification",
     "SeriesCollection": "series",
     "KalmanForecaster": "forecasting",
+    "SSMForecaster": "forecasting",
     "S4DForecaster": "forecasting",
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "datasets", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti", "models",
-    "persistence", "plotting", "regression", "series", "streaming", "times", "training", "transformations",
-    "validation",
+    "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti",
+    "models", "parameters", "persistence", "plotting", "regression", "series", "streaming", "times", "training",
+    "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [
-    "KalmanForecaster", "KalmanRegressor", "S4DForecaster", "S4DRegressor", "SeriesCollection", "__version__", "load",
+    "KalmanForecaster", "KalmanRegressor", "S4DClassifier", "S4DForecaster", "S4DRegressor", "SSMClassifier",
+    "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from statespace.classification import S4DClassifier, SSMClassifier
     from statespace.filtering import KalmanRegressor
-    from statespace.forecasting import KalmanForecaster, S4DForecaster
+    from statespace.forecasting import KalmanForecaster, S4DForecaster, SSMForecaster
     from statespace.persistence import load
-    from statespace.regression import S4DRegressor
+    from statespace.regression import S4DRegressor, SSMRegressor
     from statespace.series import SeriesCollection
 
 

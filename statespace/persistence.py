@@ -21,8 +21,12 @@ FORMAT_VERSION = 1
 _MODULES = {
     "KalmanRegressor": "statespace.filtering",
     "LTIFilter": "statespace.lti",
+    "SSMRegressor": "statespace.regression",
     "S4DRegressor": "statespace.regression",
+    "SSMClassifier": "statespace.classification",
+    "S4DClassifier": "statespace.classification",
     "KalmanForecaster": "statespace.forecasting",
+    "SSMForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
     "LinearGaussianModel": "statespace.kalman",
     "Arima": "statespace.kalman",

@@ -6,21 +6,33 @@ import pickle
 import pytest
 import torch
 
-from statespace.layers import S4D
+from statespace.layers import DSS, H3, S4, S4D, S5
 
-D = 3
+D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
 # Layer and options of each case. What stands here keeps the whole contract; each layer's own tests have its formulas.
 CASES = {
+    "dss-exp": (DSS, STEPS),
+    "dss-softmax": (DSS, dict(kernel="softmax", horizon=30, **STEPS)),
+    "h3": (H3, STEPS),
+    "h3-heads": (H3, dict(head_dim=2, d_shift=3, discretization="bilinear", **STEPS)),
+    "s4-fourier": (S4, dict(measure="fourier", **STEPS)),
+    "s4-lagt": (S4, dict(measure="lagt", **STEPS)),
+    "s4-legs": (S4, STEPS),
+    "s4-legt": (S4, dict(measure="legt", **STEPS)),
     "s4d-lin": (S4D, STEPS),
     "s4d-inv-bilinear": (S4D, dict(init="inv", discretization="bilinear", **STEPS)),
     "s4d-legs": (S4D, dict(init="legs", **STEPS)),
+    "s4d-random": (S4D, dict(init="random", discretization="bilinear", **STEPS)),
     "s4d-real": (S4D, dict(init="real", **STEPS)),
+    "s5": (S5, STEPS),
+    "s5-blocks-bilinear": (S5, dict(n_blocks=2, discretization="bilinear", **STEPS)),
+    "s5-fourier": (S5, dict(init="fourier", n_blocks=2, **STEPS)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
-HOLDS = ["s4d-lin", "s4d-legs", "s4d-real"]
+HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
-ADDED_ONCE = {"D"}
+ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
 
@@ -126,6 +138,18 @@ def test_a_padded_step_may_stand_anywhere(make, gaps):
     gaps = torch.cat([nothing[..., 0], dt[:, :11], nothing[..., 0], dt[:, 11:]], dim=1)
     y, final = layer(inserted, gaps, state)
     assert_same((torch.cat([y[:, 3:14], y[:, 17:]], dim=1), final), layer(u, dt, state))
+
+
+@pytest.mark.parametrize("mode", ["auto", "scan"])
+@torch.no_grad()
+def test_a_record_of_padding_alone_keeps_its_state(make, mode):
+    """Of records read in pieces, the short ones end early."""
+    layer = make(mode)
+    u, dt = record(9, "regular")
+    u[1], dt[1] = 0, 0
+    state = random_state(layer)
+    _, final = layer(u, dt, state)
+    assert_same(each(lambda s: s[1], final), each(lambda s: s[1], state))
 
 
 @pytest.mark.parametrize("name", HOLDS)
@@ -317,16 +341,16 @@ def test_single_and_half_precision(make):
 
 def test_slow_parameters_are_marked(make):
     layer = copy.deepcopy(make())
-    marked = {name for name, p in layer.named_parameters() if getattr(p, "_optim", None) == {"group": "ssm"}}
+    marked = {name for name, p in layer.named_parameters() if getattr(p, "_optim", {}).get("group") == "ssm"}
     assert marked == set(layer.slow_parameters) & dict(layer.named_parameters()).keys()
     assert marked
-    assert not marked & {"C", "D"}
+    assert not marked & {"C", "W", "D"}
 
 
 @pytest.mark.parametrize(
     ("u", "dt", "message"),
     [
-        ((2, 5, D + 1), None, "d_model = 3"),
+        ((2, 5, D + 1), None, "d_model = 4"),
         ((2, 0, D), None, "no empty axis"),
         ((5, D), None, "u must have shape"),
         ((2, 5, D), (2, 4), r"dt must have shape \(2, 5\)"),

@@ -31,7 +31,7 @@ def dense(layer, u, dt):
 
 
 @pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
-@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real"])
+@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real", "random"])
 @pytest.mark.parametrize("regular", [True, False])
 def test_equals_the_papers_formulas(discretization, init, regular):
     torch.manual_seed(0)
@@ -58,6 +58,19 @@ def test_initial_values():
     expected = np.sort_complex(expected[expected.imag > 0])
     np.testing.assert_allclose(got[np.argsort(got.imag)].imag, np.sort(expected.imag), rtol=1e-5)
     np.testing.assert_allclose(expected.real, -0.5, atol=1e-9)
+
+
+def test_random_nodes():
+    """Log-normal frequencies, other ones for each node and channel, the same ones from the same seed."""
+    torch.manual_seed(0)
+    layer = S4D(200, 64, init="random")
+    torch.testing.assert_close(layer.log_A_real.exp(), torch.full((200, 32), 0.5))
+    logarithms = layer.A_imag.detach().log()
+    assert abs(logarithms.mean()) < 0.05
+    assert abs(logarithms.std() - 1) < 0.05
+    assert len(logarithms.unique()) > 6000
+    torch.manual_seed(0)
+    torch.testing.assert_close(S4D(200, 64, init="random").A_imag, layer.A_imag, rtol=0, atol=0)
 
 
 def test_step_sizes_start_in_their_range():
@@ -107,7 +120,7 @@ def test_dying_states_stay_out_of_subnormal_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(init="hippo"), "init must be one of 'lin', 'inv', 'legs', 'real'"),
+        (dict(init="hippo"), "init must be one of 'lin', 'inv', 'legs', 'real', 'random'"),
         (dict(discretization="euler"), "'zoh' or 'bilinear'"),
         (dict(mode="fft"), "'auto', 'convolution' or 'scan'"),
         (dict(dt_min=0.1, dt_max=0.01), "0 < dt_min <= dt_max"),
