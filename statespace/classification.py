@@ -26,6 +26,8 @@ from statespace.parameters import S4DParameters, SSMParameters
 from statespace.series import SeriesCollection
 from statespace.validation import check_targets
 
+__all__ = ["DeepClassifier", "S4DClassifier", "SSMClassifier", "flat_labels"]
+
 
 @dataclass(eq=False, repr=False)
 class DeepClassifier(ClassifierMixin, DeepEstimator):

@@ -15,6 +15,8 @@ from statespace.deep import DeepEstimator
 from statespace.parameters import S4DParameters, SSMParameters
 from statespace.validation import check_targets
 
+__all__ = ["DeepRegressor", "S4DRegressor", "SSMRegressor"]
+
 
 @dataclass(eq=False, repr=False)
 class DeepRegressor(RegressorMixin, DeepEstimator):
