@@ -58,9 +58,7 @@ def diagonal_states(v, dt, rate, initial=None, *, discretization="zoh", reverse=
     array([-0.632121, -0.632121, -0.950213])
     """
     if v.ndim != 4 or v.shape[2] != 2 or 0 in v.shape:
-        raise ValueError(
-            f"v must have shape (batch, length, 2, states), no axis empty. Got {tuple(v.shape)} instead."
-        )
+        raise ValueError(f"v must have shape (batch, length, 2, states), no axis empty. Got {tuple(v.shape)} instead.")
     B, L, _, P = v.shape
     for name, x, shape in (("dt", dt, (B, L)), ("rate", rate, (P,)), ("initial", initial, (B, 2, P))):
         if x is not None and tuple(x.shape) != shape:

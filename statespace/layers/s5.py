@@ -201,6 +201,11 @@ class S5(LinearMixer):
         y = x.flatten(2) @ read[direction].to(u.dtype)
         if direction == 0:
             y = torch.addcmul(y, self.D.to(u.dtype), u)
-        final = x[:, -1] if lengths is None else x[torch.arange(len(x), device=x.device), lengths - 1]
+        if lengths is None:
+            final = x[:, -1]
+        else:
+            rest = torch.zeros_like(x[:, 0]) if initial is None else initial
+            last = x[torch.arange(len(x), device=x.device), lengths - 1]
+            final = torch.where(lengths.view(-1, 1, 1) > 0, last, rest)
         # A copy: a view would keep all states of the record in memory.
         return y.transpose(1, 2), final.transpose(1, 2).clone(memory_format=torch.contiguous_format)
