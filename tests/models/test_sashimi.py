@@ -169,7 +169,7 @@ def test_an_output_depends_on_the_past_only():
 
 @torch.no_grad()
 def test_without_pooling_it_is_a_stack():
-    sashimi = SaShiMi(2, 3, 8, 2, layer_options={"d_state": 4}, factors=(), feed_forward=0).double().eval()
+    sashimi = SaShiMi(2, 3, 8, 2, "s4d", {"d_state": 4}, factors=(), feed_forward=0).double().eval()
     stack = ResidualStack(2, 3, 8, 2, layer_options={"d_state": 4}).double().eval()
     weights = {name.replace("scales.0.", ""): value for name, value in sashimi.state_dict().items()}
     stack.load_state_dict(weights)
