@@ -22,9 +22,11 @@ from torch.nn import functional as F
 
 from statespace.deep import DeepEstimator
 from statespace.forms import has_rows, is_nested
-from statespace.parameters import S4DParameters, SSMParameters
+from statespace.parameters import H3Parameters, S4DParameters, S5Parameters, SSMParameters
 from statespace.series import SeriesCollection
 from statespace.validation import check_targets
+
+__all__ = ["DeepClassifier", "H3Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier", "flat_labels"]
 
 
 @dataclass(eq=False, repr=False)
@@ -179,8 +181,11 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             assert_all_finite(labels, allow_nan=True, input_name="y")
         numbers = np.full(len(labels), np.nan)
         if known.any():
+            try:
+                self.classes_, numbers[known] = np.unique(labels[known], return_inverse=True)
+            except TypeError as error:
+                raise ValueError(f"y has labels of several kinds: {error}. Give all of them one type.") from None
             check_classification_targets(labels[known])
-            self.classes_, numbers[known] = np.unique(labels[known], return_inverse=True)
         targets, self.per_step_ = _numbered(restore(numbers), collection)
         self.ragged_ = self.per_step_ and not isinstance(y, np.ndarray)
         self.class_weight_ = compute_class_weight(
@@ -379,4 +384,56 @@ class S4DClassifier(S4DParameters, DeepClassifier):
     >>> stream = clf.stream()
     >>> [str(clf.classes_[stream.step(x).argmax()]) for x in X[0, :3]] == clf.predict(X[:1])[0, :3].tolist()
     True
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S5Classifier(S5Parameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of S5 layers: one system for all channels.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="s5"``.
+    d_state : int, default=64
+        Real dimension of the system's state.
+    n_blocks, init, discretization, dt_min, dt_max
+        As in `S5Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S5Classifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
+    >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
+    >>> clf = S5Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (20, 2)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class H3Classifier(H3Parameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of H3 layers: two systems and two gates.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="h3"``.
+    d_state : int, default=64
+        Real dimension of each diagonal system's state.
+    d_shift, head_dim, init, discretization, dt_min, dt_max
+        As in `H3Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import H3Classifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
+    >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
+    >>> clf = H3Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (20, 2)
     """

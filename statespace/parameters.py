@@ -57,3 +57,32 @@ class S4DParameters(LayerParameters):
     discretization: str = "zoh"
     dt_min: float = 1e-3
     dt_max: float = 1e-1
+
+
+@dataclass(eq=False, repr=False)
+class S5Parameters(LayerParameters):
+    """Of `statespace.layers.S5`."""
+
+    _layer: ClassVar[str] = "s5"
+    d_state: int = 64
+    _: KW_ONLY
+    n_blocks: int = 1
+    init: str = "legs"
+    discretization: str = "zoh"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+
+@dataclass(eq=False, repr=False)
+class H3Parameters(LayerParameters):
+    """Of `statespace.layers.H3`."""
+
+    _layer: ClassVar[str] = "h3"
+    d_state: int = 64
+    _: KW_ONLY
+    d_shift: int | None = None
+    head_dim: int = 1
+    init: str = "lin"
+    discretization: str = "zoh"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1

@@ -21,8 +21,8 @@ _STARTS, _APART = 3, 0.3
 # The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-9 there. Where
 # the standard deviation is guessed, the likelihood may be flatter than that.
 _TOLERANCE, _GUESSED_TOLERANCE = 1e-4, 1e-5
-# With no more parameters than this the curvature at a start is measured, one gradient each.
-_MEASURED = 12
+# Values of a noise that are tried where it is zero: more where the likelihood says that it is not.
+_COARSE, _FINE = 5, 16
 # Two ways to the same likelihood differ by rounding, in proportion to it.
 _ALIKE = 1e-9
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
@@ -286,7 +286,7 @@ class Search:
             tolerance = _GUESSED_TOLERANCE if curvature is None else _TOLERANCE
         hessian = curvature
         if hessian is None:
-            hessian = self.curvature(theta) if len(theta) <= _MEASURED else np.diag(np.full(len(theta), typical))
+            hessian = np.diag(np.full(len(theta), typical))
         search = Ascent(self._steep, self.bounds, self.is_variance, tolerance, typical)
         theta, value = search.climb(theta, hessian)
         self.message = search.message
@@ -322,15 +322,26 @@ class Search:
     def _to_zero_and_back(self, theta, value, places):
         """Noises moved to their lower bound where that is free, away from it where that gains; None if neither."""
         best, moved = value, theta.copy()
-        for j in np.flatnonzero(places):
-            low = self.bounds[j, 0]
-            for candidate in [low] if moved[j] > low else np.linspace(*self.ranges[j], 5):
+        low = self.bounds[:, 0]
+
+        def try_each(j, candidates, least):
+            nonlocal best, moved
+            for candidate in candidates:
                 trial = moved.copy()
                 trial[j] = candidate
                 found = self.likelihood.value(trial)
-                # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
-                if found >= (best if candidate == low else best + 1e-6):
+                if found >= best + least:
                     best, moved = found, trial
+
+        places = np.flatnonzero(places)
+        for j in places[moved[places] > low[places]]:
+            # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
+            try_each(j, low[j : j + 1], 0.0)
+        at_zero = places[moved[places] == low[places]]
+        slope = self.likelihood.gradient(moved)[1] if len(at_zero) else None
+        for j in at_zero:
+            # Where the likelihood rises from zero, its maximum lies above, and may be small.
+            try_each(j, np.linspace(*self.ranges[j], _FINE if slope[j] > 0.0 else _COARSE), 1e-6)
         return (None, value) if np.array_equal(moved, theta) else (moved, best)
 
 

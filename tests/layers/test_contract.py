@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4D, S5
+from statespace.layers import DSS, H3, S4, S4D, S5
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -16,6 +16,10 @@ CASES = {
     "dss-softmax": (DSS, dict(kernel="softmax", horizon=30, **STEPS)),
     "h3": (H3, STEPS),
     "h3-heads": (H3, dict(head_dim=2, d_shift=3, discretization="bilinear", **STEPS)),
+    "s4-fourier": (S4, dict(measure="fourier", **STEPS)),
+    "s4-lagt": (S4, dict(measure="lagt", **STEPS)),
+    "s4-legs": (S4, STEPS),
+    "s4-legt": (S4, dict(measure="legt", **STEPS)),
     "s4d-lin": (S4D, STEPS),
     "s4d-inv-bilinear": (S4D, dict(init="inv", discretization="bilinear", **STEPS)),
     "s4d-legs": (S4D, dict(init="legs", **STEPS)),
