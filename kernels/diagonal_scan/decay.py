@@ -56,7 +56,7 @@ def expm1_complex(gap, a, f, f_low):
     raise TypeError("called from compiled code only")
 
 
-@overload(expm1_complex, jit_options={"fastmath": {"contract", "nsz"}})
+@overload(expm1_complex, jit_options={"fastmath": {"contract", "nsz"}, "forceinline": True})
 def _expm1_complex(gap, a, f, f_low):
     real = np.float32 if a == types.float32 else np.float64
     lowest, log2e = real(LOWEST[real]), real(math.log2(math.e))
