@@ -34,13 +34,7 @@ def likelihood_batch(record, units, origin, starts):
     kept = room(0, len(origin.mean), 0, NOTHING)
     left, counts = np.empty((0, *origin.diffuse.shape)), np.empty(0, dtype=np.int64)
 
-    def part(first, last):
-        filter_records(
-            first, last, starts, record, units, origin, copied(origin), NOTHING, kept, values, left, counts,
-            own_workspace(units, origin),
-        )  # fmt: skip
-
-    in_parallel(part, len(values), operations(starts, origin))
+    filter_each(record, units, origin, starts, everyone(starts), NOTHING, kept, values, left, counts)
     return values
 
 
@@ -49,14 +43,20 @@ def filter_batch(record, units, origin, starts, kept):
     values = np.empty(len(starts) - 1)
     left, counts = np.empty((len(values), *origin.diffuse.shape)), np.empty(len(values), dtype=np.int64)
 
+    filter_each(record, units, origin, starts, everyone(starts), FILTERED, kept, values, left, counts)
+    return values, left.transpose(0, 2, 1).copy(), counts
+
+
+def filter_each(record, units, origin, starts, records, keep, kept, values, left, counts):
+    """Filter ``records``, one after the other in each thread."""
+
     def part(first, last):
         filter_records(
-            first, last, starts, record, units, origin, copied(origin), FILTERED, kept, values, left, counts,
+            first, last, records, starts, record, units, origin, copied(origin), keep, kept, values, left, counts,
             own_workspace(units, origin),
         )  # fmt: skip
 
-    in_parallel(part, len(values), operations(starts, origin))
-    return values, left.transpose(0, 2, 1).copy(), counts
+    in_parallel(part, len(records), operations(starts, origin))
 
 
 def gradient_batch(record, units, origin, starts, moving, by_observation, gradient):
@@ -104,6 +104,10 @@ def smooth_batch(record, units, origin, starts, readout, means, variances, covar
     return values
 
 
+def everyone(starts):
+    return np.arange(len(starts) - 1)
+
+
 def copied(state):
     return State(*(array.copy() for array in state))
 
@@ -136,9 +140,10 @@ def restart(origin, state):
 
 @entry(nogil=True)
 def filter_records(
-    first, last, starts, record, units, origin, state, keep, kept, values, left, counts, work
-):
-    for i in range(first, last):
+    first, last, records, starts, record, units, origin, state, keep, kept, values, left, counts, work
+):  # fmt: skip
+    for q in range(first, last):
+        i = records[q]
         restart(origin, state)
         forward(record, units, starts[i], starts[i + 1], state, keep, kept, 0, work)
         values[i] = log_likelihood(state)

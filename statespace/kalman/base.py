@@ -405,6 +405,20 @@ class Component:
         """ndarray of bool, shape (n_blocks, 3): which parameters of its blocks `pullback` reads."""
         return np.ones(self.blocks(gaps).parameters.shape, dtype=bool)
 
+    def noise_by_theta(self, gap):
+        """dQ/dθ, where θ enters nothing but Q(Δ), and that linearly through exp θ: what `differencing` asks for.
+
+        Parameters
+        ----------
+        gap : float
+
+        Returns
+        -------
+        ndarray of shape (n_free, n, n) or None
+            None where θ enters otherwise, or nobody knows.
+        """
+        return None
+
     def pullback(self, gradient, gaps=None):
         """The gradient by θ, given the gradient by this component's part of the model.
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4D
+from statespace.layers import DSS, H3, S4, S4D, S5
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -16,14 +16,21 @@ CASES = {
     "dss-softmax": (DSS, dict(kernel="softmax", horizon=30, **STEPS)),
     "h3": (H3, STEPS),
     "h3-heads": (H3, dict(head_dim=2, d_shift=3, discretization="bilinear", **STEPS)),
+    "s4-fourier": (S4, dict(measure="fourier", **STEPS)),
+    "s4-lagt": (S4, dict(measure="lagt", **STEPS)),
+    "s4-legs": (S4, STEPS),
+    "s4-legt": (S4, dict(measure="legt", **STEPS)),
     "s4d-lin": (S4D, STEPS),
     "s4d-inv-bilinear": (S4D, dict(init="inv", discretization="bilinear", **STEPS)),
     "s4d-legs": (S4D, dict(init="legs", **STEPS)),
     "s4d-random": (S4D, dict(init="random", discretization="bilinear", **STEPS)),
     "s4d-real": (S4D, dict(init="real", **STEPS)),
+    "s5": (S5, STEPS),
+    "s5-blocks-bilinear": (S5, dict(n_blocks=2, discretization="bilinear", **STEPS)),
+    "s5-fourier": (S5, dict(init="fourier", n_blocks=2, **STEPS)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
-HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real"]
+HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
 ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
