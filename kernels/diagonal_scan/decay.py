@@ -58,7 +58,7 @@ def expm1_complex(gap, a, f, f_low):
     raise TypeError("called from compiled code only")
 
 
-@overload(expm1_complex, jit_options={"fastmath": {"contract", "nsz"}, "forceinline": True})
+@overload(expm1_complex)
 def _expm1_complex(gap, a, f, f_low):
     single = gap.element == types.float32
     lowest = -126.0 if single else -1022.0
