@@ -284,18 +284,11 @@ class Search:
         typical = max(self.likelihood.n_observed, 1) / 10
         if tolerance is None:
             tolerance = _GUESSED_TOLERANCE if curvature is None else _TOLERANCE
-        hessian = curvature
-        if hessian is None:
-            hessian = np.diag(np.full(len(theta), typical))
-        search = Ascent(self._steep, self.bounds, self.is_variance, tolerance, typical)
-        theta, value = search.climb(theta, hessian)
+        known = getattr(self.likelihood, "information", self.likelihood.gradient)
+        search = Ascent(known, self.bounds, self.is_variance, tolerance, typical)
+        theta, value = search.climb(theta, curvature)
         self.message = search.message
         return theta, value
-
-    def _steep(self, theta):
-        if hasattr(self.likelihood, "information"):
-            return self.likelihood.information(theta)
-        return self.likelihood.gradient(theta)
 
     def maximum(self, theta, curvature=None):
         """The maximum near ``theta``, with noises that belong at zero at their bound: θ and the log-likelihood."""

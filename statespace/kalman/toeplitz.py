@@ -104,7 +104,7 @@ def _project(columns):
 
 @_compiled
 def _log_density(g, columns, R, by):
-    """−½ (log |Σ| + log |XᵀΣ⁻¹X| + yᵀPy) for y = columns[0] and X the others; its derivatives by g where ``by`` has any.
+    """−½ (log |Σ| + log |XᵀΣ⁻¹X| + yᵀPy), y = columns[0], X the others; its derivatives by g where ``by`` has room.
 
     ``columns`` are overwritten; where ``by`` is not empty, one more row is room for Σ⁻¹e₁, and the others become P y
     and Σ⁻¹X M with M Mᵀ = (XᵀΣ⁻¹X)⁻¹.
@@ -208,7 +208,10 @@ class MovingAverage:
         self.records = records
 
     def value(self, weights):
-        """−½ (log |Σ| + yᵀΣ⁻¹y) at v = ``weights`` of shape (k,), less ½ log |XᵀΣ⁻¹X|, y without X; summed over records."""
+        """−½ (log |Σ| + log |XᵀΣ⁻¹X| + yᵀPy) at v = ``weights`` of shape (k,), summed over records.
+
+        P = Σ⁻¹ − Σ⁻¹X (XᵀΣ⁻¹X)⁻¹ XᵀΣ⁻¹.
+        """
         g = weights @ self.parts
         return sum(_log_density(g, y.copy(), np.empty((y.shape[1], len(g))), np.empty(0)) for y in self.records)
 
