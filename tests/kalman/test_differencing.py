@@ -83,6 +83,18 @@ def test_a_known_noise(noise):
     assert differenced(likelihood).value(theta) == pytest.approx(likelihood.value(theta), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["seasonal", "shift", "missing", "outputs"])
+def test_the_best_common_factor(name):
+    likelihood, theta = posed(*CASES[name])
+    quick = differenced(likelihood)
+    assert quick.has_scale
+    factor, value = quick.scaled(theta - 1.0)
+    value_there, slope = likelihood.gradient(theta - 1.0 + factor)
+    assert value == pytest.approx(value_there, rel=1e-10)
+    assert abs(slope.sum()) < 1e-6
+    assert not differenced(posed(*CASES[name], noise_variance=0.1)[0]).has_scale
+
+
 def test_the_head_of_a_record():
     likelihood, theta = posed(LocalLevel() + Seasonal(12) + LevelShift(50.0))
     for n in (25, 40, 60):
