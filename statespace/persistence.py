@@ -21,15 +21,26 @@ FORMAT_VERSION = 1
 _MODULES = {
     "KalmanRegressor": "statespace.filtering",
     "LTIFilter": "statespace.lti",
+    "SSMRegressor": "statespace.regression",
     "S4DRegressor": "statespace.regression",
+    "H3Regressor": "statespace.regression",
+    "S5Regressor": "statespace.regression",
+    "SSMClassifier": "statespace.classification",
+    "S4DClassifier": "statespace.classification",
+    "H3Classifier": "statespace.classification",
+    "S5Classifier": "statespace.classification",
     "KalmanForecaster": "statespace.forecasting",
+    "SSMForecaster": "statespace.forecasting",
     "S4DForecaster": "statespace.forecasting",
+    "H3Forecaster": "statespace.forecasting",
+    "S5Forecaster": "statespace.forecasting",
     "LinearGaussianModel": "statespace.kalman",
     "Arima": "statespace.kalman",
     "VectorAutoregression": "statespace.kalman",
     "DynamicFactor": "statespace.kalman",
     "KalmanStream": "statespace.streaming",
     "LTIRegressor": "statespace.lti",
+    "HiPPOMemory": "statespace.lti",
 }
 
 

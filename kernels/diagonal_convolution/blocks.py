@@ -49,7 +49,7 @@ def convolve(u, rate, c, initial, lengths, skip, discretization, carry):
     y = y.view(H, B, R * T)[..., :L].transpose(0, 1)
     # The state at each record's end m: of the block that holds it, q samples count.
     m = torch.full((B,), L, device=u.device) if lengths is None else lengths
-    block = (m - 1) // T
+    block = (m - 1).clamp(min=0) // T
     q = m - block * T
     rows = torch.arange(B, device=u.device)
     index = (m - T).unsqueeze(-1) + torch.arange(T, device=u.device)

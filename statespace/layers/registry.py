@@ -1,9 +1,13 @@
 """The layers by name: what ``layer="s4d"`` means in an estimator, a stack or a saved file."""
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.dss import DSS
+from statespace.layers.h3 import H3
+from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
+from statespace.layers.s5 import S5
 
-LAYERS = {"s4d": S4D}
+LAYERS = {"dss": DSS, "h3": H3, "s4": S4, "s4d": S4D, "s5": S5}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -11,7 +15,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"s4d"}
+    name : {"dss", "h3", "s4", "s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -6,6 +6,7 @@ training data's median gap, and states; nothing of series, times or scaling.
 """
 
 from statespace.models.inference import predict_series, predict_steps
+from statespace.models.registry import BACKBONES, make_backbone
 from statespace.models.stack import ResidualBlock, ResidualStack
 
-__all__ = ["ResidualBlock", "ResidualStack", "predict_series", "predict_steps"]
+__all__ = ["BACKBONES", "ResidualBlock", "ResidualStack", "make_backbone", "predict_series", "predict_steps"]

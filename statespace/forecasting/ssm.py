@@ -1,15 +1,25 @@
-"""S4DForecaster: probabilistic forecasts by a stack of S4D layers."""
+"""SSMForecaster and its kin: probabilistic forecasts by a stack of state-space layers.
+
+Above: the user. Below: ``deep`` fits and forecasts; `statespace.parameters` names the layers.
+"""
+
+from dataclasses import dataclass
 
 from statespace.forecasting.deep import DeepForecaster
+from statespace.parameters import H3Parameters, S4DParameters, S5Parameters, SSMParameters
+
+# For sktime's tests.
+_TINY = {"n_layers": 1, "d_model": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu", "random_state": 0}
 
 
-class S4DForecaster(DeepForecaster):
-    """Forecasts by one network for any horizon and query time: S4D layers over the history, one step to each query.
+@dataclass(eq=False, repr=False)
+class SSMForecaster(DeepForecaster, SSMParameters):
+    """Forecasts by one network for any horizon and query time: layers over the history, one step to each query.
 
     The observed values before a time, at most ``context_length`` of them, are its context. By least squares on the
     context alone the **baseline** takes out level, trend, known seasons and covariates
-    (`statespace.forecasting.baseline.Baseline`), and what is left is divided by its spread. A stack of S4D layers [1]_
-    reads it as tokens (value, observed, log gap, covariates) over the gaps that the observations really have, and
+    (`statespace.forecasting.baseline.Baseline`), and what is left is divided by its spread. A stack of layers reads
+    it as tokens (value, observed, log gap, covariates) over the gaps that the observations really have, and
     leaves a state. A query is a token without value, whose gap is the time since the last observation: one step of the
     recurrence takes the state there, and the output is the distribution **of a value at the query's own time**, as
     quantiles that cannot cross, on top of the baseline.
@@ -28,12 +38,14 @@ class S4DForecaster(DeepForecaster):
 
     Parameters
     ----------
+    layer : str or sequence of str, default="s4d"
+        Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
     d_model : int, default=32
         Width of the features.
     n_layers : int, default=2
         Number of blocks.
-    d_state : int, default=16
-        Real dimension of each system's state.
+    layer_options : mapping, optional
+        Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
     periods : sequence of float, optional
         Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
         months. Three harmonics of each are covariates, known at all times.
@@ -46,12 +58,6 @@ class S4DForecaster(DeepForecaster):
     max_horizon : float, optional
         The longest horizon in training, in the unit of time of the index. None: a quarter of the longest series, or the
         longest horizon of ``fh`` in ``fit``, up to half of the series. Horizons beyond it rest on extrapolation.
-    init : {"lin", "inv", "legs", "real"}, default="lin"
-        Starting values of A; see `statespace.layers.S4D`.
-    discretization : {"zoh", "bilinear"}, default="zoh"
-        Zero-order hold or the bilinear rule.
-    dt_min, dt_max : float, default=1e-3 and 1e-1
-        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
     dropout : float, default=0.2
         Share of each block's outputs dropped while training.
     max_epochs : int, default=6
@@ -64,8 +70,9 @@ class S4DForecaster(DeepForecaster):
         Windows a step of the optimiser.
     learning_rate : float, default=4e-3
         Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
-    ssm_learning_rate : float, default=1e-3
-        The same for A, B and the time scales, which have no weight decay.
+    ssm_learning_rate : float or mapping, default=1e-3
+        The same for A, B and the time scales, which have no weight decay; a mapping such as ``{"A": 1e-4, "B": 1e-3,
+        "dt": 1e-3}`` gives each its own. What it leaves out learns at ``learning_rate``.
     weight_decay : float, default=0.01
         Decoupled weight decay of the weight matrices.
     gradient_clip : float or None, default=1.0
@@ -118,6 +125,49 @@ class S4DForecaster(DeepForecaster):
     ``predict_var`` is the variance of that distribution. Distributions are those of single times: there is no
     covariance between times.
 
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import SSMForecaster
+    >>> t = np.cumsum(np.random.default_rng(0).exponential(size=200))
+    >>> start = pd.Timestamp("2020-01-01")
+    >>> y = pd.Series(np.sin(2 * np.pi * t / 7), index=start + pd.to_timedelta(t, unit="D"))
+    >>> forecaster = SSMForecaster("s4d", d_model=8, n_layers=1, periods=[7], max_epochs=2, random_state=0).fit(y)
+    >>> ahead = np.array([1.5, 5.0])
+    >>> horizon = start + pd.to_timedelta(t[-1] + ahead, unit="D")
+    >>> error = forecaster.predict(horizon) - np.sin(2 * np.pi * (t[-1] + ahead) / 7)
+    >>> bool(error.abs().max() < 0.1)
+    True
+    >>> forecaster.predict_interval(horizon, coverage=0.9).shape
+    (2, 2)
+    """
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return [
+            _TINY | {"layer_options": {"d_state": 4}, "queries_per_window": 2, "context_length": 8},
+            _TINY | {"layer": ["s4d"], "periods": [7.0], "trend": "linear", "max_horizon": 5.0},
+        ]
+
+
+@dataclass(eq=False, repr=False)
+class S4DForecaster(S4DParameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of S4D layers: diagonal linear systems in continuous time.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s4d"``.
+    d_state : int, default=16
+        Real dimension of each system's state.
+    init : {"lin", "inv", "legs", "real"}, default="lin"
+        Starting values of A; see `statespace.layers.S4D`.
+    discretization : {"zoh", "bilinear"}, default="zoh"
+        Zero-order hold or the bilinear rule.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
     References
     ----------
     .. [1] A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
@@ -140,76 +190,79 @@ class S4DForecaster(DeepForecaster):
     (2, 2)
     """
 
-    _layer = "s4d"
-
-    def __init__(
-        self,
-        d_model=32,
-        n_layers=2,
-        d_state=16,
-        *,
-        periods=None,
-        trend="auto",
-        context_length=256,
-        max_horizon=None,
-        init="lin",
-        discretization="zoh",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        dropout=0.2,
-        max_epochs=6,
-        windows_per_epoch=256,
-        queries_per_window=16,
-        batch_size=16,
-        learning_rate=4e-3,
-        ssm_learning_rate=1e-3,
-        weight_decay=0.01,
-        gradient_clip=1.0,
-        time_unit=None,
-        device="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        self.d_model = d_model
-        self.n_layers = n_layers
-        self.d_state = d_state
-        self.periods = periods
-        self.trend = trend
-        self.context_length = context_length
-        self.max_horizon = max_horizon
-        self.init = init
-        self.discretization = discretization
-        self.dt_min = dt_min
-        self.dt_max = dt_max
-        self.dropout = dropout
-        self.max_epochs = max_epochs
-        self.windows_per_epoch = windows_per_epoch
-        self.queries_per_window = queries_per_window
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.ssm_learning_rate = ssm_learning_rate
-        self.weight_decay = weight_decay
-        self.gradient_clip = gradient_clip
-        self.time_unit = time_unit
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-        super().__init__()
-
-    def _layer_options(self):
-        return {
-            "d_state": self.d_state,
-            "init": self.init,
-            "discretization": self.discretization,
-            "dt_min": self.dt_min,
-            "dt_max": self.dt_max,
-        }
+    d_state: int = 16
 
     @classmethod
     def get_test_params(cls, parameter_set="default"):
         """Two small parameter sets for sktime's tests."""
-        tiny = {"n_layers": 1, "d_model": 4, "d_state": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu"}
-        return [
-            tiny | {"queries_per_window": 2, "context_length": 8, "random_state": 0},
-            tiny | {"periods": [7.0], "trend": "linear", "max_horizon": 5.0, "random_state": 0},
-        ]
+        return _small_sets()
+
+
+@dataclass(eq=False, repr=False)
+class S5Forecaster(S5Parameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of S5 layers: one system for all channels.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s5"``.
+    d_state : int, default=16
+        Real dimension of the system's state.
+    n_blocks, init, discretization, dt_min, dt_max
+        As in `statespace.S5Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import S5Forecaster
+    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
+    >>> forecaster = S5Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
+    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+@dataclass(eq=False, repr=False)
+class H3Forecaster(H3Parameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of H3 layers: two systems and two gates.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="h3"``.
+    d_state : int, default=16
+        Real dimension of each diagonal system's state.
+    d_shift, head_dim, init, discretization, dt_min, dt_max
+        As in `statespace.H3Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import H3Forecaster
+    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
+    >>> forecaster = H3Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
+    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+def _small_sets():
+    tiny = _TINY | {"d_state": 4}
+    return [
+        tiny | {"queries_per_window": 2, "context_length": 8},
+        tiny | {"periods": [7.0], "trend": "linear", "max_horizon": 5.0},
+    ]
