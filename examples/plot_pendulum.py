@@ -33,7 +33,7 @@ test = make_pendulum(N_TEST, image_size=SIZE, random_state=1)
 # %%
 # One series: what is left of the images, at the times that were kept.
 figure, axes = plt.subplots(2, 12, figsize=(11, 2.2), layout="constrained")
-for k, axis in enumerate(axes.T.flat):
+for k, axis in enumerate(axes.flat):
     axis.imshow(test.X.values[1][k].reshape(SIZE, SIZE), cmap="gray", vmin=0, vmax=1)
     axis.set_title(f"t = {test.X.times[1][k]:.0f}", fontsize=8)
     axis.axis("off")
@@ -109,10 +109,10 @@ print(f"without the gaps the error is {error['with every gap 1'] / error['with i
 # Where it goes wrong: in the noise (shaded by how much of the image it hides).
 times = test.X.times[1]
 figure, axis = plt.subplots(figsize=(9, 3.5), layout="constrained")
-axis.pcolormesh(times, [-1.2, 1.2], 1 - np.stack([test.clarity[1]] * 2), cmap="Greys", vmax=2, shading="nearest")
+axis.pcolormesh(times, [-1.6, 1.6], 1 - np.stack([test.clarity[1]] * 2), cmap="Greys", vmax=2, shading="nearest")
 axis.plot(times, test.y[1, :, 0], "k", label="sine of the angle")
 for name, y in predictions.items():
     axis.plot(times, y[1, :, 0], ".-", label=name)
-axis.set(xlabel="time in steps of the grid", ylim=(-1.2, 1.2))
-axis.legend(loc="lower right")
+axis.set(xlabel="time in steps of the grid", ylim=(-1.2, 1.6))
+axis.legend(loc="upper center", ncols=3)
 plt.show()
