@@ -5,6 +5,7 @@ import math
 from numba import types
 from numba.extending import intrinsic
 
+from statespace.kernels.diagonal_states.decay import as_float
 from statespace.kernels.kalman_filter.compiled import helper
 
 LOG2_E = math.log2(math.e)
@@ -28,16 +29,6 @@ def as_bits(typingctx, x):
         return builder.bitcast(arguments[0], context.get_value_type(types.int64))
 
     return types.int64(x), codegen
-
-
-@intrinsic
-def as_float(typingctx, bits):
-    """The float64 whose bits these are."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(types.float64))
-
-    return types.float64(bits), codegen
 
 
 @helper(fastmath={"contract"})

@@ -8,7 +8,7 @@ holds. So each lane gets what it would get in any other group. A sweep begins wh
 import numpy as np
 
 from statespace.kernels.kalman_filter.compiled import entry, helper, shared
-from statespace.kernels.kalman_filter.record import FILTERED
+from statespace.kernels.kalman_filter.record import FILTERED, PREDICTED
 from statespace.kernels.kalman_filter.vector_blocks import discretize_vectors
 from statespace.kernels.kalman_filter.vectors import WIDTH, load, somewhere, splat, store, where
 
@@ -95,7 +95,13 @@ def clear(n, S, A):
 
 
 @helper()
-def group(n, record, units, longest, at, stops, S, C, T, scratch, keep, O, kept):
+def width_of_way(n):
+    """Vectors that a step leaves for the way back: Δ, v, 1/F, and row by row a and the upper triangle of P."""
+    return 3 + n + n * (n + 1) // 2
+
+
+@helper()
+def group(n, record, units, longest, at, stops, S, C, T, scratch, keep, O, way, kept):
     """One group of records, from the moments in ``S`` and the totals in ``T`` on."""
     each_R = len(record.noise_variance) > 1
     each_h = len(record.observation) > 1
@@ -143,6 +149,18 @@ def group(n, record, units, longest, at, stops, S, C, T, scratch, keep, O, kept)
                 squares = where(wrong, splat(np.inf), squares)
             inverse = where(seen, 1.0 / F, splat(0.0))
             error = where(seen, v, splat(0.0))
+            if keep == PREDICTED:
+                w = (begin + k) * width_of_way(n) * WIDTH
+                store(gap, way, w)
+                store(error, way, w + WIDTH)
+                store(inverse, way, w + 2 * WIDTH)
+                w += 3 * WIDTH
+                for i in range(n):
+                    store(load(S, a + i * WIDTH), way, w)
+                    w += WIDTH
+                    for j in range(i, n):
+                        store(load(S, P + (i * n + j) * WIDTH), way, w)
+                        w += WIDTH
             squares = squares + error * (error * inverse)
             before = where(seen, F, before)
             count = count + where(seen, splat(1.0), splat(0.0))
@@ -222,24 +240,36 @@ def board(n, members, starts, found, S, T, at, stops):
     return longest
 
 
+@shared()
+def advance(n, record, units, longest, at, stops, room, keep, way, kept):
+    S, C, T, O, scratch, _, _ = room
+    if n == 1:
+        group(1, record, units, longest, at, stops, S, C, T, scratch, keep, O, way, kept)
+    elif n == 2:
+        group(2, record, units, longest, at, stops, S, C, T, scratch, keep, O, way, kept)
+    elif n == 3:
+        group(3, record, units, longest, at, stops, S, C, T, scratch, keep, O, way, kept)
+    else:
+        group(4, record, units, longest, at, stops, S, C, T, scratch, keep, O, way, kept)
+
+
+@helper()
+def land(members, T, values):
+    """The log-likelihoods of a group."""
+    for l in range(WIDTH):
+        i = members[l]
+        if i >= 0:
+            total = T[l] + np.log(T[WIDTH + l]) + T[2 * WIDTH + l]
+            values[i] = -0.5 * (total + T[4 * WIDTH + l] * np.log(2.0 * np.pi))
+
+
 @entry(nogil=True)
 def filter_lanes(first, last, members, starts, found, record, units, keep, kept, values, room):
     n = found.mean.shape[1]
-    S, C, T, O, scratch, at, stops = room
+    S, C, T, _, _, at, stops = room
     clear(n, S, (n + 2 * n * n) * WIDTH)
     constants_side_by_side(record, n, C)
     for g in range(first, last):
         longest = board(n, members[g], starts, found, S, T, at, stops)
-        if n == 1:
-            group(1, record, units, longest, at, stops, S, C, T, scratch, keep, O, kept)
-        elif n == 2:
-            group(2, record, units, longest, at, stops, S, C, T, scratch, keep, O, kept)
-        elif n == 3:
-            group(3, record, units, longest, at, stops, S, C, T, scratch, keep, O, kept)
-        else:
-            group(4, record, units, longest, at, stops, S, C, T, scratch, keep, O, kept)
-        for l in range(WIDTH):
-            i = members[g, l]
-            if i >= 0:
-                total = T[l] + np.log(T[WIDTH + l]) + T[2 * WIDTH + l]
-                values[i] = -0.5 * (total + T[4 * WIDTH + l] * np.log(2.0 * np.pi))
+        advance(n, record, units, longest, at, stops, room, keep, T, kept)
+        land(members[g], T, values)

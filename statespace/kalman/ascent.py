@@ -14,6 +14,7 @@ _SHORTEST_STEP = 1e-9
 _FLATTEST = 1e-7
 # What a vanishing parameter may still gain: a slope of this size, as the value levels off exponentially.
 _LITTLE = 0.3
+_NEAR = 0.3
 # Of the value: what cannot be told from none.
 _ROUNDING = 1e-13
 
@@ -125,7 +126,10 @@ class Ascent:
         value : float
         """
         self.hessian, self.message = definite(hessian), ""
-        value, slope = self.gradient(theta)
+        value, slope, *known = self.gradient(theta)
+        if known:
+            self.hessian = definite(known[0])
+        pairs=[]
         # where the slope was when the last stretch was tried in vain
         longest, tried = _FIRST_STEP, np.full(len(theta), _LITTLE)
         for _ in range(max_evaluations):
@@ -140,13 +144,17 @@ class Ascent:
             if size < _SHORTEST_STEP:
                 break
             jump = self._levels_off(slope, tried) & ~held
+            if jump.any() and predicted > 2.0 * np.abs(slope[jump]).sum():
+                jump[:] = False
             step = np.where(jump, low, step)
-            new_value, new_slope = self.gradient(theta + step)
+            new_value, new_slope, *known = self.gradient(theta + step)
             gain = new_value - value
             if jump.any():
                 tried = np.where(jump, 0.1 * np.abs(slope), tried)
             elif np.isfinite(new_value):
-                self.hessian = learned(self.hessian, step, slope - new_slope)
+                if size < _NEAR: pairs.append((step, slope - new_slope))
+                if not known:
+                    self.hessian = learned(self.hessian, step, slope - new_slope)
                 share = gain / predicted if predicted > 0.0 else 0.0
                 if share < 0.1:
                     longest = 0.3 * size
@@ -158,6 +166,10 @@ class Ascent:
             level = abs(gain) <= _ROUNDING * max(abs(value), 1.0)
             if gain > 0.0 or (level and self._length(new_slope, held) < self._length(slope, held)):
                 theta, value, slope = theta + step, new_value, new_slope
+                if known:
+                    self.hessian = definite(known[0])
+                    for pair in pairs[-len(theta):]:
+                        self.hessian = learned(self.hessian, *pair)
             elif level:
                 break
         if np.abs(slope[~held] * self._unit()[~held]).max(initial=0.0) > 100 * self.tolerance:

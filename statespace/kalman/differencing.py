@@ -186,15 +186,22 @@ class Differenced:
 
     def gradient(self, theta):
         """The log-likelihood at ``theta`` and its gradient of shape (len(theta),)."""
-        weights, total, by = self._at(theta), 0.0, np.zeros(self._n_free)
+        return self.information(theta, False)[:2]
+
+    def information(self, theta, wanted=True):
+        """The log-likelihood, its gradient, and the average information (len(theta), len(theta)), if ``wanted``."""
+        n = self._n_free
+        weights, total, by, information = self._at(theta), 0.0, np.zeros(n), np.zeros((n, n))
         for average, constant in self.averages:
-            value, slope = average.gradient(weights)
+            value, slope, matrix = average.information(weights, wanted)
             total += value + constant
-            by += slope[: self._n_free]
-        by *= weights[: self._n_free]
+            by += slope[:n]
+            information += matrix[:n, :n]
+        free = weights[:n]
+        by *= free
         if not (np.isfinite(total) and np.isfinite(by).all()):
-            return -np.inf, np.zeros(self._n_free)
-        return total, by
+            return -np.inf, np.zeros(n), information
+        return total, by, information * np.outer(free, free)
 
     def head(self, n):
         """The likelihood of about the first n samples that were observed."""

@@ -293,6 +293,8 @@ class Search:
         return theta, value
 
     def _steep(self, theta):
+        if hasattr(self.likelihood, "information"):
+            return self.likelihood.information(theta)
         return self.likelihood.gradient(theta)
 
     def maximum(self, theta, curvature=None):
