@@ -34,6 +34,7 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     Returns
     -------
     y : ndarray or Tensor of shape (batch, channels, length)
+        Of no meaning where a record's end is padding.
     state : ndarray or Tensor of shape (batch, channels, nodes)
         The state after the last (real) sample. Both are differentiable in u, rate, c, initial
         and skip.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from statespace.kernels.diagonal_scan.decay import expm1_complex
+from statespace.kernels.diagonal_states.decay import expm1_complex
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.threads import in_parallel, number_of_threads
 

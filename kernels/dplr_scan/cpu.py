@@ -3,7 +3,7 @@
 import torch
 
 from statespace.kernels.dispatch import refuse_devices
-from statespace.kernels.dplr_scan.loops import LANES, SEGMENT, N, backward, forward
+from statespace.kernels.dplr_scan.loops import LANES, SEGMENT, WAYS, N, backward, forward
 from statespace.kernels.threads import in_parallel
 
 
@@ -48,10 +48,10 @@ class _Scan(torch.autograd.Function):
         batch, L, H = u.shape
         y, final = torch.empty_like(u), state.clone()
         keep = any(ctx.needs_input_grad)
-        feedback = u.new_empty(batch, H, L if keep else 0, len(rank))
+        feedback = u.new_empty(batch, L if keep else 0, H, len(rank))
         stored = u.new_empty(batch, H, -(-L // SEGMENT) if keep else 0, *state.shape[2:])
         in_parallel(
-            forward, batch * H, u.numel() * state.shape[2] * N,
+            forward, batch * -(-H // WAYS), u.numel() * state.shape[2] * N,
             rank, groups, *_arrays(u, dt, system, final, y, feedback, stored),
         )  # fmt: skip
         ctx.save_for_backward(u, dt, system, feedback, stored)
@@ -64,14 +64,14 @@ class _Scan(torch.autograd.Function):
         u, dt, system, feedback, stored = ctx.saved_tensors
         batch, L, H = u.shape
         grad_u, grad_state = torch.empty_like(u), grad_final.clone(memory_format=torch.contiguous_format)
-        grad_dt = u.new_empty(batch, H, L if ctx.needs_input_grad[1] else 0)
+        grad_dt = u.new_empty(batch, L, H if ctx.needs_input_grad[1] else 0)
         grad_system = u.new_empty(batch, *system.shape)
         inputs = _arrays(u, dt, system, feedback, stored, grad_y.contiguous())
         in_parallel(
-            backward, batch * H, u.numel() * system.shape[1] * N,
+            backward, batch * -(-H // WAYS), u.numel() * system.shape[1] * N,
             ctx.rank, ctx.groups, *inputs, *_arrays(grad_state, grad_u, grad_dt, grad_system),
         )  # fmt: skip
-        return grad_u, grad_dt.sum(1), grad_system.sum(0), grad_state, None, None
+        return grad_u, grad_dt.sum(2), grad_system.sum(0), grad_state, None, None
 
 
 def _arrays(*tensors):

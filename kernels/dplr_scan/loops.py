@@ -1,9 +1,12 @@
 """The compiled loops of `cpu.py`.
 
-Pairs of states are treated in tiles of N, and everything that belongs to a tile lies in one array, a field every N
-numbers. Distances known at compile time are what lets LLVM prove that fields do not overlap; without the proof the loops
+Pairs of states are treated in tiles of N, and everything that belongs to a tile lies in one row of an array, a field every
+N numbers. Distances known at compile time are what lets LLVM prove that fields do not overlap; without the proof the loops
 over the pairs stay scalar. For the same reason two numbers come as the length of a tuple, which is known when a loop is
 compiled: ``rank`` of zeros has the length of the low rank, ``groups`` that of the pairs in units of LANES.
+
+A step has to wait for a sum over all pairs, P* x, before it can go on. Several channels, WAYS of them, therefore take
+their steps in turn: while one waits, the processor works at the others.
 """
 
 import numpy as np
@@ -12,52 +15,43 @@ from numba import njit
 SEGMENT = 16  # steps between two stored states; the reverse sweep recomputes one segment at a time
 LANES = 8
 N = 32
+WAYS = 2
 FAST = {"contract", "reassoc", "nsz"}
 
 # Fields of a tile, the real part and, N further, the imaginary one. First the system, as the caller hands it over.
 LAMBDA, B, C, P, P2 = (2 * N * i for i in range(5))  # C is doubled
-# The tables of one gap, with h half of it and E = 1/(1 - hΛ): hE, hEΛ, hEB, hEP.
-E, EL, EB, EP, EP2 = (2 * N * i for i in range(5, 10))
-STATE, INCREMENT = 20 * N, 22 * N
+# With h half the gap: hE = h/(1 - hΛ).
+E, STATE, INCREMENT = (2 * N * i for i in range(5, 8))
 # Gradients: in the state, then in the system, in its order.
-G, GL, GB, GC, GP, GP2 = (2 * N * i for i in range(12, 18))
-TILE = 36 * N
-# What the reverse sweep keeps of each step of a segment: the state before it, hEΛ and 2hE* P.
-X, XEL, XEP, XEP2 = (2 * N * i for i in range(4))
-ROW = 8 * N
+G, GL, GB, GC, GP, GP2 = (2 * N * i for i in range(8, 14))
+TILE = 28 * N
+# What the reverse sweep keeps of each step of a segment: the state before it, and hE.
+X, XE = 0, 2 * N
+ROW = 4 * N
 
 
 @njit(forceinline=True, fastmath=FAST, error_model="numpy")
-def _discretise(half, rank, groups, tiles, work):
-    """The tables of one gap; returns the rows of (1 + h P* E P)^{-1}."""
+def _discretise(half, rank, groups, tiles, work, way):
+    """hE of one gap; returns the rows of (1 + h P* E P)^{-1}."""
     one, two, zero = work.dtype.type(1), work.dtype.type(2), work.dtype.type(0)
     g11 = g12 = g21 = g22 = zero
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            a = one - half * work[tile, LAMBDA + n]
-            b = half * work[tile, LAMBDA + N + n]
+            a = one - half * work[way, tile, LAMBDA + n]
+            b = half * work[way, tile, LAMBDA + N + n]
             scale = half / (a * a + b * b)
             a *= scale
             b *= scale
-            work[tile, E + n] = a
-            work[tile, E + N + n] = b
-            work[tile, EL + n] = a * work[tile, LAMBDA + n] - b * work[tile, LAMBDA + N + n]
-            work[tile, EL + N + n] = a * work[tile, LAMBDA + N + n] + b * work[tile, LAMBDA + n]
-            work[tile, EB + n] = a * work[tile, B + n] - b * work[tile, B + N + n]
-            work[tile, EB + N + n] = a * work[tile, B + N + n] + b * work[tile, B + n]
-            real = a * work[tile, P + n] - b * work[tile, P + N + n]
-            imag = a * work[tile, P + N + n] + b * work[tile, P + n]
-            work[tile, EP + n] = real
-            work[tile, EP + N + n] = imag
-            g11 += work[tile, P + n] * real + work[tile, P + N + n] * imag
+            work[way, tile, E + n] = a
+            work[way, tile, E + N + n] = b
+            c, d = work[way, tile, P + n], work[way, tile, P + N + n]
+            g11 += a * (c * c + d * d)
             if len(rank) == 2:
-                g21 += work[tile, P2 + n] * real + work[tile, P2 + N + n] * imag
-                real = a * work[tile, P2 + n] - b * work[tile, P2 + N + n]
-                imag = a * work[tile, P2 + N + n] + b * work[tile, P2 + n]
-                work[tile, EP2 + n] = real
-                work[tile, EP2 + N + n] = imag
-                g12 += work[tile, P + n] * real + work[tile, P + N + n] * imag
-                g22 += work[tile, P2 + n] * real + work[tile, P2 + N + n] * imag
+                e, f = work[way, tile, P2 + n], work[way, tile, P2 + N + n]
+                g22 += a * (e * e + f * f)
+                e, f = c * e + d * f, c * f - d * e  # P̄ P₂
+                g12 += a * e - b * f
+                g21 += a * e + b * f
     g11 = one + two * g11
     if len(rank) == 1:
         return one / g11, zero, zero, zero
@@ -67,192 +61,205 @@ def _discretise(half, rank, groups, tiles, work):
 
 
 @njit(forceinline=True, fastmath=FAST, error_model="numpy")
-def _advance(u, rank, groups, tiles, solve, work):
+def _advance(u, rank, groups, tiles, solve, work, way):
     """One step of the state; returns y and P* of the step's midpoint."""
-    zero, two = work.dtype.type(0), work.dtype.type(2)
-    s1 = s2 = y = q2 = zero
+    zero = work.dtype.type(0)
+    s1 = r1 = s2 = r2 = y = q2 = zero
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            a, b = work[tile, STATE + n], work[tile, STATE + N + n]
-            real = work[tile, EL + n] * a - work[tile, EL + N + n] * b + work[tile, EB + n] * u
-            imag = work[tile, EL + n] * b + work[tile, EL + N + n] * a + work[tile, EB + N + n] * u
-            work[tile, INCREMENT + n] = real
-            work[tile, INCREMENT + N + n] = imag
+            a, b = work[way, tile, STATE + n], work[way, tile, STATE + N + n]
+            c, d = work[way, tile, LAMBDA + n], work[way, tile, LAMBDA + N + n]
+            real = c * a - d * b + work[way, tile, B + n] * u
+            imag = c * b + d * a + work[way, tile, B + N + n] * u
+            c, d = work[way, tile, E + n], work[way, tile, E + N + n]
+            real, imag = c * real - d * imag, c * imag + d * real
+            work[way, tile, INCREMENT + n] = real
+            work[way, tile, INCREMENT + N + n] = imag
             real += a
             imag += b
-            s1 += work[tile, P + n] * real + work[tile, P + N + n] * imag
+            s1 += work[way, tile, P + n] * real
+            r1 += work[way, tile, P + N + n] * imag
             if len(rank) == 2:
-                s2 += work[tile, P2 + n] * real + work[tile, P2 + N + n] * imag
-    q1 = two * (solve[0] * s1 + solve[1] * s2)
+                s2 += work[way, tile, P2 + n] * real
+                r2 += work[way, tile, P2 + N + n] * imag
+    s1, s2 = s1 + r1, s2 + r2
+    s1, s2 = s1 + s1, s2 + s2
+    q1 = solve[0] * s1 + solve[1] * s2
     if len(rank) == 2:
-        q2 = two * (solve[2] * s1 + solve[3] * s2)
+        q2 = solve[2] * s1 + solve[3] * s2
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            real = work[tile, INCREMENT + n] - q1 * work[tile, EP + n]
-            imag = work[tile, INCREMENT + N + n] - q1 * work[tile, EP + N + n]
+            c, d = q1 * work[way, tile, P + n], q1 * work[way, tile, P + N + n]
             if len(rank) == 2:
-                real -= q2 * work[tile, EP2 + n]
-                imag -= q2 * work[tile, EP2 + N + n]
-            real = work[tile, STATE + n] + two * real
-            imag = work[tile, STATE + N + n] + two * imag
-            work[tile, STATE + n] = real
-            work[tile, STATE + N + n] = imag
-            y += work[tile, C + n] * real - work[tile, C + N + n] * imag
+                c += q2 * work[way, tile, P2 + n]
+                d += q2 * work[way, tile, P2 + N + n]
+            a, b = work[way, tile, E + n], work[way, tile, E + N + n]
+            real = work[way, tile, INCREMENT + n] - a * c + b * d
+            imag = work[way, tile, INCREMENT + N + n] - a * d - b * c
+            real += real + work[way, tile, STATE + n]
+            imag += imag + work[way, tile, STATE + N + n]
+            work[way, tile, STATE + n] = real
+            work[way, tile, STATE + N + n] = imag
+            y += work[way, tile, C + n] * real - work[way, tile, C + N + n] * imag
     return y, q1, q2
 
 
 @njit(forceinline=True, fastmath=FAST, error_model="numpy")
-def _keep(rank, groups, tiles, work, rows, row):
-    """hEΛ and 2hE* P of a step, for its way back."""
-    two = work.dtype.type(2)
+def _repeat(u, q1, q2, rank, groups, tiles, work, way, rows, row):
+    """The step again, now that P* of its midpoint is known; hE and the state after it go to ``rows``."""
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            rows[row, tile, XEL + n] = work[tile, EL + n]
-            rows[row, tile, XEL + N + n] = work[tile, EL + N + n]
-            a, b = two * work[tile, E + n], two * work[tile, E + N + n]
-            rows[row, tile, XEP + n] = a * work[tile, P + n] + b * work[tile, P + N + n]
-            rows[row, tile, XEP + N + n] = a * work[tile, P + N + n] - b * work[tile, P + n]
+            a, b = work[way, tile, STATE + n], work[way, tile, STATE + N + n]
+            c, d = work[way, tile, LAMBDA + n], work[way, tile, LAMBDA + N + n]
+            real = c * a - d * b + work[way, tile, B + n] * u - q1 * work[way, tile, P + n]
+            imag = c * b + d * a + work[way, tile, B + N + n] * u - q1 * work[way, tile, P + N + n]
             if len(rank) == 2:
-                rows[row, tile, XEP2 + n] = a * work[tile, P2 + n] + b * work[tile, P2 + N + n]
-                rows[row, tile, XEP2 + N + n] = a * work[tile, P2 + N + n] - b * work[tile, P2 + n]
+                real -= q2 * work[way, tile, P2 + n]
+                imag -= q2 * work[way, tile, P2 + N + n]
+            c, d = work[way, tile, E + n], work[way, tile, E + N + n]
+            real, imag = c * real - d * imag, c * imag + d * real
+            a += real + real
+            b += imag + imag
+            work[way, tile, STATE + n] = a
+            work[way, tile, STATE + N + n] = b
+            rows[way, row + 1, tile, XE + n] = c
+            rows[way, row + 1, tile, XE + N + n] = d
+            rows[way, row + 1, tile, X + n] = a
+            rows[way, row + 1, tile, X + N + n] = b
 
 
 @njit(forceinline=True, fastmath=FAST, error_model="numpy")
-def _repeat(u, q1, q2, rank, groups, tiles, work, rows, row):
-    """The step again, now that P* of its midpoint is known; the state goes to ``work`` and to the next row."""
-    two = work.dtype.type(2)
-    for tile in range(tiles):
-        for n in range(LANES * len(groups)):
-            a, b = work[tile, STATE + n], work[tile, STATE + N + n]
-            real = work[tile, EL + n] * a - work[tile, EL + N + n] * b + work[tile, EB + n] * u - q1 * work[tile, EP + n]
-            imag = work[tile, EL + n] * b + work[tile, EL + N + n] * a + work[tile, EB + N + n] * u
-            imag -= q1 * work[tile, EP + N + n]
-            if len(rank) == 2:
-                real -= q2 * work[tile, EP2 + n]
-                imag -= q2 * work[tile, EP2 + N + n]
-            a += two * real
-            b += two * imag
-            work[tile, STATE + n] = a
-            work[tile, STATE + N + n] = b
-            rows[row + 1, tile, X + n] = a
-            rows[row + 1, tile, X + N + n] = b
-
-
-@njit(forceinline=True, fastmath=FAST, error_model="numpy")
-def _retreat(u, grad_y, half, q1, q2, rank, groups, tiles, solve, work, rows, row, table):
+def _retreat(u, grad_y, half, q1, q2, rank, groups, tiles, solve, work, way, rows, row):
     """One step of the reverse sweep, from the gradient in the state after to that before; returns the one in u.
 
     The gradient at the step's midpoint stays in INCREMENT.
     """
-    zero, two = work.dtype.type(0), work.dtype.type(2)
-    s1 = s2 = p2 = grad_u = zero
+    zero = work.dtype.type(0)
+    s1 = r1 = s2 = r2 = p2 = grad_u = zero
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            a = work[tile, G + n] + grad_y * work[tile, C + n]
-            b = work[tile, G + N + n] - grad_y * work[tile, C + N + n]
-            work[tile, G + n] = a
-            work[tile, G + N + n] = b
-            real = rows[table, tile, XEL + n] * a + rows[table, tile, XEL + N + n] * b
-            imag = rows[table, tile, XEL + n] * b - rows[table, tile, XEL + N + n] * a
-            work[tile, INCREMENT + n] = real
-            work[tile, INCREMENT + N + n] = imag
+            a = work[way, tile, G + n] + grad_y * work[way, tile, C + n]
+            b = work[way, tile, G + N + n] - grad_y * work[way, tile, C + N + n]
+            work[way, tile, G + n] = a
+            work[way, tile, G + N + n] = b
+            c, d = work[way, tile, LAMBDA + n], work[way, tile, LAMBDA + N + n]
+            real, imag = c * a + d * b, c * b - d * a
+            c, d = rows[way, row + 1, tile, XE + n], rows[way, row, tile, XE + N + n]
+            real, imag = c * real + d * imag, c * imag - d * real
+            work[way, tile, INCREMENT + n] = real
+            work[way, tile, INCREMENT + N + n] = imag
             real += a
             imag += b
-            s1 += work[tile, P + n] * real + work[tile, P + N + n] * imag
+            s1 += work[way, tile, P + n] * real
+            r1 += work[way, tile, P + N + n] * imag
             if len(rank) == 2:
-                s2 += work[tile, P2 + n] * real + work[tile, P2 + N + n] * imag
+                s2 += work[way, tile, P2 + n] * real
+                r2 += work[way, tile, P2 + N + n] * imag
+    s1, s2 = s1 + r1, s2 + r2
+    s1, s2 = s1 + s1, s2 + s2
     p1 = solve[0] * s1 + solve[2] * s2
     if len(rank) == 2:
         p2 = solve[1] * s1 + solve[3] * s2
-    step = two * half
-    step_u, step_q1, step_q2, twice_p1, twice_p2 = step * u, step * q1, step * q2, two * p1, two * p2
+    step = half + half
+    step_u, step_q1, step_q2 = step * u, step * q1, step * q2
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            real = work[tile, INCREMENT + n] - p1 * rows[table, tile, XEP + n]
-            imag = work[tile, INCREMENT + N + n] - p1 * rows[table, tile, XEP + N + n]
+            c, d = p1 * work[way, tile, P + n], p1 * work[way, tile, P + N + n]
             if len(rank) == 2:
-                real -= p2 * rows[table, tile, XEP2 + n]
-                imag -= p2 * rows[table, tile, XEP2 + N + n]
-            a, b = work[tile, G + n] + real, work[tile, G + N + n] + imag
-            work[tile, INCREMENT + n] = a
-            work[tile, INCREMENT + N + n] = b
-            work[tile, G + n] = a + real
-            work[tile, G + N + n] = b + imag
-            c, d = rows[row + 1, tile, X + n], rows[row + 1, tile, X + N + n]
-            work[tile, GC + n] += grad_y * c
-            work[tile, GC + N + n] -= grad_y * d
-            c = half * (c + rows[row, tile, X + n])
-            d = half * (d + rows[row, tile, X + N + n])
-            grad_u += work[tile, B + n] * a + work[tile, B + N + n] * b
-            work[tile, GB + n] += step_u * a
-            work[tile, GB + N + n] += step_u * b
-            work[tile, GL + n] += a * c + b * d
-            work[tile, GL + N + n] += b * c - a * d
-            work[tile, GP + n] -= step_q1 * a + twice_p1 * c
-            work[tile, GP + N + n] -= step_q1 * b + twice_p1 * d
+                c += p2 * work[way, tile, P2 + n]
+                d += p2 * work[way, tile, P2 + N + n]
+            a, b = rows[way, row + 1, tile, XE + n], rows[way, row, tile, XE + N + n]
+            real = work[way, tile, INCREMENT + n] - a * c - b * d
+            imag = work[way, tile, INCREMENT + N + n] - a * d + b * c
+            a, b = work[way, tile, G + n] + real, work[way, tile, G + N + n] + imag
+            work[way, tile, INCREMENT + n] = a
+            work[way, tile, INCREMENT + N + n] = b
+            work[way, tile, G + n] = a + real
+            work[way, tile, G + N + n] = b + imag
+            c, d = rows[way, row + 1, tile, X + n], rows[way, row + 1, tile, X + N + n]
+            work[way, tile, GC + n] += grad_y * c
+            work[way, tile, GC + N + n] -= grad_y * d
+            c = half * (c + rows[way, row, tile, X + n])
+            d = half * (d + rows[way, row, tile, X + N + n])
+            grad_u += work[way, tile, B + n] * a + work[way, tile, B + N + n] * b
+            work[way, tile, GB + n] += step_u * a
+            work[way, tile, GB + N + n] += step_u * b
+            work[way, tile, GL + n] += a * c + b * d
+            work[way, tile, GL + N + n] += b * c - a * d
+            work[way, tile, GP + n] -= step_q1 * a + p1 * c
+            work[way, tile, GP + N + n] -= step_q1 * b + p1 * d
             if len(rank) == 2:
-                work[tile, GP2 + n] -= step_q2 * a + twice_p2 * c
-                work[tile, GP2 + N + n] -= step_q2 * b + twice_p2 * d
+                work[way, tile, GP2 + n] -= step_q2 * a + p2 * c
+                work[way, tile, GP2 + N + n] -= step_q2 * b + p2 * d
     return step * grad_u
 
 
 @njit(forceinline=True, fastmath=FAST, error_model="numpy")
-def _slope(u, q1, q2, rank, groups, tiles, work, rows, row):
+def _slope(u, q1, q2, rank, groups, tiles, work, way, rows, row):
     """The gradient in the gap: that at the midpoint times the state's derivative there."""
     half, slope = work.dtype.type(0.5), work.dtype.type(0)
     for tile in range(tiles):
         for n in range(LANES * len(groups)):
-            a = half * (rows[row, tile, X + n] + rows[row + 1, tile, X + n])
-            b = half * (rows[row, tile, X + N + n] + rows[row + 1, tile, X + N + n])
-            real = work[tile, LAMBDA + n] * a - work[tile, LAMBDA + N + n] * b + work[tile, B + n] * u - q1 * work[tile, P + n]
-            imag = work[tile, LAMBDA + n] * b + work[tile, LAMBDA + N + n] * a + work[tile, B + N + n] * u
-            imag -= q1 * work[tile, P + N + n]
+            a = half * (rows[way, row, tile, X + n] + rows[way, row + 1, tile, X + n])
+            b = half * (rows[way, row, tile, X + N + n] + rows[way, row + 1, tile, X + N + n])
+            c, d = work[way, tile, LAMBDA + n], work[way, tile, LAMBDA + N + n]
+            real = c * a - d * b + work[way, tile, B + n] * u - q1 * work[way, tile, P + n]
+            imag = c * b + d * a + work[way, tile, B + N + n] * u - q1 * work[way, tile, P + N + n]
             if len(rank) == 2:
-                real -= q2 * work[tile, P2 + n]
-                imag -= q2 * work[tile, P2 + N + n]
-            slope += real * work[tile, INCREMENT + n] + imag * work[tile, INCREMENT + N + n]
+                real -= q2 * work[way, tile, P2 + n]
+                imag -= q2 * work[way, tile, P2 + N + n]
+            slope += real * work[way, tile, INCREMENT + n] + imag * work[way, tile, INCREMENT + N + n]
     return slope
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def forward(first, last, rank, groups, u, dt, system, state, y, feedback, stored):
-    """Of (record, channel) first..last−1: y (B, L, H), and in place the final state (B, H, tiles, 2 N).
+    """Of tasks first..last−1, WAYS channels of a record each: y (B, L, H), and in place the final state (B, H, tiles, 2 N).
 
-    For the way back, where they are not empty: P* of the midpoints (B, H, L, rank) and the state before each segment
+    For the way back, where they are not empty: P* of the midpoints (B, L, H, rank) and the state before each segment
     (B, H, segments, tiles, 2 N).
     """
     _, L, H = u.shape
-    tiles, real = system.shape[1], u.dtype.type
+    tiles, fields, real = system.shape[1], system.shape[2], u.dtype.type
     half, tiny = real(0.5), real(1e-30)
     keep = stored.shape[2] > 0
-    work = np.zeros((tiles, TILE), u.dtype)
+    work, solves = np.zeros((WAYS, tiles, TILE), u.dtype), np.zeros((WAYS, 4), u.dtype)
+    per_record = (H + WAYS - 1) // WAYS
     for task in range(first, last):
-        b, h = task // H, task % H
-        for tile in range(tiles):
-            work[tile, :system.shape[2]] = system[h, tile]
-            work[tile, STATE : STATE + 2 * N] = state[b, h, tile]
+        b, start = task // per_record, task % per_record * WAYS
+        ways = min(WAYS, H - start)
+        for way in range(ways):
+            for tile in range(tiles):
+                work[way, tile, :fields] = system[start + way, tile]
+                work[way, tile, STATE : STATE + 2 * N] = state[b, start + way, tile]
         gap = real(-1)
-        solve = gap, gap, gap, gap
         for t in range(L):
             if t % SEGMENT == 0:
-                for tile in range(tiles):
-                    for i in range(2 * N):
-                        # A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
-                        x = work[tile, STATE + i]
-                        x = x if abs(x) > tiny else real(0)
-                        work[tile, STATE + i] = x
-                        if keep:
-                            stored[b, h, t // SEGMENT, tile, i] = x
-            if dt[b, t] != gap:
-                gap = dt[b, t]
-                solve = _discretise(half * gap, rank, groups, tiles, work)
-            y[b, t, h], q1, q2 = _advance(u[b, t, h], rank, groups, tiles, solve, work)
-            if keep:
-                feedback[b, h, t, 0] = q1
-                if len(rank) == 2:
-                    feedback[b, h, t, 1] = q2
-        for tile in range(tiles):
-            state[b, h, tile] = work[tile, STATE : STATE + 2 * N]
+                for way in range(ways):
+                    for tile in range(tiles):
+                        for i in range(2 * N):
+                            # A dying state must not become subnormal: such numbers slow a processor a hundredfold.
+                            x = work[way, tile, STATE + i]
+                            x = x if abs(x) > tiny else real(0)
+                            work[way, tile, STATE + i] = x
+                            if keep:
+                                stored[b, start + way, t // SEGMENT, tile, i] = x
+            changed = dt[b, t] != gap
+            gap = dt[b, t]
+            for way in range(ways):
+                h = start + way
+                if changed:
+                    solve = _discretise(half * gap, rank, groups, tiles, work, way)
+                    solves[way, 0], solves[way, 1], solves[way, 2], solves[way, 3] = solve
+                solve = solves[way, 0], solves[way, 1], solves[way, 2], solves[way, 3]
+                y[b, t, h], q1, q2 = _advance(u[b, t, h], rank, groups, tiles, solve, work, way)
+                if keep:
+                    feedback[b, t, h, 0] = q1
+                    if len(rank) == 2:
+                        feedback[b, t, h, 1] = q2
+        for way in range(ways):
+            for tile in range(tiles):
+                state[b, start + way, tile] = work[way, tile, STATE : STATE + 2 * N]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
@@ -260,53 +267,59 @@ def backward(
     first, last, rank, groups, u, dt, system, feedback, stored, grad_y, grad_state, grad_u, grad_dt, grad_system
 ):
     """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
-    one; ``grad_dt`` (B, H, L) and ``grad_system`` (B, H, tiles, fields) are left for the caller to sum.
+    one; ``grad_dt`` (B, L, H) and ``grad_system`` (B, H, tiles, fields) are left for the caller to sum.
     """
     _, L, H = u.shape
     tiles, fields, real = system.shape[1], system.shape[2], u.dtype.type
     half, tiny, q2 = real(0.5), real(1e-30), real(0)
     want_dt = grad_dt.shape[2] > 0
-    work, rows = np.zeros((tiles, TILE), u.dtype), np.zeros((SEGMENT + 1, tiles, ROW), u.dtype)
-    # Steps of one and the same gap share the tables of the first of them.
-    table, solves = np.empty(SEGMENT, np.int64), np.empty((SEGMENT, 4), u.dtype)
+    work, rows = np.zeros((WAYS, tiles, TILE), u.dtype), np.zeros((WAYS, SEGMENT + 1, tiles, ROW), u.dtype)
+    solves = np.zeros((WAYS, SEGMENT, 4), u.dtype)
+    per_record = (H + WAYS - 1) // WAYS
     for task in range(first, last):
-        b, h = task // H, task % H
+        b, begin = task // per_record, task % per_record * WAYS
+        ways = min(WAYS, H - begin)
         work[:] = 0
-        for tile in range(tiles):
-            work[tile, :fields] = system[h, tile]
-            work[tile, G : G + 2 * N] = grad_state[b, h, tile]
+        for way in range(ways):
+            for tile in range(tiles):
+                work[way, tile, :fields] = system[begin + way, tile]
+                work[way, tile, G : G + 2 * N] = grad_state[b, begin + way, tile]
         for segment in range((L - 1) // SEGMENT, -1, -1):
             start = segment * SEGMENT
             steps = min(SEGMENT, L - start)
-            for tile in range(tiles):
-                for i in range(2 * N):
-                    x, g = stored[b, h, segment, tile, i], work[tile, G + i]
-                    work[tile, STATE + i] = x
-                    rows[0, tile, X + i] = x
-                    work[tile, G + i] = g if abs(g) > tiny else real(0)
-            for i in range(steps):
-                t = start + i
-                if i == 0 or dt[b, t] != dt[b, t - 1]:
-                    solves[i] = _discretise(half * dt[b, t], rank, groups, tiles, work)
-                    _keep(rank, groups, tiles, work, rows, i)
-                    table[i] = i
-                else:
-                    table[i] = table[i - 1]
-                if len(rank) == 2:
-                    q2 = feedback[b, h, t, 1]
-                _repeat(u[b, t, h], feedback[b, h, t, 0], q2, rank, groups, tiles, work, rows, i)
+            for way in range(ways):
+                h = begin + way
+                for tile in range(tiles):
+                    for i in range(2 * N):
+                        x, g = stored[b, h, segment, tile, i], work[way, tile, G + i]
+                        work[way, tile, STATE + i] = x
+                        rows[way, 0, tile, X + i] = x
+                        work[way, tile, G + i] = g if abs(g) > tiny else real(0)
+                for i in range(steps):
+                    t = start + i
+                    if i == 0 or dt[b, t] != dt[b, t - 1]:
+                        solve = _discretise(half * dt[b, t], rank, groups, tiles, work, way)
+                        solves[way, i, 0], solves[way, i, 1], solves[way, i, 2], solves[way, i, 3] = solve
+                    else:
+                        for j in range(4):
+                            solves[way, i, j] = solves[way, i - 1, j]
+                    if len(rank) == 2:
+                        q2 = feedback[b, t, h, 1]
+                    _repeat(u[b, t, h], feedback[b, t, h, 0], q2, rank, groups, tiles, work, way, rows, i)
             for i in range(steps - 1, -1, -1):
-                t, j = start + i, table[i]
-                q1 = feedback[b, h, t, 0]
-                if len(rank) == 2:
-                    q2 = feedback[b, h, t, 1]
-                solve = solves[j, 0], solves[j, 1], solves[j, 2], solves[j, 3]
-                grad_u[b, t, h] = _retreat(
-                    u[b, t, h], grad_y[b, t, h], half * dt[b, t], q1, q2, rank, groups, tiles, solve, work, rows,
-                    i, j,
-                )  # fmt: skip
-                if want_dt:
-                    grad_dt[b, h, t] = _slope(u[b, t, h], q1, q2, rank, groups, tiles, work, rows, i)
-        for tile in range(tiles):
-            grad_state[b, h, tile] = work[tile, G : G + 2 * N]
-            grad_system[b, h, tile] = work[tile, GL : GL + fields]
+                t = start + i
+                for way in range(ways):
+                    h = begin + way
+                    q1 = feedback[b, t, h, 0]
+                    if len(rank) == 2:
+                        q2 = feedback[b, t, h, 1]
+                    solve = solves[way, i, 0], solves[way, i, 1], solves[way, i, 2], solves[way, i, 3]
+                    grad_u[b, t, h] = _retreat(
+                        u[b, t, h], grad_y[b, t, h], half * dt[b, t], q1, q2, rank, groups, tiles, solve, work, way, rows, i
+                    )
+                    if want_dt:
+                        grad_dt[b, t, h] = _slope(u[b, t, h], q1, q2, rank, groups, tiles, work, way, rows, i)
+        for way in range(ways):
+            for tile in range(tiles):
+                grad_state[b, begin + way, tile] = work[way, tile, G : G + 2 * N]
+                grad_system[b, begin + way, tile] = work[way, tile, GL : GL + fields]

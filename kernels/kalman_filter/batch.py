@@ -62,39 +62,54 @@ def filter_each(record, units, origin, starts, records, keep, kept, values, left
 def gradient_batch(record, units, origin, starts, moving, by_observation, gradient):
     """Adds to ``gradient``; returns the log-likelihoods (R,)."""
     values = np.empty(len(starts) - 1)
+    gradient_each(record, units, origin, starts, everyone(starts), moving, by_observation, values, gradient)
+    return values
+
+
+def gradient_each(record, units, origin, starts, records, moving, by_observation, values, gradient):
+    n, d = origin.diffuse.shape[::-1]
+    keep, blocks = way_back(units, n), width_of(units)[1]
+    bounds, sums = in_sums(gradient, record, len(records), len(records) // 4)
+
+    def part(first, last):
+        kept = room(longest(starts, records[bounds[first] : bounds[last]]), n, d, keep, blocks)
+        gradient_records(
+            first, last, keep, bounds, records, starts, record, units, moving, by_observation, origin, copied(origin),
+            values, sums, kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
+        )  # fmt: skip
+
+    in_parallel(part, len(bounds) - 1, operations(starts, origin))
+    add_up(sums, gradient)
+
+
+def in_sums(gradient, record, n_items, most):
+    """Bounds of parts of ``n_items``, and a Gradient with one leading entry for the sums of each part.
+
+    Gradients of single samples are written in place, the others part by part.
+    """
     common = sum(array.size for array in (*gradient[:3], *gradient[5:]))
-    groups = max(1, min(GROUPS, NUMBERS // common, len(values) // 4))
-    bounds = np.array([len(values) * g // groups for g in range(groups + 1)])
-    # gradients of single samples are written in place, the others group by group
+    n_sums = max(1, min(GROUPS, NUMBERS // common, most))
+    bounds = np.array([n_items * g // n_sums for g in range(n_sums + 1)])
     by_sample = [len(array) == len(record.y) > 1 for array in (gradient.noise_variance, gradient.observation)]
     in_place = [False, False, False, *by_sample, False, False, False]
     sums = Gradient(
-        *(array[None] if placed else np.zeros((groups, *array.shape))
+        *(array[None] if placed else np.zeros((n_sums, *array.shape))
           for array, placed in zip(gradient, in_place, strict=True))
     )  # fmt: skip
+    return bounds, sums
 
-    n, d = origin.diffuse.shape[::-1]
-    keep, blocks = way_back(units, n), width_of(units)[1]
 
-    def part(first, last):
-        kept = room(longest(starts, bounds[first], bounds[last]), n, d, keep, blocks)
-        gradient_records(
-            first, last, keep, bounds, starts, record, units, moving, by_observation, origin, copied(origin), values,
-            sums, kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
-        )  # fmt: skip
-
-    in_parallel(part, groups, operations(starts, origin))
-    for array, total, placed in zip(gradient, sums, in_place, strict=True):
-        if not placed:
+def add_up(sums, gradient):
+    for array, total in zip(gradient, sums, strict=True):
+        if not np.shares_memory(array, total):
             array += total.sum(axis=0)
-    return values
 
 
 def smooth_batch(record, units, origin, starts, readout, means, variances, covariances):
     values = np.empty(len(starts) - 1)
 
     def part(first, last):
-        kept = room(longest(starts, first, last), len(origin.mean), len(origin.diffuse), PREDICTED)
+        kept = room(longest(starts, slice(first, last)), len(origin.mean), len(origin.diffuse), PREDICTED)
         smooth_records(
             first, last, starts, record, units, origin, copied(origin), values, kept, nothing_seen(len(origin.mean)),
             readout, means, variances, covariances, own_workspace(units, origin),
@@ -117,8 +132,8 @@ def own_workspace(units, origin):
     return workspace.__wrapped__(*width_of(units), *origin.diffuse.shape[::-1])
 
 
-def longest(starts, first, last):
-    return int(np.diff(starts[first : last + 1]).max())
+def longest(starts, records):
+    return int(np.diff(starts)[records].max(initial=0))
 
 
 def operations(starts, origin):
@@ -154,19 +169,25 @@ def filter_records(
                     left[i, c, j] = state.diffuse[c, j] if c < state.counts[0] else 0.0
 
 
+@helper()
+def sum_of(sums, g):
+    return Gradient(
+        sums.parameters[g], sums.transition[g], sums.process_noise[g],
+        sums.noise_variance[min(g, len(sums.noise_variance) - 1)],
+        sums.observation[min(g, len(sums.observation) - 1)], sums.mean[g], sums.covariance[g], sums.diffuse[g],
+    )  # fmt: skip
+
+
 @entry(nogil=True)
 def gradient_records(
-    first, last, keep, bounds, starts, record, units, moving, by_observation, origin, state, values, sums, kept, b,
-    work,
+    first, last, keep, bounds, records, starts, record, units, moving, by_observation, origin, state, values, sums,
+    kept, b, work,
 ):  # fmt: skip
-    """Records bounds[g]..bounds[g+1]−1 of the groups g = first..last−1; ``sums`` has one leading entry a group."""
+    """The g-th sum, g = first..last−1, of records[bounds[g]], …, records[bounds[g + 1] − 1]."""
     for g in range(first, last):
-        out = Gradient(
-            sums.parameters[g], sums.transition[g], sums.process_noise[g],
-            sums.noise_variance[min(g, len(sums.noise_variance) - 1)],
-            sums.observation[min(g, len(sums.observation) - 1)], sums.mean[g], sums.covariance[g], sums.diffuse[g],
-        )  # fmt: skip
-        for i in range(bounds[g], bounds[g + 1]):
+        out = sum_of(sums, g)
+        for q in range(bounds[g], bounds[g + 1]):
+            i = records[q]
             start = starts[i]
             stop = starts[i + 1]
             restart(origin, state)

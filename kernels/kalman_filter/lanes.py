@@ -1,8 +1,8 @@
-"""Which records of a batch advance side by side (``lockstep.py``), and the loops over groups of them, on several threads.
+"""Which records of a batch advance side by side (``lockstep.py``): groups of them, on several threads.
 
-A record that starts diffuse is filtered by the general sweep until its directions are resolved, a few samples, and takes its
-lane then. Records of like length share a group, so that few lanes idle; the groups are the same whatever the number of
-threads.
+A record that starts diffuse is filtered by the general sweep until its directions are resolved, a few samples, and takes
+its lane then. Records of like length share a group, so that few lanes idle; the groups are the same whatever the number
+of threads.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,22 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.kernels.kalman_filter import batch
-from statespace.kernels.kalman_filter.batch import copied, everyone, operations, own_workspace, restart
+from statespace.kernels.kalman_filter.adjoints import gradient_lanes, vectors_needed
+from statespace.kernels.kalman_filter.batch import (
+    add_up,
+    copied,
+    in_sums,
+    nothing,
+    operations,
+    own_workspace,
+    restart,
+    sum_of,
+)
 from statespace.kernels.kalman_filter.compiled import entry
 from statespace.kernels.kalman_filter.forward import forward_any
-from statespace.kernels.kalman_filter.lockstep import CHUNK, filter_lanes
-from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, room
+from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
+from statespace.kernels.kalman_filter.lockstep import CHUNK, Flat, Room, filter_lanes, width_of_way
+from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, nothing_seen, room
 from statespace.kernels.kalman_filter.vector_blocks import KINDS
 from statespace.kernels.kalman_filter.vectors import WIDTH
 from statespace.kernels.threads import in_parallel
@@ -25,6 +36,8 @@ MOST_STATES = 4
 FEWEST = 3.0
 # samples in which a start must be resolved
 HEAD = 32
+# what a group's steps may take until the way back
+WAY_BYTES = 32_000_000
 
 
 class Starts(NamedTuple):
@@ -40,18 +53,6 @@ class Starts(NamedTuple):
     n_diffuse: np.ndarray
 
 
-class Room(NamedTuple):
-    """Vectors side by side: the moments, a chunk of samples, the totals, what a chunk leaves; scratch; sample numbers."""
-
-    moments: np.ndarray
-    chunk: np.ndarray
-    totals: np.ndarray
-    results: np.ndarray
-    scratch: np.ndarray
-    at: np.ndarray
-    stops: np.ndarray
-
-
 def aligned(length):
     """Zeros from a multiple of 64 bytes on, where a vector's cache line begins."""
     array = np.zeros(length + 8)
@@ -63,6 +64,12 @@ def room_for(n):
     at, stops = np.zeros((2, WIDTH), dtype=np.int64)
     sizes = (4 * n * n + 2 * n, (3 + n) * CHUNK, 5, CHUNK * (n + n * n + 2), 3)
     return Room(*(aligned(size * WIDTH) for size in sizes), at, stops)
+
+
+def flat_arrays(record, kept):
+    """One axis, as vectors are read and written."""
+    arrays = (record.y, record.dt, record.noise_variance, record.observation)
+    return Flat(*(x.reshape(-1) for x in (*arrays, kept.mean, kept.covariance, kept.innovation, kept.variance)))
 
 
 def suits(units, origin, starts):
@@ -97,8 +104,9 @@ def starts_of(record, units, origin, starts, keep, kept):
     R, d, n = len(starts) - 1, *origin.diffuse.shape
     if d == 0:
         return Starts(
-            starts[:-1], origin.mean[None], origin.covariance[None], np.zeros((1, 5)), np.zeros(R, dtype=np.int64)
-        )
+            starts[:-1], origin.mean[None], origin.covariance[None], np.array([[0.0, 1.0, 0.0, 0.0, 0.0]]),
+            np.zeros(R, dtype=np.int64),
+        )  # fmt: skip
     begin, n_diffuse = np.empty((2, R), dtype=np.int64)
     found = Starts(begin, np.empty((R, n)), np.empty((R, n, n)), np.empty((R, 5)), n_diffuse)
 
@@ -131,9 +139,10 @@ def filtered(record, units, origin, starts, keep, kept):
     values = np.empty(R)
     found = starts_of(record, units, origin, starts, keep, kept)
     members, alone = groups(found.begin, starts[1:])
+    flat = flat_arrays(record, kept)
 
     def part(first, last):
-        filter_lanes(first, last, members, starts, found, record, units, keep, kept, values, room_for(n))
+        filter_lanes(first, last, members, starts, found, record, units, flat, keep, values, room_for(n))
 
     in_parallel(part, len(members), operations(starts, origin) // 4)
     left = np.zeros((R if keep == FILTERED else 0, *origin.diffuse.shape))
@@ -141,6 +150,48 @@ def filtered(record, units, origin, starts, keep, kept):
     if len(alone):
         batch.filter_each(record, units, origin, starts, alone, keep, kept, values, left, n_diffuse)
     return values, left.transpose(0, 2, 1).copy(), n_diffuse
+
+
+def gradient_batch(record, units, origin, starts, moving, by_observation, gradient):
+    if not suits(units, origin, starts):
+        return batch.gradient_batch(record, units, origin, starts, moving, by_observation, gradient)
+    R, n, d = len(starts) - 1, *origin.diffuse.shape[::-1]
+    values, kept = np.empty(R), room(0, n, 0, NOTHING)
+    found = starts_of(record, units, origin, starts, NOTHING, kept)
+    step = 8 * WIDTH * width_of_way.py_func(n)
+    members, alone = groups(np.where(np.diff(starts) * step > WAY_BYTES, -1, found.begin), starts[1:])
+    a_bar, P_bar = np.empty((R, n)), np.empty((R, n, n))
+    bounds, sums = in_sums(gradient, record, len(members), len(members))
+    flat, some = flat_arrays(record, kept), bool(moving.any())
+    by_R, by_h = gradient.noise_variance.reshape(-1), gradient.observation.reshape(-1)
+
+    def part(first, last):
+        here = members[bounds[first] : bounds[last]]
+        longest = np.where(here >= 0, starts[1:][here] - found.begin[here], 0).max(initial=0)
+        gradient_lanes(
+            first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums,
+            a_bar, P_bar, room_for(n), aligned(vectors_needed(n, len(record.parameters)) * WIDTH),
+            aligned(int(longest) * step // 8), by_R, by_h,
+        )  # fmt: skip
+
+    in_parallel(part, len(bounds) - 1, operations(starts, origin) // 2)
+    add_up(sums, gradient)
+
+    # back through the diffuse start, or over the first gap
+    records = np.sort(members[members >= 0])
+    bounds, sums = in_sums(gradient, record, len(records), len(records) // 16)
+
+    def beginnings(first, last):
+        finish_records(
+            first, last, bounds, records, HEAD, starts, record, units, moving, by_observation, origin, copied(origin),
+            room(HEAD, n, d, PREDICTED), nothing_seen(n), a_bar, P_bar, sums, own_workspace(units, origin),
+        )  # fmt: skip
+
+    in_parallel(beginnings, len(bounds) - 1, 200 * R * n * n)
+    add_up(sums, gradient)
+    if len(alone):
+        batch.gradient_each(record, units, origin, starts, alone, moving, by_observation, values, gradient)
+    return values
 
 
 @entry(nogil=True)
@@ -152,8 +203,7 @@ def start_records(first, last, most, starts, record, units, origin, state, keep,
         t = starts[i]
         end = min(starts[i + 1], t + most)
         while t < end and state.counts[0] > 0:
-            # one or two states: it stops by itself
-            t = forward_any(record, units, t, end if n <= 2 else t + 1, state, keep, kept, 0, work)
+            t = forward_any(record, units, t, t + 1, state, keep, kept, 0, work)
         found.begin[i] = t if state.counts[0] == 0 else -1
         found.n_diffuse[i] = state.counts[3]
         for j in range(n):
@@ -163,3 +213,33 @@ def start_records(first, last, most, starts, record, units, origin, state, keep,
         for q in range(4):
             found.totals[i, q] = state.totals[q]
         found.totals[i, 4] = state.counts[1]
+
+
+@entry(nogil=True)
+def finish_records(
+    first, last, bounds, records, most, starts, record, units, moving, by_observation, origin, state, kept, b, a_bar,
+    P_bar, sums, work,
+):  # fmt: skip
+    """The gradient's sweep from where the lanes began back to the start, filtered once more."""
+    n = len(origin.mean)
+    for g in range(first, last):
+        out = sum_of(sums, g)
+        for q in range(bounds[g], bounds[g + 1]):
+            i = records[q]
+            start = starts[i]
+            stop = starts[i + 1]
+            restart(origin, state)
+            t = start
+            end = min(stop, t + most)
+            while t < end and state.counts[0] > 0:
+                t = forward_any(record, units, t, t + 1, state, PREDICTED, kept, start, work)
+            nothing(b)
+            for j in range(n):
+                b.r0[j] = a_bar[i, j]
+                for k in range(n):
+                    b.N0[j, k] = a_bar[i, j] * a_bar[i, k] - 2.0 * P_bar[i, j, k]
+            gradient_segment(
+                record, units, moving, by_observation, start, t, start, stop, state.counts[2], False, origin, kept,
+                start, b, out, work,
+            )  # fmt: skip
+            add_initial_adjoints(b, origin, out)

@@ -248,3 +248,171 @@ def matern52_vectors(rate, variance, gap, n, S, A, Q):
     store((g + e * square * z * (8.0 - z) * (1 / 12)) * (v2 / 3.0), S, Q + row + WIDTH)
     store(e * turn * turn * (v3 / 24.0), S, Q + row + 2 * WIDTH)
     store((3.0 * g + 2.0 * e * z * (4.0 - z * (2.0 - z))) * (v3 * rate / 3.0), S, Q + 2 * row + 2 * WIDTH)
+
+
+@shared()
+def contract_vectors(record, units, n, gap, S, A, V, A_bar, Q_bar, to_blocks, scratch):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ to three vectors for every block, from ``to_blocks`` on; clear both.
+
+    Ā and Q̄ are dense matrices in ``V``, as A is in ``S``, which is that of these gaps.
+    """
+    kind, size, owner = units
+    o = 0
+    for b in range(len(kind)):
+        k = kind[b]
+        s = size[b]
+        first = record.parameters[owner[b], 0]
+        second = record.parameters[owner[b], 1]
+        corner = (o * n + o) * WIDTH
+        below = corner + n * WIDTH
+        to = to_blocks + 3 * owner[b] * WIDTH
+        q00 = load(V, Q_bar + corner)
+        if k == RANDOM_WALK:
+            add(gap * q00, V, to)
+        elif k == OU:
+            contract_decay(first, second, gap, load(V, A_bar + corner), q00, V, to)
+        elif s == 2:
+            a00 = load(V, A_bar + corner)
+            a01 = load(V, A_bar + corner + WIDTH)
+            a10 = load(V, A_bar + below)
+            a11 = load(V, A_bar + below + WIDTH)
+            q11 = load(V, Q_bar + below + WIDTH)
+            cross = load(V, Q_bar + corner + WIDTH) + load(V, Q_bar + below)
+            if k == TREND:
+                add(gap * q00, V, to)
+                add(gap * (gap * (gap * (1 / 3) * q00 + 0.5 * cross) + q11), V, to + WIDTH)
+            elif k == ROTATION:
+                c = load(S, A + corner)
+                sine = load(S, A + corner + WIDTH)
+                add(gap * (c * (a01 - a10) - sine * (a00 + a11)), V, to)
+                add(gap * (q00 + q11), V, to + WIDTH)
+            elif k == MATERN32:
+                contract_matern32_vectors(first, second, gap, a00, a01, a10, a11, q00, cross, q11, V, to)
+            else:
+                # R(ωΔ) e^(−λΔ), whose derivative by the angle is a quarter turn of it
+                c = load(S, A + corner)
+                sine = load(S, A + corner + WIDTH)
+                add(gap * (c * (a01 - a10) - sine * (a00 + a11)), V, to + 2 * WIDTH)
+                radial = c * (a00 + a11) + sine * (a01 - a10)
+                root, fall = decays(first * gap)
+                add(gap * (2.0 * second * root * root * (q00 + q11) - radial), V, to)
+                add(-fall * (1.0 + root) * (q00 + q11), V, to + WIDTH)
+        elif k == MATERN52:
+            contract_matern52_vectors(first, second, gap, n, V, A_bar + corner, Q_bar + corner, to)
+        else:
+            third = record.parameters[owner[b], 2]
+            contract_rotated_matern32(
+                first, second, third, gap, n, V, A_bar + corner, Q_bar + corner, to, scratch
+            )  # fmt: skip
+        o += s
+    for i in range(n * n):
+        store(splat(0.0), V, A_bar + i * WIDTH)
+        store(splat(0.0), V, Q_bar + i * WIDTH)
+
+
+@helper()
+def add(x, V, to):
+    store(load(V, to) + x, V, to)
+
+
+@helper()
+def contract_decay(rate, variance, gap, a, q, V, to):
+    root, fall = decays(rate * gap)
+    add(gap * root * (2.0 * variance * root * q - a), V, to)
+    add(-fall * (1.0 + root) * q, V, to + WIDTH)
+
+
+@helper()
+def contract_matern32_vectors(rate, variance, gap, a00, a01, a10, a11, q00, cross, q11, V, to):
+    x = rate * gap
+    root, _ = decays(x)
+    e = root * root
+    z = 2.0 * x
+    g = gammas_3(z, e)
+    ze = z * e
+    through_A = -gap * x * a00 - gap * gap * a01 - x * (2.0 - x) * a10 - gap * (2.0 - x) * a11
+    through_Q = (
+        q00 * gap * z * ze
+        + cross * 0.5 * z * (3.0 - z) * ze
+        + q11 * rate * (2.0 * (g + 2.0 * ze) + x * (2.0 - z) * (2.0 - z) * e)
+    )
+    add(root * through_A + variance * through_Q, V, to)
+    add(q00 * g + cross * (0.5 * rate) * z * ze + q11 * (rate * rate) * (g + 2.0 * ze), V, to + WIDTH)
+
+
+@helper()
+def contract_rotated_matern32(rate, variance, frequency, gap, n, V, A_bar, Q_bar, to, scratch):
+    """The adjoints of R ⊗ A_M and I₂ ⊗ Q_M become those of A_M and Q_M and are contracted as such."""
+    c, sine = rotations(frequency * gap, scratch)
+    root, _ = decays(rate * gap)
+    x = rate * gap
+    row = n * WIDTH
+    far = 2 * row + 2 * WIDTH
+    a00, along = turned_back(c, sine, root * (1.0 + x), splat(0.0), row, V, A_bar)
+    a01, along = turned_back(c, sine, root * gap, along, row, V, A_bar + WIDTH)
+    a10, along = turned_back(c, sine, -root * rate * x, along, row, V, A_bar + row)
+    a11, along = turned_back(c, sine, root * (1.0 - x), along, row, V, A_bar + row + WIDTH)
+    add(gap * along, V, to + 2 * WIDTH)
+    q00 = load(V, Q_bar) + load(V, Q_bar + far)
+    q11 = load(V, Q_bar + row + WIDTH) + load(V, Q_bar + row + WIDTH + far)
+    cross = load(V, Q_bar + WIDTH) + load(V, Q_bar + WIDTH + far)
+    cross = cross + load(V, Q_bar + row) + load(V, Q_bar + row + far)
+    contract_matern32_vectors(rate, variance, gap, a00, a01, a10, a11, q00, cross, q11, V, to)
+
+
+@helper()
+def turned_back(c, sine, entry, along, row, V, A_bar):
+    """The adjoint of one entry of A_M, and what it adds to that of the angle."""
+    together = load(V, A_bar) + load(V, A_bar + 2 * row + 2 * WIDTH)
+    apart = load(V, A_bar + 2 * WIDTH) - load(V, A_bar + 2 * row)
+    return c * together + sine * apart, along + entry * (c * apart - sine * together)
+
+
+@helper()
+def contract_matern52_vectors(rate, variance, gap, n, V, A_bar, Q_bar, to):
+    x = rate * gap
+    root, _ = decays(x)
+    e = root * root
+    z = 2.0 * x
+    g = gammas_5(z, e)
+    x2 = x * x
+    x3 = x2 * x
+    row = n * WIDTH
+    # λ dA_ij/dλ = λ^(i−j) β_ij(x) exp(−x)
+    bend = x * (3.0 * x - 3.0 - 0.5 * x2)
+    total = load(V, A_bar) * x3 * (-0.5 / rate)
+    total = total - load(V, A_bar + WIDTH) * x3 * (1.0 / (rate * rate))
+    total = total - load(V, A_bar + 2 * WIDTH) * (0.5 * gap * gap * gap)
+    total = total + load(V, A_bar + row) * (0.5 * x2 * (x - 3.0))
+    total = total + load(V, A_bar + row + WIDTH) * (x2 * (x - 3.0)) * (1.0 / rate)
+    total = total + load(V, A_bar + row + 2 * WIDTH) * (x2 * (x - 3.0)) * (0.5 / (rate * rate))
+    total = total + load(V, A_bar + 2 * row) * bend * rate
+    total = total + load(V, A_bar + 2 * row + WIDTH) * (x * (6.0 * x - 6.0 - x2))
+    total = total + load(V, A_bar + 2 * row + 2 * WIDTH) * bend * (1.0 / rate)
+    # Q_ij = σ² λ^(i+j) f_ij(z), so λ dQ_ij/dλ = σ² λ^(i+j) ((i + j) f_ij + z f′_ij)
+    q00 = load(V, Q_bar)
+    q11 = load(V, Q_bar + row + WIDTH)
+    q22 = load(V, Q_bar + 2 * row + 2 * WIDTH)
+    q01 = load(V, Q_bar + WIDTH) + load(V, Q_bar + row)
+    q02 = load(V, Q_bar + 2 * WIDTH) + load(V, Q_bar + 2 * row)
+    q12 = load(V, Q_bar + row + 2 * WIDTH) + load(V, Q_bar + 2 * row + WIDTH)
+    z2 = z * z
+    z3 = z2 * z
+    f01 = e * z2 * z2 * (1 / 24)
+    f02 = (e * z3 * (2.0 - z) * (1 / 6) - g) * (1 / 3)
+    f11 = (g + e * z3 * (8.0 - z) * (1 / 12)) * (1 / 3)
+    bent = z * (4.0 - z)
+    f12 = e * bent * bent * (1 / 24)
+    f22 = g + e * z * (8.0 - z * (4.0 - 2.0 * z)) * (1 / 3)
+    d00 = e * z2 * z3 * (1 / 24)
+    d01 = e * z2 * z2 * (4.0 - z) * (1 / 24)
+    d02 = e * z3 * (1.0 - z + z2 * (1 / 8)) * (1 / 3)
+    d11 = e * z3 * (1.0 - 0.25 * z) * (1.0 - 0.25 * z) * (2 / 3)
+    d12 = e * z * bent * (8.0 - z * (8.0 - z)) * (1 / 24)
+    flat = 1.0 - z + z2 * (1 / 8)
+    d22 = e * z * flat * flat * (8 / 3)
+    by_rate = q00 * d00 * (1.0 / rate) + q01 * (f01 + d01) + (q02 * (2.0 * f02 + d02) + q11 * (2.0 * f11 + d11)) * rate
+    by_rate = by_rate + (q12 * (3.0 * f12 + d12) + q22 * (4.0 * f22 + d22) * rate) * (rate * rate)
+    add(root * total + by_rate * variance, V, to)
+    by_variance = q02 * f02 + q11 * f11 + (q12 * f12 + q22 * f22 * rate) * rate
+    add(q00 * g + (q01 * f01 + by_variance * rate) * rate, V, to + WIDTH)

@@ -75,8 +75,7 @@ def run(u, dt, gap, lengths, rate, readout, skip, state, **options):
     initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
     if gap is None:
         dt = torch.ones_like(u[:, 0]) if dt is None else dt
-        y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, **options)
-        y = y if skip is None else torch.addcmul(y, skip.unsqueeze(-1).to(u.dtype), u)
+        y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, skip, **options)
     else:
         y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, skip, **options)
     return y, torch.view_as_real(final.contiguous())
