@@ -1,5 +1,5 @@
 """SaShiMi, forward and backward and one step, against a stack of as many blocks without pooling and against the S4
-repository's SaShiMi (https://github.com/state-spaces/s4), a clone of which the environment variable S4_REPOSITORY names.
+repository's SaShiMi (https://github.com/state-spaces/s4), a clone of which S4_REPOSITORY names.
 """
 
 import os
