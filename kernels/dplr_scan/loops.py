@@ -159,19 +159,21 @@ def _repeat(start, steps, n, rank, size, per, u, place, dt, changed, record, sys
         x, z = load(scratch, to + X), load(scratch, to + X + W)
         c, d, b, w = load(system, at), load(system, at + W), load(system, at + B), load(system, at + B + W)
         p, k = load(system, at + P), load(system, at + P + W)
-        h, j = x, z
+        h, j, twice_h, twice_j = x, z, x, z
         for t in range(start, start + steps):
             if changed[record + t] or t == start:
                 h, j = _half_resolvent(0.5 * load(dt, (record + t) * W), c, d)
+                twice_h, twice_j = h + h, j + j
+            store(h, scratch, to + E)
+            store(j, scratch, to + E + W)
             v, q = load(u, place + t * per * W), load(kept, keep + t * size * W)
-            e, f = c * x - d * z + b * v - q * p, c * z + d * x + w * v - q * k
+            e, f = b * v - q * p, w * v - q * k
             if len(rank) == 2:
                 q = load(kept, keep + t * size * W + W)
                 e, f = e - q * load(system, at + P2), f - q * load(system, at + P2 + W)
-            store(h, scratch, to + E)
-            store(j, scratch, to + E + W)
-            e, f = _times(h, j, e, f)
-            x, z = x + 2.0 * e, z + 2.0 * f
+            # The state comes last into every sum: a step waits for the one before, and this is the shortest wait.
+            e, f = e - d * z + c * x, f + d * x + c * z
+            x, z = x + twice_h * e - twice_j * f, z + twice_h * f + twice_j * e
             to += n * ROW
             store(x, scratch, to + X)
             store(z, scratch, to + X + W)
