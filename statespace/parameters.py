@@ -2,7 +2,7 @@
 
 An estimator is a dataclass: its constructor stores the fields that its bases declare, those of the layer from here and
 those of training from ``deep`` or ``forecasting.deep``. The classes here have no constructor of their own, which sktime's
-would call once more. Above: the estimators. Below: the layers' names.
+would call again. Above: the estimators. Below: the layers' names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,5 +85,18 @@ class H3Parameters(LayerParameters):
     head_dim: int = 1
     init: str = "lin"
     discretization: str = "zoh"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+
+@dataclass(eq=False, repr=False)
+class S4Parameters(LayerParameters):
+    """Of `statespace.layers.S4`."""
+
+    _layer: ClassVar[str] = "s4"
+    d_state: int = 64
+    _: KW_ONLY
+    measure: str = "legs"
+    rank: int | None = None
     dt_min: float = 1e-3
     dt_max: float = 1e-1

@@ -17,7 +17,7 @@ from statespace.models import BACKBONES, ResidualStack
 # What the estimators have in common for all layers, or decide themselves.
 SHARED = {"d_model", "mode", "bidirectional", "backend"}
 KINDS = ("Regressor", "Classifier", "Forecaster")
-NAMES = [f"{layer}{kind}" for layer in ("S4D", "S5", "H3") for kind in KINDS]
+NAMES = [f"{layer}{kind}" for layer in ("S4", "S4D", "S5", "H3") for kind in KINDS]
 TINY = {"d_model": 4, "n_layers": 1, "max_epochs": 1, "device": "cpu", "random_state": 0}
 X = np.random.default_rng(0).normal(size=(10, 8))
 
