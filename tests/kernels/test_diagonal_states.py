@@ -93,6 +93,22 @@ def test_gradients_of_several_blocks_agree(gaps, want_dt):
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
+def test_threads_change_nothing():
+    """One record of few states: its blocks are smaller where there are more threads."""
+    arguments = [torch.from_numpy(x).requires_grad_() for x in problem(B=1, L=4001, states=27)]
+    before, results = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 4):
+            torch.set_num_threads(n_threads)
+            x = diagonal_states(*arguments)
+            results.append([x, *torch.autograd.grad(x.square().sum(), arguments)])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for got, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 2e-13)])
 def test_one_step_keeps_all_digits(dtype, tolerance):
     """Ā - 1 relative to mpmath, from rates where it is 1e-8 to those where nothing is left of the state."""
