@@ -1,8 +1,9 @@
 """The backbones by name: what ``backbone="stack"`` means in an estimator or a saved file."""
 
+from statespace.models.sashimi import SaShiMi
 from statespace.models.stack import ResidualStack
 
-BACKBONES: dict[str, type] = {"stack": ResidualStack}
+BACKBONES: dict[str, type] = {"stack": ResidualStack, "sashimi": SaShiMi}
 
 
 def make_backbone(name: str, **config) -> ResidualStack:
@@ -10,10 +11,10 @@ def make_backbone(name: str, **config) -> ResidualStack:
 
     Parameters
     ----------
-    name : {"stack"}
+    name : {"stack", "sashimi"}
         Key of ``BACKBONES``.
     **config
-        Arguments of the network, those of `ResidualStack`.
+        Arguments of the network, those of `ResidualStack` or `SaShiMi`.
 
     Raises
     ------
