@@ -123,13 +123,17 @@ def test_one_step_keeps_all_digits(dtype, tolerance):
     np.testing.assert_array_less(np.abs(x[0] + 1j * x[1].astype(float) - expected) / np.abs(expected), tolerance)
 
 
-def test_float32_holds_over_a_long_record():
-    """A slow state on a regular grid: a rounded Ā would err alike at every step, Ā - 1 does not."""
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gaps", [None, 0.5])
+def test_float32_holds_over_a_long_record(backend, gaps):
+    """A slow state: a rounded Ā would err alike at every step of a regular grid, Ā - 1 does not."""
+    if gaps is not None:
+        gaps = (gaps + np.random.default_rng(0).random((1, 20_000))).astype(np.float32)
     v = np.ones((1, 20_000, 2, 1), np.float32)
     rate = np.array([-1e-4 + 0.01j])
-    expected = diagonal_states(v, None, rate, backend="reference")
-    got = diagonal_states(v, None, rate, backend="cpu")
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    expected = diagonal_states(v, gaps, rate, backend="reference")
+    got = diagonal_states(v, gaps, rate, backend=backend)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_dying_states_and_gradients_stay_out_of_subnormal_numbers():
