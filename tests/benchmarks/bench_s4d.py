@@ -1,6 +1,6 @@
 """S4D layer, forward and backward, regular and irregular times, against torch's LSTM and the S4 repository's S4D.
 
-The repository's layers are read from a clone that S4_REPOSITORY names. Both of its forms are timed: the convolution alone
+The repository's layers are read from a clone that S4_REPOSITORY names. Both forms are timed: the convolution alone
 (``FFTConv`` with a diagonal kernel and no activation), which is what `S4D` here is, and the pedagogical layer with its
 gate behind. They have no irregular times.
 """
