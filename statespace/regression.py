@@ -188,6 +188,8 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
     backbone : {"stack"}, default="stack"
         The network around the layers, a key of `statespace.models.BACKBONES`.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for.
     bidirectional : bool, default=False
         Read the series in both directions. Such a model cannot stream, and holds a whole series in memory.
     dropout : float, default=0.1

@@ -117,6 +117,7 @@ def test_a_pattern_may_leave_options_out_and_is_bidirectional_throughout():
         ({"layer": ["s4d"], "layer_options": {"d_state": 4}}, "map its names to mappings.* Got 'd_state': 4"),
         ({"layer": ["s4d"], "layer_options": {"s5": {}}}, "Got 's5'"),
         ({"backbone": "heap"}, "backbone must be one of 'stack'"),
+        ({"backbone_options": {"d_model": 3}}, "'stack' has no option 'd_model'. It takes none"),
         ({"ssm_learning_rate": {"C": 0.1}}, "ssm_learning_rate has rates for 'A', 'B' and 'dt'"),
         ({"ssm_learning_rate": -1.0}, "ssm_learning_rate"),
     ],
@@ -128,14 +129,19 @@ def test_bad_parameters_are_named(options, message):
 
 def test_another_backbone_by_name(monkeypatch, tmp_path):
     class Other(ResidualStack):
-        pass
+        def __init__(self, depth=1, **config):
+            super().__init__(**config)
+            self.config["depth"] = self.depth = depth
 
     monkeypatch.setitem(BACKBONES, "other", Other)
-    model = SSMRegressor(backbone="other", layer_options={"d_state": 4}, **TINY).fit(X, X.sum(1))
+    options = {"backbone": "other", "backbone_options": {"depth": 3}, "layer_options": {"d_state": 4}}
+    model = SSMRegressor(**options, **TINY).fit(X, X.sum(1))
     assert type(model.model_) is Other
+    assert model.model_.depth == 3
     model.save(tmp_path / "model")
     again = statespace.load(tmp_path / "model")
     assert type(again.model_) is Other
+    assert again.model_.depth == 3
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
