@@ -119,6 +119,16 @@ def store(typingctx, value, x, i):
 
 
 @intrinsic
+def nothing(typingctx, x):
+    """Zeros in a vector of the type of x."""
+
+    def codegen(context, builder, signature, arguments):
+        return ir.Constant(arguments[0].type, None)
+
+    return x(x), codegen
+
+
+@intrinsic
 def fused(typingctx, x, y, z):
     """x y + z, rounded once."""
 

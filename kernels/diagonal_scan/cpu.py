@@ -6,6 +6,7 @@ import torch
 
 from statespace.kernels.diagonal_scan.loops import BILINEAR, LN2, SEGMENT, UNROLLED, backward, forward
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.lanes import channels_back, channels_last, flat, from_lanes, to_lanes
 from statespace.kernels.threads import in_parallel
 from statespace.kernels.vectors import WIDTH
 
@@ -38,45 +39,28 @@ def scan(u, dt, rate, c, initial, skip, rule):
     else:
         state = _parts_to_lanes(initial).to(dtype)
     skip = torch.zeros(1, dtype=dtype) if skip is None else skip.to(dtype)
-    if H % WIDTH == 0:
-        # Vectors of neighbouring channels: read where they lie, if channels come last in memory.
-        channels = u.to(dtype).transpose(1, 2).contiguous()
-        gaps = None if dt is None else dt.to(dtype).unsqueeze(-1).expand(B, L, WIDTH)
-    else:
-        channels = _to_lanes(u.to(dtype))
-        gaps = None if dt is None else _to_lanes(dt.to(dtype).unsqueeze(1).expand(B, H, L))
+    gaps = None
+    if dt is not None:
+        # The channels of a vector belong to one record, or each to its own.
+        gaps = dt.to(dtype)
+        gaps = gaps[..., None].expand(B, L, WIDTH) if H % WIDTH == 0 else to_lanes(gaps[:, None].expand(B, H, L))
     y, final = _Scan.apply(
-        channels,
+        channels_last(u.to(dtype)),
         gaps,
         _parts_to_lanes(rate.expand(B, H, n)),
         _parts_to_lanes(c.expand(B, H, n)).to(dtype),
-        _to_lanes(skip.expand(B, H).unsqueeze(-1)),
+        to_lanes(skip.expand(B, H).unsqueeze(-1)),
         state,
         rule,
     )
-    y = y.transpose(1, 2) if H % WIDTH == 0 else _from_lanes(y, B, H)
-    final = _from_lanes(final.flatten(1, 2), B, H).unflatten(-1, (-1, 2))[..., :n, :]
-    return y.to(u.dtype), torch.view_as_complex(final.contiguous())
-
-
-def _to_lanes(x):
-    """(B, H, m) -> (G, m, lanes): (record, channel) pairs side by side, the last vector filled up with zeros."""
-    B, H, m = x.shape
-    if H % WIDTH == 0:
-        return x.unflatten(1, (-1, WIDTH)).transpose(2, 3).reshape(-1, m, WIDTH)
-    rows = torch.nn.functional.pad(x.reshape(B * H, m), (0, 0, 0, -B * H % WIDTH))
-    return rows.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
-
-
-def _from_lanes(x, B, H):
-    """(G, m, lanes) -> (B, H, m)."""
-    return x.transpose(1, 2).reshape(-1, x.shape[1])[: B * H].view(B, H, -1)
+    final = from_lanes(final.flatten(1, 2), B, H).unflatten(-1, (-1, 2))[..., :n, :]
+    return channels_back(y, B, H).to(u.dtype), torch.view_as_complex(final.contiguous())
 
 
 def _parts_to_lanes(x):
     """Complex (B, H, n) -> real (G, n filled up, 2, lanes)."""
     x = torch.nn.functional.pad(x, (0, -x.shape[-1] % UNROLLED))
-    return _to_lanes(torch.view_as_real(x.resolve_conj()).flatten(2)).unflatten(1, (-1, 2))
+    return to_lanes(torch.view_as_real(x.resolve_conj()).flatten(2)).unflatten(1, (-1, 2))
 
 
 class _Scan(torch.autograd.Function):
@@ -98,8 +82,8 @@ class _Scan(torch.autograd.Function):
         fields = torch.stack([x.to(u.dtype) for x in fields], dim=2)
         y, final = torch.empty_like(u), state.clone(memory_format=torch.contiguous_format)
         stored = u.new_empty(G if any(ctx.needs_input_grad) else 0, -(-L // SEGMENT), n, 2, WIDTH)
-        inputs = [_flat(x) for x in (u, dt, fields, c, skip)]
-        in_parallel(forward, G, u.numel() * n, L, n, per, *inputs, *map(_flat, (final, y, stored)), rule)
+        inputs = [flat(x) for x in (u, dt, fields, c, skip)]
+        in_parallel(forward, G, u.numel() * n, L, n, per, *inputs, *map(flat, (final, y, stored)), rule)
         ctx.save_for_backward(u, dt, fields, c, skip, stored)
         ctx.rule = rule
         return y, final
@@ -113,12 +97,8 @@ class _Scan(torch.autograd.Function):
         grad_state = grad_final.clone(memory_format=torch.contiguous_format)
         grad_u, grad_dt = torch.empty_like(u), u.new_zeros((G, L, WIDTH) if ctx.needs_input_grad[1] else 0)
         grad_rate, grad_c, grad_skip = (torch.zeros_like(x) for x in (grad_state, grad_state, skip))
-        inputs = [_flat(x) for x in (u, dt, fields, c, skip, stored, grad_y)]
-        gradients = [_flat(x) for x in (grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip)]
+        inputs = [flat(x) for x in (u, dt, fields, c, skip, stored, grad_y)]
+        gradients = [flat(x) for x in (grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip)]
         in_parallel(backward, G, u.numel() * n, L, n, per, *inputs, *gradients, ctx.rule)
         grad_dt = grad_dt.view(-1, per, L, WIDTH).sum(1) if len(grad_dt) else None
         return grad_u, grad_dt, grad_rate.double(), grad_c, grad_skip, grad_state, None
-
-
-def _flat(x):
-    return None if x is None else x.detach().contiguous().view(-1).numpy()

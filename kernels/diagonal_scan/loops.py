@@ -8,8 +8,8 @@
     c, state    (G, n, 2, lanes)     real and imaginary; gradients alike
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
 
-``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. What depends on
-an argument that is None is left out by the compiler.
+``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. The compiler
+leaves out what an argument that is None rules out.
 """
 
 import math

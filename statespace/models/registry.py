@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
+from statespace.models.sashimi import SaShiMi
 from statespace.models.stack import ResidualStack
 
-BACKBONES: dict[str, type] = {"stack": ResidualStack}
+BACKBONES: dict[str, type[ResidualStack]] = {"stack": ResidualStack, "sashimi": SaShiMi}
 _COMMON = signature(ResidualStack).parameters
 
 
@@ -15,12 +16,12 @@ def make_backbone(name: str, options: Mapping[str, Any] | None = None, **config)
 
     Parameters
     ----------
-    name : {"stack"}
+    name : {"stack", "sashimi"}
         Key of ``BACKBONES``.
     options : mapping, optional
         Arguments of this network that `ResidualStack` does not have.
     **config
-        Arguments of the network, those of `ResidualStack`.
+        Arguments of the network; those that `ResidualStack` has are common to all.
 
     Raises
     ------
