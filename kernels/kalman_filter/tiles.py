@@ -8,7 +8,7 @@ row; ā, P̄ and the formulas of the way back are those of ``pair.py``.
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import helper, shared
+from statespace.kernels.kalman_filter.compiled import YES, helper, shared
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.sweep import CERTAIN, MISSING, SEEN, contradicts, is_certain
 from statespace.kernels.kalman_filter.transitions import contract_chunk, discretize_chunk
@@ -191,7 +191,7 @@ def forward_tiles(record, units, first, last, state, keep, kept, base, work):
     chunk = len(steps.gap)
     for begin in range(first, last, chunk):
         end = min(last, begin + chunk)
-        discretize_chunk(record, units, begin, end, steps, True)
+        discretize_chunk(record, units, begin, end, steps, YES)
         for t in range(begin, end):
             s = steps.slot[t - begin]
             if each_h:
@@ -370,7 +370,7 @@ def gradient_tiles(record, units, some, by_observation, first, last, stop, kept,
     for end in range(last, first, -chunk):
         begin = max(first, end - chunk)
         # the transitions that leave these samples
-        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, True)
+        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, YES)
         for t in range(end - 1, begin - 1, -1):
             i = t - base
             row = kept.tiles[i]
@@ -409,7 +409,7 @@ def gradient_tiles(record, units, some, by_observation, first, last, stop, kept,
                         for j in range(2 * c, 2 * c + size[c]):
                             out.observation[t * each_h, o] += w[j] + m[j] * F_bar + a[j] * u
                             o += 1
-        contract_chunk(record, units, slots, steps, out, True)
+        contract_chunk(record, units, slots, steps, out, YES)
     unpad(size, g, b.r0)
     from_tiles(size, S, b.N0)
     for i in range(n):

@@ -6,7 +6,7 @@ the two commonest kinds are loops without a branch, which become vector instruct
 """
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, ROTATION, TABLE
-from statespace.kernels.kalman_filter.compiled import shared
+from statespace.kernels.kalman_filter.compiled import ZERO, shared
 from statespace.kernels.kalman_filter.discretization import (
     contract_block,
     contract_matern32,
@@ -73,8 +73,8 @@ def discretize_chunk(record, units, first, last, steps, padded):
     kind, size, owner = units
     count = assign_slots(record, kind, first, last, steps)
     _, gap, _, A, Q, _, _, root, rest = steps
-    p = 0
-    table = 0
+    p = ZERO
+    table = ZERO
     for b in range(len(kind)):
         k = kind[b]
         s = size[b]
@@ -118,8 +118,8 @@ def contract_chunk(record, units, count, steps, gradient, padded):
     kind, size, owner = units
     out = gradient.parameters
     _, gap, _, A, _, A_bar, Q_bar, root, rest = steps
-    p = 0
-    table = 0
+    p = ZERO
+    table = ZERO
     for b in range(len(kind)):
         k = kind[b]
         s = size[b]
