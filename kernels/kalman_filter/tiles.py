@@ -3,7 +3,7 @@
 A transition takes tile (I, J) to A_I P_IJ A_Jᵀ: straight-line arithmetic on what fits into registers, half of which is
 saved by symmetry (I ≤ J only) where rows of a matrix would be loops too short for vectors. A block of one state is
 padded with zeros, its second state being 0 for ever. Tiles stand in the order (0, 0), (0, 1), …, (1, 1), …, each row by
-row; ā, P̄ and the formulas of the way back are those of ``pair.py``.
+row; ā, P̄ and the formulas of the way back stand in README.md.
 """
 
 import numpy as np
