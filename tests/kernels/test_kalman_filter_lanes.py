@@ -62,7 +62,9 @@ def problem(model, varying=False, lengths=LENGTHS, diffuse=True, regular=False, 
     dt = np.ones(T) if regular else rng.uniform(0.3, 2.0, size=T)
     since = np.arange(T) - np.repeat(starts[:-1], lengths)
     dt[(since > 6) & (rng.random(T) < 0.1)] = 0.0
-    h = rng.uniform(0.5, 1.5, size=(T, n)) if varying else np.concatenate([np.eye(s)[0] for s in size])
+    h = np.concatenate([np.eye(s)[0] for s in size])
+    if varying:
+        h = h * rng.uniform(0.8, 1.2, size=(T, 1)) + rng.uniform(0.0, 0.1, size=(T, n))
     R = rng.uniform(0.2, 1.0, size=T) if varying else 0.3
     d = 1 if model in ("level", "level and OU", "seasonal") else 2 if model.startswith("trend") else 0
     return (y, dt, blocks, h, R, rng.normal(size=n), np.eye(n), np.eye(n)[:, :d] if diffuse and d else None), starts
