@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 
 _HOME = {
     "Oscillators": "oscillators",
+    "Pendulum": "pendulum",
     "load_co2": "co2",
     "make_irregular": "sampling",
     "make_oscillators": "oscillators",
+    "make_pendulum": "pendulum",
 }
 
-__all__ = ["Oscillators", "load_co2", "make_irregular", "make_oscillators"]
+__all__ = ["Oscillators", "Pendulum", "load_co2", "make_irregular", "make_oscillators", "make_pendulum"]
 
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
     from statespace.datasets.oscillators import Oscillators, make_oscillators
+    from statespace.datasets.pendulum import Pendulum, make_pendulum
     from statespace.datasets.sampling import make_irregular
 
 

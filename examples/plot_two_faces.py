@@ -53,19 +53,33 @@ print("scan - steps:", float((scanned - folded).abs().max()))
 print("one shot - two pieces:", float((scanned - torch.cat([head, tail], dim=1)).abs().max()))
 
 # %%
-# What the faces cost: the parallel ones are for training, the steps for a stream that never ends.
+# What the faces cost, beside causal attention of the same width: the convolution and the scan grow with the length of
+# the record, attention with its square. The steps cost the same at every length; they are for a stream that never
+# ends, not for a record that is at hand.
 layer = layer.float()
-lengths = [128, 512, 2048]
-seconds = {"convolution": [], "scan": [], "steps": []}
+projection = torch.nn.Linear(16, 3 * 16)
+
+
+def attend(u):
+    """Causal attention over the record with two heads."""
+    query, key, value = projection(u).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+lengths = [256, 1024, 4096, 16384]
+seconds = {"convolution": [], "scan": [], "attention": [], "steps": []}
 for length in lengths:
     u = torch.randn(1, length, 16)
     gaps = torch.rand(1, length) + 0.5
     runs = {
         "convolution": lambda u=u: layer(u),
         "scan": lambda u=u, gaps=gaps: layer(u, gaps),
+        "attention": lambda u=u: attend(u),
         "steps": lambda u=u: fold(layer, u),
     }
     for name, run in runs.items():
+        if name == "steps" and length > 1024:
+            continue
         with torch.no_grad():
             run()
             start = time.perf_counter()
@@ -73,7 +87,9 @@ for length in lengths:
             seconds[name].append(time.perf_counter() - start)
 figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for name, values in seconds.items():
-    axis.loglog(lengths, values, "o-", label=name)
+    axis.loglog(lengths[: len(values)], values, "o-", label=name)
 axis.set(xlabel="samples", ylabel="seconds, forward")
 axis.legend()
 plt.show()
+for name in ("convolution", "scan", "attention"):
+    print(f"{name}: {seconds[name][-1] / seconds[name][-2]:.1f} times the seconds for 4 times the samples")

@@ -13,9 +13,12 @@ if not __name__.startswith("statespace."):
 
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
+from statespace.kernels.cauchy import cauchy
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
+from statespace.kernels.diagonal_states import diagonal_states
 from statespace.kernels.dispatch import BackendError, explain
+from statespace.kernels.dplr_scan import dplr_scan
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
@@ -23,8 +26,11 @@ from statespace.kernels.vandermonde import vandermonde
 
 __all__ = [
     "BackendError",
+    "cauchy",
     "diagonal_convolution",
     "diagonal_scan",
+    "diagonal_states",
+    "dplr_scan",
     "explain",
     "kalman_filter",
     "linear_scan",

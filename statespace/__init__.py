@@ -5,7 +5,7 @@ A hidden state evolves in continuous time, is written to by an input, and is rea
     x'(t) = A x(t) + B u(t),    y(t) = C x(t) + D u(t),
 
 discretised with the gap Δ_k = t_k − t_{k−1} that each sample really has. The same object carries the
-Kalman filters (``KalmanRegressor``) and the deep layers (``S4DRegressor``).
+Kalman filters (``KalmanRegressor``) and the deep layers (``S4DRegressor``, ``S5Classifier``, ...).
 
 Five words from top to bottom, and imports that only point down:
 estimator → model → layer → kernel → backend.
@@ -20,27 +20,52 @@ __version__ = "0.1.0"
 
 _HOME = {
     "KalmanRegressor": "filtering",
+    "SSMRegressor": "regression",
+    "S4Regressor": "regression",
     "S4DRegressor": "regression",
+    "S5Regressor": "regression",
+    "H3Regressor": "regression",
+    "SSMClassifier": "classification",
+    "S4Classifier": "classification",
+    "S4DClassifier": "classification",
+    "S5Classifier": "classification",
+    "H3Classifier": "classification",
     "SeriesCollection": "series",
+    "HiPPOMemory": "lti",
     "KalmanForecaster": "forecasting",
+    "SSMForecaster": "forecasting",
+    "S4Forecaster": "forecasting",
     "S4DForecaster": "forecasting",
+    "S5Forecaster": "forecasting",
+    "H3Forecaster": "forecasting",
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "datasets", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti", "models",
-    "persistence", "plotting", "regression", "series", "streaming", "times", "training", "transformations",
-    "validation",
+    "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti",
+    "models", "parameters", "persistence", "plotting", "regression", "series", "streaming", "times", "training",
+    "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [
-    "KalmanForecaster", "KalmanRegressor", "S4DForecaster", "S4DRegressor", "SeriesCollection", "__version__", "load",
+    "H3Classifier", "H3Forecaster", "H3Regressor", "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "S4Classifier",
+    "S4DClassifier", "S4DForecaster", "S4DRegressor", "S4Forecaster", "S4Regressor", "S5Classifier", "S5Forecaster",
+    "S5Regressor", "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from statespace.classification import H3Classifier, S4Classifier, S4DClassifier, S5Classifier, SSMClassifier
     from statespace.filtering import KalmanRegressor
-    from statespace.forecasting import KalmanForecaster, S4DForecaster
+    from statespace.forecasting import (
+        H3Forecaster,
+        KalmanForecaster,
+        S4DForecaster,
+        S4Forecaster,
+        S5Forecaster,
+        SSMForecaster,
+    )
+    from statespace.lti import HiPPOMemory
     from statespace.persistence import load
-    from statespace.regression import S4DRegressor
+    from statespace.regression import H3Regressor, S4DRegressor, S4Regressor, S5Regressor, SSMRegressor
     from statespace.series import SeriesCollection
 
 

@@ -60,7 +60,8 @@ class SeriesEstimator(BaseEstimator):
     channel_names_ : list of str or None
         Their names, from DataFrames.
     n_features_in_ : int
-        Columns of X, if X was a table of shape (n_series, n_times).
+        Columns of X, if X was a table of shape (n_series, n_times), also as nested lists; tables that follow must have
+        as many, lists of series need not.
     x_mean_, x_scale_ : ndarray of shape (n_channels_,)
         Mean and standard deviation of the observed values of each channel.
     has_missing_ : bool
@@ -92,6 +93,8 @@ class SeriesEstimator(BaseEstimator):
     def _learn_inputs(self, X, times):
         """The checked series of ``fit``; learns how to encode them."""
         collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False)
+        if _is_nested_table(X):
+            self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
         self.clock_ = None if collection.times is None else clock(collection.times[0])
@@ -152,6 +155,11 @@ class SeriesEstimator(BaseEstimator):
             The estimator is not fitted.
         """
         persistence.save(self, path)
+
+
+def _is_nested_table(X):
+    """Whether X holds rows of scalars, all of one length, as a table written out does."""
+    return isinstance(X, list | tuple) and all(isinstance(x, list | tuple) for x in X) and np.ndim(X[0]) == 1
 
 
 def _names(collection):

@@ -1,33 +1,26 @@
 """Regressors over collections of series: one target a series or one a step.
 
-Above: the user. Below: ``base`` reads X and times, ``models`` computes, ``training`` fits, ``streaming`` steps.
+Above: the user. Below: ``deep`` fits, streams and saves; ``parameters`` names the layers.
 """
 
-from copy import deepcopy
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state, check_scalar
-from sklearn.utils.validation import check_is_fitted
 
-from statespace.base import SeriesEstimator, mean_and_scale
-from statespace.models import ResidualStack, predict_series, predict_steps
-from statespace.streaming.layer import LayerStream
-from statespace.training import SeriesBatches, choose_device, fit
+from statespace.base import mean_and_scale
+from statespace.deep import DeepEstimator
+from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
 from statespace.validation import check_targets
 
-_POOLING = ("mean", "last")
+__all__ = ["DeepRegressor", "H3Regressor", "S4DRegressor", "S4Regressor", "S5Regressor", "SSMRegressor"]
 
 
-class DeepRegressor(RegressorMixin, SeriesEstimator):
-    """A residual stack fitted to one target a series or one a step; the layer is the subclass's choice.
-
-    A subclass has an ``__init__`` that stores the parameters of `S4DRegressor`'s list that are not the layer's own, and
-    says which layer it stacks: its name in ``_layer``, its arguments by ``_layer_options()``.
+@dataclass(eq=False, repr=False)
+class DeepRegressor(RegressorMixin, DeepEstimator):
+    """A network fitted to one target a series or one a step; the layer comes from `statespace.parameters`.
 
     Examples
     --------
@@ -37,7 +30,8 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
     True
     """
 
-    _layer: str
+    _: KW_ONLY
+    target: str = "auto"
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -77,52 +71,7 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
         UserWarning
             Ctrl-C was pressed; the best weights so far are kept.
         """
-        self._check_parameters()
-        collection = self._learn_inputs(X, times)
-        targets = check_targets(y, collection, per=self.target)
-        self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
-        rows = targets.values if targets.per_step else [targets.values]
-        self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
-        self.y_mean_, self.y_scale_ = mean_and_scale(rows)
-        device = choose_device(self.device, verbose=self.verbose)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model_ = self._make_model()
-        known = np.flatnonzero([not np.isnan(row).all() for row in targets.values])
-        order = known[torch.randperm(len(known), generator=generator).numpy()]
-        n_validation = int(self.validation_fraction * len(order))
-        training = self._batches(collection, np.sort(order[n_validation:]), targets, device)
-        validation = self._batches(collection, np.sort(order[:n_validation]), targets, device) if n_validation else None
-        try:
-            history = fit(
-                self.model_,
-                training,
-                _squared_error,
-                max_epochs=self.max_epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                ssm_learning_rate=self.ssm_learning_rate,
-                weight_decay=self.weight_decay,
-                validation=validation,
-                patience=self.patience,
-                gradient_clip=self.gradient_clip,
-                generator=generator,
-                progress=self.verbose > 0,
-                device=device,
-            )
-        finally:
-            self.model_.cpu().eval()
-        losses = {"loss": history.loss}
-        if validation is not None:
-            # An interruption between the two leaves a last epoch without validation.
-            losses["validation_loss"] = history.validation_loss + [np.nan] * (
-                len(history.loss) - len(history.validation_loss)
-            )
-        self.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, len(history.loss) + 1, name="epoch"))
-        self.best_epoch_ = history.best_epoch + 1
-        return self
+        return self._fit(X, y, times)
 
     def predict(self, X, times=None):
         """Predict the targets.
@@ -148,16 +97,10 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
             For bad X or times, another number of channels, or no times where the model was fitted with times.
         """
         collection = self._read(X, times)
-        values = self._outputs(collection)
+        values = self._answers(collection)
         if not self.per_step_:
             return values[:, 0] if self.single_ else values
-        if self.single_:
-            values = [row[:, 0] for row in values]
-        if not self.ragged_ and np.all(collection.lengths == collection.lengths[0]):
-            return np.stack(values)
-        result = np.empty(len(values), dtype=object)
-        result[:] = values
-        return result
+        return self._shaped([row[:, 0] for row in values] if self.single_ else values, collection)
 
     def score(self, X, y, times=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
@@ -180,9 +123,9 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
                 f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
             )
         rows = targets.values if targets.per_step else [targets.values]
-        outputs = self._outputs(collection)
+        answers = self._answers(collection)
         true = np.concatenate(rows)
-        predicted = np.concatenate(outputs) if self.per_step_ else outputs
+        predicted = np.concatenate(answers) if self.per_step_ else answers
         scores = []
         for column, answer in zip(true.T, predicted.T, strict=True):
             known = ~np.isnan(column)
@@ -190,120 +133,30 @@ class DeepRegressor(RegressorMixin, SeriesEstimator):
                 scores.append(r2_score(column[known], answer[known]))
         return float(np.mean(scores))
 
-    def stream(self):
-        """The fitted model one sample at a time.
-
-        Returns
-        -------
-        stream : LayerStream
-            ``stream.step(x_t, dt)`` equals `predict` over the record so far: its last step for targets a step, its one
-            prediction for a target a series. It does not change the estimator.
-
-        Raises
-        ------
-        ValueError
-            The model is bidirectional: it has to see the whole record.
-        """
-        return LayerStream(self)
-
-    def _check_streamable(self):
-        check_is_fitted(self)
-        if not self.model_.causal:
-            raise ValueError("A bidirectional model reads the whole record: fit with bidirectional=False to stream.")
-
-    def _check_parameters(self):
-        for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
-            if hasattr(self, name):
-                check_scalar(getattr(self, name), name, Integral, min_val=1)
-        if self.patience is not None:
-            check_scalar(self.patience, "patience", Integral, min_val=1)
-        if self.gradient_clip is not None:
-            check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
-        for name in ("learning_rate", "ssm_learning_rate", "weight_decay"):
-            check_scalar(getattr(self, name), name, Real, min_val=0)
-        for name in ("dropout", "validation_fraction"):
-            check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
-        if self.pooling not in _POOLING:
-            raise ValueError(f"pooling must be 'mean' or 'last'. Got {self.pooling!r} instead.")
-
-    def _make_model(self):
-        return ResidualStack(
-            self._n_inputs,
-            self.n_outputs_,
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            layer=self._layer,
-            layer_options=self._layer_options(),
-            dropout=self.dropout,
-            pooling=None if self.per_step_ else self.pooling,
-        )
-
-    def _batches(self, collection, indices, targets, device):
-        collection = collection[indices]
+    def _learn_targets(self, y, collection):
+        targets = check_targets(y, collection, per=self.target)
+        self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
+        self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
+        self.y_mean_, self.y_scale_ = mean_and_scale(targets.values if targets.per_step else [targets.values])
         if targets.per_step:
-            scaled = [(targets.values[i] - self.y_mean_) / self.y_scale_ for i in indices]
-        else:
-            scaled = (targets.values[indices] - self.y_mean_) / self.y_scale_
-        inputs = [self._encode(values) for values in collection.values]
-        return SeriesBatches(inputs, self._scaled_gaps(collection), scaled, device=device)
+            return [(row - self.y_mean_) / self.y_scale_ for row in targets.values], self.n_outputs_
+        return (targets.values - self.y_mean_) / self.y_scale_, self.n_outputs_
 
-    def _outputs(self, collection):
-        """Outputs in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
-        device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        model = self._copy_model(device, dtype)
-        inputs = [self._encode(values) for values in collection.values]
-        data = SeriesBatches(inputs, self._scaled_gaps(collection), dtype=dtype, device=device)
-        if self.per_step_:
-            return [row * self.y_scale_ + self.y_mean_ for row in predict_steps(model, data)]
-        return predict_series(model, data) * self.y_scale_ + self.y_mean_
+    def _loss(self, targets):
+        return _squared_error
 
-    def _copy_model(self, device, dtype):
-        """The model elsewhere or in another type; the estimator's own stays as it is, whatever other threads do."""
-        return deepcopy(self.model_).to(device=device, dtype=dtype).eval()
+    def _answers(self, collection):
+        """The targets in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
+        outputs = self._outputs(collection)
+        return [self._scaled_back(row) for row in outputs] if self.per_step_ else self._scaled_back(outputs)
 
-    def _export(self):
-        check_is_fitted(self)
-        state = {"params": self.get_params(deep=False), "model": self.model_.config, "learned": {}}
-        if not isinstance(state["params"]["random_state"], Integral):
-            state["params"]["random_state"] = None
-        arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
-        for name, value in vars(self).items():
-            if not name.endswith("_") or name == "model_":
-                continue
-            if name == "history_":
-                arrays.update({f"history.{column}": value[column].to_numpy() for column in value})
-            elif name == "feature_names_in_":
-                state["learned"][name] = value.tolist()
-            elif isinstance(value, np.ndarray):
-                arrays[name] = value
-            else:
-                state["learned"][name] = value
-        return state, arrays
+    def _scaled_back(self, outputs):
+        return outputs * self.y_scale_ + self.y_mean_
 
-    @classmethod
-    def _import(cls, state, arrays):
-        estimator = cls(**state["params"])
-        for name, value in state["learned"].items():
-            setattr(estimator, name, value)
-        weights, losses = {}, {}
-        for name, array in arrays.items():
-            if name.startswith("model."):
-                weights[name.removeprefix("model.")] = torch.from_numpy(array)
-            elif name.startswith("history."):
-                losses[name.removeprefix("history.")] = array
-            else:
-                setattr(estimator, name, array)
-        if "feature_names_in_" in state["learned"]:
-            estimator.feature_names_in_ = np.array(state["learned"]["feature_names_in_"], dtype=object)
-        if losses:
-            n_epochs = len(losses["loss"])
-            estimator.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, n_epochs + 1, name="epoch"))
-        with torch.random.fork_rng(devices=[]):
-            estimator.model_ = ResidualStack(**state["model"])
-        estimator.model_.load_state_dict(weights)
-        estimator.model_.eval()
-        return estimator
+    def _answer(self, outputs):
+        """What a stream answers, from one row of the network's outputs."""
+        values = self._scaled_back(outputs)
+        return float(values[0]) if self.single_ else values
 
 
 def _squared_error(model, batch):
@@ -313,27 +166,31 @@ def _squared_error(model, batch):
     return torch.where(known, output - batch["y"], 0.0).square().sum(), known.sum()
 
 
-class S4DRegressor(DeepRegressor):
-    """Regression on series with a stack of S4D layers: diagonal linear systems in continuous time, between gated units.
+@dataclass(eq=False, repr=False)
+class SSMRegressor(DeepRegressor, SSMParameters):
+    """Regression on series with a stack of state-space layers, any of them by name, or a pattern of several.
 
-    Each of ``n_layers`` blocks runs ``d_model`` linear systems x'(t) = A x(t) + B u(t), y(t) = C x(t) + D u(t) with
-    diagonal A over the gaps that the samples really have, and mixes their outputs by a gated linear unit [1]_. Inputs
-    and targets are scaled to mean 0 and standard deviation 1, gaps by their median.
+        h = E x + e,    h = h + dropout(GLU(W gelu(layer(norm(h), Δ)))),    y = V norm(h) + v
+
+    Each of ``n_layers`` blocks runs a state-space layer over the gaps Δ that the samples really have and mixes its
+    outputs by a gated linear unit. Inputs and targets are scaled to mean 0 and standard deviation 1, gaps by their
+    median. The loss is the mean square.
 
     Parameters
     ----------
+    layer : str or sequence of str, default="s4d"
+        Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
     d_model : int, default=64
         Width of the features.
     n_layers : int, default=4
         Number of blocks.
-    d_state : int, default=64
-        Real dimension of each system's state.
-    init : {"lin", "inv", "legs", "real"}, default="lin"
-        Starting values of A; see `statespace.layers.S4D`.
-    discretization : {"zoh", "bilinear"}, default="zoh"
-        Zero-order hold or the bilinear rule.
-    dt_min, dt_max : float, default=1e-3 and 1e-1
-        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+    layer_options : mapping, optional
+        Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
+    backbone : {"stack", "sashimi"}, default="stack"
+        The network around the layers: a residual stack, or blocks on several time scales for long records; see
+        `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
     bidirectional : bool, default=False
         Read the series in both directions. Such a model cannot stream, and holds a whole series in memory.
     dropout : float, default=0.1
@@ -350,8 +207,9 @@ class S4DRegressor(DeepRegressor):
         Series a step of the optimiser.
     learning_rate : float, default=4e-3
         Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
-    ssm_learning_rate : float, default=1e-3
-        The same for A, B and the time scales, which have no weight decay.
+    ssm_learning_rate : float or mapping, default=1e-3
+        The same for A, B and the time scales, which have no weight decay; a mapping such as ``{"A": 1e-4, "B": 1e-3,
+        "dt": 1e-3}`` gives each its own. What it leaves out learns at ``learning_rate``.
     weight_decay : float, default=0.01
         Decoupled weight decay of the weight matrices.
     gradient_clip : float or None, default=1.0
@@ -393,6 +251,40 @@ class S4DRegressor(DeepRegressor):
     Times. Gaps are taken in float64, divided by ``time_scale_``, and only then cast; the gap before the first sample of
     a series is 1. Fitted with times, the model refuses series without. Equal times within a series are refused.
 
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import SSMRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.cumsum(rng.exponential(size=(40, 30)), axis=1)
+    >>> rate = rng.uniform(0.1, 1.0, size=40)
+    >>> X = np.sin(rate[:, None] * t)
+    >>> reg = SSMRegressor("s4d", d_model=8, n_layers=1, layer_options={"d_state": 8}, max_epochs=5, random_state=0)
+    >>> reg.fit(X, rate, times=t).predict(X, times=t).shape
+    (40,)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S4DRegressor(S4DParameters, DeepRegressor):
+    """Regression on series with a stack of S4D layers: diagonal linear systems in continuous time, between gated units.
+
+    Each of ``n_layers`` blocks runs ``d_model`` linear systems x'(t) = A x(t) + B u(t), y(t) = C x(t) + D u(t) with
+    diagonal A over the gaps that the samples really have, and mixes their outputs by a gated linear unit [1]_.
+
+    Parameters
+    ----------
+    d_model, n_layers, bidirectional, dropout, pooling, target, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMRegressor`, ``layer="s4d"``.
+    d_state : int, default=64
+        Real dimension of each system's state.
+    init : {"lin", "inv", "legs", "real"}, default="lin"
+        Starting values of A; see `statespace.layers.S4D`.
+    discretization : {"zoh", "bilinear"}, default="zoh"
+        Zero-order hold or the bilinear rule.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
     References
     ----------
     .. [1] A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
@@ -416,63 +308,124 @@ class S4DRegressor(DeepRegressor):
     True
     """
 
-    _layer = "s4d"
 
-    def __init__(
-        self,
-        d_model=64,
-        n_layers=4,
-        d_state=64,
-        *,
-        init="lin",
-        discretization="zoh",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        bidirectional=False,
-        dropout=0.1,
-        pooling="mean",
-        target="auto",
-        max_epochs=50,
-        batch_size=32,
-        learning_rate=4e-3,
-        ssm_learning_rate=1e-3,
-        weight_decay=0.01,
-        gradient_clip=1.0,
-        validation_fraction=0.1,
-        patience=10,
-        device="auto",
-        random_state=None,
-        verbose=0,
-    ):
-        self.d_model = d_model
-        self.n_layers = n_layers
-        self.d_state = d_state
-        self.init = init
-        self.discretization = discretization
-        self.dt_min = dt_min
-        self.dt_max = dt_max
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.pooling = pooling
-        self.target = target
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.ssm_learning_rate = ssm_learning_rate
-        self.weight_decay = weight_decay
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+@dataclass(eq=False, repr=False)
+class S5Regressor(S5Parameters, DeepRegressor):
+    """Regression on series with a stack of S5 layers: one system for all channels.
 
-    def _layer_options(self):
-        return {
-            "d_state": self.d_state,
-            "init": self.init,
-            "discretization": self.discretization,
-            "dt_min": self.dt_min,
-            "dt_max": self.dt_max,
-            "bidirectional": self.bidirectional,
-        }
+    Each of ``n_layers`` blocks runs one linear system x'(t) = A x(t) + B u(t), y(t) = C x(t) + D u(t), to which all
+    ``d_model`` channels write and which they all read [1]_, over the gaps that the samples really have.
+
+    Parameters
+    ----------
+    d_model, n_layers, bidirectional, dropout, pooling, target, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMRegressor`, ``layer="s5"``.
+    d_state : int, default=64
+        Real dimension of the system's state.
+    n_blocks : int, default=1
+        A starts as so many HiPPO matrices of size d_state / n_blocks on its diagonal.
+    init : {"legs", "legt", "lagt", "fourier"}, default="legs"
+        The HiPPO measure from which A starts; see `statespace.layers.S5`.
+    discretization : {"zoh", "bilinear"}, default="zoh"
+        Zero-order hold or the bilinear rule.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The states' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
+    References
+    ----------
+    .. [1] J. T. H. Smith, A. Warrington, S. W. Linderman, "Simplified State Space Layers for Sequence Modeling", 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S5Regressor
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.cumsum(rng.exponential(size=(40, 30)), axis=1)
+    >>> rate = rng.uniform(0.1, 1.0, size=40)
+    >>> X = np.sin(rate[:, None] * t)
+    >>> reg = S5Regressor(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, rate, times=t)
+    >>> reg.predict(X, times=t).shape
+    (40,)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class H3Regressor(H3Parameters, DeepRegressor):
+    """Regression on series with a stack of H3 layers: two systems and two gates.
+
+    Each of ``n_layers`` blocks recalls what followed when a key was last seen: s = diagonal(shift(k) vᵀ), y = W (qᵀ s)
+    with projections q, k, v of its input, a shift system, and a diagonal one over the gaps that the samples really have
+    [1]_.
+
+    Parameters
+    ----------
+    d_model, n_layers, bidirectional, dropout, pooling, target, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMRegressor`, ``layer="h3"``.
+    d_state : int, default=64
+        Real dimension of each diagonal system's state.
+    d_shift : int, optional
+        Samples that the shift system reads, the present one included; None is ``d_state``.
+    head_dim : int, default=1
+        Channels of a head, whose keys and values are multiplied each with each.
+    init : {"lin", "inv", "legs", "real", "random"}, default="lin"
+        Starting values of the diagonal systems; see `statespace.layers.H3`.
+    discretization : {"zoh", "bilinear"}, default="zoh"
+        Zero-order hold or the bilinear rule.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
+    References
+    ----------
+    .. [1] D. Y. Fu, T. Dao, K. K. Saab, A. W. Thomas, A. Rudra, C. Ré, "Hungry Hungry Hippos: Towards Language Modeling
+       with State Space Models", 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import H3Regressor
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.cumsum(rng.exponential(size=(40, 30)), axis=1)
+    >>> rate = rng.uniform(0.1, 1.0, size=40)
+    >>> X = np.sin(rate[:, None] * t)
+    >>> reg = H3Regressor(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, rate, times=t)
+    >>> reg.predict(X, times=t).shape
+    (40,)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S4Regressor(S4Parameters, DeepRegressor):
+    """Regression on series with a stack of S4 layers: diagonal plus low-rank systems.
+
+    Each of ``n_layers`` blocks runs ``d_model`` linear systems x'(t) = A x(t) + B u(t), y(t) = C x(t) + D u(t) over the
+    gaps that the samples really have. A is diagonal plus low-rank and starts as a HiPPO matrix [1]_.
+
+    Parameters
+    ----------
+    d_model, n_layers, bidirectional, dropout, pooling, target, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMRegressor`, ``layer="s4"``.
+    d_state : int, default=64
+        Real dimension of each system's state.
+    measure : {"legs", "legt", "lagt", "fourier", "legsd", "foud"}, default="legs"
+        The HiPPO measure from which A and B start; see `statespace.layers.S4`.
+    rank : int, optional
+        Rank of the low-rank part; None is the least that the measure needs.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
+    References
+    ----------
+    .. [1] A. Gu, K. Goel, C. Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S4Regressor
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.cumsum(rng.exponential(size=(40, 30)), axis=1)
+    >>> rate = rng.uniform(0.1, 1.0, size=40)
+    >>> X = np.sin(rate[:, None] * t)
+    >>> reg = S4Regressor(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, rate, times=t)
+    >>> reg.predict(X, times=t).shape
+    (40,)
+    """

@@ -23,7 +23,8 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     initial : ndarray or Tensor of shape (batch, channels, nodes), optional
         Complex state before the first sample; None is zero.
     lengths : ndarray or Tensor of int of shape (batch,), optional
-        The number of real steps of each record, at least 1, if its end is padding: the state is the one there.
+        The number of real steps of each record, if its end is padding: the state is the one there, the initial one
+        for a record of padding alone.
     skip : ndarray or Tensor of shape (channels,), optional
         D; None is zero.
     discretization : {"zoh", "bilinear"}, default "zoh"
@@ -33,6 +34,7 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     Returns
     -------
     y : ndarray or Tensor of shape (batch, channels, length)
+        Of no meaning where a record's end is padding.
     state : ndarray or Tensor of shape (batch, channels, nodes)
         The state after the last (real) sample. Both are differentiable in u, rate, c, initial
         and skip.
@@ -68,8 +70,8 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     for name, (x, shape) in expected.items():
         if x is not None and x.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}. Got {tuple(x.shape)} instead.")
-    if lengths is not None and not (lengths.min() >= 1 and lengths.max() <= L):
-        raise ValueError(f"lengths must lie between 1 and {L}. Got {lengths.min()} to {lengths.max()}.")
+    if lengths is not None and not (lengths.min() >= 0 and lengths.max() <= L):
+        raise ValueError(f"lengths must lie between 0 and {L}. Got {lengths.min()} to {lengths.max()}.")
     if discretization not in ("zoh", "bilinear"):
         raise ValueError(f"discretization must be 'zoh' or 'bilinear'. Got {discretization!r} instead.")
     if len({is_tensor(x) for x in (u, rate, c, initial, lengths, skip) if x is not None}) > 1:

@@ -3,8 +3,8 @@
 from statespace.kernels.dispatch import choose, is_tensor
 
 
-def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh", backend=None):
-    """A diagonal system driven over irregular gaps and read out, y_k = Re Σ_n c_n x_k,n.
+def diagonal_scan(u, dt, rate, c, initial=None, skip=None, *, discretization="zoh", backend=None):
+    """A diagonal system driven over irregular gaps and read out, y_k = Re Σ_n c_n x_k,n + D u_k.
 
     The state of each node follows x' = rate (x + u), discretised over the gap Δ_k before sample k:
 
@@ -25,6 +25,8 @@ def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh", backend
         Complex read-out.
     initial : ndarray or Tensor of shape (batch, channels, nodes), optional
         Complex state before the first sample; None is zero.
+    skip : ndarray or Tensor of shape (channels,), optional
+        D; None is zero.
     discretization : {"zoh", "bilinear"}, default "zoh"
     backend : {"cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
@@ -33,7 +35,8 @@ def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh", backend
     -------
     y : ndarray or Tensor of shape (batch, channels, length)
     state : ndarray or Tensor of shape (batch, channels, nodes)
-        The state after the last sample. Both are differentiable in u, dt, rate, c and initial.
+        The state after the last sample. Both are differentiable in u, dt, rate, c, initial
+        and skip.
 
     Raises
     ------
@@ -61,12 +64,14 @@ def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh", backend
     B, H, L = u.shape
     if rate.ndim != 2 or len(rate) != H or 0 in rate.shape:
         raise ValueError(f"rate must have shape (channels, nodes) with {H} channels. Got {tuple(rate.shape)} instead.")
-    for name, x, shape in (("dt", dt, (B, L)), ("c", c, rate.shape), ("initial", initial, (B, *rate.shape))):
+    expected = {"dt": (dt, (B, L)), "c": (c, rate.shape), "initial": (initial, (B, *rate.shape)), "skip": (skip, (H,))}
+    for name, (x, shape) in expected.items():
         if x is not None and x.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}. Got {tuple(x.shape)} instead.")
     if discretization not in ("zoh", "bilinear"):
         raise ValueError(f"discretization must be 'zoh' or 'bilinear'. Got {discretization!r} instead.")
-    if len({is_tensor(x) for x in (u, dt, rate, c, initial) if x is not None}) > 1:
+    if len({is_tensor(x) for x in (u, dt, rate, c, initial, skip) if x is not None}) > 1:
         raise ValueError("all arguments must be NumPy arrays, or all torch tensors. Got both.")
-    chosen = choose("diagonal_scan", backend, u, dt, rate, c, initial, discretization=discretization)
-    return chosen.diagonal_scan(u, dt, rate, c, initial, discretization=discretization)
+    arguments = u, dt, rate, c, initial, skip
+    chosen = choose("diagonal_scan", backend, *arguments, discretization=discretization)
+    return chosen.diagonal_scan(*arguments, discretization=discretization)

@@ -1,237 +1,104 @@
-"""Diagonal scan as fused Numba loops: states in the first-level cache, threads over (record, channel)."""
+"""Diagonal scan as compiled loops over vectors of channels; threads over the vectors."""
 
 import math
 
-import numpy as np
 import torch
-from numba import njit
 
-from statespace.kernels.diagonal_scan.decay import expm1_complex
+from statespace.kernels.diagonal_scan.loops import BILINEAR, LN2, SEGMENT, UNROLLED, backward, forward
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.lanes import channels_back, channels_last, flat, from_lanes, to_lanes
 from statespace.kernels.threads import in_parallel
-
-SEGMENT = 32  # steps between two stored states; the reverse sweep recomputes one segment at a time
-LANES = 8  # nodes are padded to a multiple of this, so that no loop has a remainder
-# Nodes are treated in blocks of at most N, the fields of a block N numbers apart. Distances known at compile time are
-# what lets LLVM prove that the fields do not overlap; without the proof the loops over nodes stay scalar.
-N = 32
-FAST = {"contract", "reassoc", "nsz"}
-# What the reverse sweep writes to: gradients in state, Ā - 1, read-out and rate, real and imaginary; then the read-out.
-G, GD, GC, GR, C = 0, 2 * N, 4 * N, 6 * N, 8 * N
+from statespace.kernels.vectors import WIDTH
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _discretise(gap, bilinear, nodes, rate, d):
-    """d = Ā - 1 for one gap; a row of ``rate`` holds Re, Im, and Im/2π in two parts."""
-    one, half = d.dtype.type(1), d.dtype.type(0.5)
-    if bilinear:
-        for n in range(nodes):
-            a, w = half * gap * rate[n], half * gap * rate[N + n]
-            scale = gap / ((one - a) * (one - a) + w * w)
-            d[n] = scale * (rate[n] * (one - a) - rate[N + n] * w)
-            d[N + n] = scale * rate[N + n]
-    else:
-        for n in range(nodes):
-            d[n], d[N + n] = expm1_complex(gap, rate[n], rate[2 * N + n], rate[3 * N + n])
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _advance(u, nodes, before, d, after):
-    """after = x + d (x + u): one step of every node."""
-    for n in range(nodes):
-        w = before[n] + u
-        after[n] = before[n] + d[n] * w - d[N + n] * before[N + n]
-        after[N + n] = before[N + n] + d[n] * before[N + n] + d[N + n] * w
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _advance_and_read(u, nodes, d, c, x):
-    """x <- x + d (x + u) in place, and Re Σ c x."""
-    y = x.dtype.type(0)
-    for n in range(nodes):
-        w = x[n] + u
-        real = x[n] + d[n] * w - d[N + n] * x[N + n]
-        imag = x[N + n] + d[n] * x[N + n] + d[N + n] * w
-        x[n] = real
-        x[N + n] = imag
-        y += c[n] * real - c[N + n] * imag
-    return y
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _retreat(u, grad_y, nodes, before, after, d, work):
-    """One step of the reverse sweep, from the gradient in the state after to that before; returns the one in u."""
-    grad_u = d.dtype.type(0)
-    for n in range(nodes):
-        real = work[G + n] + grad_y * work[C + n]
-        imag = work[G + N + n] - grad_y * work[C + N + n]
-        w = before[n] + u
-        work[GC + n] += grad_y * after[n]
-        work[GC + N + n] -= grad_y * after[N + n]
-        work[GD + n] += real * w + imag * before[N + n]
-        work[GD + N + n] += imag * w - real * before[N + n]
-        through = real * d[n] + imag * d[N + n]
-        grad_u += through
-        work[G + n] = real + through
-        work[G + N + n] = imag - real * d[N + n] + imag * d[n]
-    return grad_u
-
-
-@njit(cache=True, fastmath=FAST, error_model="numpy")
-def _chain(gap, bilinear, nodes, rate, d, work):
-    """Moves the gradient in d = Ā - 1 on to the rates and clears it; returns that in the gap."""
-    one, half, zero = d.dtype.type(1), d.dtype.type(0.5), d.dtype.type(0)
-    grad_gap = zero
-    for n in range(nodes):
-        # The derivative of d by z is 1 + d for the zero-order hold, (1 + d/2)² for the bilinear rule.
-        real, imag = one + d[n], d[N + n]
-        if bilinear:
-            p, q = one + half * d[n], half * d[N + n]
-            real, imag = p * p - q * q, (p + p) * q
-        z_real = work[GD + n] * real + work[GD + N + n] * imag
-        z_imag = work[GD + N + n] * real - work[GD + n] * imag
-        work[GR + n] += gap * z_real
-        work[GR + N + n] += gap * z_imag
-        grad_gap += rate[n] * z_real + rate[N + n] * z_imag
-        work[GD + n] = zero
-        work[GD + N + n] = zero
-    return grad_gap
-
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _forward(first, last, u, dt, bilinear, nodes, rate, c, state, y, stored):
-    """Of (record, channel) first..last−1: adds to y (B, L, H) and leaves the final state in ``state`` (B, H, blocks,
-    2 N); the state before each segment goes to ``stored``, if that is not empty.
-    """
-    B, L, H = u.shape
-    tiny, zero = u.dtype.type(1e-30), u.dtype.type(0)
-    keep = stored.shape[3] > 0
-    for task in range(first, last):
-        b, h = task // H, task % H
-        x, d = np.empty(2 * N, u.dtype), np.zeros(2 * N, u.dtype)
-        for block in range(state.shape[2]):
-            x[:] = state[b, h, block]
-            gap = u.dtype.type(-1)
-            for t in range(L):
-                if t % SEGMENT == 0:
-                    # A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
-                    for n in range(2 * N):
-                        x[n] = x[n] if abs(x[n]) > tiny else zero
-                    if keep:
-                        stored[b, h, block, t // SEGMENT] = x
-                if dt[b, t] != gap:
-                    gap = dt[b, t]
-                    _discretise(gap, bilinear, nodes, rate[h, block], d)
-                y[b, t, h] += _advance_and_read(u[b, t, h], nodes, d, c[h, block], x)
-            state[b, h, block] = x
-
-
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-def _backward(
-    first, last, u, dt, bilinear, nodes, rate, c, stored, grad_y, grad_state, grad_u, grad_dt, grad_rate, grad_c
-):
-    """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
-    one; ``grad_dt`` (B, H, L), ``grad_rate`` and ``grad_c`` (B, H, blocks, 2 N) are left for the caller to sum.
-    """
-    B, L, H = u.shape
-    want_dt = grad_dt.shape[2] > 0
-    for task in range(first, last):
-        b, h = task // H, task % H
-        x = np.zeros((SEGMENT + 1, 2 * N), u.dtype)
-        # A row of d for each step whose gap differs from the one before.
-        d = np.empty((SEGMENT, 2 * N), u.dtype)
-        row = np.empty(SEGMENT, np.int64)
-        work = np.empty(10 * N, u.dtype)
-        for block in range(c.shape[1]):
-            rates = rate[h, block]
-            work[:] = 0
-            work[G : G + 2 * N] = grad_state[b, h, block]
-            work[C : C + 2 * N] = c[h, block]
-            for segment in range((L - 1) // SEGMENT, -1, -1):
-                start = segment * SEGMENT
-                steps = min(SEGMENT, L - start)
-                x[0] = stored[b, h, block, segment]
-                last = -1
-                for i in range(steps):
-                    t = start + i
-                    if i == 0 or dt[b, t] != dt[b, t - 1]:
-                        last += 1
-                        _discretise(dt[b, t], bilinear, nodes, rates, d[last])
-                    row[i] = last
-                    _advance(u[b, t, h], nodes, x[i], d[last], x[i + 1])
-                for i in range(steps - 1, -1, -1):
-                    t, here = start + i, d[row[i]]
-                    grad_u[b, t, h] += _retreat(u[b, t, h], grad_y[b, t, h], nodes, x[i], x[i + 1], here, work)
-                    if want_dt or i == 0 or row[i - 1] != row[i]:
-                        through = _chain(dt[b, t], bilinear, nodes, rates, here, work)
-                        if want_dt:
-                            grad_dt[b, h, t] += through
-            grad_state[b, h, block] = work[G : G + 2 * N]
-            grad_rate[b, h, block] = work[GR : GR + 2 * N]
-            grad_c[b, h, block] = work[GC : GC + 2 * N]
-
-
-def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh"):
+def diagonal_scan(u, dt, rate, c, initial=None, skip=None, *, discretization="zoh"):
     """See :func:`statespace.kernels.diagonal_scan`; torch tensors are differentiable, once."""
     arrays = not isinstance(u, torch.Tensor)
     u, rate, c = (torch.as_tensor(x) for x in (u, rate, c))
+    dt, initial, skip = (None if x is None else torch.as_tensor(x) for x in (dt, initial, skip))
+    y, state = scan(u, dt, rate, c, initial, skip, {"zoh": None, "bilinear": BILINEAR}[discretization])
+    return (y.numpy(), state.numpy()) if arrays else (y, state)
+
+
+def scan(u, dt, rate, c, initial, skip, rule):
+    """Tensors in the shapes of :func:`statespace.kernels.diagonal_scan`; without ``dt`` all gaps are 1.
+
+    The rule is None (zero-order hold), ``BILINEAR``, or ``LINEAR``, for which d = Δ · rate.
+    """
     dtype = torch.promote_types(u.dtype, torch.float32)
-    B, H, L = u.shape
-    n_nodes = rate.shape[-1]
-    dt = torch.ones(B, L, dtype=dtype) if dt is None else torch.as_tensor(dt).to(dtype)
-    state = torch.zeros(B, H, n_nodes, dtype=rate.dtype) if initial is None else torch.as_tensor(initial)
+    (B, H, L), n = u.shape, rate.shape[-1]
+    rate = rate.to(torch.complex128)
+    if dt is None and rule is None:
+        rate = torch.special.expm1(rate)
+    elif dt is None and rule == BILINEAR:
+        rate = rate / (1 - rate / 2)
+    rule = None if dt is None else rule
+    groups = -(-B * H // WIDTH)
+    if initial is None:
+        state = u.new_zeros(groups, -(-n // UNROLLED) * UNROLLED, 2, WIDTH, dtype=dtype)
+    else:
+        state = _parts_to_lanes(initial).to(dtype)
+    skip = torch.zeros(1, dtype=dtype) if skip is None else skip.to(dtype)
+    gaps = None
+    if dt is not None:
+        # The channels of a vector belong to one record, or each to its own.
+        gaps = dt.to(dtype)
+        gaps = gaps[..., None].expand(B, L, WIDTH) if H % WIDTH == 0 else to_lanes(gaps[:, None].expand(B, H, L))
     y, final = _Scan.apply(
-        u.to(dtype).transpose(1, 2).contiguous(),
-        dt.contiguous(),
-        _blocks(rate),
-        _blocks(c).to(dtype),
-        _blocks(state).to(dtype),
-        -(-n_nodes // LANES) * LANES if n_nodes <= N else N,
-        discretization == "bilinear",
+        channels_last(u.to(dtype)),
+        gaps,
+        _parts_to_lanes(rate.expand(B, H, n)),
+        _parts_to_lanes(c.expand(B, H, n)).to(dtype),
+        to_lanes(skip.expand(B, H).unsqueeze(-1)),
+        state,
+        rule,
     )
-    real, imaginary = (x.flatten(2)[..., :n_nodes] for x in final.split(N, dim=-1))
-    y, final = y.transpose(1, 2), torch.complex(real, imaginary)
-    return (y.numpy(), final.numpy()) if arrays else (y, final)
+    final = from_lanes(final.flatten(1, 2), B, H).unflatten(-1, (-1, 2))[..., :n, :]
+    return channels_back(y, B, H).to(u.dtype), torch.view_as_complex(final.contiguous())
 
 
-def _blocks(x):
-    """Complex (..., n_nodes) to real (..., blocks, 2 N), padded with zeros."""
-    x = torch.nn.functional.pad(x, (0, -x.shape[-1] % N)).unflatten(-1, (-1, N))
-    return torch.cat([x.real, x.imag], dim=-1)
+def _parts_to_lanes(x):
+    """Complex (B, H, n) -> real (G, n filled up, 2, lanes)."""
+    x = torch.nn.functional.pad(x, (0, -x.shape[-1] % UNROLLED))
+    return to_lanes(torch.view_as_real(x.resolve_conj()).flatten(2)).unflatten(1, (-1, 2))
 
 
 class _Scan(torch.autograd.Function):
+    """u and y (records, L, channels), dt (records, L, lanes), skip (G, 1, lanes); rate, c and state (G, n, 2, lanes).
+
+    The rate comes in float64.
+    """
+
     @staticmethod
-    def forward(ctx, u, dt, rate, c, state, nodes, bilinear):
-        turns = rate[..., N:].double() / (2 * math.pi)
-        high = turns.to(u.dtype)
-        rate = torch.cat([rate.to(u.dtype), high, (turns - high.double()).to(u.dtype)], dim=-1)
-        y, final = torch.zeros_like(u), state.clone()
-        stored = u.new_empty(*state.shape[:3], -(-u.shape[1] // SEGMENT) if any(ctx.needs_input_grad) else 0, 2 * N)
-        in_parallel(
-            _forward, u.shape[0] * u.shape[2], u.numel() * nodes,
-            *_arrays(u, dt), bilinear, nodes, *_arrays(rate, c, final, y, stored),
-        )  # fmt: skip
-        ctx.save_for_backward(u, dt, rate, c, stored)
-        ctx.nodes, ctx.bilinear = nodes, bilinear
+    def forward(ctx, u, dt, rate, c, skip, state, rule):
+        G, n, _, _ = rate.shape
+        L, per = u.shape[1], u.shape[2] // WIDTH
+        if dt is not None and rule is None:
+            turns = rate[:, :, 1] / (2 * math.pi)
+            high = turns.to(u.dtype)
+            fields = rate[:, :, 0] / LN2, high, turns - high
+        else:
+            fields = rate[:, :, 0], rate[:, :, 1], torch.zeros_like(rate[:, :, 0])
+        fields = torch.stack([x.to(u.dtype) for x in fields], dim=2)
+        y, final = torch.empty_like(u), state.clone(memory_format=torch.contiguous_format)
+        stored = u.new_empty(G if any(ctx.needs_input_grad) else 0, -(-L // SEGMENT), n, 2, WIDTH)
+        inputs = [flat(x) for x in (u, dt, fields, c, skip)]
+        in_parallel(forward, G, u.numel() * n, L, n, per, *inputs, *map(flat, (final, y, stored)), rule)
+        ctx.save_for_backward(u, dt, fields, c, skip, stored)
+        ctx.rule = rule
         return y, final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y, grad_final):
-        u, dt, rate, c, stored = ctx.saved_tensors
-        B, L, H = u.shape
-        grad_u, grad_state = torch.zeros_like(u), grad_final.clone(memory_format=torch.contiguous_format)
-        grad_dt = u.new_zeros(B, H, L if ctx.needs_input_grad[1] else 0)
-        grad_rate, grad_c = torch.empty_like(grad_state), torch.empty_like(grad_state)
-        inputs = _arrays(rate, c, stored, grad_y.contiguous())
-        gradients = _arrays(grad_state, grad_u, grad_dt, grad_rate, grad_c)
-        in_parallel(
-            _backward, B * H, u.numel() * ctx.nodes,
-            *_arrays(u, dt), ctx.bilinear, ctx.nodes, *inputs, *gradients,
-        )  # fmt: skip
-        return grad_u, grad_dt.sum(1), grad_rate.sum(0).double(), grad_c.sum(0), grad_state, None, None
-
-
-def _arrays(*tensors):
-    return [x.detach().numpy() for x in tensors]
+        u, dt, fields, c, skip, stored = ctx.saved_tensors
+        G, n, _, _ = fields.shape
+        L, per = u.shape[1], u.shape[2] // WIDTH
+        grad_state = grad_final.clone(memory_format=torch.contiguous_format)
+        grad_u, grad_dt = torch.empty_like(u), u.new_zeros((G, L, WIDTH) if ctx.needs_input_grad[1] else 0)
+        grad_rate, grad_c, grad_skip = (torch.zeros_like(x) for x in (grad_state, grad_state, skip))
+        inputs = [flat(x) for x in (u, dt, fields, c, skip, stored, grad_y)]
+        gradients = [flat(x) for x in (grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip)]
+        in_parallel(backward, G, u.numel() * n, L, n, per, *inputs, *gradients, ctx.rule)
+        grad_dt = grad_dt.view(-1, per, L, WIDTH).sum(1) if len(grad_dt) else None
+        return grad_u, grad_dt, grad_rate.double(), grad_c, grad_skip, grad_state, None

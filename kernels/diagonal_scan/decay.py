@@ -1,110 +1,104 @@
-"""exp(z) - 1 of a complex z, in polynomials that LLVM turns into vector instructions.
+"""exp(z) - 1 of complex z in polynomials: the library's functions take one number at a time, these take vectors.
 
-The library functions are called once for each number; these are straight-line arithmetic, so that a loop over the nodes
-of a system computes 8 or 16 at a time. With z = Δ (a + 2πi f), a <= 0 and t = Δ f reduced to [-1/2, 1/2] turns,
+With z = Δ (a + 2πi f), a <= 0, Δ a / ln 2 = k + r with the nearest integer k, and t = Δ f reduced to [-1/2, 1/2] turns,
 
-    Re(exp(z) - 1) = expm1(Δa) - 2 exp(Δa) sin²(πt),    Im(exp(z) - 1) = 2 exp(Δa) sin(πt) cos(πt),
+    e = exp(Δ a) - 1 = 2^k (2^r - 1) + (2^k - 1)
+    Re = e - 2 (e + 1) sin²(πt),    Im = 2 (e + 1) sin(πt) cos(πt),
 
 sums of one sign, so that a tiny z keeps all its digits. Frequencies come as sums of two numbers and meet the gap in a
 fused multiply-add: after hundreds of turns a single float32 product would have lost the phase's last three digits.
+
+The polynomials are minimax ones, relative for 2^r - 1 and sin, absolute for cos; both of these carry a factor of √2.
 """
 
 import math
 
-import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
-# exp(-87) is the last float32 power of e above the subnormal numbers; exp(-708) the last float64 one.
-LOWEST = {np.float32: -87.0, np.float64: -708.0}
+from statespace.kernels.vectors import at_least, fused, nearest, power_of_two
 
-
-@intrinsic
-def nearest(typingctx, x):
-    """The nearest integer, as a float: one instruction."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.call(builder.module.declare_intrinsic("llvm.rint", [arguments[0].type]), arguments)
-
-    return x(x), codegen
-
-
-@intrinsic
-def fused(typingctx, x, y, z):
-    """x y + z, rounded once."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return x(x, x, x), codegen
-
-
-@intrinsic
-def as_float(typingctx, bits):
-    """The float whose bits these are."""
-    result = types.float32 if bits == types.int32 else types.float64
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType() if result == types.float32 else ir.DoubleType())
-
-    return result(bits), codegen
+ROOT = math.sqrt(2)
+# (2^r - 1) / r on [-1/2, 1/2]; √2 sin(πt) / t and √2 cos(πt) as polynomials in t², t in [-1/2, 1/2].
+POWER = {
+    types.float32: (
+        0.69314718792669306, 0.24022649794962265, 0.055503574336426599, 0.0096182374949070143, 0.0013390735477607874,
+        0.00015403512367553546,
+    ),
+    types.float64: (
+        0.69314718055994530926, 0.24022650695910071286, 0.05550410866482162654, 0.009618129107628436948,
+        0.0013333558146406629814, 0.00015403530393466168344, 0.000015252733841378433742, 1.3215486721358576058e-6,
+        1.0178057169304502643e-7, 7.0549322716041566848e-9, 4.455804851545879953e-10, 2.5678429104123610884e-11,
+    ),
+}  # fmt: skip
+SINE = {
+    types.float32: (
+        3.1415926368954115, -5.1677096847994767, 2.5500697263299961, -0.59824212634209369, 0.077560386790797222,
+    ),
+    types.float64: (
+        3.1415926535897932377, -5.1677127800499695287, 2.5501640398772939404, -0.59926452931873826139,
+        0.082145886569893038774, -0.007370430478764629614, 0.00046629968877916672934, -0.000021903185429548639509,
+        7.6947273844559141955e-7,
+    ),
+}  # fmt: skip
+COSINE = {
+    types.float32: (
+        1.0, -4.9348021372283223, 4.0587091643412954, -1.3352120566536518, 0.23493755890074913, -0.024396716536961510,
+    ),
+    types.float64: (
+        1.0, -4.9348022005446793043, 4.0587121264167675451, -1.3352627688545550128, 0.23533063035779601577,
+        -0.025806891376604471109, 0.0019295741873593386058, -0.00010463741712648405534, 4.3007248318146787192e-6,
+        -1.3435271532313808683e-7,
+    ),
+}  # fmt: skip
 
 
 def expm1_complex(gap, a, f, f_low):
-    """Real and imaginary part of exp(Δ (a + 2πi (f + f_low))) - 1, for Δ >= 0 and a <= 0."""
+    """Real and imaginary part of exp(Δ (a ln 2 + 2πi (f + f_low))) - 1, for Δ >= 0 and a <= 0, in vectors."""
     raise TypeError("called from compiled code only")
 
 
-@overload(expm1_complex, jit_options={"fastmath": {"contract", "nsz"}})
+@overload(expm1_complex)
 def _expm1_complex(gap, a, f, f_low):
-    real = np.float32 if a == types.float32 else np.float64
-    lowest, log2e = real(LOWEST[real]), real(math.log2(math.e))
-    # ln 2 in two parts, the first short enough that its product with the exponent is exact.
-    ln2_high = real(0.693359375) if real is np.float32 else real(0.693147180369123816490)
-    ln2_low = real(math.log(2) - 0.693359375) if real is np.float32 else real(1.90821492927058770002e-10)
-    half, one, two, pi = real(0.5), real(1), real(2), real(math.pi)
-    # Taylor coefficients; by the ends of the ranges the first one left out is below half a unit in the last place.
-    e = [real(1 / math.factorial(k)) for k in range(15)]
-    t = [real((-1) ** (k // 2) / math.factorial(k)) for k in range(24)]
-    e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13 = e[2:14]
-    s3, s5, s7, s9, s11, s13, s15, s17, s19, s21 = t[3:22:2]
-    c2, c4, c6, c8, c10, c12, c14, c16, c18, c20, c22 = t[2:23:2]
-
-    if real is np.float32:
+    single = gap.element == types.float32
+    lowest = -126.0 if single else -1022.0
+    magic = 1.5 * 2.0 ** (23 if single else 52)
+    if single:
+        p0, p1, p2, p3, p4, p5 = POWER[gap.element]
+        s0, s1, s2, s3, s4 = (ROOT * s for s in SINE[gap.element])
+        c0, c1, c2, c3, c4, c5 = (ROOT * c for c in COSINE[gap.element])
 
         def implementation(gap, a, f, f_low):
-            a = max(gap * a, lowest)
-            n = nearest(a * log2e)
-            r = a - n * ln2_high - n * ln2_low
-            p = r + r * r * (half + r * (e3 + r * (e4 + r * (e5 + r * (e6 + r * e7)))))
-            power = as_float(np.int32((np.int32(n) + 127) << 23))
-            h = pi * (fused(gap, f, -nearest(gap * f)) + gap * f_low)
-            q = h * h
-            s = h + h * q * (s3 + q * (s5 + q * (s7 + q * (s9 + q * (s11 + q * s13)))))
-            c = one + q * (c2 + q * (c4 + q * (c6 + q * (c8 + q * (c10 + q * (c12 + q * c14))))))
-            decay = power * p + (power - one)
-            size = two * (decay + one) * s
-            return decay - size * s, size * c
+            x = at_least(gap * a, lowest)
+            shifted = x + magic
+            r = x - (shifted - magic)
+            power = power_of_two(shifted)
+            e = power * (r * (p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * p5)))))) + (power - 1.0)
+            t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
+            q = t * t
+            s = t * (s0 + q * (s1 + q * (s2 + q * (s3 + q * s4))))
+            c = c0 + q * (c1 + q * (c2 + q * (c3 + q * (c4 + q * c5))))
+            size = e * s + s
+            return e - size * s, size * c
 
     else:
+        p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11 = POWER[gap.element]
+        s0, s1, s2, s3, s4, s5, s6, s7, s8 = (ROOT * s for s in SINE[gap.element])
+        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 = (ROOT * c for c in COSINE[gap.element])
 
         def implementation(gap, a, f, f_low):
-            a = max(gap * a, lowest)
-            n = nearest(a * log2e)
-            r = a - n * ln2_high - n * ln2_low
-            p = e9 + r * (e10 + r * (e11 + r * (e12 + r * e13)))
-            p = e3 + r * (e4 + r * (e5 + r * (e6 + r * (e7 + r * (e8 + r * p)))))
-            p = r + r * r * (e2 + r * p)
-            power = as_float((np.int64(n) + 1023) << 52)
-            h = pi * (fused(gap, f, -nearest(gap * f)) + gap * f_low)
-            q = h * h
-            s = s11 + q * (s13 + q * (s15 + q * (s17 + q * (s19 + q * s21))))
-            s = h + h * q * (s3 + q * (s5 + q * (s7 + q * (s9 + q * s))))
-            c = c12 + q * (c14 + q * (c16 + q * (c18 + q * (c20 + q * c22))))
-            c = one + q * (c2 + q * (c4 + q * (c6 + q * (c8 + q * (c10 + q * c)))))
-            decay = power * p + (power - one)
-            size = two * (decay + one) * s
-            return decay - size * s, size * c
+            x = at_least(gap * a, lowest)
+            shifted = x + magic
+            r = x - (shifted - magic)
+            power = power_of_two(shifted)
+            p = p6 + r * (p7 + r * (p8 + r * (p9 + r * (p10 + r * p11))))
+            e = power * (r * (p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * (p5 + r * p))))))) + (power - 1.0)
+            t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
+            q = t * t
+            s = t * (s0 + q * (s1 + q * (s2 + q * (s3 + q * (s4 + q * (s5 + q * (s6 + q * (s7 + q * s8))))))))
+            c = c4 + q * (c5 + q * (c6 + q * (c7 + q * (c8 + q * c9))))
+            c = c0 + q * (c1 + q * (c2 + q * (c3 + q * c)))
+            size = e * s + s
+            return e - size * s, size * c
 
     return implementation

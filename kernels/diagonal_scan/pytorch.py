@@ -9,7 +9,7 @@ CHUNK = 64
 
 
 @accepts_numpy
-def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh"):
+def diagonal_scan(u, dt, rate, c, initial=None, skip=None, *, discretization="zoh"):
     """See :func:`statespace.kernels.diagonal_scan`; memory is that of one chunk of states and one state a chunk."""
     B, H, L = u.shape
     dtype = torch.promote_types(u.dtype, torch.float32)
@@ -29,7 +29,10 @@ def diagonal_scan(u, dt, rate, c, initial=None, *, discretization="zoh"):
         else:
             y, state = _chunk(*inputs)
         outputs.append(y)
-    return torch.cat(outputs, dim=-1).to(u.dtype), state
+    y = torch.cat(outputs, dim=-1)
+    if skip is not None:
+        y = torch.addcmul(y, skip.unsqueeze(-1).to(dtype), u.to(dtype))
+    return y.to(u.dtype), state
 
 
 def _chunk(u, dt, rate, c, state, discretization):

@@ -21,6 +21,12 @@ shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wr
 helper = partial(shared, forceinline=True)
 
 
+# Samples of a chunk in ``projective.py``, whose columns fit into a first cache; how far apart they begin: not a power of
+# two, which would let them displace one another.
+CHUNK = 128
+COLUMN = 136
+
+
 class Transitions(NamedTuple):
     """Room for a chunk: ``slot`` (C,) of each sample, −1 where the state stays; of each slot Δ, row, A, Q, Ā, Q̄.
 
@@ -55,6 +61,7 @@ class Workspace(NamedTuple):
 
     steps: Transitions
     tiles: Tiles
+    columns: np.ndarray
     At: np.ndarray
     W: np.ndarray
     X: np.ndarray
@@ -88,6 +95,6 @@ def workspace(width, blocks, n, d):
     tiles = Tiles(np.zeros(2 * blocks * (blocks + 1)), *np.zeros((6, 2 * blocks)))
     matrices = np.zeros((4, n, n))
     return Workspace(
-        steps, tiles, np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
+        steps, tiles, np.zeros(40 * COLUMN), np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
         *np.zeros((2, n)), np.zeros((3, max(n, d))),
     )  # fmt: skip

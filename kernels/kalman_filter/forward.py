@@ -4,6 +4,7 @@ import numpy as np
 
 from statespace.kernels.kalman_filter.compiled import entry, shared
 from statespace.kernels.kalman_filter.pair import forward_pair, forward_single
+from statespace.kernels.kalman_filter.projective import forward_projective
 from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED, TILES
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
@@ -34,6 +35,8 @@ from statespace.kernels.kalman_filter.transitions import discretize_chunk
 def forward(record, units, first, last, state, keep, kept, base, work):
     """Filter samples first..last−1; what is kept of sample t stands at t − base."""
     t = forward_any(record, units, first, last, state, keep, kept, base, work)
+    if t < last and len(state.mean) <= 2 and keep == NOTHING:
+        t = forward_projective(record, units, t, last, state, keep, kept, base, work)
     if t < last:
         if len(state.mean) == 1:
             forward_single(record, units, t, last, state, keep, kept, base, work)

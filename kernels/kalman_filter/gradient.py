@@ -70,7 +70,7 @@ def gradient_any(
 ):  # fmt: skip
     _, size, _ = units
     d = len(origin.diffuse)
-    steps, _, At, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
+    steps, _, _, At, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     some = False

@@ -128,7 +128,7 @@ def smooth_segment(
     """
     _, size, _ = units
     n = len(b.r0)
-    steps, _, At, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
+    steps, _, _, At, W, X, Y, P, D, a, m, K0, e0, e1, g, u, x, z, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     each_z = 1 if len(readout) > 1 else 0

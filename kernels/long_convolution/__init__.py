@@ -12,7 +12,7 @@ def long_convolution(u, k, *, backend=None):
         Real inputs; float16 and bfloat16 are summed in float32.
     k : ndarray or Tensor of shape (channels, kernel_length)
         Real kernels, of any length.
-    backend : {"pytorch", "reference"}, optional
+    backend : {"cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns
@@ -30,8 +30,10 @@ def long_convolution(u, k, *, backend=None):
     Notes
     -----
     Computed by real FFTs of the next length with small prime factors; a record much longer than its kernel is cut
-    into blocks whose tails are added. The kernel is transformed once for the whole batch. Rounding is absolute, not
-    relative: about the type's precision times the largest output.
+    into blocks whose tails are carried on. The kernel is transformed once for the whole batch and for both passes.
+    Records of any length are transformed in pieces, so that memory beside the result is bounded. Rounding is absolute,
+    not relative: about the type's precision times the largest output. On a CPU a kernel of up to some hundred taps is
+    applied by the sum itself.
 
     Examples
     --------

@@ -4,7 +4,7 @@ Above: sktime's pipelines, ``evaluate`` and grid search. Below: `statespace.Kalm
 sktime is imported with the first name that is asked for, and nowhere else in the package.
 
 kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
-s4d         S4DForecaster: a stack of S4D layers
+ssm         SSMForecaster, and a name for each layer, S4DForecaster: a stack of state-space layers
 deep        DeepForecaster: one network for every horizon and query time, whatever its layers
 windows     history and query times as tokens; random windows to train on
 baseline    level, trend, seasons and covariates of a window by least squares
@@ -20,17 +20,24 @@ from typing import TYPE_CHECKING
 _HOME = {
     "KalmanForecaster": "kalman",
     "DeepForecaster": "deep",
-    "S4DForecaster": "s4d",
+    "SSMForecaster": "ssm",
+    "S4Forecaster": "ssm",
+    "S4DForecaster": "ssm",
+    "S5Forecaster": "ssm",
+    "H3Forecaster": "ssm",
     "TimeSplitter": "splitter",
 }
 
-__all__ = ["DeepForecaster", "KalmanForecaster", "S4DForecaster", "TimeSplitter"]
+__all__ = [
+    "DeepForecaster", "H3Forecaster", "KalmanForecaster", "S4DForecaster", "S4Forecaster", "S5Forecaster",
+    "SSMForecaster", "TimeSplitter",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.forecasting.deep import DeepForecaster
     from statespace.forecasting.kalman import KalmanForecaster
-    from statespace.forecasting.s4d import S4DForecaster
     from statespace.forecasting.splitter import TimeSplitter
+    from statespace.forecasting.ssm import H3Forecaster, S4DForecaster, S4Forecaster, S5Forecaster, SSMForecaster
 
 
 def __getattr__(name):

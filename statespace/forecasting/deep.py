@@ -1,12 +1,14 @@
 """DeepForecaster: one network for every horizon and query time; the layer is the subclass's choice.
 
-Above: `statespace.forecasting.s4d`. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
+Above: `statespace.forecasting.ssm`. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
 the history in files.
 """
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -28,9 +30,9 @@ from statespace.forecasting.quantiles import (
     variance,
 )
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
-from statespace.models import ResidualStack
+from statespace.models import make_backbone
 from statespace.times import median_gap
-from statespace.training import choose_device, fit
+from statespace.training import choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
@@ -45,17 +47,17 @@ _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 
 
 
 class QueryModel(nn.Module):
-    """A residual stack that reads windows, and takes one step of its recurrence to each query.
+    """A network that reads windows, and takes one step of its recurrence to each query.
 
     Parameters
     ----------
-    **config
-        Of `ResidualStack`.
+    backbone, options, **config
+        As in `statespace.models.make_backbone`.
     """
 
-    def __init__(self, **config):
+    def __init__(self, backbone="stack", options=None, **config):
         super().__init__()
-        self.stack = ResidualStack(d_output=N_OUTPUTS, **config)
+        self.stack = make_backbone(backbone, options, d_output=N_OUTPUTS, **config)
         # At first the forecast is the baseline, with the spread of the context as a normal distribution.
         nn.init.zeros_(self.stack.head.weight)
         nn.init.zeros_(self.stack.head.bias)
@@ -84,11 +86,11 @@ def _loss(model, batch):
     return (batch["weight"] * pinball(quantiles, batch["y"])).sum(), batch["weight"].sum()
 
 
+@dataclass(eq=False, repr=False)
 class DeepForecaster(TimeForecaster):
-    """A residual stack that reads the history once and answers any query time; the layer is the subclass's choice.
+    """A network that reads the history once and answers any query time.
 
-    A subclass has an ``__init__`` that stores the parameters of `S4DForecaster`'s list that are not the layer's own,
-    and says which layer it stacks: its name in ``_layer``, its arguments by ``_layer_options()``.
+    The layer comes from one of the classes in `statespace.parameters`.
 
     Examples
     --------
@@ -102,9 +104,36 @@ class DeepForecaster(TimeForecaster):
         "X_inner_mtype": ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"],
         "python_dependencies": ["torch"],
     }
-    _layer: str
     # What a file brings instead of training. An attribute of the class, or sktime's reset in fit would delete it.
     _restored = None
+
+    d_model: int = 32
+    n_layers: int = 2
+    _: KW_ONLY
+    backbone: str = "stack"
+    backbone_options: Mapping[str, Any] | None = None
+    periods: Sequence[float] | None = None
+    trend: str = "auto"
+    context_length: int = 256
+    max_horizon: float | None = None
+    dropout: float = 0.2
+    max_epochs: int = 6
+    windows_per_epoch: int = 256
+    queries_per_window: int = 16
+    batch_size: int = 16
+    learning_rate: float = 4e-3
+    ssm_learning_rate: float | Mapping[str, float] = 1e-3
+    weight_decay: float = 0.01
+    gradient_clip: float | None = 1.0
+    time_unit: str | None = None
+    device: str | torch.device = "auto"
+    random_state: int | np.random.RandomState | None = None
+    verbose: int = 0
+
+    def __post_init__(self):
+        # Called by the dataclass, and again by the constructor of sktime's base class, to which it leads.
+        if "_state" not in vars(self):
+            super().__init__()
 
     def _fit(self, y, X, fh):
         self._check_parameters()
@@ -141,6 +170,7 @@ class DeepForecaster(TimeForecaster):
             raise ValueError(
                 f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
             )
+        ssm_rates(self.ssm_learning_rate, self.learning_rate)
         if any(not period > 0 for period in self.periods or ()):
             raise ValueError(
                 f"periods must be positive, in the unit of time of the index. Got {self.periods!r} instead."
@@ -244,12 +274,15 @@ class DeepForecaster(TimeForecaster):
         self.history_ = pd.DataFrame({"loss": history.loss}, index=epochs)
 
     def _model_config(self):
+        layer, options = self._layers()
         return {
+            "backbone": self.backbone,
+            "options": None if self.backbone_options is None else dict(self.backbone_options),
             "d_input": N_CHANNELS + self._records.covariates.shape[1],
             "d_model": self.d_model,
             "n_layers": self.n_layers,
-            "layer": self._layer,
-            "layer_options": self._layer_options(),
+            "layer": layer,
+            "layer_options": options,
             "dropout": self.dropout,
         }
 

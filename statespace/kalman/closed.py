@@ -6,7 +6,7 @@ import numpy as np
 
 from statespace.kalman.base import Component
 from statespace.kernels.kalman_filter import discretize_blocks
-from statespace.kernels.kalman_filter.blocks import Blocks
+from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, ROTATION, TREND, Blocks
 
 _NO_TABLE = np.zeros((1, 0))
 
@@ -49,6 +49,22 @@ class ClosedForm(Component):
         result = np.zeros(self.blocks().parameters.shape, dtype=bool)
         for name in self.free:
             result |= derivatives[name][0] != 0
+        return result
+
+    def noise_by_theta(self, gap):
+        """dQ/dθ of shape (n_free, n, n) where θ enters nothing but Q; else None."""
+        blocks = self.blocks()
+        turns = blocks.kind == ROTATION
+        if not set(blocks.kind.tolist()) <= {RANDOM_WALK, TREND, ROTATION}:
+            return None
+        derivatives, n = self.derivatives(), self.n_states
+        result = np.empty((len(self.free), n, n))
+        for j, name in enumerate(self.free):
+            by_blocks, by_covariance = derivatives[name]
+            if by_covariance is not None or by_blocks[turns, 0].any():
+                return None
+            # these blocks' Q is linear in its parameters
+            result[j] = discretize_blocks(blocks._replace(parameters=by_blocks), [gap])[1][0]
         return result
 
     def pullback(self, gradient, gaps=None):

@@ -130,6 +130,10 @@ class DummySeasonal(Component):
                 )
         return super().blocks(gaps)
 
+    def noise_by_theta(self, gap):
+        """dQ/dθ of shape (n_free, n, n)."""
+        return self.process_noise(np.full(len(self.free), gap))
+
     def pullback(self, gradient, gaps=None):
         """The exact gradient by θ: Q is proportional to the variance."""
         if not self.free:

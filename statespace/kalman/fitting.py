@@ -1,7 +1,9 @@
 """Maximum likelihood in θ: starts, L-BFGS-B with the exact gradient, noises that belong at zero, standard errors."""
 
 import numpy as np
-from scipy.optimize import minimize
+
+from statespace.kalman.ascent import Ascent
+from statespace.kalman.differencing import differenced
 
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
@@ -19,6 +21,10 @@ _STARTS, _APART = 3, 0.3
 # The gradient in units of its standard deviation at which a search has arrived: the likelihood lacks 5e-9 there. Where
 # the standard deviation is guessed, the likelihood may be flatter than that.
 _TOLERANCE, _GUESSED_TOLERANCE = 1e-4, 1e-5
+# Values of a noise that are tried where it is zero: more where the likelihood says that it is not.
+_COARSE, _FINE = 5, 16
+# Two ways to the same likelihood differ by rounding, in proportion to it.
+_ALIKE = 1e-9
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
 _IMPOSSIBLE = 1e25
 
@@ -87,8 +93,14 @@ class Likelihood:
             return -np.inf, np.zeros(len(theta))
         return total, by_theta
 
+    def quick(self):
+        """The same likelihood by a quicker way, to search with; None if there is none."""
+        return differenced(self)
+
     def head(self, n):
         """The likelihood of about the first n samples that were observed; of many series, of some spread evenly."""
+        if n >= self.n_observed:
+            return self
         records = []
         for binding, y, known in self.records:
             seen = np.isfinite(y).any(axis=1)
@@ -152,9 +164,13 @@ def scout(likelihood, ranges, is_variance, count):
     places = (0.5 + steps) % 1.0
     points = np.tile(low, (len(places), 1))
     points[:, spread] += (high - low)[spread] * places
-    values = np.array([likelihood.value(point) for point in points])
-    if scalable:
-        points, values = _to_scale(likelihood, points, values, is_variance)
+    if scalable and getattr(likelihood, "has_scale", False):
+        factors, values = np.array([likelihood.scaled(point) for point in points]).T
+        points = points + factors[:, np.newaxis] * is_variance
+    else:
+        values = np.array([likelihood.value(point) for point in points])
+        if scalable:
+            points, values = _to_scale(likelihood, points, values, is_variance)
     chosen: list[int] = []
     apart = _APART * (high - low).max()
     for k in np.argsort(-values, kind="stable"):
@@ -208,6 +224,17 @@ class Search:
         self.ranges, self.optimizer = ranges, optimizer
         self.message = ""
 
+    def quick(self):
+        """The same search of the same likelihood by a quicker way, or None."""
+        likelihood = None if callable(self.optimizer) else self.likelihood.quick()
+        return likelihood and Search(likelihood, self.bounds, self.is_variance, self.ranges)
+
+    def confirm(self, theta, quick):
+        """Whether the likelihood itself is at ``theta``, where ``quick`` has its maximum, as ``quick`` has it."""
+        value = self.likelihood.value(theta)
+        size = max(abs(value), self.likelihood.n_observed)
+        return abs(value - quick.likelihood.value(theta)) <= _ALIKE * size
+
     def start(self):
         """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
         # Sums of like processes have several maxima.
@@ -235,14 +262,14 @@ class Search:
         return scout(self.likelihood.head(_SCOUTED), self.ranges, self.is_variance, count)
 
     def curvature(self, theta, step=1e-3):
-        """ndarray of shape (k,): minus the second derivatives by each of θ, by differences."""
+        """ndarray of shape (k, k): minus the second derivatives, by differences."""
         gradient = self.likelihood.gradient(theta)[1]
-        result = np.empty(len(theta))
+        result = np.empty((len(theta), len(theta)))
         for j in range(len(theta)):
             shift = np.zeros(len(theta))
             shift[j] = step
-            result[j] = (gradient[j] - self.likelihood.gradient(theta + shift)[1][j]) / step
-        return result
+            result[j] = (gradient - self.likelihood.gradient(theta + shift)[1]) / step
+        return (result + result.T) / 2
 
     def objective(self, theta, eval_gradient=True):
         """Minus the log-likelihood, as an optimizer wants it."""
@@ -257,39 +284,26 @@ class Search:
         if callable(self.optimizer):
             theta, value = self.optimizer(self.objective, theta, self.bounds)
             return np.asarray(theta, dtype=float), -float(value)
-        # In units of their standard errors the parameters are alike, and a gradient g leaves the likelihood g²/2 to go.
-        # Without a measurement: an observation tells about as much as one flip of a coin.
-        guess = np.full(len(theta), max(self.likelihood.n_observed, 1) / 10)
+        typical = max(self.likelihood.n_observed, 1) / 10
         if tolerance is None:
             tolerance = _GUESSED_TOLERANCE if curvature is None else _TOLERANCE
-        curvature = guess if curvature is None else np.clip(curvature, 1e-3 * guess, 1e3 * guess)
-        unit = 1 / np.sqrt(curvature)
-
-        def scaled(z):
-            value, gradient = self.objective(z * unit)
-            return value, gradient * unit
-
-        bounds = self.bounds / unit[:, np.newaxis]
-        result = minimize(
-            scaled, theta / unit, jac=True, method="L-BFGS-B", bounds=bounds,
-            options={"ftol": 1e-15, "gtol": tolerance, "maxiter": 1000, "maxfun": 5000, "maxls": 40},
-        )  # fmt: skip
-        # Where rounding ends the line search, the gradient still says whether this is the maximum.
-        arrived = result.success or np.abs(_inward(result.x, result.jac, bounds)).max() <= 100 * tolerance
-        self.message = "" if arrived else str(result.message)
-        return np.clip(result.x * unit, *self.bounds.T), -float(result.fun)
+        known = getattr(self.likelihood, "information", self.likelihood.gradient)
+        search = Ascent(known, self.bounds, self.is_variance, tolerance, typical)
+        theta, value = search.climb(theta, curvature)
+        self.message = search.message
+        return theta, value
 
     def maximum(self, theta, curvature=None):
         """The maximum near ``theta``, with noises that belong at zero at their bound: θ and the log-likelihood."""
         start = theta
         if curvature is not None and not callable(self.optimizer):
             # What the likelihood does not feel may as well be zero at once: a search for it would go on for long.
-            flat = self.is_variance & (curvature < 0.1)
+            flat = self.is_variance & (np.diag(curvature) < 0.1)
             moved, _ = self._to_zero_and_back(start, self.likelihood.value(start), flat) if flat.any() else (None, None)
             theta = start if moved is None else moved
         theta, value = self.climb(theta, curvature)
         # A noise that is known within a factor of 1.4, and stayed where that was measured, is far from zero.
-        known = False if curvature is None else (curvature > 9) & (np.abs(theta - start) < 1)
+        known = False if curvature is None else (np.diag(curvature) > 9) & (np.abs(theta - start) < 1)
         for _ in range(3):
             moved, moved_value = self._to_zero_and_back(theta, value, self.is_variance & ~np.asarray(known))
             if moved is None:
@@ -306,15 +320,26 @@ class Search:
     def _to_zero_and_back(self, theta, value, places):
         """Noises moved to their lower bound where that is free, away from it where that gains; None if neither."""
         best, moved = value, theta.copy()
-        for j in np.flatnonzero(places):
-            low = self.bounds[j, 0]
-            for candidate in [low] if moved[j] > low else np.linspace(*self.ranges[j], 5):
+        low = self.bounds[:, 0]
+
+        def try_each(j, candidates, least):
+            nonlocal best, moved
+            for candidate in candidates:
                 trial = moved.copy()
                 trial[j] = candidate
                 found = self.likelihood.value(trial)
-                # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
-                if found >= (best if candidate == low else best + 1e-6):
+                if found >= best + least:
                     best, moved = found, trial
+
+        places = np.flatnonzero(places)
+        for j in places[moved[places] > low[places]]:
+            # Equal likelihoods prefer the bound: what cannot be told from zero is reported as zero.
+            try_each(j, low[j : j + 1], 0.0)
+        at_zero = places[moved[places] == low[places]]
+        slope = self.likelihood.gradient(moved)[1] if len(at_zero) else None
+        for j in at_zero:
+            # Where the likelihood rises from zero, its maximum lies above, and may be small.
+            try_each(j, np.linspace(*self.ranges[j], _FINE if slope[j] > 0.0 else _COARSE), 1e-6)
         return (None, value) if np.array_equal(moved, theta) else (moved, best)
 
 
@@ -390,6 +415,15 @@ def fit(search, n_restarts, random_state):
     message : str
         Empty if the search converged.
     """
+    quick = search.quick()
+    if quick is not None:
+        theta, message = _fit(quick, n_restarts, random_state)
+        if search.confirm(theta, quick):
+            return theta, message
+    return _fit(search, n_restarts, random_state)
+
+
+def _fit(search, n_restarts, random_state):
     start, curvature = search.start()
     theta, value = search.maximum(start, curvature)
     message = search.message

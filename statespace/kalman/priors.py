@@ -125,6 +125,11 @@ class LogPosterior:
         by_priors = self._of_priors(np.asarray(theta, dtype=float))
         return value + by_priors[0], gradient + by_priors[1] if np.isfinite(value) else gradient
 
+    def quick(self):
+        """The same by a quicker way; None if there is none."""
+        likelihood = self.likelihood.quick()
+        return likelihood and LogPosterior(likelihood, self.priors, self.shift)
+
     def head(self, n):
         """The posterior given about the first n samples that were observed."""
         return LogPosterior(self.likelihood.head(n), self.priors, self.shift)

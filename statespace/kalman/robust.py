@@ -475,6 +475,9 @@ class RobustLikelihood(Likelihood):
         self._last = None
         self._frozen, self._settling = False, False
 
+    def quick(self):
+        """None: the noise variances are not alike."""
+
     def _parts(self, theta):
         """θ without the degrees of freedom, and the family."""
         theta = np.asarray(theta, dtype=float)

@@ -1,6 +1,7 @@
 """What every sequence layer promises, so that networks, streams and tests treat them alike."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 
@@ -12,15 +13,16 @@ class SequenceMixer(torch.nn.Module, ABC):
     Folding ``step`` over a record equals ``forward``; cutting a record anywhere and passing the state on equals one
     shot; a padded step (gap 0, input 0) changes no state; both faces are differentiable in the state.
 
-    A parameter that wants the slow learning rate of state matrices and no weight decay carries the attribute
-    ``_optim = {"group": "ssm"}``.
+    A parameter of the dynamics wants a learning rate of its own and no weight decay. It carries the attribute
+    ``_optim = {"group": "ssm", "role": role}``, which `statespace.training.parameter_groups` reads; the role says which
+    of the system's quantities it sets: ``"A"``, ``"B"`` or ``"dt"``, the step.
 
     Attributes
     ----------
     d_model : int
         Number of channels of input and output.
-    slow_parameters : tuple of str
-        Names of the parameters that carry ``_optim``.
+    slow_parameters : dict of str to {"A", "B", "dt"}
+        The parameters that carry ``_optim``, and the role of each.
 
     Examples
     --------
@@ -34,11 +36,14 @@ class SequenceMixer(torch.nn.Module, ABC):
     """
 
     d_model: int
-    slow_parameters: tuple[str, ...] = ()
+    slow_parameters: Mapping[str, str] | tuple[str, ...] = {}
 
     def _mark_slow_parameters(self):
         for name in self.slow_parameters:
-            getattr(self, name)._optim = {"group": "ssm"}
+            mark = {"group": "ssm"}
+            if isinstance(self.slow_parameters, Mapping):
+                mark["role"] = self.slow_parameters[name]
+            getattr(self, name)._optim = mark
 
     def __setstate__(self, state):
         """Copies and pickles of a tensor lose its attributes; the layer puts the marks back."""

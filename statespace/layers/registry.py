@@ -1,9 +1,15 @@
 """The layers by name: what ``layer="s4d"`` means in an estimator, a stack or a saved file."""
 
-from statespace.layers.base import SequenceMixer
-from statespace.layers.s4d import S4D
+from inspect import signature
 
-LAYERS = {"s4d": S4D}
+from statespace.layers.base import SequenceMixer
+from statespace.layers.dss import DSS
+from statespace.layers.h3 import H3
+from statespace.layers.s4 import S4
+from statespace.layers.s4d import S4D
+from statespace.layers.s5 import S5
+
+LAYERS = {"dss": DSS, "h3": H3, "s4": S4, "s4d": S4D, "s5": S5}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -11,7 +17,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"s4d"}
+    name : {"dss", "h3", "s4", "s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.
@@ -22,6 +28,8 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
     ------
     ValueError
         No layer of this name.
+    TypeError
+        The layer has no such argument; the message lists those it has.
 
     Examples
     --------
@@ -31,4 +39,8 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
     """
     if name not in LAYERS:
         raise ValueError(f"layer must be one of {', '.join(map(repr, LAYERS))}. Got {name!r} instead.")
+    taken = [option for option in signature(LAYERS[name]).parameters if option != "d_model"]
+    for option in options:
+        if option not in taken:
+            raise TypeError(f"layer {name!r} has no argument {option!r}. It takes {', '.join(taken)}.")
     return LAYERS[name](d_model, **options)

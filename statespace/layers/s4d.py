@@ -16,41 +16,14 @@ written to by Ā_k - 1 alone and read out by C B / A.
 
 import math
 
-import numpy as np
 import torch
 
-from statespace.kernels import diagonal_convolution, diagonal_scan
-from statespace.layers.base import SequenceMixer
+from statespace.layers.diagonal import DiagonalMixer
+from statespace.layers.linear import log_uniform_steps
+from statespace.layers.nodes import starting_nodes
 
 
-def _lin(d_state):
-    """S4D-Lin, -1/2 + iπn: the frequencies of a Fourier series on one unit of δΔ-scaled time."""
-    return -0.5 + 1j * np.pi * np.arange(d_state // 2)
-
-
-def _inv(d_state):
-    """S4D-Inv, -1/2 + i N/π (N/(2n + 1) - 1): close to HiPPO-LegS' eigenvalues (equation 9 of the paper)."""
-    n = np.arange(d_state // 2)
-    return -0.5 + 1j * d_state / np.pi * (d_state / (2 * n + 1) - 1)
-
-
-def _legs(d_state):
-    """S4D-LegS: the eigenvalues of the normal part of the HiPPO-LegS matrix, -1/2 + S with S skew-symmetric."""
-    root = np.sqrt(2 * np.arange(d_state) + 1.0)
-    lower = np.tril(np.outer(root, root), -1) / 2
-    imaginary = np.linalg.eigvalsh(1j * (lower - lower.T))
-    return -0.5 + 1j * imaginary[imaginary > 0]
-
-
-def _real(d_state):
-    """S4D-Real, -(n + 1): HiPPO-LegS' own diagonal; no conjugate pairs."""
-    return -(1.0 + np.arange(d_state)) + 0j
-
-
-INITS = {"lin": _lin, "inv": _inv, "legs": _legs, "real": _real}
-
-
-class S4D(SequenceMixer):
+class S4D(DiagonalMixer):
     """S4D: one diagonal linear system of ``d_state`` real dimensions for each channel, on irregular gaps.
 
         x_k = Ā_k x_{k-1} + B̄_k u_k,    y_k = 2 Re(C x_k) + D u_k,    Ā_k = exp(δ Δ_k A)
@@ -63,8 +36,8 @@ class S4D(SequenceMixer):
         Number of channels, each with its own system.
     d_state : int, default 64
         Real state dimension N of each system: N/2 conjugate pairs, or N real nodes with ``init="real"``.
-    init : {"lin", "inv", "legs", "real"}, default "lin"
-        Starting values of A, the paper's S4D-Lin, S4D-Inv, S4D-LegS and S4D-Real.
+    init : {"lin", "inv", "legs", "real", "random"}, default "lin"
+        Starting values of A, the paper's S4D-Lin, S4D-Inv, S4D-LegS, S4D-Real and S4D-Rand.
     discretization : {"zoh", "bilinear"}, default "zoh"
         Zero-order hold or the bilinear rule.
     mode : {"auto", "convolution", "scan"}, default "auto"
@@ -106,7 +79,7 @@ class S4D(SequenceMixer):
     torch.Size([2, 4])
     """
 
-    slow_parameters = ("log_step", "log_A_real", "A_imag", "B")
+    slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "B": "B"}
 
     def __init__(
         self,
@@ -121,33 +94,16 @@ class S4D(SequenceMixer):
         bidirectional=False,
         backend=None,
     ):
-        super().__init__()
-        if init not in INITS:
-            raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}. Got {init!r} instead.")
-        if discretization not in ("zoh", "bilinear"):
-            raise ValueError(f"discretization must be 'zoh' or 'bilinear'. Got {discretization!r} instead.")
-        if mode not in ("auto", "convolution", "scan"):
-            raise ValueError(f"mode must be 'auto', 'convolution' or 'scan'. Got {mode!r} instead.")
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max. Got {dt_min} and {dt_max} instead.")
-        if d_model < 1:
-            raise ValueError(f"d_model must be a positive integer. Got {d_model!r} instead.")
-        if d_state < 1 or (d_state % 2 and init != "real"):
-            raise ValueError(
-                f"d_state must be a positive even number (it counts conjugate pairs twice). Got {d_state!r} instead."
-            )
-        self.d_model, self.d_state = d_model, d_state
-        self.init, self.discretization, self.mode = init, discretization, mode
-        self.bidirectional, self.backend = bidirectional, backend
-        self._frozen = None
-        A = INITS[init](d_state)
-        n = len(A)  # nodes: N/2 of conjugate pairs, or N real ones
+        options = {"mode": mode, "bidirectional": bidirectional, "backend": backend}
+        super().__init__(d_model, discretization=discretization, **options)
+        A = starting_nodes(init, d_model, d_state)
+        self.d_state, self.init = d_state, init
+        n = A.shape[1]  # nodes: N/2 of conjugate pairs, or N real ones
         self.weight = 1.0 if init == "real" else 2.0
         directions = 2 if bidirectional else 1
-        log_step = math.log(dt_min) + torch.rand(d_model) * (math.log(dt_max) - math.log(dt_min))
-        self.log_step = torch.nn.Parameter(log_step)
-        self.log_A_real = torch.nn.Parameter(torch.tensor(np.log(-A.real)).float().repeat(d_model, 1))
-        imaginary = torch.tensor(A.imag).float().repeat(d_model, 1)
+        self.log_step = torch.nn.Parameter(log_uniform_steps(d_model, dt_min, dt_max))
+        self.log_A_real = torch.nn.Parameter(torch.log(-A.real).float())
+        imaginary = A.imag.float()
         if init == "real":
             self.register_buffer("A_imag", imaginary)
         else:
@@ -164,155 +120,12 @@ class S4D(SequenceMixer):
             f"mode={self.mode!r}, bidirectional={self.bidirectional}"
         )
 
-    def initial_state(self, batch_size):
-        """The state at rest, zeros of shape (batch_size, d_model, nodes, 2): real and imaginary parts."""
-        if self.bidirectional:
-            raise ValueError("a bidirectional S4D reads the whole record and has no state to pass on.")
-        return self.D.new_zeros(batch_size, *self.log_A_real.shape, 2)
-
-    def freeze(self):
-        """Compute δA and CB/A once, for steps with weights that no longer change; returns self."""
-        with torch.no_grad():
-            rate, readout = self._system()
-            self._frozen = rate, readout, self._decay(rate)
-        return self
-
-    def forward(self, u, dt=None, state=None):
-        """Outputs over a record and the state at its end; see :meth:`SequenceMixer.forward`.
-
-        Parameters
-        ----------
-        u : Tensor of shape (batch, length, d_model)
-        dt : Tensor of shape (batch, length), optional
-        state : Tensor of shape (batch, d_model, nodes, 2), optional
-            Real and imaginary parts of the state before the first sample.
-
-        Returns
-        -------
-        y : Tensor of shape (batch, length, d_model)
-        state : Tensor of shape (batch, d_model, nodes, 2), or None if bidirectional
-            Of each record at its own end, padded steps not counted.
-        """
-        self._check(u, state, 3)
-        gap, lengths = self._grid(u, dt)
-        with torch.autocast(u.device.type, enabled=False):
-            working = u.to(torch.promote_types(u.dtype, torch.float32)).transpose(1, 2)  # (B, H, L)
-            rate, readout = self._system()
-            d_model = self.d_model
-            y, final = self._mix(working, dt, gap, lengths, rate, readout[:d_model], self.D, state)
-            if self.bidirectional:
-                y = y + self._backward_direction(working, dt, gap, lengths, rate, readout[d_model:])
-                final = None
-        return y.transpose(1, 2).to(u.dtype), final
-
-    def step(self, u_t, state, dt=None):
-        """One sample in O(1): ``u_t`` (batch, d_model), gaps ``dt`` (batch,) or None for 1; returns (y_t, state)."""
-        if state is None:
-            state = self.initial_state(len(u_t))
-        self._check(u_t, state, 2)
-        with torch.autocast(u_t.device.type, enabled=False):
-            rate, readout, decay = self._frozen or (*self._system(), None)
-            if dt is not None:
-                decay = self._decay(rate * dt.to(rate.real.dtype).view(-1, 1, 1))
-            elif decay is None:
-                decay = self._decay(rate)
-            s = torch.view_as_complex(state.contiguous())
-            s = s + decay.to(s.dtype) * (s + u_t.to(s.real.dtype).unsqueeze(-1))
-            y = (readout.to(s.dtype) * s).real.sum(-1) + self.D * u_t
-        return y.to(u_t.dtype), torch.view_as_real(s)
-
     def _system(self):
-        """δA (H, n) and the read-out CB/A of the state s (directions · H, n), in float64: a power of a node that was
-        rounded to float32 loses three digits within some thousand steps.
-        """
+        """δA (H, n) and the read-out CB/A of the state s (directions · H, n)."""
         A = torch.complex(-torch.exp(self.log_A_real.double()), self.A_imag.double())
         B, C = (torch.view_as_complex(p.double()) for p in (self.B, self.C))
         scale = self.weight * B / A
         return torch.exp(self.log_step.double()).unsqueeze(-1) * A, scale.repeat(len(C) // len(A), 1) * C
 
-    def _decay(self, z):
-        """Ā - 1 for z = δΔA, written so that a tiny z keeps all its digits."""
-        return torch.expm1(z) if self.discretization == "zoh" else z / (1 - z / 2)
-
-    def _mix(self, u, dt, gap, lengths, rate, readout, skip, state):
-        """(y, final state) of one direction, u and y (B, H, L)."""
-        complex_dtype = torch.promote_types(u.dtype, torch.complex64)
-        initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
-        options = {"discretization": self.discretization, "backend": self.backend}
-        if gap is None:
-            dt = torch.ones_like(u[:, 0]) if dt is None else dt
-            y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, **options)
-            y = y if skip is None else torch.addcmul(y, skip.unsqueeze(-1).to(u.dtype), u)
-        else:
-            y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, skip, **options)
-        return y, torch.view_as_real(final.contiguous())
-
-    def _backward_direction(self, u, dt, gap, lengths, rate, readout):
-        """The same system read from the end; there the gap of sample k is the one that leads to sample k + 1, and the
-        last sample of a record takes the record's first gap.
-        """
-        if dt is not None:
-            index = torch.arange(u.shape[-1], device=u.device)
-            lengths = _lengths(dt) if lengths is None else lengths
-            last = lengths.unsqueeze(-1) - 1
-            dt = torch.where(index == last, dt[:, :1], torch.where(index < last, dt.roll(-1, dims=1), 0.0)).flip(-1)
-            u = torch.where((index <= last).unsqueeze(1), u, 0.0)
-        y, _ = self._mix(u.flip(-1), dt, gap, None, rate, readout, None, None)
-        return y.flip(-1)
-
-    def _grid(self, u, dt):
-        """The one gap by which to convolve, or None to scan; and the lengths of the records if any are padded."""
-        if dt is None:
-            return (None if self.mode == "scan" else 1.0), None
-        if dt.shape != u.shape[:2]:
-            raise ValueError(
-                f"dt must have shape {tuple(u.shape[:2])}, one gap for each step of u. Got {tuple(dt.shape)} instead."
-            )
-        gaps = dt.detach()
-        if not bool((gaps >= 0).all()):
-            series, index = torch.nonzero(~(gaps >= 0))[0].tolist()
-            raise ValueError(
-                f"dt must not be negative or NaN: dt[{series}, {index}] = {gaps[series, index].item():g}. "
-                "Gaps are differences of times that do not decrease."
-            )
-        if self.mode == "scan" or (self.mode == "auto" and dt.requires_grad):
-            return None, None
-        lengths = _lengths(gaps)
-        first = int((lengths > 0).int().argmax())
-        gap = gaps[first, 0].item()
-        tolerance = gap * (1e-6 if dt.dtype != torch.float64 else 1e-9)
-        valid = torch.arange(dt.shape[1], device=dt.device) < lengths.unsqueeze(-1)
-        unequal = valid & ((gaps - gap).abs() > tolerance)
-        if not bool(unequal.any()):
-            return gap, (None if bool(valid.all()) else lengths)
-        if self.mode == "auto":
-            return None, None
-        series, index = torch.nonzero(unequal)[0].tolist()
-        raise ValueError(
-            f"mode='convolution' needs one gap throughout: dt[{series}, {index}] = {gaps[series, index].item():g} "
-            f"differs from dt[{first}, 0] = {gap:g}. Use mode='auto' or mode='scan' for irregular times."
-        )
-
-    def _check(self, u, state, dimensions):
-        expected = ("batch", "length", "d_model") if dimensions == 3 else ("batch", "d_model")
-        if u.ndim != dimensions or u.shape[-1] != self.d_model or 0 in u.shape:
-            raise ValueError(
-                f"u must have shape ({', '.join(expected)}) with d_model = {self.d_model} and no empty axis. "
-                f"Got {tuple(u.shape)} instead."
-            )
-        if self.bidirectional and (dimensions == 2 or state is not None):
-            raise ValueError(
-                "a bidirectional S4D reads the whole record: it has no step and takes no state. "
-                "Use bidirectional=False."
-            )
-        if state is not None and state.shape != (len(u), *self.log_A_real.shape, 2):
-            raise ValueError(
-                f"state must have shape {(len(u), *self.log_A_real.shape, 2)}, as initial_state({len(u)}) gives it. "
-                f"Got {tuple(state.shape)} instead."
-            )
-
-
-def _lengths(dt):
-    """Number of steps of each record before its padding, the trailing gaps of 0."""
-    steps = torch.arange(1, dt.shape[1] + 1, device=dt.device)
-    return torch.where(dt > 0, steps, 0).amax(dim=1)
+    def _state_shapes(self, batch_size):
+        return batch_size, *self.log_A_real.shape, 2

@@ -29,11 +29,18 @@ parametrization  the parameters, without changes of the basis
 prediction       states, predictions k samples ahead, streams
 recursions       compiled loops over records that also give derivatives
 markov           systems from impulse responses: era
+hippo            systems whose state is an approximation of their input's past
+memory           HiPPOMemory: such a state, online or as features of whole records
+recorder         its online half
+history          what a memory holds of one record
+projections      exact updates of its coefficients over any gaps
+moments          compiled sums of Legendre polynomials, and the loop over gaps
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from statespace.lti import hippo
 from statespace.lti.analysis import Bode, Response
 from statespace.lti.discretization import Steps, input_weights, process_noise, transition
 from statespace.lti.markov import era, observer_markov_parameters
@@ -43,19 +50,22 @@ from statespace.lti.systems import LinearSystem
 # Estimators, and with them scikit-learn and Numba, on demand: layers and components need the systems alone.
 _HOME = {
     "FilterStream": "stream",
+    "HiPPOMemory": "memory",
     "LTIFilter": "filters",
     "LTIRegressor": "identification",
     "LTIStream": "prediction",
 }
 
 __all__ = [
-    "Bode", "FilterStream", "LTIFilter", "LTIRegressor", "LTIStream", "LinearSystem", "Response", "Simulation", "State",
-    "Steps", "era", "input_weights", "observer_markov_parameters", "process_noise", "transition",
+    "Bode", "FilterStream", "HiPPOMemory", "LTIFilter", "LTIRegressor", "LTIStream", "LinearSystem", "Response",
+    "Simulation", "State", "Steps", "era", "hippo", "input_weights", "observer_markov_parameters", "process_noise",
+    "transition",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.lti.filters import LTIFilter
     from statespace.lti.identification import LTIRegressor
+    from statespace.lti.memory import HiPPOMemory
     from statespace.lti.prediction import LTIStream
     from statespace.lti.stream import FilterStream
 

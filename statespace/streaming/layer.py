@@ -10,15 +10,15 @@ from statespace.times import scale_gaps
 
 
 class LayerStream:
-    """What a regressor's ``stream()`` returns: a state and ``step``, O(1) a sample, forever.
+    """What a deep estimator's ``stream()`` returns: a state and ``step``, O(1) a sample, forever.
 
-    For targets a step, the answer to each sample is what ``predict`` gives for that step; for a target a series, it is
-    what ``predict`` gives for the series so far. The stream has a copy of the weights of its own, so that fitting the
-    estimator again does not change it.
+    Fitted to one target a step, the answer to each sample is what ``predict`` gives for that step; to one a series,
+    what ``predict`` gives for the series so far. A classifier answers with the probabilities of ``predict_proba``. The
+    stream has a copy of the weights of its own, so that fitting the estimator again does not change it.
 
     Parameters
     ----------
-    estimator : DeepRegressor
+    estimator : DeepEstimator
         Fitted.
 
     Attributes
@@ -49,8 +49,7 @@ class LayerStream:
         self._encode = estimator._encode
         self._n_channels = estimator.n_channels_
         self._clock, self._time_scale = estimator.clock_, estimator.time_scale_
-        self._single = estimator.single_
-        self._y_mean, self._y_scale = estimator.y_mean_, estimator.y_scale_
+        self._answer = estimator._answer
         self._model = estimator._copy_model(torch.device("cpu"), torch.float64).freeze()
         self.reset()
 
@@ -81,6 +80,7 @@ class LayerStream:
         Returns
         -------
         y : float or ndarray of shape (n_outputs,)
+            Of a classifier: probabilities of shape (n_classes,).
 
         Raises
         ------
@@ -98,8 +98,7 @@ class LayerStream:
             if self._model.pooling == "mean":
                 self._total = self._total + h
                 h = self._total / self.n_steps
-            y = self._model.head(h)[0].numpy() * self._y_scale + self._y_mean
-        return float(y[0]) if self._single else y
+            return self._answer(self._model.head(h)[0].numpy())
 
     def _gap(self, dt):
         """The scaled gap (1,), or None on a regular grid."""

@@ -5,7 +5,7 @@ Above: the estimators. Below: any ``torch.nn.Module`` and a loss of the form ``l
 
 from statespace.training.batches import SeriesBatches, length_batches
 from statespace.training.loop import DivergenceError, History, choose_device, fit
-from statespace.training.optimizer import parameter_groups, warmup_cosine
+from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
 
 __all__ = [
     "DivergenceError",
@@ -15,5 +15,6 @@ __all__ = [
     "fit",
     "length_batches",
     "parameter_groups",
+    "ssm_rates",
     "warmup_cosine",
 ]

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -102,7 +102,7 @@ def fit(
     max_epochs: int = 50,
     batch_size: int = 32,
     learning_rate: float = 4e-3,
-    ssm_learning_rate: float = 1e-3,
+    ssm_learning_rate: float | Mapping[str, float] = 1e-3,
     weight_decay: float = 0.01,
     validation: Batches | None = None,
     patience: int | None = 10,
@@ -115,8 +115,8 @@ def fit(
 ) -> History:
     """Train ``model`` in place and leave it with its best weights.
 
-    AdamW on batches of series of like length. The dynamics (parameters with ``_optim = {"group": "ssm"}``) learn at
-    ``ssm_learning_rate`` without weight decay. The best weights are those of the epoch with the least validation loss,
+    AdamW on batches of series of like length. The dynamics A, B and Δ of a layer learn at ``ssm_learning_rate`` without
+    weight decay. The best weights are those of the epoch with the least validation loss,
     or without validation data the least training loss.
 
     Parameters
@@ -130,7 +130,7 @@ def fit(
         is passed over.
     max_epochs, batch_size : int
     learning_rate, ssm_learning_rate, weight_decay : float
-        As in `parameter_groups`.
+        As in `parameter_groups`; ``ssm_learning_rate`` may be a mapping from ``"A"``, ``"B"`` and ``"dt"`` to rates.
     validation : Batches, optional
         Held-out data of the same kind.
     patience : int or None, default=10
@@ -221,7 +221,7 @@ def fit(
             history.stopped = "diverged"
             raise DivergenceError(
                 f"the loss became {error} in epoch {epoch + 1} of {max_epochs}. Lower learning_rate "
-                f"(now {learning_rate:g}) or ssm_learning_rate (now {ssm_learning_rate:g}). "
+                f"(now {learning_rate:g}) or ssm_learning_rate (now {_text(ssm_learning_rate)}). "
                 + _kept(history.best_epoch)
             ) from None
         except KeyboardInterrupt:
@@ -288,6 +288,10 @@ def _to(batch: dict[str, Tensor], device) -> dict[str, Tensor]:
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _text(rate: float | Mapping[str, float]) -> str:
+    return f"{rate}" if isinstance(rate, Mapping) else f"{rate:g}"
 
 
 def _kept(best_epoch: int) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.linalg
 
-from statespace.datasets import load_co2, make_irregular, make_oscillators
+from statespace.datasets import load_co2, make_irregular, make_oscillators, make_pendulum
 
 
 def test_co2():
@@ -96,3 +96,77 @@ def test_velocity_is_the_derivative():
 def test_oscillators_refuse(options):
     with pytest.raises(ValueError, match="must be"):
         make_oscillators(**options)
+
+
+def test_pendulum():
+    X, y, clarity = make_pendulum(n_series=20, n_times=80, n_kept=30, image_size=16, random_state=0)
+    assert (len(X), X.n_channels, set(X.lengths)) == (20, 256, {30})
+    assert (y.shape, clarity.shape) == ((20, 30, 2), (20, 30))
+    np.testing.assert_allclose(np.square(y).sum(-1), 1)
+    for images, times in zip(X.values, X.times, strict=True):
+        assert ((images >= 0) & (images <= 1)).all()
+        assert (np.diff(times) >= 1).all()
+        assert set(times) <= set(range(80))
+    # Stretches of noise and stretches of clear images, between which the clarity moves slowly.
+    assert (clarity == 0).any()
+    assert (clarity == 1).any()
+    assert (
+        np.abs(np.diff(make_pendulum(n_series=20, n_kept=100, n_clear=0, random_state=0).clarity)).max()
+        <= 0.2 / 0.5 + 1e-12
+    )
+    early = np.stack(X.times) < 5
+    assert early.any()
+    assert (clarity[early] == 1).all()
+    again = make_pendulum(n_series=20, n_times=80, n_kept=30, image_size=16, random_state=0)
+    np.testing.assert_array_equal(again.X.values[7], X.values[7])
+
+
+def test_a_clear_image_tells_the_angle():
+    """The bright pixels' centre lies in the direction of the angle: 0 down, a quarter turn to the right."""
+    X, y, _ = make_pendulum(n_series=5, n_clear=100, random_state=1)
+    pixel = np.arange(24) + 0.5 - 12
+    images = np.stack(X.values).reshape(5, 50, 24, 24)
+    mass = images.sum(axis=(2, 3))
+    centre = np.stack(
+        [(images * pixel).sum((2, 3)) / mass, (images * pixel[:, np.newaxis]).sum((2, 3)) / mass], axis=-1
+    )
+    np.testing.assert_allclose(centre / np.linalg.norm(centre, axis=-1, keepdims=True), y, atol=0.02)
+
+
+def test_noise_follows_the_clarity():
+    X, _, clarity = make_pendulum(n_series=30, random_state=2)
+    X, clarity = np.stack(X.values), clarity[..., np.newaxis]
+    noise, clear = X[clarity[..., 0] == 0], X[clarity[..., 0] == 1]
+    assert noise.mean() == pytest.approx(0.5, abs=0.01)
+    assert noise.var() == pytest.approx(1 / 12, abs=0.01)
+    assert np.median(clear) == 0
+
+
+def test_a_free_pendulum_keeps_its_energy():
+    X, y, _ = make_pendulum(
+        n_series=10, n_times=400, n_kept=400, torque_noise=0, friction=0, n_clear=400, random_state=3
+    )
+    angle = np.unwrap(np.arctan2(y[..., 0], y[..., 1]), axis=1)
+    velocity = (angle[:, 2:] - angle[:, :-2]) / 0.1
+    energy = velocity**2 / 2 - 9.81 * np.cos(angle[:, 1:-1])
+    # Central differences over 0.1 s err by some parts in a hundred of the kinetic energy.
+    np.testing.assert_allclose(energy, np.broadcast_to(-9.81 * np.cos(angle[:, :1]), energy.shape), atol=0.6)
+    # From rest at a given height, it never climbs higher.
+    assert (np.cos(angle) >= np.cos(angle[:, :1]) - 0.02).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_series": 0},
+        {"n_kept": 101},
+        {"n_kept": 0},
+        {"image_size": 3},
+        {"torque_noise": -1},
+        {"friction": -1},
+        {"n_clear": -1},
+    ],
+)
+def test_pendulum_refuses(options):
+    with pytest.raises(ValueError, match="`n_kept` from 1 to `n_times`"):
+        make_pendulum(**options)

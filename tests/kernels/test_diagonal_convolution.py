@@ -17,7 +17,7 @@ def problem(B=2, H=3, L=71, nodes=5, dtype=np.float64, slowest=-4.0, ragged=Fals
     complex_dtype = np.result_type(dtype, np.complex64)
     draw = lambda *shape: (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(complex_dtype)  # noqa: E731
     rate = -(10 ** rng.uniform(slowest, 0.5, (H, nodes))) + 1j * rng.normal(size=(H, nodes))
-    lengths = rng.integers(1, L, B, endpoint=True) if ragged else None
+    lengths = rng.integers(0, L, B, endpoint=True) if ragged else None
     u, skip = rng.normal(size=(B, H, L)).astype(dtype), rng.normal(size=H).astype(dtype)
     return u, rate, draw(H, nodes), draw(B, H, nodes), lengths, skip
 
@@ -37,9 +37,20 @@ def test_equals_the_reference(backend, discretization, options, dtype):
     arguments = problem(dtype=dtype, **options)
     expected = diagonal_convolution(*arguments, discretization=discretization, backend="reference")
     got = diagonal_convolution(*arguments, discretization=discretization, backend=backend)
+    if arguments[4] is not None:
+        padding = np.arange(got[0].shape[-1]) >= arguments[4][:, None]
+        for y in (got[0], expected[0]):
+            y[np.broadcast_to(padding[:, None], y.shape)] = 0  # of no meaning there
     for x, y in zip(got, expected, strict=True):
         assert x.dtype == np.result_type(dtype, np.complex64 if np.iscomplexobj(y) else dtype)
         np.testing.assert_allclose(x, y, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(y).max()))
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_a_record_of_padding_alone_keeps_its_state(backend):
+    u, rate, c, initial, *_ = problem()
+    _, state = diagonal_convolution(u, rate, c, initial, np.array([0, 71]), backend=backend)
+    np.testing.assert_array_equal(state[0], initial[0])
 
 
 @pytest.mark.parametrize("discretization", RULES)
@@ -60,7 +71,12 @@ def test_gradients(backend, discretization, options):
     arguments = [torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for x in arguments]
     lengths = None if lengths is None else torch.from_numpy(lengths)
     options = dict(discretization=discretization, backend=backend)
-    convolve = lambda *x: diagonal_convolution(*x[:-1], lengths, x[-1], **options)  # noqa: E731
+    real = 1.0 if lengths is None else (torch.arange(arguments[0].shape[-1]) < lengths[:, None])[:, None]
+
+    def convolve(*x):
+        y, state = diagonal_convolution(*x[:-1], lengths, x[-1], **options)
+        return y * real, state
+
     assert torch.autograd.gradcheck(convolve, arguments, atol=1e-7)
 
 
@@ -91,8 +107,8 @@ def test_half_precision_is_summed_in_float32(dtype):
         (dict(rate=np.ones((2, 5))), "rate must have shape"),
         (dict(c=np.ones((3, 4))), "c must have shape"),
         (dict(initial=np.ones((3, 5))), "initial must have shape"),
-        (dict(lengths=np.array([0, 4])), "lengths must lie between 1 and 71"),
-        (dict(lengths=np.array([1, 72])), "lengths must lie between 1 and 71"),
+        (dict(lengths=np.array([-1, 4])), "lengths must lie between 0 and 71"),
+        (dict(lengths=np.array([1, 72])), "lengths must lie between 0 and 71"),
         (dict(skip=np.ones(2)), "skip must have shape"),
         (dict(discretization="foh"), "discretization must be"),
         (dict(c=torch.ones(3, 5)), "Got both"),

@@ -32,6 +32,42 @@ def test_equals_the_reference(backend, dtype, reverse, shape):
     np.testing.assert_allclose(got, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
+SHARED = [(5, 61), (1, 61), (3, 1, 61), (2, 1, 1, 61), (5, 1), (3, 5, 1), (61,), (1,), ()]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", SHARED, ids=str)
+def test_factors_that_rows_or_steps_share(backend, shape):
+    """Values and every gradient equal those of the factors written out."""
+    b, initial, weights = (torch.from_numpy(draw((2, 3, 5, 61)[:n], np.complex128)) for n in (4, 3, 4))
+    a = torch.from_numpy(np.asarray(0.5 * draw(shape, np.complex128)))
+    for reverse in (False, True):
+        results = []
+        for factors in (a, a.expand(b.shape).clone()):
+            inputs = [x.clone().requires_grad_() for x in (factors, b, initial)]
+            x = linear_scan(*inputs, reverse=reverse, backend=backend)
+            grad_a, *others = torch.autograd.grad((x * weights).real.sum(), inputs)
+            results.append([x, grad_a.sum_to_size(a.shape), *others])
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_threads_change_nothing(n_threads):
+    b = torch.from_numpy(draw((7, 30_011), np.float64))
+    a = torch.full((1, 30_011), 0.9, dtype=torch.float64).requires_grad_()
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        x = linear_scan(a, b)
+        (gradient,) = torch.autograd.grad(x.sum(), a)
+    finally:
+        torch.set_num_threads(before)
+    expected = linear_scan(a, b, backend="pytorch")
+    torch.testing.assert_close(x, expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), a)[0], rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("radius", [0.0, 1e-30, 0.999, 1.0])
 def test_hard_radii(backend, radius):
@@ -49,6 +85,15 @@ def test_gradients(backend, reverse, dtype):
     a = (0.9 * torch.randn(7, dtype=dtype)).requires_grad_()  # broadcast over the rows
     initial = torch.randn(2, dtype=dtype, requires_grad=True)
     assert torch.autograd.gradcheck(lambda *x: linear_scan(*x, reverse=reverse, backend=backend), (a, b, initial))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_second_derivatives(reverse, steps):
+    a = (0.9 * torch.randn(2, steps, dtype=torch.complex128)).requires_grad_()
+    b, initial = (torch.randn(2, n, dtype=torch.complex128, requires_grad=True) for n in (3, 1))
+    scan = lambda a, b, x: linear_scan(a, b, x[:, 0], reverse=reverse, backend="pytorch")  # noqa: E731
+    assert torch.autograd.gradgradcheck(scan, (a, b, initial))
 
 
 def test_mixed_real_and_complex():

@@ -1,45 +1,73 @@
 """The layer contract, one list of checks for every layer in each of its options."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 
-from statespace.layers import S4D
+from statespace.layers import DSS, H3, S4, S4D, S5
 
-D = 3
+D = 4
+STEPS = dict(dt_min=0.02, dt_max=0.5)
+# Layer and options of each case. What stands here keeps the whole contract; each layer's own tests have its formulas.
 CASES = {
-    f"s4d-{init}-{rule}": lambda mode="auto", init=init, rule=rule: S4D(
-        D, 8, init=init, discretization=rule, mode=mode, dt_min=0.02, dt_max=0.5
-    )
-    for init in ("lin", "inv", "legs", "real")
-    for rule in ("zoh", "bilinear")
+    "dss-exp": (DSS, STEPS),
+    "dss-softmax": (DSS, dict(kernel="softmax", horizon=30, **STEPS)),
+    "h3": (H3, STEPS),
+    "h3-heads": (H3, dict(head_dim=2, d_shift=3, discretization="bilinear", **STEPS)),
+    "s4-fourier": (S4, dict(measure="fourier", **STEPS)),
+    "s4-lagt": (S4, dict(measure="lagt", **STEPS)),
+    "s4-legs": (S4, STEPS),
+    "s4-legt": (S4, dict(measure="legt", **STEPS)),
+    "s4d-lin": (S4D, STEPS),
+    "s4d-inv-bilinear": (S4D, dict(init="inv", discretization="bilinear", **STEPS)),
+    "s4d-legs": (S4D, dict(init="legs", **STEPS)),
+    "s4d-random": (S4D, dict(init="random", discretization="bilinear", **STEPS)),
+    "s4d-real": (S4D, dict(init="real", **STEPS)),
+    "s5": (S5, STEPS),
+    "s5-blocks-bilinear": (S5, dict(n_blocks=2, discretization="bilinear", **STEPS)),
+    "s5-fourier": (S5, dict(init="fourier", n_blocks=2, **STEPS)),
 }
-# Layers whose outputs at the old samples stay when each gap is halved and each input repeated.
-HOLDS = [name for name in CASES if name.endswith("zoh")]
+# Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
+HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
+# Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
+ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
+
+
+def build(name, mode="auto", d_model=D, d_state=8, **more):
+    torch.manual_seed(0)
+    layer, options = CASES[name]
+    return layer(d_model, **{"d_state": d_state, **options}, mode=mode, **more).double()
 
 
 @pytest.fixture(params=CASES)
 def make(request):
-    def build(mode="auto"):
-        torch.manual_seed(0)
-        return CASES[request.param](mode).double()
-
-    return build
+    return lambda *arguments, **options: build(request.param, *arguments, **options)
 
 
-def record(length, gaps="irregular", batch=2):
+def record(length, gaps="irregular", batch=2, d_model=D):
     generator = torch.Generator().manual_seed(length)
-    u = torch.randn(batch, length, D, generator=generator, dtype=torch.float64)
+    u = torch.randn(batch, length, d_model, generator=generator, dtype=torch.float64)
     if gaps == "none":
         return u, None
     dt = torch.empty(batch, length, dtype=torch.float64).exponential_(generator=generator)
     return u, (torch.full_like(dt, 0.7) if gaps == "regular" else dt)
 
 
+def each(function, state):
+    """``function`` of every tensor of a state, which is a tensor or a tuple of states."""
+    return function(state) if isinstance(state, torch.Tensor) else tuple(each(function, part) for part in state)
+
+
+def tensors(state):
+    return [state] if isinstance(state, torch.Tensor) else [x for part in state for x in tensors(part)]
+
+
 def random_state(layer, batch=2):
-    return torch.randn(layer.initial_state(batch).shape, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    return each(lambda s: torch.randn(s.shape, generator=generator, dtype=s.dtype), layer.initial_state(batch))
 
 
 def fold(layer, u, dt, state):
@@ -51,26 +79,29 @@ def fold(layer, u, dt, state):
 
 
 def assert_same(got, expected):
-    for x, y in zip(got, expected, strict=True):
+    for x, y in zip(tensors(got), tensors(expected), strict=True):
         torch.testing.assert_close(x, y, **EXACT)
 
 
 @pytest.mark.parametrize("gaps", ["irregular", "regular", "none"])
-@pytest.mark.parametrize("length", [1, 2, 37, 101])
+@pytest.mark.parametrize("length", [1, 2, 101])
+@torch.no_grad()
 def test_folding_step_equals_forward(make, gaps, length):
     layer = make()
     u, dt = record(length, gaps)
     for state in (None, random_state(layer)):
-        start = layer.initial_state(2) if state is None else state
-        assert_same(layer(u, dt, state), fold(layer, u, dt, start))
+        whole = layer(u, dt, state)
+        assert_same(whole, fold(layer, u, dt, state))
+        assert_same(whole, fold(layer, u, dt, layer.initial_state(2) if state is None else state))
 
 
 @pytest.mark.parametrize("gaps", ["irregular", "regular", "none"])
+@torch.no_grad()
 def test_cutting_anywhere_equals_one_shot(make, gaps):
     layer = make()
-    u, dt = record(41, gaps)
+    u, dt = record(67, gaps)
     whole = layer(u, dt)
-    for cut in (1, 7, 32, 40):
+    for cut in range(1, 67):
         head, state = layer(u[:, :cut], None if dt is None else dt[:, :cut])
         tail, state = layer(u[:, cut:], None if dt is None else dt[:, cut:], state)
         assert_same((torch.cat([head, tail], dim=1), state), whole)
@@ -78,6 +109,7 @@ def test_cutting_anywhere_equals_one_shot(make, gaps):
 
 @pytest.mark.parametrize("gaps", ["irregular", "regular"])
 @pytest.mark.parametrize("mode", ["auto", "scan"])
+@torch.no_grad()
 def test_padding_changes_nothing(make, gaps, mode):
     layer = make(mode)
     u, dt = record(40, gaps)
@@ -88,20 +120,50 @@ def test_padding_changes_nothing(make, gaps, mode):
     state = random_state(layer)
     y, final = layer(padded_u, padded_dt, state)
     for i, n in enumerate(lengths):
-        one = slice(i, i + 1)
-        assert_same((y[one, :n], final[one]), layer(u[one, :n], dt[one, :n], state[one]))
+        own = each(lambda s, i=i: s[i : i + 1], (state, final))
+        assert_same((y[i : i + 1, :n], own[1]), layer(u[i : i + 1, :n], dt[i : i + 1, :n], own[0]))
+    # In steps, too.
+    _, after = layer.step(torch.zeros_like(u[:, 0]), state, torch.zeros_like(dt[:, 0]))
+    assert_same(after, state)
+
+
+@pytest.mark.parametrize("gaps", ["irregular", "regular"])
+@torch.no_grad()
+def test_a_padded_step_may_stand_anywhere(make, gaps):
+    layer = make()
+    u, dt = record(30, gaps)
+    state = random_state(layer)
+    nothing = torch.zeros(2, 3, D, dtype=u.dtype)
+    inserted = torch.cat([nothing, u[:, :11], nothing, u[:, 11:]], dim=1)
+    gaps = torch.cat([nothing[..., 0], dt[:, :11], nothing[..., 0], dt[:, 11:]], dim=1)
+    y, final = layer(inserted, gaps, state)
+    assert_same((torch.cat([y[:, 3:14], y[:, 17:]], dim=1), final), layer(u, dt, state))
+
+
+@pytest.mark.parametrize("mode", ["auto", "scan"])
+@torch.no_grad()
+def test_a_record_of_padding_alone_keeps_its_state(make, mode):
+    """Of records read in pieces, the short ones end early."""
+    layer = make(mode)
+    u, dt = record(9, "regular")
+    u[1], dt[1] = 0, 0
+    state = random_state(layer)
+    _, final = layer(u, dt, state)
+    assert_same(each(lambda s: s[1], final), each(lambda s: s[1], state))
 
 
 @pytest.mark.parametrize("name", HOLDS)
 @pytest.mark.parametrize("gaps", ["irregular", "regular"])
+@torch.no_grad()
 def test_halving_gaps_and_repeating_inputs_keeps_the_old_outputs(name, gaps):
-    layer = CASES[name]().double()
+    layer = build(name)
     u, dt = record(29, gaps)
     y, state = layer(u, dt)
     fine, fine_state = layer(u.repeat_interleave(2, dim=1), (dt / 2).repeat_interleave(2, dim=1))
     assert_same((fine[:, 1::2], fine_state), (y, state))
 
 
+@torch.no_grad()
 def test_unit_gaps_are_the_regular_grid(make):
     layer = make()
     u, _ = record(53)
@@ -109,48 +171,120 @@ def test_unit_gaps_are_the_regular_grid(make):
 
 
 @pytest.mark.parametrize("gaps", ["regular", "none"])
-@pytest.mark.parametrize("length", [1, 2, 61, 256, 1009])
-def test_convolution_equals_scan(make, gaps, length):
-    u, dt = record(length, gaps)
+@torch.no_grad()
+def test_convolution_equals_scan(make, gaps):
     convolution, scan = make("convolution"), make("scan")
-    for state in (None, random_state(scan)):
-        assert_same(convolution(u, dt, state), scan(u, dt, state))
+    for length in (1, 2, 61, 256, 509):
+        u, dt = record(length, gaps)
+        for state in (None, random_state(scan)):
+            assert_same(convolution(u, dt, state), scan(u, dt, state))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gap", [1e-6, 1e3, 1e6])
+def test_bursts_and_long_gaps_stay_exact(make, gap):
+    """Gaps of every size in one record; after a long one a decaying state is as if it had never been."""
+    layer = make()
+    u, dt = record(24)
+    dt[:, 7], dt[:, 15:19] = gap, gap
+    whole = layer(u, dt)
+    assert_same(whole, fold(layer, u, dt, None))
+    assert all(torch.isfinite(x).all() for x in tensors(whole))
 
 
 @pytest.mark.parametrize("gaps", ["irregular", "regular"])
 def test_gradients(make, gaps):
-    layer = make()
-    u, dt = record(5, gaps)
-    inputs = [u, random_state(layer), *layer.parameters()]
+    layer = make(d_model=2, d_state=4)
+    u, dt = record(5, gaps, d_model=2)
+    state = random_state(layer)
     names = [name for name, _ in layer.named_parameters()]
+    n = len(tensors(state))
 
-    def call(u, state, *parameters):
-        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (u, dt, state))
+    def call(u, *rest):
+        parts = iter(rest[:n])
+        weights = dict(zip(names, rest[n:], strict=True))
+        return tuple(tensors(torch.func.functional_call(layer, weights, (u, dt, each(lambda s: next(parts), state)))))
 
+    inputs = [u, *tensors(state), *layer.parameters()]
     assert torch.autograd.gradcheck(call, [x.detach().requires_grad_() for x in inputs], atol=1e-6, rtol=1e-4)
 
 
 def test_gradients_of_step_and_gap(make):
-    layer = make()
-    u, dt = record(1)
+    layer = make(d_model=2, d_state=4)
+    u, dt = record(1, d_model=2)
     state = random_state(layer)
-    inputs = [x.detach().requires_grad_() for x in (u[:, 0], state, dt[:, 0])]
-    assert torch.autograd.gradcheck(layer.step, inputs)
-    u, dt = record(4)
-    assert torch.autograd.gradcheck(lambda dt: layer(u, dt), dt.requires_grad_())
+
+    def step(u_t, gap, *parts):
+        parts = iter(parts)
+        return tuple(tensors(layer.step(u_t, each(lambda s: next(parts), state), gap)))
+
+    assert torch.autograd.gradcheck(step, [x.requires_grad_() for x in (u[:, 0], dt[:, 0], *tensors(state))])
+    u, dt = record(4, d_model=2)
+    assert torch.autograd.gradcheck(lambda dt: tuple(tensors(layer(u, dt))), dt.requires_grad_())
 
 
 def test_gradients_of_both_modes_agree(make):
     u, dt = record(67, "regular")
+    weights = torch.randn(2, 67, D, dtype=u.dtype, generator=torch.Generator().manual_seed(1))
     results = []
     for mode in ("convolution", "scan"):
         layer = make(mode)
-        torch.manual_seed(1)
-        state, weights = random_state(layer).requires_grad_(), torch.randn(2, 67, D, dtype=u.dtype)
+        u = u.detach().requires_grad_()
+        state = each(lambda s: s.requires_grad_(), random_state(layer))
         y, final = layer(u, dt, state)
-        ((y * weights).sum() + final.square().sum()).backward()
-        results.append([state.grad, *(p.grad for p in layer.parameters())])
+        ((y * weights).sum() + sum(s.square().sum() for s in tensors(final))).backward()
+        results.append([u.grad, *(s.grad for s in tensors(state)), *(p.grad for p in layer.parameters())])
     assert_same(*results)
+
+
+def direction(make, both, backward, **options):
+    """A layer of one direction, with the weights that ``both`` has for it: they lie one after the other on an axis."""
+    layer = make(**options)
+    weights = {}
+    for name, own in layer.state_dict().items():
+        value = both.state_dict()[name]
+        if value.shape == own.shape:
+            weights[name] = torch.zeros_like(value) if backward and name in ADDED_ONCE else value
+        else:
+            axis = next(i for i, (m, n) in enumerate(zip(value.shape, own.shape, strict=True)) if m != n)
+            weights[name] = value.chunk(2, dim=axis)[backward]
+    layer.load_state_dict(weights)
+    return layer
+
+
+@pytest.mark.parametrize("gaps", ["irregular", "regular", "none"])
+@pytest.mark.parametrize("mode", ["auto", "scan"])
+@torch.no_grad()
+def test_bidirectional_is_explicit_reversal_with_the_gaps_shifted(make, gaps, mode):
+    """The backward half is a forward layer on the reversed record, whose gaps are the same intervals."""
+    both = make(mode=mode, bidirectional=True)
+    forward, backward = (direction(make, both, i, mode=mode) for i in (0, 1))
+    lengths, L = ((20, 20) if gaps == "none" else (17, 11)), 20
+    u, dt = record(L, gaps)
+    for i, n in enumerate(lengths):
+        u[i, n:] = 0
+        if dt is not None:
+            dt[i, n:] = 0
+    y, state = both(u, dt)
+    assert state is None
+    for i, n in enumerate(lengths):
+        one = u[i : i + 1, :n]
+        gap = torch.ones_like(one[..., 0]) if dt is None else dt[i : i + 1, :n]
+        # Reversed, sample n - 1 comes first with the entry gap; then come the intervals from the last to the first.
+        reversed_gap = torch.cat([gap[:, :1], gap[:, 1:].flip(1)], dim=1)
+        expected = forward(one, gap)[0] + backward(one.flip(1), reversed_gap)[0].flip(1)
+        assert_same(y[i : i + 1, :n], expected)
+
+
+def test_bidirectional_has_no_recurrent_face(make):
+    layer, one = make(bidirectional=True), make()
+    for call in (
+        lambda: layer.initial_state(2),
+        lambda: layer.step(torch.ones(2, D), one.initial_state(2)),
+        lambda: layer(torch.ones(2, 5, D), None, one.initial_state(2)),
+    ):
+        with pytest.raises(ValueError, match=r"bidirectional .* reads the whole record"):
+            call()
 
 
 def test_convolution_on_irregular_gaps_names_the_first_unequal_gap(make):
@@ -167,6 +301,7 @@ def test_life_as_a_module(make):
     u, dt = record(11)
     expected = layer(u, dt)
     assert_same(copy.deepcopy(layer)(u, dt), expected)
+    assert_same(pickle.loads(pickle.dumps(layer))(u, dt), expected)
     other = make()
     with torch.no_grad():
         for p in other.parameters():
@@ -174,35 +309,66 @@ def test_life_as_a_module(make):
     other.load_state_dict(layer.state_dict())
     with torch.no_grad():
         assert_same(other(u, dt), expected)
+
+
+@torch.no_grad()
+def test_a_frozen_layer_steps_the_same(make):
+    layer, frozen = make(), make().freeze()
+    u, dt = record(3)
+    for gaps in (dt, None):
+        assert_same(fold(frozen, u, gaps, frozen.initial_state(2)), fold(layer, u, gaps, layer.initial_state(2)))
+
+
+@torch.no_grad()
+def test_single_and_half_precision(make):
+    layer = make()
+    u, dt = record(11)
+    expected, _ = layer(u, dt)
     single = layer.float()
     for gaps in (dt.float(), None):
         y, state = single(u.float(), gaps)
-        assert y.dtype == state.dtype == torch.float32
-    torch.testing.assert_close(single(u.float(), dt.float())[0].double(), expected[0], rtol=0, atol=1e-4)
-    y, _ = single(u.bfloat16(), dt.bfloat16())
-    assert y.dtype == torch.bfloat16
+        assert {x.dtype for x in (y, *tensors(state))} == {torch.float32}
+        y_t, after = single.step(u[:, 0].float(), state)
+        assert {x.dtype for x in (y_t, *tensors(after))} == {torch.float32}
+    torch.testing.assert_close(single(u.float(), dt.float())[0].double(), expected, rtol=0, atol=1e-4)
+    for dtype in (torch.bfloat16, torch.float16):
+        y, state = single(u.to(dtype), dt.to(dtype))
+        assert y.dtype == dtype
+        assert {x.dtype for x in tensors(state)} == {torch.float32}
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(y.double(), expected, rtol=0, atol=0.05 * scale)
 
 
 def test_slow_parameters_are_marked(make):
     layer = copy.deepcopy(make())
-    marked = {name for name, p in layer.named_parameters() if getattr(p, "_optim", None) == {"group": "ssm"}}
+    marked = {name for name, p in layer.named_parameters() if getattr(p, "_optim", {}).get("group") == "ssm"}
+    assert marked == set(layer.slow_parameters) & dict(layer.named_parameters()).keys()
     assert marked
-    assert not marked & {"C", "D"}
+    assert not marked & {"C", "W", "D"}
 
 
 @pytest.mark.parametrize(
-    ("u", "dt", "state", "message"),
+    ("u", "dt", "message"),
     [
-        ((2, 5, D + 1), None, None, "d_model = 3"),
-        ((2, 0, D), None, None, "no empty axis"),
-        ((2, 5, D), (2, 4), None, r"dt must have shape \(2, 5\)"),
-        ((2, 5, D), None, (1, 2), "state must have shape"),
+        ((2, 5, D + 1), None, "d_model = 4"),
+        ((2, 0, D), None, "no empty axis"),
+        ((5, D), None, "u must have shape"),
+        ((2, 5, D), (2, 4), r"dt must have shape \(2, 5\)"),
     ],
 )
-def test_bad_shapes(make, u, dt, state, message):
-    u, dt, state = (None if shape is None else torch.ones(shape, dtype=torch.float64) for shape in (u, dt, state))
+def test_bad_shapes(make, u, dt, message):
+    u, dt = (None if shape is None else torch.ones(shape, dtype=torch.float64) for shape in (u, dt))
     with pytest.raises(ValueError, match=message):
-        make()(u, dt, state)
+        make()(u, dt)
+
+
+def test_bad_states(make):
+    layer = make()
+    u, dt = record(5)
+    wrong = each(lambda s: s[:1], layer.initial_state(2))
+    for call in (lambda: layer(u, dt, wrong), lambda: layer.step(u[:, 0], wrong, dt[:, 0])):
+        with pytest.raises(ValueError, match="state must have shape"):
+            call()
 
 
 @pytest.mark.parametrize("value", [-0.5, float("nan")])

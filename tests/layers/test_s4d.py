@@ -31,7 +31,7 @@ def dense(layer, u, dt):
 
 
 @pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
-@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real"])
+@pytest.mark.parametrize("init", ["lin", "inv", "legs", "real", "random"])
 @pytest.mark.parametrize("regular", [True, False])
 def test_equals_the_papers_formulas(discretization, init, regular):
     torch.manual_seed(0)
@@ -58,6 +58,19 @@ def test_initial_values():
     expected = np.sort_complex(expected[expected.imag > 0])
     np.testing.assert_allclose(got[np.argsort(got.imag)].imag, np.sort(expected.imag), rtol=1e-5)
     np.testing.assert_allclose(expected.real, -0.5, atol=1e-9)
+
+
+def test_random_nodes():
+    """Log-normal frequencies, other ones for each node and channel, the same ones from the same seed."""
+    torch.manual_seed(0)
+    layer = S4D(200, 64, init="random")
+    torch.testing.assert_close(layer.log_A_real.exp(), torch.full((200, 32), 0.5))
+    logarithms = layer.A_imag.detach().log()
+    assert abs(logarithms.mean()) < 0.05
+    assert abs(logarithms.std() - 1) < 0.05
+    assert len(logarithms.unique()) > 6000
+    torch.manual_seed(0)
+    torch.testing.assert_close(S4D(200, 64, init="random").A_imag, layer.A_imag, rtol=0, atol=0)
 
 
 def test_step_sizes_start_in_their_range():
@@ -94,47 +107,6 @@ def test_gaps_of_a_regular_grid_may_be_rounded():
     torch.testing.assert_close(y, layer(torch.ones(1, 1000, 2))[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("gaps", [None, "regular", "irregular"])
-@pytest.mark.parametrize("mode", ["auto", "scan"])
-def test_bidirectional_is_the_sum_of_two_layers(gaps, mode):
-    """The backward half equals a forward layer on the reversed record, whose gaps are the same intervals."""
-    torch.manual_seed(0)
-    both = S4D(3, 8, bidirectional=True, mode=mode).double()
-    one = S4D(3, 8, mode=mode).double()
-    weights = {k: v for k, v in both.state_dict().items() if k != "C"}
-    lengths, L = (17, 11), 20
-    u, dt = torch.zeros(2, L, 3, dtype=torch.float64), torch.zeros(2, L, dtype=torch.float64)
-    for i, n in enumerate(lengths):
-        u[i, :n] = torch.randn(n, 3)
-        dt[i, :n] = torch.rand(n) + 0.1 if gaps == "irregular" else 0.8
-    if gaps is None:
-        y, state = both(u)
-        lengths = (L, L)
-        dt = torch.ones_like(dt)
-    else:
-        y, state = both(u, dt)
-    assert state is None
-    for i, n in enumerate(lengths):
-        one.load_state_dict(weights | {"C": both.C[:3]})
-        forward, _ = one(u[i : i + 1, :n], dt[i : i + 1, :n])
-        one.load_state_dict(weights | {"C": both.C[3:], "D": torch.zeros(3)})
-        # Reversed, sample n - 1 comes first with the entry gap; then come the intervals from the last to the first.
-        reversed_dt = torch.cat([dt[i, :1], dt[i, 1:n].flip(0)]).unsqueeze(0)
-        backward, _ = one(u[i : i + 1, :n].flip(1), reversed_dt)
-        torch.testing.assert_close(y[i : i + 1, :n], forward + backward.flip(1), rtol=1e-9, atol=1e-9)
-
-
-def test_bidirectional_has_no_recurrent_face():
-    layer = S4D(3, 8, bidirectional=True)
-    for call in (
-        lambda: layer.initial_state(2),
-        lambda: layer.step(torch.ones(2, 3), torch.zeros(2, 3, 4, 2)),
-        lambda: layer(torch.ones(2, 5, 3), None, torch.zeros(2, 3, 4, 2)),
-    ):
-        with pytest.raises(ValueError, match="bidirectional S4D reads the whole record"):
-            call()
-
-
 def test_dying_states_stay_out_of_subnormal_numbers():
     """Silence after a pulse: nothing left of the state is neither NaN nor a number that slows the processor."""
     layer = S4D(2, 8, mode="scan")
@@ -148,7 +120,7 @@ def test_dying_states_stay_out_of_subnormal_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(init="hippo"), "init must be one of 'lin', 'inv', 'legs', 'real'"),
+        (dict(init="hippo"), "init must be one of 'lin', 'inv', 'legs', 'real', 'random'"),
         (dict(discretization="euler"), "'zoh' or 'bilinear'"),
         (dict(mode="fft"), "'auto', 'convolution' or 'scan'"),
         (dict(dt_min=0.1, dt_max=0.01), "0 < dt_min <= dt_max"),

@@ -155,15 +155,66 @@ def test_targets_that_are_not_known_carry_no_loss():
         fit(make_model(), SeriesBatches(inputs[1:], targets=targets[1:]), squared_error)
 
 
-def test_the_dynamics_have_a_rate_of_their_own_and_no_decay():
-    model = make_model()
-    groups = parameter_groups(model, learning_rate=0.1, ssm_learning_rate=0.01, weight_decay=0.5)
+def rates_by_name(model, **options):
+    """(rate, decay) of every parameter, by name."""
+    options = {"learning_rate": 0.1, "ssm_learning_rate": 0.01, "weight_decay": 0.5} | options
     names = {id(p): name for name, p in model.named_parameters()}
-    by_rate = {(g["lr"], g["weight_decay"]): {names[id(p)] for p in g["params"]} for g in groups}
-    assert by_rate[0.01, 0.0] == {f"blocks.0.mixer.{name}" for name in ("log_step", "log_A_real", "A_imag", "B")}
-    assert {"encoder.weight", "blocks.0.gate.weight", "head.weight"} <= by_rate[0.1, 0.5]
-    assert {"encoder.bias", "norm.weight"} <= by_rate[0.1, 0.0]
-    assert sum(map(len, by_rate.values())) == len(names)
+    groups = parameter_groups(model, **options)
+    found = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(found) == sum(len(g["params"]) for g in groups) == len(names)
+    return found
+
+
+def test_the_dynamics_have_a_rate_of_their_own_and_no_decay():
+    found = rates_by_name(make_model())
+    for name in ("log_step", "log_A_real", "A_imag", "B"):
+        assert found.pop(f"blocks.0.mixer.{name}") == (0.01, 0.0)
+    for name in ("encoder.weight", "blocks.0.gate.weight", "blocks.0.mixer.C", "head.weight"):
+        assert found.pop(name) == (0.1, 0.5)
+    assert set(found.values()) == {(0.1, 0.0)}
+
+
+def test_each_role_can_have_its_own_rate():
+    found = rates_by_name(make_model(), ssm_learning_rate={"A": 0.02, "dt": 0.0})
+    mixer = {name.removeprefix("blocks.0.mixer."): pair for name, pair in found.items() if "mixer" in name}
+    assert mixer == {
+        "log_A_real": (0.02, 0.0), "A_imag": (0.02, 0.0), "log_step": (0.0, 0.0), "B": (0.1, 0.0), "C": (0.1, 0.5),
+        "D": (0.1, 0.0),
+    }  # fmt: skip
+
+
+def test_a_rate_of_zero_leaves_a_role_as_it_is():
+    model = make_model()
+    before = weights(model)
+    options = {"max_epochs": 2, "learning_rate": 0.03, "ssm_learning_rate": {"A": 0.0, "B": 0.01, "dt": 0.01}}
+    fit(model, make_data(), squared_error, generator=generator(), **options)
+    moved = {name.split(".")[-1]: not torch.equal(value, before[name]) for name, value in model.state_dict().items()}
+    assert not moved["log_A_real"]
+    assert not moved["A_imag"]
+    assert moved["B"]
+    assert moved["log_step"]
+
+
+def test_a_mark_may_hold_its_own_rate_factor_and_decay():
+    layer = make_model().blocks[0].mixer
+    layer.B._optim = {"group": "ssm", "role": "B", "lr_scale": 0.1}
+    layer.C._optim = {"lr": 0.3, "weight_decay": 0.7}
+    layer.D._optim = {"group": "ssm"}  # no role: the rate of A
+    found = rates_by_name(layer, ssm_learning_rate={"A": 0.02, "B": 0.04})
+    assert found["B"] == (pytest.approx(0.004), 0.0)
+    assert found["C"] == (0.3, 0.7)
+    assert found["D"] == (0.02, 0.0)
+
+
+@pytest.mark.parametrize("rate", [{"C": 0.1}, {"A": -1.0}, {"A": None}, -0.1, math.nan, "slow", True])
+def test_rates_that_are_none(rate):
+    with pytest.raises(ValueError, match="ssm_learning_rate"):
+        parameter_groups(make_model(), learning_rate=0.1, ssm_learning_rate=rate, weight_decay=0.0)
+
+
+def test_divergence_names_the_rates_of_all_roles():
+    with pytest.raises(DivergenceError, match=r"ssm_learning_rate \(now \{'A': 0.1\}\)"):
+        fit(make_model(), make_data(), failing(1, lambda total: total * math.nan), ssm_learning_rate={"A": 0.1})
 
 
 def test_the_schedule_rises_and_falls():

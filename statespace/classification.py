@@ -1,0 +1,467 @@
+"""Classifiers of series: one label a series, or one a step (sequence labelling).
+
+Above: the user. Below: ``deep`` fits, streams and saves; ``parameters`` names the layers.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import log_softmax
+from sklearn.base import ClassifierMixin
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import assert_all_finite
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from torch.nn import functional as F
+
+from statespace.deep import DeepEstimator
+from statespace.forms import has_rows, is_nested
+from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
+from statespace.series import SeriesCollection
+from statespace.validation import check_targets
+
+__all__ = [
+    "DeepClassifier", "H3Classifier", "S4Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier", "flat_labels",
+]  # fmt: skip
+
+
+@dataclass(eq=False, repr=False)
+class DeepClassifier(ClassifierMixin, DeepEstimator):
+    """A network fitted to one label a series or one a step; the layer comes from `statespace.parameters`.
+
+    Examples
+    --------
+    >>> from statespace import S4DClassifier
+    >>> from statespace.classification import DeepClassifier
+    >>> isinstance(S4DClassifier(), DeepClassifier)
+    True
+    """
+
+    _: KW_ONLY
+    class_weight: Mapping[Any, float] | str | None = None
+
+    def fit(self, X, y, times=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like
+            Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
+            of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
+            indexed by time; or a SeriesCollection. NaN is a missing value.
+        y : array-like
+            Labels: numbers, texts or booleans. One a series, (n_series,); or one a step, (n_series, n_times), a list of
+            (n_times_i,) arrays, or a Series with a (series, time) MultiIndex. NaN or None is a label that is not known
+            and carries no loss.
+        times : array-like, optional
+            Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
+            n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad X, times, y or parameters; the message says what to change.
+        statespace.training.DivergenceError
+            The loss became infinite or NaN. The estimator then has the best weights up to there.
+
+        Warns
+        -----
+        UserWarning
+            Ctrl-C was pressed; the best weights so far are kept.
+        """
+        return self._fit(X, y, times)
+
+    def predict(self, X, times=None):
+        """Predict the most probable label.
+
+        Parameters
+        ----------
+        X, times
+            As in `fit`. A model that was fitted with times asks for times.
+
+        Returns
+        -------
+        y : ndarray
+            (n_series,); or one label a step: (n_series, n_times), or for series that differ in length, or where y came
+            as a list, an object array of shape (n_series,) with an array for every series.
+
+        Raises
+        ------
+        ValueError
+            For bad X or times, another number of channels, or no times where the model was fitted with times.
+        """
+        collection = self._read(X, times)
+        outputs = self._outputs(collection)
+        if not self.per_step_:
+            return self.classes_[outputs.argmax(axis=1)]
+        return self._shaped([self.classes_[row.argmax(axis=1)] for row in outputs], collection)
+
+    def predict_proba(self, X, times=None):
+        """Predict the probability of every class, the softmax of the network's outputs.
+
+        Parameters
+        ----------
+        X, times
+            As in `predict`.
+
+        Returns
+        -------
+        probabilities : ndarray
+            (n_series, n_classes), in the order of ``classes_``; or one row a step, (n_series, n_times, n_classes), or
+            an object array of shape (n_series,) with an array of shape (n_times_i, n_classes) for every series.
+        """
+        return self._each(np.exp, self.predict_log_proba(X, times))
+
+    def predict_log_proba(self, X, times=None):
+        """Predict the logarithms of `predict_proba`, also where a probability is too small for a float.
+
+        Parameters
+        ----------
+        X, times
+            As in `predict`.
+
+        Returns
+        -------
+        logarithms : ndarray
+            As `predict_proba`.
+        """
+        collection = self._read(X, times)
+        outputs = self._outputs(collection)
+        if not self.per_step_:
+            return log_softmax(outputs, axis=1)
+        return self._shaped([log_softmax(row, axis=1) for row in outputs], collection)
+
+    def score(self, X, y, times=None):
+        """Accuracy over the labels that are known, all steps of all series taken together.
+
+        Parameters
+        ----------
+        X, y, times
+            As in `fit`.
+
+        Returns
+        -------
+        score : float
+            Share of the labels that are predicted.
+        """
+        collection = self._read(X, times)
+        labels, restore = flat_labels(y)
+        numbers = pd.Index(self.classes_).get_indexer(labels).astype(np.float64)
+        numbers[pd.isna(labels)] = np.nan  # -1, a label never seen in fit, is known and cannot be predicted
+        targets, per_step = _numbered(restore(numbers), collection)
+        if per_step != self.per_step_:
+            raise ValueError(
+                f"y must have one label for every {'step' if self.per_step_ else 'series'}, as in fit. "
+                f"Got one for every {'step' if per_step else 'series'}."
+            )
+        outputs = self._outputs(collection)
+        answers, truth = (np.concatenate(outputs), np.concatenate(targets)) if per_step else (outputs, targets)
+        known = ~np.isnan(truth[:, 0])
+        return float(np.mean(answers.argmax(axis=1)[known] == truth[known, 0]))
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        if not (self.class_weight is None or self.class_weight == "balanced" or isinstance(self.class_weight, Mapping)):
+            raise ValueError(
+                f"class_weight must be None, 'balanced' or a mapping from label to weight. Got {self.class_weight!r}."
+            )
+
+    def _learn_targets(self, y, collection):
+        labels, restore = flat_labels(y)
+        known = ~pd.isna(labels)
+        if labels.dtype.kind == "f":
+            assert_all_finite(labels, allow_nan=True, input_name="y")
+        numbers = np.full(len(labels), np.nan)
+        if known.any():
+            try:
+                self.classes_, numbers[known] = np.unique(labels[known], return_inverse=True)
+            except TypeError as error:
+                raise ValueError(f"y has labels of several kinds: {error}. Give all of them one type.") from None
+            check_classification_targets(labels[known])
+        targets, self.per_step_ = _numbered(restore(numbers), collection)
+        self.ragged_ = self.per_step_ and not isinstance(y, np.ndarray)
+        self.class_weight_ = compute_class_weight(
+            None if self.class_weight is None else self.class_weight, classes=self.classes_, y=labels[known]
+        )
+        return targets, len(self.classes_)
+
+    def _loss(self, targets):
+        return partial(_cross_entropy, weight=torch.tensor(self.class_weight_))
+
+    def _answer(self, outputs):
+        """What a stream answers, from one row of the network's outputs."""
+        return np.exp(log_softmax(outputs))
+
+    @staticmethod
+    def _each(function, values):
+        """The function of an array, or of each array in an array of arrays."""
+        if values.dtype != object:
+            return function(values)
+        result = np.empty_like(values)
+        result[:] = [function(row) for row in values]
+        return result
+
+    def _export(self):
+        state, arrays = super()._export()
+        # Labels may be text, and the keys of JSON always are.
+        arrays.pop("classes_")
+        state["classes"] = [self.classes_.dtype.str, self.classes_.tolist()]
+        if isinstance(self.class_weight, Mapping):
+            state["params"]["class_weight"] = [[_plain(label), weight] for label, weight in self.class_weight.items()]
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        if isinstance(state["params"]["class_weight"], list):
+            state["params"]["class_weight"] = dict(state["params"]["class_weight"])
+        estimator = super()._import(state, arrays)
+        dtype, classes = state["classes"]
+        estimator.classes_ = np.array(classes, dtype=dtype)
+        return estimator
+
+
+def _plain(label):
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def flat_labels(y):
+    """All labels in one array, and the way back.
+
+    Parameters
+    ----------
+    y : array-like
+        Labels in any of the forms of `SSMClassifier.fit`.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_labels,)
+    restore : callable
+        Puts ``n_labels`` numbers into the form in which the labels came.
+
+    Raises
+    ------
+    ValueError
+        There is no y, or labels of several kinds that have no order.
+
+    Examples
+    --------
+    >>> from statespace.classification import flat_labels
+    >>> labels, restore = flat_labels([["rest", "walk"], ["walk"]])
+    >>> labels.tolist()
+    ['rest', 'walk', 'walk']
+    >>> [row.tolist() for row in restore([0, 1, 1])]
+    [[0, 1], [1]]
+    """
+    if y is None:
+        raise ValueError("This estimator requires y to be passed, but the target y is None.")
+    if isinstance(y, SeriesCollection):
+        labels, restore = flat_labels(y.values)
+        return labels, lambda numbers: y.with_values(restore(numbers))
+    if isinstance(y, pd.DataFrame | pd.Series):
+        array = y.to_numpy()
+        return array.ravel(), lambda numbers: _like(y, np.asarray(numbers).reshape(array.shape))
+    if (isinstance(y, list | tuple) or is_nested(y)) and len(y) and all(has_rows(row) for row in y):
+        parts, restores = zip(*(flat_labels(row) for row in y), strict=True)
+        cuts = np.cumsum([len(part) for part in parts])[:-1]
+        return np.concatenate(parts), lambda numbers: [
+            restore(part) for restore, part in zip(restores, np.split(np.asarray(numbers), cuts), strict=True)
+        ]
+    array = np.asarray(y)
+    return array.ravel(), lambda numbers: np.asarray(numbers).reshape(array.shape)
+
+
+def _like(table, numbers):
+    if isinstance(table, pd.Series):
+        return pd.Series(numbers, index=table.index)
+    return pd.DataFrame(numbers, index=table.index, columns=table.columns)
+
+
+def _numbered(numbers, collection):
+    """Checked numbers of classes, an ndarray of shape (n_series, 1) or a list of (n_times_i, 1), and which it is."""
+    targets = check_targets(numbers, collection)
+    if targets.n_outputs > 1:
+        lengths = collection.lengths
+        steps = lengths[0] if np.all(lengths == lengths[0]) else f"{lengths.min()} to {lengths.max()}"
+        raise ValueError(
+            f"y must be one label for each series, of shape ({len(collection)},), or one for each step; a series has "
+            f"{steps}. Got {targets.n_outputs} for each {'step' if targets.per_step else 'series'}."
+        )
+    if not targets.per_step and not targets.single:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected. Give y.ravel().",
+            DataConversionWarning,
+            stacklevel=5,
+        )
+    return targets.values, targets.per_step
+
+
+def _cross_entropy(model, batch, weight):
+    """Weighted sum of -log p(label) over the labels that are known, and the sum of the weights."""
+    output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
+    known = ~batch["y"][..., 0].isnan()
+    weight = weight.to(output)
+    labels = batch["y"][..., 0][known].long()
+    return F.cross_entropy(output[known], labels, weight, reduction="sum"), weight[labels].sum()
+
+
+@dataclass(eq=False, repr=False)
+class SSMClassifier(DeepClassifier, SSMParameters):
+    """Classification of series, or of their steps, with a stack of state-space layers, any of them by name.
+
+        h = E x + e,    h = h + dropout(GLU(W gelu(layer(norm(h), Δ)))),    p = softmax(V norm(h) + v)
+
+    The network is that of `SSMRegressor`; the loss is the cross-entropy of the labels that are known.
+
+    Parameters
+    ----------
+    layer, d_model, n_layers, layer_options, bidirectional, pooling, max_epochs, ...
+        And all others but the following: as in `SSMRegressor`.
+    class_weight : mapping, "balanced" or None, default=None
+        Weight of each label in the loss; ``"balanced"`` weighs a class by n_labels / (n_classes · its labels). None
+        weighs all the same, as does a mapping the labels that it leaves out.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    class_weight_ : ndarray of shape (n_classes,)
+        The weight of each.
+    per_step_ : bool
+        Whether there is one label a step.
+    model_, history_, best_epoch_, n_channels_, x_mean_, x_scale_, has_missing_, clock_, time_scale_, n_features_in_
+        As in `SSMRegressor`; the losses are mean cross-entropies.
+
+    Examples
+    --------
+    Slow or fast, told by the times alone:
+
+    >>> import numpy as np
+    >>> from statespace import SSMClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> phase = np.cumsum(rng.exponential(size=(60, 30)), axis=1)
+    >>> speed = np.repeat(["slow", "fast"], 30)
+    >>> t = np.where(speed == "slow", 3.0, 0.5)[:, None] * phase
+    >>> clf = SSMClassifier("s4d", d_model=8, n_layers=1, layer_options={"d_state": 8}, max_epochs=15, random_state=0)
+    >>> clf.fit(np.sin(phase), speed, times=t).score(np.sin(phase), speed, times=t) > 0.9
+    True
+    >>> clf.predict_proba(np.sin(phase), times=t).shape
+    (60, 2)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S4DClassifier(S4DParameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of S4D layers: diagonal systems in continuous time.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="s4d"``.
+    d_state : int, default=64
+        Real dimension of each system's state.
+    init, discretization, dt_min, dt_max
+        As in `S4DRegressor`.
+
+    Examples
+    --------
+    A label for every step, whether the last jump was upwards:
+
+    >>> import numpy as np
+    >>> from statespace import S4DClassifier
+    >>> X = np.random.default_rng(0).normal(size=(40, 30))
+    >>> y = np.where(X > 0, "up", "down")
+    >>> clf = S4DClassifier(d_model=8, n_layers=1, d_state=4, max_epochs=10, random_state=0).fit(X, y)
+    >>> clf.predict(X).shape
+    (40, 30)
+    >>> stream = clf.stream()
+    >>> [str(clf.classes_[stream.step(x).argmax()]) for x in X[0, :3]] == clf.predict(X[:1])[0, :3].tolist()
+    True
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S5Classifier(S5Parameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of S5 layers: one system for all channels.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="s5"``.
+    d_state : int, default=64
+        Real dimension of the system's state.
+    n_blocks, init, discretization, dt_min, dt_max
+        As in `S5Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S5Classifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
+    >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
+    >>> clf = S5Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (20, 2)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class H3Classifier(H3Parameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of H3 layers: two systems and two gates.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="h3"``.
+    d_state : int, default=64
+        Real dimension of each diagonal system's state.
+    d_shift, head_dim, init, discretization, dt_min, dt_max
+        As in `H3Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import H3Classifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
+    >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
+    >>> clf = H3Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (20, 2)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S4Classifier(S4Parameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of S4 layers: diagonal plus low-rank systems.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="s4"``.
+    d_state : int, default=64
+        Real dimension of each system's state.
+    measure, rank, dt_min, dt_max
+        As in `S4Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S4Classifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
+    >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
+    >>> clf = S4Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (20, 2)
+    """

@@ -1,0 +1,229 @@
+"""DeepEstimator: a network fitted to series, streamed and saved; what is predicted is the subclass's choice.
+
+Above: ``regression`` and ``classification``. Below: ``base`` reads X and times, ``parameters`` names the layer,
+``models`` computes, ``training`` fits, ``streaming`` steps.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.validation import check_is_fitted
+
+from statespace.base import SeriesEstimator
+from statespace.models import make_backbone, predict_series, predict_steps
+from statespace.streaming.layer import LayerStream
+from statespace.training import SeriesBatches, choose_device, fit, ssm_rates
+
+_POOLING = ("mean", "last")
+
+
+@dataclass(eq=False, repr=False)
+class DeepEstimator(SeriesEstimator):
+    """A network over series with one answer a series or one a step: its parameters, training, streams and files.
+
+    A subclass says what y is (``_learn_targets``), what is minimised (``_loss``) and what the network's outputs mean
+    (``_answer``). Its layer comes from one of the classes in `statespace.parameters`.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.deep import DeepEstimator
+    >>> isinstance(S4DRegressor(), DeepEstimator)
+    True
+    """
+
+    d_model: int = 64
+    n_layers: int = 4
+    _: KW_ONLY
+    backbone: str = "stack"
+    backbone_options: Mapping[str, Any] | None = None
+    bidirectional: bool = False
+    dropout: float = 0.1
+    pooling: str = "mean"
+    max_epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    ssm_learning_rate: float | Mapping[str, float] = 1e-3
+    weight_decay: float = 0.01
+    gradient_clip: float | None = 1.0
+    validation_fraction: float = 0.1
+    patience: int | None = 10
+    device: str | torch.device = "auto"
+    random_state: int | np.random.RandomState | None = None
+    verbose: int = 0
+
+    def _fit(self, X, y, times):
+        self._check_parameters()
+        collection = self._learn_inputs(X, times)
+        targets, n_outputs = self._learn_targets(y, collection)
+        device = choose_device(self.device, verbose=self.verbose)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        generator = torch.Generator().manual_seed(seed)
+        layer, options = self._layers(bidirectional=self.bidirectional)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model_ = make_backbone(
+                self.backbone,
+                self.backbone_options,
+                d_input=self._n_inputs,
+                d_output=n_outputs,
+                d_model=self.d_model,
+                n_layers=self.n_layers,
+                layer=layer,
+                layer_options=options,
+                dropout=self.dropout,
+                pooling=None if self.per_step_ else self.pooling,
+            )
+        training, held_out = self._split(targets, generator)
+        try:
+            history = fit(
+                self.model_,
+                self._batches(collection, training, targets, device),
+                self._loss(targets),
+                max_epochs=self.max_epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                ssm_learning_rate=self.ssm_learning_rate,
+                weight_decay=self.weight_decay,
+                validation=self._batches(collection, held_out, targets, device) if len(held_out) else None,
+                patience=self.patience,
+                gradient_clip=self.gradient_clip,
+                generator=generator,
+                progress=self.verbose > 0,
+                device=device,
+            )
+        finally:
+            self.model_.cpu().eval()
+        losses = {"loss": history.loss}
+        if len(held_out):
+            # An interruption between the two leaves a last epoch without validation.
+            losses["validation_loss"] = history.validation_loss + [np.nan] * (
+                len(history.loss) - len(history.validation_loss)
+            )
+        self.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, len(history.loss) + 1, name="epoch"))
+        self.best_epoch_ = history.best_epoch + 1
+        return self
+
+    def _check_parameters(self):
+        for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
+            if hasattr(self, name):
+                check_scalar(getattr(self, name), name, Integral, min_val=1)
+        if self.patience is not None:
+            check_scalar(self.patience, "patience", Integral, min_val=1)
+        if self.gradient_clip is not None:
+            check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
+        for name in ("learning_rate", "weight_decay"):
+            check_scalar(getattr(self, name), name, Real, min_val=0)
+        ssm_rates(self.ssm_learning_rate, self.learning_rate)
+        for name in ("dropout", "validation_fraction"):
+            check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
+        if self.pooling not in _POOLING:
+            raise ValueError(f"pooling must be 'mean' or 'last'. Got {self.pooling!r} instead.")
+
+    def _split(self, targets, generator):
+        """Series to train on and series held out, of those with a target that is known."""
+        known = np.flatnonzero([not np.isnan(row).all() for row in targets])
+        order = known[torch.randperm(len(known), generator=generator).numpy()]
+        n_held_out = int(self.validation_fraction * len(order))
+        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+    def _batches(self, collection, indices, targets, device):
+        targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
+        collection = collection[indices]
+        inputs = [self._encode(values) for values in collection.values]
+        return SeriesBatches(inputs, self._scaled_gaps(collection), targets, device=device)
+
+    def _outputs(self, collection):
+        """What the network says: a list of (n_times_i, n_outputs), or (n_series, n_outputs).
+
+        It computes in float64, so that a series' answer does not depend on the series beside it.
+        """
+        device = choose_device(self.device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        model = self._copy_model(device, dtype)
+        inputs = [self._encode(values) for values in collection.values]
+        data = SeriesBatches(inputs, self._scaled_gaps(collection), dtype=dtype, device=device)
+        return predict_steps(model, data) if self.per_step_ else predict_series(model, data)
+
+    def _shaped(self, rows, collection):
+        """Answers a step in the form of the y of ``fit``: an array if y was one, else an object array of arrays."""
+        if not self.ragged_ and np.all(collection.lengths == collection.lengths[0]):
+            return np.stack(rows)
+        result = np.empty(len(rows), dtype=object)
+        result[:] = rows
+        return result
+
+    def _copy_model(self, device, dtype):
+        """The model elsewhere or in another type; the estimator's own stays as it is, whatever other threads do."""
+        return deepcopy(self.model_).to(device=device, dtype=dtype).eval()
+
+    def stream(self):
+        """The fitted model one sample at a time.
+
+        Returns
+        -------
+        stream : LayerStream
+            ``stream.step(x_t, dt)`` equals what is predicted over the record so far: its last step for one answer a
+            step, its one answer for one a series. It does not change the estimator.
+
+        Raises
+        ------
+        ValueError
+            The model is bidirectional: it has to see the whole record.
+        """
+        return LayerStream(self)
+
+    def _check_streamable(self):
+        check_is_fitted(self)
+        if not self.model_.causal:
+            raise ValueError("A bidirectional model reads the whole record: fit with bidirectional=False to stream.")
+
+    def _export(self):
+        check_is_fitted(self)
+        state = {"params": self.get_params(deep=False), "model": self.model_.config, "learned": {}}
+        if not isinstance(state["params"]["random_state"], Integral):
+            state["params"]["random_state"] = None
+        arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
+        for name, value in vars(self).items():
+            if not name.endswith("_") or name == "model_":
+                continue
+            if name == "history_":
+                arrays.update({f"history.{column}": value[column].to_numpy() for column in value})
+            elif name == "feature_names_in_":
+                state["learned"][name] = value.tolist()
+            elif isinstance(value, np.ndarray):
+                arrays[name] = value
+            else:
+                state["learned"][name] = value
+        return state, arrays
+
+    @classmethod
+    def _import(cls, state, arrays):
+        estimator = cls(**state["params"])
+        for name, value in state["learned"].items():
+            setattr(estimator, name, value)
+        weights, losses = {}, {}
+        for name, array in arrays.items():
+            if name.startswith("model."):
+                weights[name.removeprefix("model.")] = torch.from_numpy(array)
+            elif name.startswith("history."):
+                losses[name.removeprefix("history.")] = array
+            else:
+                setattr(estimator, name, array)
+        if "feature_names_in_" in state["learned"]:
+            estimator.feature_names_in_ = np.array(state["learned"]["feature_names_in_"], dtype=object)
+        if losses:
+            n_epochs = len(losses["loss"])
+            estimator.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, n_epochs + 1, name="epoch"))
+        with torch.random.fork_rng(devices=[]):
+            estimator.model_ = make_backbone(estimator.backbone, **state["model"])
+        estimator.model_.load_state_dict(weights)
+        estimator.model_.eval()
+        return estimator

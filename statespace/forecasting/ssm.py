@@ -1,0 +1,304 @@
+"""SSMForecaster and its kin: probabilistic forecasts by a stack of state-space layers.
+
+Above: the user. Below: ``deep`` fits and forecasts; `statespace.parameters` names the layers.
+"""
+
+from dataclasses import dataclass
+
+from statespace.forecasting.deep import DeepForecaster
+from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
+
+# For sktime's tests.
+_TINY = {"n_layers": 1, "d_model": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu", "random_state": 0}
+
+
+@dataclass(eq=False, repr=False)
+class SSMForecaster(DeepForecaster, SSMParameters):
+    """Forecasts by one network for any horizon and query time: layers over the history, one step to each query.
+
+    The observed values before a time, at most ``context_length`` of them, are its context. By least squares on the
+    context alone the **baseline** takes out level, trend, known seasons and covariates
+    (`statespace.forecasting.baseline.Baseline`), and what is left is divided by its spread. A stack of layers reads
+    it as tokens (value, observed, log gap, covariates) over the gaps that the observations really have, and
+    leaves a state. A query is a token without value, whose gap is the time since the last observation: one step of the
+    recurrence takes the state there, and the output is the distribution **of a value at the query's own time**, as
+    quantiles that cannot cross, on top of the baseline.
+
+    Every query steps from the state after the last observation and from no other query. A forecast for a time is
+    therefore the same whatever else is asked for.
+
+    Training draws windows at random from the series, or from all series of a panel (one model for all): where the
+    history ends, how much of it is read, and which of the next values within ``max_horizon`` are asked for. The loss is
+    the pinball loss of the quantiles, in units of each window's spread. Point forecasts are medians.
+
+    Time is counted in steps of the frequency on a PeriodIndex or a DatetimeIndex with a ``freq``, in the index' own
+    units if it holds integers, and in days on any other DatetimeIndex; ``time_unit`` sets a unit. Horizons may be
+    absolute, Timedeltas, or integers, which are steps of the frequency, units of an integer index, and median gaps on
+    an irregular DatetimeIndex.
+
+    Parameters
+    ----------
+    layer : str or sequence of str, default="s4d"
+        Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
+    d_model : int, default=32
+        Width of the features.
+    n_layers : int, default=2
+        Number of blocks.
+    layer_options : mapping, optional
+        Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
+    backbone : {"stack", "sashimi"}, default="stack"
+        The network around the layers: a residual stack, or blocks on several time scales for long records; see
+        `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
+    periods : sequence of float, optional
+        Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
+        months. Three harmonics of each are covariates, known at all times.
+    trend : {"auto", "last", "mean", "linear"}, default="auto"
+        The baseline beside seasons and covariates: the last value, the mean of the context, or a straight line through
+        it. ``"auto"`` takes the one with the least absolute error on random training windows.
+    context_length : int, default=256
+        The most observations that a forecast reads. No more than half of the longest series are used, so that training
+        has such windows too.
+    max_horizon : float, optional
+        The longest horizon in training, in the unit of time of the index. None: a quarter of the longest series, or the
+        longest horizon of ``fh`` in ``fit``, up to half of the series. Horizons beyond it rest on extrapolation.
+    dropout : float, default=0.2
+        Share of each block's outputs dropped while training.
+    max_epochs : int, default=6
+        Epochs of training; the weights of the one with the least loss are kept.
+    windows_per_epoch : int, default=256
+        Windows drawn in an epoch.
+    queries_per_window : int, default=16
+        Future values asked for after each.
+    batch_size : int, default=16
+        Windows a step of the optimiser.
+    learning_rate : float, default=4e-3
+        Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
+    ssm_learning_rate : float or mapping, default=1e-3
+        The same for A, B and the time scales, which have no weight decay; a mapping such as ``{"A": 1e-4, "B": 1e-3,
+        "dt": 1e-3}`` gives each its own. What it leaves out learns at ``learning_rate``.
+    weight_decay : float, default=0.01
+        Decoupled weight decay of the weight matrices.
+    gradient_clip : float or None, default=1.0
+        Largest norm of the gradient.
+    time_unit : str, optional
+        The unit in which datetimes are counted, such as "h" or "365.25D", also on a regular index. None: steps of the
+        frequency where there is one, else days.
+    device : str or torch.device, default="auto"
+        ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Initial weights, windows, dropout. An int gives the same numbers twice.
+    verbose : int, default=0
+        Above 0: progress bar and device.
+
+    Attributes
+    ----------
+    model_ : QueryModel
+        The fitted network.
+    trend_ : str
+        The trend of the baseline.
+    time_scale_ : float
+        The median gap, in the unit of time of the index: what the network's gaps are divided by.
+    max_horizon_, context_length_ : float, int
+        Those used.
+    value_scale_ : float
+        The spread that a context without any is given.
+    X_mean_, X_scale_ : ndarray of shape (n_columns,)
+        Mean and standard deviation of the covariates; only with X.
+    history_ : DataFrame
+        The loss of every epoch of the last training: the pinball loss summed over the quantile levels.
+
+    Raises
+    ------
+    ValueError
+        If y has no value; if X has no row for a time that is forecast; if a horizon is of another kind than the index.
+
+    Notes
+    -----
+    A value of y that is missing (NaN) says nothing: it is as if its row were not there. Missing covariates count as
+    their mean.
+
+    In-sample forecasts are one step ahead: each reads the observations before its time alone, though the weights have
+    been trained on all. At a series' first time nothing is known before it; the forecast there is the distribution of
+    all training values.
+
+    ``update`` adds to the history, and with ``update_params=True`` trains the present network on for a fifth of
+    ``max_epochs``; with False it only reads the new values, which costs nothing and needs no training.
+
+    Between the eleven levels of the network quantiles are interpolated linearly in Φ⁻¹(level), with normal tails;
+    ``predict_var`` is the variance of that distribution. Distributions are those of single times: there is no
+    covariance between times.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import SSMForecaster
+    >>> t = np.cumsum(np.random.default_rng(0).exponential(size=200))
+    >>> start = pd.Timestamp("2020-01-01")
+    >>> y = pd.Series(np.sin(2 * np.pi * t / 7), index=start + pd.to_timedelta(t, unit="D"))
+    >>> forecaster = SSMForecaster("s4d", d_model=8, n_layers=1, periods=[7], max_epochs=2, random_state=0).fit(y)
+    >>> ahead = np.array([1.5, 5.0])
+    >>> horizon = start + pd.to_timedelta(t[-1] + ahead, unit="D")
+    >>> error = forecaster.predict(horizon) - np.sin(2 * np.pi * (t[-1] + ahead) / 7)
+    >>> bool(error.abs().max() < 0.1)
+    True
+    >>> forecaster.predict_interval(horizon, coverage=0.9).shape
+    (2, 2)
+    """
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return [
+            _TINY | {"layer_options": {"d_state": 4}, "queries_per_window": 2, "context_length": 8},
+            _TINY | {"layer": ["s4d"], "periods": [7.0], "trend": "linear", "max_horizon": 5.0},
+        ]
+
+
+@dataclass(eq=False, repr=False)
+class S4DForecaster(S4DParameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of S4D layers: diagonal linear systems in continuous time.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s4d"``.
+    d_state : int, default=16
+        Real dimension of each system's state.
+    init : {"lin", "inv", "legs", "real"}, default="lin"
+        Starting values of A; see `statespace.layers.S4D`.
+    discretization : {"zoh", "bilinear"}, default="zoh"
+        Zero-order hold or the bilinear rule.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
+    References
+    ----------
+    .. [1] A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
+       2022.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import S4DForecaster
+    >>> t = np.cumsum(np.random.default_rng(0).exponential(size=200))
+    >>> start = pd.Timestamp("2020-01-01")
+    >>> y = pd.Series(np.sin(2 * np.pi * t / 7), index=start + pd.to_timedelta(t, unit="D"))
+    >>> forecaster = S4DForecaster(d_model=8, n_layers=1, periods=[7], max_epochs=2, random_state=0).fit(y)
+    >>> ahead = np.array([1.5, 5.0])
+    >>> horizon = start + pd.to_timedelta(t[-1] + ahead, unit="D")
+    >>> error = forecaster.predict(horizon) - np.sin(2 * np.pi * (t[-1] + ahead) / 7)
+    >>> bool(error.abs().max() < 0.1)
+    True
+    >>> forecaster.predict_interval(horizon, coverage=0.9).shape
+    (2, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+@dataclass(eq=False, repr=False)
+class S5Forecaster(S5Parameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of S5 layers: one system for all channels.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s5"``.
+    d_state : int, default=16
+        Real dimension of the system's state.
+    n_blocks, init, discretization, dt_min, dt_max
+        As in `statespace.S5Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import S5Forecaster
+    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
+    >>> forecaster = S5Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
+    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+@dataclass(eq=False, repr=False)
+class H3Forecaster(H3Parameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of H3 layers: two systems and two gates.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="h3"``.
+    d_state : int, default=16
+        Real dimension of each diagonal system's state.
+    d_shift, head_dim, init, discretization, dt_min, dt_max
+        As in `statespace.H3Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import H3Forecaster
+    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
+    >>> forecaster = H3Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
+    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+@dataclass(eq=False, repr=False)
+class S4Forecaster(S4Parameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of S4 layers: diagonal plus low-rank systems.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s4"``.
+    d_state : int, default=16
+        Real dimension of each system's state.
+    measure, rank, dt_min, dt_max
+        As in `statespace.S4Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import S4Forecaster
+    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
+    >>> forecaster = S4Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
+    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+def _small_sets():
+    tiny = _TINY | {"d_state": 4}
+    return [
+        tiny | {"queries_per_window": 2, "context_length": 8},
+        tiny | {"periods": [7.0], "trend": "linear", "max_horizon": 5.0},
+    ]
