@@ -4,6 +4,8 @@ import numpy as np
 
 from statespace.kalman.ascent import Ascent
 from statespace.kalman.differencing import differenced
+from statespace.kalman.powers import powers
+from statespace.kernels.kalman_filter.prepared import Prepared
 
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
@@ -62,6 +64,25 @@ class Likelihood:
         self.n_process = len(process.free)
         self.n_observed = sum(int(np.isfinite(y).sum()) for _, y, _ in records)
         self.noise_is_fitted = all(known is None for _, _, known in records)
+        # What a search asks often is made ready when it is asked for the third time.
+        self._asked, self._powers = 0, None
+        self._ready: list[Prepared] = []
+
+    def _prepared(self):
+        """What the kernel needs for each record and output, checked and laid out; None where it must be made anew."""
+        self._asked += 1
+        if self._asked < 3:
+            return None
+        if self._powers is None:
+            alike = self.noise_is_fitted or all(known is not None for _, _, known in self.records)
+            self._powers = (powers(self.process) if alike else None) or ()
+        if self._powers and not self._ready:
+            self._ready = [
+                binding.prepared(column, 1.0 if known is None else _of(known, k), self._powers[0].moves)
+                for binding, y, known in self.records
+                for k, column in enumerate(y.T)
+            ]
+        return self._ready or None
 
     def _bound(self, theta):
         theta = np.asarray(theta, dtype=float)
@@ -72,17 +93,27 @@ class Likelihood:
 
     def value(self, theta):
         """The log-likelihood at ``theta``; −inf where it is not defined."""
-        total = 0.0
+        theta, total, ready = np.asarray(theta, dtype=float), 0.0, self._prepared()
         with np.errstate(all="ignore"):
-            for binding, y, noise, _ in self._bound(theta):
+            for prepared in self._written(theta, ready or ()):
+                total += float(np.sum(prepared.log_likelihood()))
+            for binding, y, noise, _ in () if ready else self._bound(theta):
                 total += sum(binding.log_likelihood(column, _of(noise, k)) for k, column in enumerate(y.T))
         return total if np.isfinite(total) else -np.inf
 
     def gradient(self, theta):
         """The log-likelihood at ``theta`` and its gradient of shape (len(theta),)."""
-        total, by_theta = 0.0, np.zeros(len(theta))
+        theta, total, by_theta = np.asarray(theta, dtype=float), 0.0, np.zeros(len(theta))
+        ready = self._prepared()
         with np.errstate(all="ignore"):
-            for binding, y, noise, fitted in self._bound(theta):
+            for prepared in self._written(theta, ready or ()):
+                value, by = prepared.gradient()
+                total += float(np.sum(value))
+                by_theta[: self.n_process] += self._powers[0].pullback(by.parameters)
+                by_theta[: self.n_process] += self._powers[1].pullback(by.covariance)
+                if self.noise_is_fitted:
+                    by_theta[-1] += prepared.noise_variance[0] * by.noise_variance[0]
+            for binding, y, noise, fitted in () if ready else self._bound(theta):
                 for k, column in enumerate(y.T):
                     value, by_process, by_noise = binding.gradient(column, _of(noise, k))
                     total += value
@@ -92,6 +123,15 @@ class Likelihood:
         if not (np.isfinite(total) and np.isfinite(by_theta).all()):
             return -np.inf, np.zeros(len(theta))
         return total, by_theta
+
+    def _written(self, theta, ready):
+        """Each of what is ``ready``, with the numbers that θ stands for."""
+        for prepared in ready:
+            for numbers, out in zip(self._powers, (prepared.parameters, prepared.covariance), strict=True):
+                numbers.write(theta[: self.n_process], out)
+            if self.noise_is_fitted:
+                prepared.noise_variance[0] = np.exp(theta[-1])
+            yield prepared
 
     def quick(self):
         """The same likelihood by a quicker way, to search with; None if there is none."""
@@ -110,7 +150,9 @@ class Likelihood:
                 samples, starts = _some_series(binding.starts, seen, n)
             noise = known[samples] if np.ndim(known) else known
             records.append((binding.take(samples, starts), y[samples], noise))
-        return Likelihood(self.process, records)
+        head = Likelihood(self.process, records)
+        head._powers = self._powers
+        return head
 
 
 def _of(noise, output):
