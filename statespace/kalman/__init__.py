@@ -16,6 +16,7 @@ products      all other products of stationary processes
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
+likelihood    that of records that share a process, as a function of θ
 fitting       maximum likelihood: start values, noises that belong at zero, standard errors
 powers        θ as the kernel's numbers, where they are products of powers: no copies of components in a search
 ascent        the search for a maximum within bounds, in few evaluations

@@ -3,7 +3,7 @@
     p_i = p_i(0) exp(Σ_j E_ij θ_j),      ∂ℓ/∂θ_j = Σ_i E_ij p_i ∂ℓ/∂p_i:
 
 a variance, a rate √(2ν)/length, an entry σ² λ² of a start's covariance. Nearly every closed form is made of such, and
-sums of them are; a search then needs no copies of components. Above: `fitting`. Below: `closed`.
+sums of them are; a search then needs no copies of components. Above: `likelihood`. Below: `closed`.
 """
 
 import numpy as np

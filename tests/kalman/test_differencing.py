@@ -147,7 +147,7 @@ def test_fits_end_where_the_filter_s_do(name, monkeypatch):
     monkeypatch.setattr(fitting.Search, "confirm", lambda *given: used.append(confirm(*given)) or used[-1])
     quick = KalmanRegressor(process).fit(t[:, None], y)
     assert used == [True]
-    monkeypatch.setattr(fitting, "differenced", lambda likelihood: None)
+    monkeypatch.setattr("statespace.kalman.likelihood.differenced", lambda likelihood: None)
     slow = KalmanRegressor(process).fit(t[:, None], y)
     shortfall = slow.log_marginal_likelihood_value_ - quick.log_marginal_likelihood_value_
     assert shortfall < 1e-7

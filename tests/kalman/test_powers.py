@@ -1,5 +1,8 @@
 """θ as products of powers: the same likelihood and gradient as by copies of the components."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -101,3 +104,15 @@ def test_a_closed_form_that_says_it_is_one_but_is_not():
             return blocks._replace(parameters=blocks.parameters + np.array([[0.5, 0.0, 0.0]]))
 
     assert powers(Shifted()) is None
+
+
+def test_a_fitted_estimator_can_be_copied_and_pickled():
+    gp = KalmanRegressor(LocalLevel() + Matern()).fit(T[:, None], Y)
+    assert gp._estimation.likelihood._ready
+    for other in (pickle.loads(pickle.dumps(gp)), copy.deepcopy(gp)):
+        for _ in range(4):
+            found = other.log_marginal_likelihood(gp.theta_)
+            assert found == pytest.approx(gp.log_marginal_likelihood_value_, rel=1e-12)
+        # what one of them writes is not the other's
+        other.log_marginal_likelihood(gp.theta_ + 1.0)
+        assert gp.log_marginal_likelihood() == pytest.approx(gp.log_marginal_likelihood_value_, rel=1e-12)
