@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.kalman.binding import Binding, State
-from statespace.kalman.fitting import Likelihood
+from statespace.kalman.likelihood import Likelihood
 from statespace.kalman.joint import joint_covariance
 from statespace.kalman.level import find_level
 from statespace.kernels.kalman_filter import discretize_blocks
