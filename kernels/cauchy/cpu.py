@@ -71,6 +71,12 @@ def _reciprocal(a, b):
 
 
 @njit(cache=True, error_model="numpy")
+def _total(x, at):
+    """The sum over the lanes of two vectors, real and imaginary."""
+    return complex(x[at : at + W].sum(), x[at + W : at + 2 * W].sum())
+
+
+@njit(cache=True, error_model="numpy")
 def _split(x, real, imaginary):
     for i in range(len(x)):
         real[i] = x[i].real
@@ -164,8 +170,8 @@ def _backward(first, last, conjugate, v, z, w, grad, grad_v, grad_z, grad_w):
                     store(load(of_z, start) - of_x, of_z, start)
                     store(load(of_z, L + start) - of_y, of_z, L + start)
             for i in range(V):
-                grad_v[s, i, m] = complex(sums[2 * i * W : (2 * i + 1) * W].sum(), sums[(2 * i + 1) * W : (2 * i + 2) * W].sum())
-            grad_w[s, m] = complex(sums[2 * V * W : (2 * V + 1) * W].sum(), sums[(2 * V + 1) * W :].sum())
+                grad_v[s, i, m] = _total(sums, 2 * i * W)
+            grad_w[s, m] = _total(sums, 2 * V * W)
         if grad_z.shape[1] > 0:
             for l in range(L):
                 grad_z[s, l] = complex(of_z[l], of_z[L + l])
