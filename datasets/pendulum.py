@@ -43,7 +43,7 @@ def make_pendulum(
     *,
     torque_noise=0.1,
     friction=0.1,
-    observation_noise=True,
+    n_clear=5,
     random_state=None,
 ):
     """Images of a pendulum that random torques disturb, at a random part of the times; the angle is to be told.
@@ -55,8 +55,8 @@ def make_pendulum(
     on black. Noise hides it in stretches: with f_0 uniform in [0, 1] and a random walk f_k = f_{k−1} + r_k, r_k uniform
     in [−0.2, 0.2], held within [0, 1], the clarity of image k is 0 where f_k < t₁, 1 where f_k > t₂ and linear between
     (t₁ uniform in [0, 0.25], t₂ in [0.75, 1], one of each for a series); the rest of the image are pixels uniform in
-    [0, 1]. An image says nothing of the velocity and often little of the angle, so that a model has to know how far the
-    pendulum has swung since the last clear one.
+    [0, 1]. At the first ``n_clear`` points of the grid there is no noise. An image says nothing of the velocity and
+    often little of the angle, so that a model has to know how far the pendulum has swung since the last clear one.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def make_pendulum(
         σ, in rad s^(−3/2).
     friction : float, default=0.1
         γ, in 1/s.
-    observation_noise : bool, default=True
-        Whether noise hides the images.
+    n_clear : int, default=5
+        Points at the beginning of the grid whose images are clear; ``n_times``: all.
     random_state : int, numpy.random.Generator or None
         The same integer gives the same data.
 
@@ -102,15 +102,16 @@ def make_pendulum(
     >>> y.shape, clarity.shape
     ((3, 50, 2), (3, 50))
     """
-    if n_series < 1 or not 1 <= n_kept <= n_times or image_size < 4 or torque_noise < 0 or friction < 0:
+    if n_series < 1 or not 1 <= n_kept <= n_times or image_size < 4 or min(torque_noise, friction, n_clear) < 0:
         raise ValueError(
-            "`n_series` must be at least 1, `n_kept` from 1 to `n_times`, `image_size` at least 4, `torque_noise` and "
-            f"`friction` not negative. Got {n_series!r}, {n_kept!r} of {n_times!r}, {image_size!r}, {torque_noise!r}, "
-            f"{friction!r}."
+            "`n_series` must be at least 1, `n_kept` from 1 to `n_times`, `image_size` at least 4, `torque_noise`, "
+            f"`friction` and `n_clear` not negative. Got {n_series!r}, {n_kept!r} of {n_times!r}, {image_size!r}, "
+            f"{torque_noise!r}, {friction!r}, {n_clear!r}."
         )
     generator = np.random.default_rng(random_state)
     angle = _swing(n_series, n_times, torque_noise, friction, generator)
-    clarity = _clarity(n_series, n_times, generator) if observation_noise else np.ones((n_series, n_times))
+    clarity = _clarity(n_series, n_times, generator)
+    clarity[:, :n_clear] = 1
     kept = np.sort(generator.permuted(np.tile(np.arange(n_times), (n_series, 1)), axis=1)[:, :n_kept], axis=1)
     angle, clarity = (np.take_along_axis(x, kept, axis=1) for x in (angle, clarity))
     images = []

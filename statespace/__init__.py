@@ -21,20 +21,23 @@ __version__ = "0.1.0"
 _HOME = {
     "KalmanRegressor": "filtering",
     "SSMRegressor": "regression",
+    "S4Regressor": "regression",
     "S4DRegressor": "regression",
-    "H3Regressor": "regression",
     "S5Regressor": "regression",
+    "H3Regressor": "regression",
     "SSMClassifier": "classification",
+    "S4Classifier": "classification",
     "S4DClassifier": "classification",
-    "H3Classifier": "classification",
     "S5Classifier": "classification",
+    "H3Classifier": "classification",
     "SeriesCollection": "series",
     "HiPPOMemory": "lti",
     "KalmanForecaster": "forecasting",
     "SSMForecaster": "forecasting",
+    "S4Forecaster": "forecasting",
     "S4DForecaster": "forecasting",
-    "H3Forecaster": "forecasting",
     "S5Forecaster": "forecasting",
+    "H3Forecaster": "forecasting",
     "load": "persistence",
 }
 _SUBPACKAGES = (
@@ -44,18 +47,25 @@ _SUBPACKAGES = (
 )  # fmt: skip
 
 __all__ = [
-    "H3Classifier", "H3Forecaster", "H3Regressor", "HiPPOMemory", "KalmanForecaster", "KalmanRegressor",
-    "S4DClassifier", "S4DForecaster", "S4DRegressor", "S5Classifier", "S5Forecaster", "S5Regressor", "SSMClassifier",
-    "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
+    "H3Classifier", "H3Forecaster", "H3Regressor", "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "S4Classifier",
+    "S4DClassifier", "S4DForecaster", "S4DRegressor", "S4Forecaster", "S4Regressor", "S5Classifier", "S5Forecaster",
+    "S5Regressor", "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from statespace.classification import H3Classifier, S4DClassifier, S5Classifier, SSMClassifier
+    from statespace.classification import H3Classifier, S4Classifier, S4DClassifier, S5Classifier, SSMClassifier
     from statespace.filtering import KalmanRegressor
-    from statespace.forecasting import H3Forecaster, KalmanForecaster, S4DForecaster, S5Forecaster, SSMForecaster
+    from statespace.forecasting import (
+        H3Forecaster,
+        KalmanForecaster,
+        S4DForecaster,
+        S4Forecaster,
+        S5Forecaster,
+        SSMForecaster,
+    )
     from statespace.lti import HiPPOMemory
     from statespace.persistence import load
-    from statespace.regression import H3Regressor, S4DRegressor, S5Regressor, SSMRegressor
+    from statespace.regression import H3Regressor, S4DRegressor, S4Regressor, S5Regressor, SSMRegressor
     from statespace.series import SeriesCollection
 
 

@@ -22,11 +22,13 @@ from torch.nn import functional as F
 
 from statespace.deep import DeepEstimator
 from statespace.forms import has_rows, is_nested
-from statespace.parameters import H3Parameters, S4DParameters, S5Parameters, SSMParameters
+from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
 from statespace.series import SeriesCollection
 from statespace.validation import check_targets
 
-__all__ = ["DeepClassifier", "H3Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier", "flat_labels"]
+__all__ = [
+    "DeepClassifier", "H3Classifier", "S4Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier", "flat_labels",
+]  # fmt: skip
 
 
 @dataclass(eq=False, repr=False)
@@ -434,6 +436,32 @@ class H3Classifier(H3Parameters, DeepClassifier):
     >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
     >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
     >>> clf = H3Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (20, 2)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S4Classifier(S4Parameters, DeepClassifier):
+    """Classification of series, or of their steps, with a stack of S4 layers: diagonal plus low-rank systems.
+
+    Parameters
+    ----------
+    d_model, n_layers, class_weight, bidirectional, dropout, pooling, max_epochs, ...
+        And all others but the following, and the attributes: as in `SSMClassifier`, ``layer="s4"``.
+    d_state : int, default=64
+        Real dimension of each system's state.
+    measure, rank, dt_min, dt_max
+        As in `S4Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S4Classifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 15, 2)), np.repeat(["rest", "walk"], 10)
+    >>> X[y == "walk"] += np.sin(np.arange(15.0))[:, None]
+    >>> clf = S4Classifier(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, y)
     >>> clf.predict_proba(X).shape
     (20, 2)
     """

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ class DeepEstimator(SeriesEstimator):
     n_layers: int = 4
     _: KW_ONLY
     backbone: str = "stack"
+    backbone_options: Mapping[str, Any] | None = None
     bidirectional: bool = False
     dropout: float = 0.1
     pooling: str = "mean"
@@ -69,6 +71,7 @@ class DeepEstimator(SeriesEstimator):
             torch.manual_seed(seed)
             self.model_ = make_backbone(
                 self.backbone,
+                self.backbone_options,
                 d_input=self._n_inputs,
                 d_output=n_outputs,
                 d_model=self.d_model,

@@ -1,7 +1,8 @@
 """The layers' own parameters as estimators show them, written once for regression, classification and forecasting.
 
 An estimator is a dataclass: its constructor stores the fields that its bases declare, those of the layer from here and
-those of training from ``deep`` or ``forecasting.deep``. Above: the estimators. Below: the layers' names.
+those of training from ``deep`` or ``forecasting.deep``. The classes here have no constructor, which sktime's would call
+again. Above: the estimators. Below: the layers' names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ class LayerParameters:
         return self._layer, shared | {field.name: getattr(self, field.name) for field in fields(own)}
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class SSMParameters(LayerParameters):
     """Any layer by name, or a pattern of layers."""
 
@@ -46,7 +47,7 @@ class SSMParameters(LayerParameters):
         return list(self.layer), {name: shared | dict(options.get(name, {})) for name in self.layer}
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class S4DParameters(LayerParameters):
     """Of `statespace.layers.S4D`."""
 
@@ -59,7 +60,7 @@ class S4DParameters(LayerParameters):
     dt_max: float = 1e-1
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class S5Parameters(LayerParameters):
     """Of `statespace.layers.S5`."""
 
@@ -73,7 +74,7 @@ class S5Parameters(LayerParameters):
     dt_max: float = 1e-1
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class H3Parameters(LayerParameters):
     """Of `statespace.layers.H3`."""
 
@@ -84,5 +85,18 @@ class H3Parameters(LayerParameters):
     head_dim: int = 1
     init: str = "lin"
     discretization: str = "zoh"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+
+@dataclass(eq=False, repr=False)
+class S4Parameters(LayerParameters):
+    """Of `statespace.layers.S4`."""
+
+    _layer: ClassVar[str] = "s4"
+    d_state: int = 64
+    _: KW_ONLY
+    measure: str = "legs"
+    rank: int | None = None
     dt_min: float = 1e-3
     dt_max: float = 1e-1

@@ -12,10 +12,10 @@ from sklearn.metrics import r2_score
 
 from statespace.base import mean_and_scale
 from statespace.deep import DeepEstimator
-from statespace.parameters import H3Parameters, S4DParameters, S5Parameters, SSMParameters
+from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
 from statespace.validation import check_targets
 
-__all__ = ["DeepRegressor", "H3Regressor", "S4DRegressor", "S5Regressor", "SSMRegressor"]
+__all__ = ["DeepRegressor", "H3Regressor", "S4DRegressor", "S4Regressor", "S5Regressor", "SSMRegressor"]
 
 
 @dataclass(eq=False, repr=False)
@@ -186,8 +186,11 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
-    backbone : {"stack"}, default="stack"
-        The network around the layers, a key of `statespace.models.BACKBONES`.
+    backbone : {"stack", "sashimi"}, default="stack"
+        The network around the layers: a residual stack, or blocks on several time scales for long records; see
+        `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
     bidirectional : bool, default=False
         Read the series in both directions. Such a model cannot stream, and holds a whole series in memory.
     dropout : float, default=0.1
@@ -385,6 +388,44 @@ class H3Regressor(H3Parameters, DeepRegressor):
     >>> rate = rng.uniform(0.1, 1.0, size=40)
     >>> X = np.sin(rate[:, None] * t)
     >>> reg = H3Regressor(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, rate, times=t)
+    >>> reg.predict(X, times=t).shape
+    (40,)
+    """
+
+
+@dataclass(eq=False, repr=False)
+class S4Regressor(S4Parameters, DeepRegressor):
+    """Regression on series with a stack of S4 layers: diagonal plus low-rank systems.
+
+    Each of ``n_layers`` blocks runs ``d_model`` linear systems x'(t) = A x(t) + B u(t), y(t) = C x(t) + D u(t) over the
+    gaps that the samples really have. A is diagonal plus low-rank and starts as a HiPPO matrix [1]_.
+
+    Parameters
+    ----------
+    d_model, n_layers, bidirectional, dropout, pooling, target, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMRegressor`, ``layer="s4"``.
+    d_state : int, default=64
+        Real dimension of each system's state.
+    measure : {"legs", "legt", "lagt", "fourier", "legsd", "foud"}, default="legs"
+        The HiPPO measure from which A and B start; see `statespace.layers.S4`.
+    rank : int, optional
+        Rank of the low-rank part; None is the least that the measure needs.
+    dt_min, dt_max : float, default=1e-3 and 1e-1
+        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
+
+    References
+    ----------
+    .. [1] A. Gu, K. Goel, C. Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import S4Regressor
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.cumsum(rng.exponential(size=(40, 30)), axis=1)
+    >>> rate = rng.uniform(0.1, 1.0, size=40)
+    >>> X = np.sin(rate[:, None] * t)
+    >>> reg = S4Regressor(d_model=8, n_layers=1, d_state=8, max_epochs=2, random_state=0).fit(X, rate, times=t)
     >>> reg.predict(X, times=t).shape
     (40,)
     """

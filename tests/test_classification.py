@@ -1,6 +1,4 @@
-"""Classifiers: scikit-learn's checks, labels of every kind and form, probabilities, weights, streams, bad input."""
-
-import warnings
+"""Classifiers: labels of every kind and form, probabilities, weights, streams, bad input."""
 
 import numpy as np
 import pandas as pd
@@ -9,45 +7,15 @@ import torch
 from sklearn.exceptions import DataConversionWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import statespace
-from statespace import S4DClassifier, SeriesCollection, SSMClassifier
+from statespace import S4DClassifier, SeriesCollection
 from statespace.classification import flat_labels
 
 
-def tiny(kind=S4DClassifier, **options):
-    defaults = {"d_model": 4, "n_layers": 1, "max_epochs": 2, "random_state": 0, "device": "cpu"}
-    return kind(**(defaults | ({"d_state": 4} if kind is S4DClassifier else {}) | options))
-
-
-# Large steps at a high rate: a few of them learn what the checks ask for.
-QUICK = {
-    "d_model": 4, "n_layers": 1, "max_epochs": 3, "learning_rate": 0.1, "dropout": 0.0, "pooling": "last",
-    "validation_fraction": 0, "random_state": 0, "device": "cpu",
-}  # fmt: skip
-CHECKED = [
-    SSMClassifier(layer_options={"d_state": 4, "dt_max": 1.0}, **QUICK),
-    S4DClassifier(d_state=4, dt_max=1.0, **QUICK),
-]
-
-
-def checks():
-    """scikit-learn's checks: all for the first estimator; for the others once those that differ in their data alone."""
-    for k, estimator in enumerate(CHECKED):
-        seen = set()
-        for _, check in estimator_checks_generator(estimator):
-            name = check.func.__name__
-            if k == 0 or name not in seen:
-                yield pytest.param(estimator, check, id=f"{type(estimator).__name__}-{name}")
-            seen.add(name)
-
-
-@pytest.mark.parametrize(("estimator", "check"), list(checks()))
-def test_scikit_learn_checks(estimator, check):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check(estimator)
+def tiny(**options):
+    defaults = {"d_model": 4, "n_layers": 1, "d_state": 4, "max_epochs": 2, "random_state": 0, "device": "cpu"}
+    return S4DClassifier(**(defaults | options))
 
 
 def make_series(n=12, seed=0):

@@ -11,7 +11,6 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from statespace import S4DRegressor, SeriesCollection
 from statespace.models import inference
@@ -21,18 +20,6 @@ from statespace.training import DivergenceError, loop
 def tiny(**options):
     defaults = {"d_model": 4, "n_layers": 1, "d_state": 4, "max_epochs": 2, "random_state": 0, "device": "cpu"}
     return S4DRegressor(**(defaults | options))
-
-
-# Rows are series: their steps are no features that a linear model would read off. A system fast enough to tell single
-# steps apart, read at the last step, can.
-CHECKED = tiny(
-    d_model=8, d_state=16, dt_max=1.0, max_epochs=25, learning_rate=0.02, dropout=0.0, pooling="last"
-)  # fmt: skip
-
-
-@parametrize_with_checks([CHECKED])
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
 
 
 def make_series(n=12, seed=0, per_step=False):

@@ -10,15 +10,14 @@ from statespace.kernels.kalman_filter.batch import sum_of
 from statespace.kernels.kalman_filter.compiled import entry, helper, shared
 from statespace.kernels.kalman_filter.lockstep import (
     CHUNK,
-    advance,
+    ahead,
     board,
-    clear,
-    constants_side_by_side,
     land,
-    side_by_side,
+    prepare,
     width_of_way,
 )
 from statespace.kernels.kalman_filter.record import PREDICTED
+from statespace.kernels.kalman_filter.transposition import bring_in, hand_out
 from statespace.kernels.kalman_filter.vector_blocks import add, contract_vectors, discretize_vectors
 from statespace.kernels.kalman_filter.vectors import WIDTH, load, somewhere, splat, store
 
@@ -112,7 +111,7 @@ def back_over_observation(n, by_observation, S, P, C, h, inverse, gain, V, q):
     F_bar = F_bar - along * gain
     lift = gain - along
     for i in range(n):
-        add(F_bar * load(C, h + i * CHUNK * WIDTH), V, q.m_bar + i * WIDTH)
+        add(F_bar * load(C, h + i * WIDTH), V, q.m_bar + i * WIDTH)
     if by_observation:
         for i in range(n):
             x = load(V, q.m + i * WIDTH) * F_bar + load(S, i * WIDTH) * lift
@@ -121,10 +120,10 @@ def back_over_observation(n, by_observation, S, P, C, h, inverse, gain, V, q):
             store(x, V, q.filtered + i * WIDTH)
     for i in range(n):
         m_bar = load(V, q.m_bar + i * WIDTH)
-        h_i = load(C, h + i * CHUNK * WIDTH)
+        h_i = load(C, h + i * WIDTH)
         add(lift * h_i, V, q.a_bar + i * WIDTH)
         for j in range(i, n):
-            x = m_bar * load(C, h + j * CHUNK * WIDTH) + load(V, q.m_bar + j * WIDTH) * h_i
+            x = m_bar * load(C, h + j * WIDTH) + load(V, q.m_bar + j * WIDTH) * h_i
             x = load(V, q.P_bar + (i * n + j) * WIDTH) + 0.5 * x
             store(x, V, q.P_bar + (i * n + j) * WIDTH)
             store(x, V, q.P_bar + (j * n + i) * WIDTH)
@@ -132,10 +131,14 @@ def back_over_observation(n, by_observation, S, P, C, h, inverse, gain, V, q):
 
 
 @helper()
-def group_back(n, record, units, some, by_observation, longest, at, stops, S, C, V, scratch, way, out):
-    """From the last step of a group to its first, before which the adjoints of the predicted moments stay in ``V``."""
-    each_R = len(record.noise_variance) > 1
-    each_h = len(record.observation) > 1
+def group_back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h):
+    """From the last step of a group to its first, before which the adjoints of the predicted moments stay in ``V``.
+
+    ``by_R``, ``by_h``: flat arrays of ∂ℓ/∂R and ∂ℓ/∂h, written where each sample has its own.
+    """
+    S, C, _, _, scratch, at, stops = room
+    each_R = len(flat.noise_variance) > 1
+    each_h = len(flat.observation) > n
     P = n * WIDTH
     A = P + 2 * n * n * WIDTH
     Q = A + n * n * WIDTH
@@ -149,8 +152,8 @@ def group_back(n, record, units, some, by_observation, longest, at, stops, S, C,
         if t < begin:
             begin = t // CHUNK * CHUNK
             if each_h:
-                side_by_side(record, each_R, each_h, n, begin, at, stops, t + 1 - begin, C)
-        h = (3 * CHUNK + t - begin) * WIDTH
+                bring_in(flat.observation, n, begin, t + 1 - begin, at, stops, 0.0, C, 3 * CHUNK * WIDTH, scratch)
+        h = (3 * CHUNK + (t - begin) * n) * WIDTH
         w = t * width_of_way(n) * WIDTH
         error = load(way, w + WIDTH)
         inverse = load(way, w + 2 * WIDTH)
@@ -163,7 +166,7 @@ def group_back(n, record, units, some, by_observation, longest, at, stops, S, C,
         for i in range(n):
             x = load(S, P + i * n * WIDTH) * load(C, h)
             for j in range(1, n):
-                x = x + load(S, P + (i * n + j) * WIDTH) * load(C, h + j * CHUNK * WIDTH)
+                x = x + load(S, P + (i * n + j) * WIDTH) * load(C, h + j * WIDTH)
             store(x, V, q.m + i * WIDTH)
             store(x * inverse, V, q.k + i * WIDTH)
         if t + 1 < longest:
@@ -191,40 +194,30 @@ def group_back(n, record, units, some, by_observation, longest, at, stops, S, C,
             for i in range(n):
                 x = load(V, q.filtered + i * WIDTH)
                 if each_h:
-                    store(x, C, h + i * CHUNK * WIDTH)
+                    store(x, C, h + i * WIDTH)
                 else:
                     add(x, V, q.by_h + i * WIDTH)
         if t == begin:
-            hand_over(n, each_R, each_h and by_observation, begin, min(CHUNK, longest - begin), at, stops, C, out)
+            size = min(CHUNK, longest - begin)
+            if each_R:
+                hand_out(C, 2 * CHUNK * WIDTH, 1, begin, size, at, stops, by_R, scratch)
+            if each_h and by_observation:
+                hand_out(C, 3 * CHUNK * WIDTH, n, begin, size, at, stops, by_h, scratch)
     if longest > 1:
         contract_vectors(record, units, n, known, S, A, V, q.A_bar, q.Q_bar, q.by_block, scratch)
 
 
-@helper()
-def hand_over(n, each_R, each_h, begin, size, at, stops, C, out):
-    """The derivatives by each sample's R and h of a chunk."""
-    for l in range(WIDTH if each_R or each_h else 0):
-        first = at[l] + begin
-        have = max(0, min(size, stops[l] - first))
-        for k in range(have):
-            if each_R:
-                out.noise_variance[first + k] = C[(2 * CHUNK + k) * WIDTH + l]
-            if each_h:
-                for j in range(n):
-                    out.observation[first + k, j] = C[((3 + j) * CHUNK + k) * WIDTH + l]
-
-
 @shared()
-def retreat(n, record, units, some, by_observation, longest, at, stops, room, V, way, out):
-    S, C, _, _, scratch, _, _ = room
+def back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h):
+    """``group_back`` with the number of states known to the compiler."""
     if n == 1:
-        group_back(1, record, units, some, by_observation, longest, at, stops, S, C, V, scratch, way, out)
+        group_back(1, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
     elif n == 2:
-        group_back(2, record, units, some, by_observation, longest, at, stops, S, C, V, scratch, way, out)
+        group_back(2, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
     elif n == 3:
-        group_back(3, record, units, some, by_observation, longest, at, stops, S, C, V, scratch, way, out)
+        group_back(3, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
     else:
-        group_back(4, record, units, some, by_observation, longest, at, stops, S, C, V, scratch, way, out)
+        group_back(4, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
 
 
 @helper()
@@ -248,21 +241,19 @@ def collect(n, members, V, found_a, found_P, out, each_R, each_h):
 
 @entry(nogil=True)
 def gradient_lanes(
-    first, last, bounds, members, starts, found, record, units, some, by_observation, kept, values, sums, a_bar, P_bar,
-    room, V, way,
+    first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums, a_bar, P_bar,
+    room, V, way, by_R, by_h,
 ):  # fmt: skip
-    """Groups bounds[g]..bounds[g + 1] − 1 of the sums g = first..last−1; leaves the adjoints where the lanes begin."""
+    """The g-th sum, g = first..last−1, of groups bounds[g]..bounds[g + 1] − 1; leaves the adjoints where lanes begin."""
     n = found.mean.shape[1]
-    S, C, T, _, _, at, stops = room
-    each_R = len(record.noise_variance) > 1
-    each_h = len(record.observation) > 1
-    clear(n, S, (n + 2 * n * n) * WIDTH)
-    constants_side_by_side(record, n, C)
+    each_R = len(flat.noise_variance) > 1
+    each_h = len(flat.observation) > n
+    prepare(n, flat, room)
     for g in range(first, last):
         out = sum_of(sums, g)
         for group in range(bounds[g], bounds[g + 1]):
-            longest = board(n, members[group], starts, found, S, T, at, stops)
-            advance(n, record, units, longest, at, stops, room, PREDICTED, way, kept)
-            land(members[group], T, values)
-            retreat(n, record, units, some, by_observation, longest, at, stops, room, V, way, out)
+            longest = board(n, members[group], starts, found, room)
+            ahead(n, record, units, flat, longest, room, PREDICTED, way)
+            land(members[group], room.totals, values)
+            back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
             collect(n, members[group], V, a_bar, P_bar, out, each_R, each_h)

@@ -24,7 +24,7 @@ from statespace.kernels.kalman_filter.batch import (
 from statespace.kernels.kalman_filter.compiled import entry
 from statespace.kernels.kalman_filter.forward import forward_any
 from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
-from statespace.kernels.kalman_filter.lockstep import CHUNK, filter_lanes, width_of_way
+from statespace.kernels.kalman_filter.lockstep import CHUNK, Flat, Room, filter_lanes, width_of_way
 from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, nothing_seen, room
 from statespace.kernels.kalman_filter.vector_blocks import KINDS
 from statespace.kernels.kalman_filter.vectors import WIDTH
@@ -53,18 +53,6 @@ class Starts(NamedTuple):
     n_diffuse: np.ndarray
 
 
-class Room(NamedTuple):
-    """Room for a group: its moments, a chunk of samples, totals, what a chunk leaves, and where each lane stands."""
-
-    moments: np.ndarray
-    chunk: np.ndarray
-    totals: np.ndarray
-    results: np.ndarray
-    scratch: np.ndarray
-    at: np.ndarray
-    stops: np.ndarray
-
-
 def aligned(length):
     """Zeros from a multiple of 64 bytes on, where a vector's cache line begins."""
     array = np.zeros(length + 8)
@@ -76,6 +64,12 @@ def room_for(n):
     at, stops = np.zeros((2, WIDTH), dtype=np.int64)
     sizes = (4 * n * n + 2 * n, (3 + n) * CHUNK, 5, CHUNK * (n + n * n + 2), 3)
     return Room(*(aligned(size * WIDTH) for size in sizes), at, stops)
+
+
+def flat_arrays(record, kept):
+    """One axis, as vectors are read and written."""
+    arrays = (record.y, record.dt, record.noise_variance, record.observation)
+    return Flat(*(x.reshape(-1) for x in (*arrays, kept.mean, kept.covariance, kept.innovation, kept.variance)))
 
 
 def suits(units, origin, starts):
@@ -145,9 +139,10 @@ def filtered(record, units, origin, starts, keep, kept):
     values = np.empty(R)
     found = starts_of(record, units, origin, starts, keep, kept)
     members, alone = groups(found.begin, starts[1:])
+    flat = flat_arrays(record, kept)
 
     def part(first, last):
-        filter_lanes(first, last, members, starts, found, record, units, keep, kept, values, room_for(n))
+        filter_lanes(first, last, members, starts, found, record, units, flat, keep, values, room_for(n))
 
     in_parallel(part, len(members), operations(starts, origin) // 4)
     left = np.zeros((R if keep == FILTERED else 0, *origin.diffuse.shape))
@@ -167,14 +162,16 @@ def gradient_batch(record, units, origin, starts, moving, by_observation, gradie
     members, alone = groups(np.where(np.diff(starts) * step > WAY_BYTES, -1, found.begin), starts[1:])
     a_bar, P_bar = np.empty((R, n)), np.empty((R, n, n))
     bounds, sums = in_sums(gradient, record, len(members), len(members))
+    flat, some = flat_arrays(record, kept), bool(moving.any())
+    by_R, by_h = gradient.noise_variance.reshape(-1), gradient.observation.reshape(-1)
 
     def part(first, last):
         here = members[bounds[first] : bounds[last]]
         longest = np.where(here >= 0, starts[1:][here] - found.begin[here], 0).max(initial=0)
         gradient_lanes(
-            first, last, bounds, members, starts, found, record, units, bool(moving.any()), by_observation, kept,
-            values, sums, a_bar, P_bar, room_for(n), aligned(vectors_needed(n, len(record.parameters)) * WIDTH),
-            aligned(int(longest) * step // 8),
+            first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums,
+            a_bar, P_bar, room_for(n), aligned(vectors_needed(n, len(record.parameters)) * WIDTH),
+            aligned(int(longest) * step // 8), by_R, by_h,
         )  # fmt: skip
 
     in_parallel(part, len(bounds) - 1, operations(starts, origin) // 2)

@@ -21,22 +21,23 @@ _HOME = {
     "KalmanForecaster": "kalman",
     "DeepForecaster": "deep",
     "SSMForecaster": "ssm",
+    "S4Forecaster": "ssm",
     "S4DForecaster": "ssm",
-    "H3Forecaster": "ssm",
     "S5Forecaster": "ssm",
+    "H3Forecaster": "ssm",
     "TimeSplitter": "splitter",
 }
 
 __all__ = [
-    "DeepForecaster", "H3Forecaster", "KalmanForecaster", "S4DForecaster", "S5Forecaster", "SSMForecaster",
-    "TimeSplitter",
+    "DeepForecaster", "H3Forecaster", "KalmanForecaster", "S4DForecaster", "S4Forecaster", "S5Forecaster",
+    "SSMForecaster", "TimeSplitter",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.forecasting.deep import DeepForecaster
     from statespace.forecasting.kalman import KalmanForecaster
     from statespace.forecasting.splitter import TimeSplitter
-    from statespace.forecasting.ssm import H3Forecaster, S4DForecaster, S5Forecaster, SSMForecaster
+    from statespace.forecasting.ssm import H3Forecaster, S4DForecaster, S4Forecaster, S5Forecaster, SSMForecaster
 
 
 def __getattr__(name):

@@ -6,7 +6,7 @@ Above: the user. Below: ``deep`` fits and forecasts; `statespace.parameters` nam
 from dataclasses import dataclass
 
 from statespace.forecasting.deep import DeepForecaster
-from statespace.parameters import H3Parameters, S4DParameters, S5Parameters, SSMParameters
+from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
 
 # For sktime's tests.
 _TINY = {"n_layers": 1, "d_model": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu", "random_state": 0}
@@ -46,6 +46,11 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
+    backbone : {"stack", "sashimi"}, default="stack"
+        The network around the layers: a residual stack, or blocks on several time scales for long records; see
+        `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
     periods : sequence of float, optional
         Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
         months. Three harmonics of each are covariates, known at all times.
@@ -248,6 +253,37 @@ class H3Forecaster(H3Parameters, DeepForecaster):
     >>> from statespace.forecasting import H3Forecaster
     >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
     >>> forecaster = H3Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
+    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
+    (3, 2)
+    """
+
+    d_state: int = 16
+
+    @classmethod
+    def get_test_params(cls, parameter_set="default"):
+        """Two small parameter sets for sktime's tests."""
+        return _small_sets()
+
+
+@dataclass(eq=False, repr=False)
+class S4Forecaster(S4Parameters, DeepForecaster):
+    """Forecasts for any horizon and query time by a stack of S4 layers: diagonal plus low-rank systems.
+
+    Parameters
+    ----------
+    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
+        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s4"``.
+    d_state : int, default=16
+        Real dimension of each system's state.
+    measure, rank, dt_min, dt_max
+        As in `statespace.S4Regressor`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from statespace.forecasting import S4Forecaster
+    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
+    >>> forecaster = S4Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
     >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
     (3, 2)
     """

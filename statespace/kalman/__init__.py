@@ -16,7 +16,10 @@ products      all other products of stationary processes
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
-fitting       maximum likelihood: start values, optimiser, standard errors
+fitting       maximum likelihood: start values, noises that belong at zero, standard errors
+ascent        the search for a maximum within bounds, in few evaluations
+differencing  the likelihood of complete records on a grid without any states, to search with
+toeplitz      that of a moving average, whose covariance is a banded Toeplitz matrix
 robust        noise with heavy tails, by a weight for each sample
 diagnostics   standardised innovations, and the tests of what they should be
 priors        what is known about parameters beforehand

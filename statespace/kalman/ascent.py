@@ -1,24 +1,65 @@
 """The maximum of a smooth function of a few parameters within bounds, from its exact gradient: few evaluations.
 
-A quadratic model with a dense Hessian, made better by every gradient seen (BFGS), is maximised within the bounds and
-within a step that has proved worth its length. Above: `fitting`. Nothing here knows what the function is.
+A quadratic model is maximised within the bounds and within a step that has proved worth its length. Its matrix is the
+information, where the function gives one, or a guess; what the gradients say about it is added (BFGS). Above:
+`fitting`. Nothing here knows what the function is.
 """
 
 import numpy as np
+from numba import njit
 
 # The longest first step in any parameter, and of all: parameters are logarithms.
 _FIRST_STEP, _LONGEST_STEP = 2.0, 8.0
 # Steps shorter than this have met rounding.
 _SHORTEST_STEP = 1e-9
+# Steps shorter than this tell about the second derivatives where they end.
+_NEAR = 0.3
 # The least curvature in proportion to the greatest.
 _FLATTEST = 1e-7
 # What a vanishing parameter may still gain: a slope of this size, as the value levels off exponentially.
 _LITTLE = 0.3
-_NEAR = 0.3
 # Of the value: what cannot be told from none.
 _ROUNDING = 1e-13
 
+_MOST_EVALUATIONS = 1000
+_STUCK = "no step led higher"
 
+_compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def _newton(slope, hessian, held, step, L):
+    """Fill the entries of ``step`` that are not ``held`` with the maximum given those that are."""
+    k = len(slope)
+    for i in range(k):
+        if held[i]:
+            continue
+        rest = slope[i]
+        for j in range(k):
+            if held[j]:
+                rest -= hessian[i, j] * step[j]
+        for j in range(i + 1):
+            if held[j]:
+                continue
+            total = hessian[i, j]
+            for c in range(j):
+                if not held[c]:
+                    total -= L[i, c] * L[j, c]
+            L[i, j] = np.sqrt(max(total, 1e-14 * hessian[i, i])) if i == j else total / L[j, j]
+        for c in range(i):
+            if not held[c]:
+                rest -= L[i, c] * step[c]
+        step[i] = rest / L[i, i]
+    for i in range(k - 1, -1, -1):
+        if held[i]:
+            continue
+        for c in range(i + 1, k):
+            if not held[c]:
+                step[i] -= L[c, i] * step[c]
+        step[i] /= L[i, i]
+
+
+@_compiled
 def within(slope, hessian, low, high):
     """The step p between ``low`` and ``high`` that maximises slope·p − ½ p·hessian p, hessian positive definite.
 
@@ -41,43 +82,108 @@ def within(slope, hessian, low, high):
     array([1. , 1.5])
     """
     k = len(slope)
-    step, held = np.zeros(k), np.zeros(k, dtype=bool)
+    step, held, L = np.zeros(k), np.zeros(k, dtype=np.bool_), np.zeros((k, k))
+    steepest = np.abs(slope).max()
     for _ in range(3 * k + 1):
-        free = ~held
-        if free.any():
-            rest = slope[free] - hessian[np.ix_(free, held)] @ step[held]
-            step[free] = np.linalg.solve(hessian[np.ix_(free, free)], rest)
-        beyond = free & ((step < low) | (step > high))
-        step = np.minimum(np.maximum(step, low), high)
-        if beyond.any():
-            held |= beyond
+        _newton(slope, hessian, held, step, L)
+        beyond = False
+        for i in range(k):
+            if not held[i] and not low[i] <= step[i] <= high[i]:
+                held[i] = True
+                beyond = True
+                step[i] = low[i] if step[i] < low[i] else high[i]
+        if beyond:
             continue
         # what is held although the slope leads inwards is let go, the worst first
-        pull = slope - hessian @ step
-        inwards = np.where(held, np.where(step >= high, -pull, pull), 0.0)
-        inwards[low == high] = 0.0
-        worst = int(np.argmax(inwards))
-        if inwards[worst] <= 1e-10 * np.abs(slope).max():
+        worst = -1
+        most = 1e-10 * steepest
+        for i in range(k):
+            if held[i] and low[i] < high[i]:
+                pull = slope[i]
+                for j in range(k):
+                    pull -= hessian[i, j] * step[j]
+                if step[i] >= high[i]:
+                    pull = -pull
+                if pull > most:
+                    worst, most = i, pull
+        if worst < 0:
             break
         held[worst] = False
     return step
 
 
-def definite(hessian):
-    """A positive definite matrix with the same eigenvectors and the eigenvalues' sizes."""
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+@_compiled
+def learned(hessian, step, change):
+    """The Hessian after a step over which minus the slope changed by ``change``: BFGS, damped as Powell (1978) does."""
+    k = len(step)
+    along = np.zeros(k)
+    bent = 0.0
+    seen = 0.0
+    for i in range(k):
+        for j in range(k):
+            along[i] += hessian[i, j] * step[j]
+        bent += step[i] * along[i]
+        seen += step[i] * change[i]
+    share = 0.0
+    if seen < 0.2 * bent:
+        share = (0.2 * bent - seen) / (bent - seen)
+        seen = 0.2 * bent
+    result = np.empty((k, k))
+    for i in range(k):
+        x = change[i] + share * (along[i] - change[i])
+        for j in range(k):
+            y = change[j] + share * (along[j] - change[j])
+            result[i, j] = hessian[i, j] - along[i] * along[j] / bent + x * y / seen
+    return result
+
+
+def definite(matrix):
+    """A positive definite matrix with the same eigenvectors and the eigenvalues' sizes.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (k, k)
+        Symmetric.
+
+    Returns
+    -------
+    ndarray of shape (k, k)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kalman.ascent import definite
+    >>> definite(np.diag([2.0, -1.0]))
+    array([[2., 0.],
+           [0., 1.]])
+    """
+    values, vectors = np.linalg.eigh(matrix)
     sizes = np.maximum(np.abs(values), _FLATTEST * max(np.abs(values).max(), 1e-300))
     return (vectors * sizes) @ vectors.T
 
 
-def learned(hessian, step, change):
-    """The Hessian after a step over which minus the slope changed by ``change``: BFGS, damped as Powell (1978) does."""
-    along = hessian @ step
-    bent, seen = step @ along, step @ change
-    if seen < 0.2 * bent:
-        change = along + 0.8 * bent / (bent - seen) * (change - along)
-        seen = 0.2 * bent
-    return hessian - np.outer(along, along) / bent + np.outer(change, change) / seen
+@_compiled
+def _outlook(theta, slope, hessian, bounds, longest, vanishing, typical):
+    """Which parameters are held at a bound; the step, what it promises, and the steepest slope in its own unit."""
+    k = len(theta)
+    held, low, high = np.zeros(k, dtype=np.bool_), np.zeros(k), np.zeros(k)
+    steepest = 0.0
+    for i in range(k):
+        flat = vanishing[i] and abs(slope[i]) < 1e-6 * _LITTLE
+        below, above = theta[i] <= bounds[i, 0], theta[i] >= bounds[i, 1]
+        held[i] = (below and (slope[i] <= 0.0 or flat)) or (above and slope[i] >= 0.0)
+        if not held[i]:
+            low[i] = max(bounds[i, 0] - theta[i], -longest)
+            high[i] = min(bounds[i, 1] - theta[i], longest)
+            unit = np.sqrt(min(max(hessian[i, i], 1e-3 * typical), 1e3 * typical))
+            steepest = max(steepest, abs(slope[i]) / unit)
+    step = within(slope, hessian, low, high)
+    promise = 0.0
+    for i in range(k):
+        promise += slope[i] * step[i]
+        for j in range(k):
+            promise -= 0.5 * step[i] * hessian[i, j] * step[j]
+    return held, step, promise, steepest
 
 
 class Ascent:
@@ -85,112 +191,121 @@ class Ascent:
 
     Parameters
     ----------
-    gradient : callable
-        θ → the value, −inf where there is none, and its slope of shape (k,).
+    function : callable
+        θ → the value (−inf where there is none), its slope of shape (k,), and if it can a positive matrix (k, k) that
+        is about minus its second derivatives.
     bounds : ndarray of shape (k, 2)
     vanishing : ndarray of bool, shape (k,)
         Parameters towards whose lower bound the value levels off, as it does for the logarithm of a variance: the last
         stretch is one step.
     tolerance : float
         The slope in units of the root of the curvature at which the search has arrived; the value then lacks its
-        square, as far as the Hessian knows.
+        square, as far as the quadratic model knows.
     typical : float
         A typical curvature: the unit is not taken to be a thousand times greater or smaller.
 
     Attributes
     ----------
-    hessian : ndarray of shape (k, k)
-        Minus the second derivatives, as far as they are known.
     message : str
         Why the last search ended early; empty if it did not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.kalman.ascent import Ascent
+    >>> def hill(x):
+    ...     return -np.cosh(x[0] - 1.0) - x[1] ** 2, np.array([-np.sinh(x[0] - 1.0), -2.0 * x[1]])
+    >>> search = Ascent(hill, np.array([[-5.0, 5.0], [-5.0, 5.0]]), np.zeros(2, dtype=bool), 1e-6, 1.0)
+    >>> theta, value = search.climb(np.array([-1.0, 3.0]))
+    >>> theta.round(4) + 0.0, round(value, 6)
+    (array([1., 0.]), -1.0)
     """
 
-    def __init__(self, gradient, bounds, vanishing, tolerance, typical):
-        self.gradient, self.bounds, self.vanishing = gradient, bounds, vanishing
-        self.tolerance, self.typical = tolerance, typical
-        self.hessian, self.message = None, ""
+    def __init__(self, function, bounds, vanishing, tolerance, typical):
+        self.function, self.bounds, self.vanishing = function, np.ascontiguousarray(bounds), vanishing
+        self.tolerance, self.typical = tolerance, float(typical)
+        self.message = ""
 
-    def climb(self, theta, hessian, max_evaluations=1000):
+    def climb(self, theta, hessian=None):
         """The maximum from ``theta`` on.
 
         Parameters
         ----------
         theta : ndarray of shape (k,)
-        hessian : ndarray of shape (k, k)
-            Minus the second derivatives at ``theta``, or a guess.
-        max_evaluations : int
+        hessian : ndarray of shape (k, k), optional
+            Minus the second derivatives at ``theta``, where they are known.
 
         Returns
         -------
         theta : ndarray of shape (k,)
         value : float
         """
-        self.hessian, self.message = definite(hessian), ""
-        value, slope, *known = self.gradient(theta)
-        if known:
-            self.hessian = definite(known[0])
-        pairs=[]
-        # where the slope was when the last stretch was tried in vain
-        longest, tried = _FIRST_STEP, np.full(len(theta), _LITTLE)
-        for _ in range(max_evaluations):
-            low, high = self.bounds.T - theta
-            held = self._held(slope, low, high)
-            low, high = np.where(held, 0.0, low), np.where(held, 0.0, high)
-            step = within(slope, self.hessian, np.maximum(low, -longest), np.minimum(high, longest))
-            predicted = slope @ step - 0.5 * step @ self.hessian @ step
-            if self._arrived(slope, held, predicted):
+        self.message = ""
+        value, slope, *information = self.function(theta)
+        guided = bool(information) and hessian is None
+        if guided:
+            hessian = self._model(information[0], ())
+        else:
+            hessian = np.diag(np.full(len(theta), self.typical)) if hessian is None else definite(hessian)
+        longest, steps = _FIRST_STEP, []
+        # the slope at which the last stretch was tried in vain
+        tried = np.full(len(theta), _LITTLE)
+        why = f"it took more than {_MOST_EVALUATIONS} evaluations"
+        for _ in range(_MOST_EVALUATIONS):
+            held, step, promise, steepest = _outlook(
+                theta, slope, hessian, self.bounds, longest, self.vanishing, self.typical
+            )
+            if steepest <= self.tolerance and promise <= self.tolerance**2:
                 return theta, value
             size = np.abs(step).max()
             if size < _SHORTEST_STEP:
+                why = _STUCK
                 break
-            jump = self._levels_off(slope, tried) & ~held
-            if jump.any() and predicted > 2.0 * np.abs(slope[jump]).sum():
-                jump[:] = False
-            step = np.where(jump, low, step)
-            new_value, new_slope, *known = self.gradient(theta + step)
+            jump = self._levels_off(slope, hessian, tried, promise) & ~held
+            jumps = jump.any()
+            if jumps:
+                step[jump] = self.bounds[jump, 0] - theta[jump]
+            new_value, new_slope, *information = self.function(theta + step)
             gain = new_value - value
-            if jump.any():
-                tried = np.where(jump, 0.1 * np.abs(slope), tried)
+            # of a gain that is less than rounding only the slope can tell
+            level = abs(gain) <= _ROUNDING * max(abs(value), 1.0)
+            better = gain > 0.0 or (level and np.abs(new_slope[~held]).max() < np.abs(slope[~held]).max())
+            if jumps:
+                tried[jump] = 0.1 * np.abs(slope[jump])
             elif np.isfinite(new_value):
-                if size < _NEAR: pairs.append((step, slope - new_slope))
-                if not known:
-                    self.hessian = learned(self.hessian, step, slope - new_slope)
-                share = gain / predicted if predicted > 0.0 else 0.0
-                if share < 0.1:
+                seen = step, slope - new_slope
+                if guided and size < _NEAR:
+                    steps = [*steps[1 - len(theta) :], seen]
+                if not guided or not better:
+                    hessian = learned(hessian, *seen)
+                if gain < 0.1 * promise:
                     longest = 0.3 * size
-                elif share > 0.75 and size > 0.9 * longest:
+                elif gain > 0.75 * promise and size > 0.9 * longest:
                     longest = min(2.0 * longest, _LONGEST_STEP)
             else:
                 longest = 0.2 * size
-            # of a gain that is less than rounding only the slope can tell
-            level = abs(gain) <= _ROUNDING * max(abs(value), 1.0)
-            if gain > 0.0 or (level and self._length(new_slope, held) < self._length(slope, held)):
+            if better:
                 theta, value, slope = theta + step, new_value, new_slope
-                if known:
-                    self.hessian = definite(known[0])
-                    for pair in pairs[-len(theta):]:
-                        self.hessian = learned(self.hessian, *pair)
+                if guided:
+                    hessian = self._model(information[0], steps)
             elif level:
+                why = _STUCK
                 break
-        if np.abs(slope[~held] * self._unit()[~held]).max(initial=0.0) > 100 * self.tolerance:
-            self.message = "the search made no more progress"
+        # where rounding ends a search, the slope still says whether this is the maximum
+        if steepest > 100 * self.tolerance:
+            self.message = why
         return theta, value
 
-    def _held(self, slope, low, high):
-        flat = self.vanishing & (np.abs(slope) < _LITTLE * 1e-6)
-        return ((low >= 0.0) & ((slope <= 0.0) | flat)) | ((high <= 0.0) & (slope >= 0.0))
+    def _model(self, information, steps):
+        hessian = information.copy()
+        size = max(np.diag(hessian).max(), 1e-300)
+        hessian[np.diag_indices(len(hessian))] += _FLATTEST * size
+        for step, change in steps:
+            hessian = learned(hessian, step, change)
+        return hessian
 
-    def _levels_off(self, slope, below):
+    def _levels_off(self, slope, hessian, below, promise):
         """Where f = f₀ − c exp(θ) is what is seen: the slope is −c exp(θ), and so is the second derivative."""
-        bent = np.diag(self.hessian)
-        return self.vanishing & (slope < 0.0) & (-slope < below) & (bent < -4.0 * slope)
-
-    def _unit(self):
-        return 1.0 / np.sqrt(np.clip(np.diag(self.hessian), 1e-3 * self.typical, 1e3 * self.typical))
-
-    def _length(self, slope, held):
-        return np.linalg.norm((slope * self._unit())[~held])
-
-    def _arrived(self, slope, held, predicted):
-        steepest = np.abs(slope * self._unit())[~held].max(initial=0.0)
-        return steepest <= self.tolerance and predicted <= self.tolerance**2
+        jump = self.vanishing & (slope < 0.0) & (-slope < below) & (hessian.diagonal() < -4.0 * slope)
+        # while there is more to be had elsewhere, nobody knows
+        return jump if promise <= -2.0 * slope[jump].sum() else np.zeros(len(slope), dtype=bool)

@@ -55,7 +55,7 @@ class ClosedForm(Component):
         """dQ/dθ of shape (n_free, n, n) where θ enters nothing but Q; else None."""
         blocks = self.blocks()
         turns = blocks.kind == ROTATION
-        if not (turns | np.isin(blocks.kind, (RANDOM_WALK, TREND))).all():
+        if not set(blocks.kind.tolist()) <= {RANDOM_WALK, TREND, ROTATION}:
             return None
         derivatives, n = self.derivatives(), self.n_states
         result = np.empty((len(self.free), n, n))

@@ -21,12 +21,14 @@ import numpy as np
 
 from statespace.kalman.composition import Sum
 from statespace.kalman.toeplitz import MovingAverage
+from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.kernels.kalman_filter.blocks import RANDOM_WALK, ROTATION, TREND
 
 # Roots as near as this are one.
 _SAME = 1e-9
 # What φ may leave of the rows, in proportion.
 _LEFT = 1e-7
+_FIRST_ROW = np.zeros(1, dtype=np.int64)
 # Columns with flat coefficients beyond this cost more than the filter.
 _COLUMNS = 24
 # Lags beyond this cost more than the filter does, and differences of differences more digits than there are.
@@ -134,11 +136,10 @@ def autocovariances(phi, A, h, noises):
         psi[m] = row
     if np.abs(row @ A + phi[d] * h).max(initial=0.0) > _LEFT * np.abs(psi).max(initial=1.0):
         return None
-    result = np.zeros((len(noises), d + 1))
-    for j, noise in enumerate(noises):
-        products = psi @ noise @ psi.T
-        result[j, :d] = [products.trace(lag) for lag in range(d)]
-    return result
+    # the sums along the diagonals of each ψ Q ψᵀ
+    products = psi @ noises @ psi.T
+    lag = np.subtract.outer(np.arange(d), np.arange(d))
+    return np.array([np.bincount(lag[lag >= 0], product[lag >= 0], minlength=d + 1) for product in products])
 
 
 class Differenced:
@@ -203,6 +204,22 @@ class Differenced:
             return -np.inf, np.zeros(n), information
         return total, by, information * np.outer(free, free)
 
+    @property
+    def has_scale(self):
+        """Whether `scaled` can be asked: nothing but the parameters makes noise."""
+        return len(self._weights) == self._n_free
+
+    def scaled(self, theta):
+        """The logarithm of the best common factor of all variances, and the log-likelihood with it."""
+        weights, logs, squares, n, constants = self._at(theta), 0.0, 0.0, 0, 0.0
+        for average, constant in self.averages:
+            more, square, dimensions = average.terms(weights)
+            logs, squares, n, constants = logs + more, squares + square, n + dimensions, constants + constant
+        factor = squares / n
+        if not (np.isfinite(logs) and 0.0 < factor < np.inf):
+            return 0.0, -np.inf
+        return np.log(factor), constants - 0.5 * (logs + n * (np.log(factor) + 1.0))
+
     def head(self, n):
         """The likelihood of about the first n samples that were observed."""
         return self if n >= self.n_observed else differenced(self.likelihood.head(n)) or self.likelihood.head(n)
@@ -262,29 +279,30 @@ def _places(gaps):
 def _structure(process, binding, place):
     """φ, the γ of each parameter and of what is given, log |O Oᵀ|, and the columns of what is constant but diffuse."""
     gap = binding.gaps[1:].min()
-    diffuse = binding.initial.diffuse
+    start = binding.initial
+    if start.mean.any() or start.covariance.any():
+        return None
     A, Q, h, D, roots, columns, n_states = [], [], [], [], [], [], 0
     for component in process.components if isinstance(process, Sum) else [process]:
-        n = component.n_states
+        blocks = component.blocks(np.array([gap]))
+        by_theta, n = component.noise_by_theta(gap), blocks.n_states
         states = slice(n_states, n_states + n)
         n_states += n
-        by_theta = component.noise_by_theta(gap)
-        start = binding.initial
-        own = diffuse[states][:, np.abs(diffuse[states]).max(axis=0) > 0.0]
-        if by_theta is None or own.shape != (n, n) or start.mean[states].any() or start.covariance[states].any():
+        own = start.diffuse[states][:, np.abs(start.diffuse[states]).max(axis=0) > 0.0]
+        if by_theta is None or own.shape != (n, n):
             return None
         rows = component.rows(binding.covariates, binding.times)
-        noise, blocks = component.process_noise(gap), component.blocks(np.array([gap]))
+        transition, noise = (part[0] for part in discretize_blocks(blocks._replace(gap_index=_FIRST_ROW), [gap]))
         if rows.ndim == 2:
             if noise.any() or (blocks.kind != RANDOM_WALK).any():
                 return None
             columns.append(rows @ own)
             continue
-        A.append(component.transition(gap))
+        A.append(transition)
         Q.append(np.concatenate([by_theta, (noise - by_theta.sum(axis=0))[np.newaxis]]))
         h.append(rows)
         D.append(own)
-        roots += unit_roots(blocks, A[-1])
+        roots += unit_roots(blocks, transition)
     if not A:
         return None
     phi = polynomial(roots)

@@ -164,9 +164,13 @@ def scout(likelihood, ranges, is_variance, count):
     places = (0.5 + steps) % 1.0
     points = np.tile(low, (len(places), 1))
     points[:, spread] += (high - low)[spread] * places
-    values = np.array([likelihood.value(point) for point in points])
-    if scalable:
-        points, values = _to_scale(likelihood, points, values, is_variance)
+    if scalable and getattr(likelihood, "has_scale", False):
+        factors, values = np.array([likelihood.scaled(point) for point in points]).T
+        points = points + factors[:, np.newaxis] * is_variance
+    else:
+        values = np.array([likelihood.value(point) for point in points])
+        if scalable:
+            points, values = _to_scale(likelihood, points, values, is_variance)
     chosen: list[int] = []
     apart = _APART * (high - low).max()
     for k in np.argsort(-values, kind="stable"):
@@ -226,11 +230,10 @@ class Search:
         return likelihood and Search(likelihood, self.bounds, self.is_variance, self.ranges)
 
     def confirm(self, theta, quick):
-        """Whether the likelihood itself is as ``quick`` had it at its maximum ``theta``, and is greatest there."""
-        value, slope = self.likelihood.gradient(theta)
-        other, other_slope = quick.likelihood.gradient(theta)
-        near = abs(value - other) <= _ALIKE * max(abs(value), 1.0)
-        return near and np.abs(slope - other_slope).max(initial=0.0) <= 1e2 * _ALIKE * self.likelihood.n_observed
+        """Whether the likelihood itself is at ``theta``, where ``quick`` has its maximum, as ``quick`` has it."""
+        value = self.likelihood.value(theta)
+        size = max(abs(value), self.likelihood.n_observed)
+        return abs(value - quick.likelihood.value(theta)) <= _ALIKE * size
 
     def start(self):
         """Where to start, and the curvature there: both from the first samples, which cost less than all of them."""
@@ -284,18 +287,11 @@ class Search:
         typical = max(self.likelihood.n_observed, 1) / 10
         if tolerance is None:
             tolerance = _GUESSED_TOLERANCE if curvature is None else _TOLERANCE
-        hessian = curvature
-        if hessian is None:
-            hessian = np.diag(np.full(len(theta), typical))
-        search = Ascent(self._steep, self.bounds, self.is_variance, tolerance, typical)
-        theta, value = search.climb(theta, hessian)
+        known = getattr(self.likelihood, "information", self.likelihood.gradient)
+        search = Ascent(known, self.bounds, self.is_variance, tolerance, typical)
+        theta, value = search.climb(theta, curvature)
         self.message = search.message
         return theta, value
-
-    def _steep(self, theta):
-        if hasattr(self.likelihood, "information"):
-            return self.likelihood.information(theta)
-        return self.likelihood.gradient(theta)
 
     def maximum(self, theta, curvature=None):
         """The maximum near ``theta``, with noises that belong at zero at their bound: θ and the log-likelihood."""

@@ -15,6 +15,7 @@ Regressors with flat coefficients are projected out, as in restricted maximum li
 import numpy as np
 from numba import njit
 
+_NOTHING = np.empty(0)
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -103,8 +104,8 @@ def _project(columns):
 
 
 @_compiled
-def _log_density(g, columns, R, by):
-    """−½ (log |Σ| + log |XᵀΣ⁻¹X| + yᵀPy) for y = columns[0] and X the others; its derivatives by g where ``by`` has any.
+def _minus_two_log_density(g, columns, R, by):
+    """log |Σ| + log |XᵀΣ⁻¹X| and yᵀPy, y = columns[0], X the others; −½ their derivatives by g where ``by`` has room.
 
     ``columns`` are overwritten; where ``by`` is not empty, one more row is room for Σ⁻¹e₁, and the others become P y
     and Σ⁻¹X M with M Mᵀ = (XᵀΣ⁻¹X)⁻¹.
@@ -116,7 +117,7 @@ def _log_density(g, columns, R, by):
         columns[-1, 0] = 1.0
     logs = _factor(g, R, columns)
     if np.isnan(logs):
-        return -np.inf
+        return np.inf, np.inf
     given = columns[:-1] if wanted else columns
     logs += _project(given)
     square = 0.0
@@ -137,12 +138,12 @@ def _log_density(g, columns, R, by):
             by[h] = 0.5 * total if h == 0 else total
         for h in range(T, width):
             by[h] = 0.0
-    return -0.5 * (logs + square)
+    return logs, square
 
 
 @_compiled
 def _information(parts, columns, R, result):
-    """½ yᵀP Γ_i P Γ_j P y, from what `_log_density` left in ``columns`` and R."""
+    """½ yᵀP Γ_i P Γ_j P y, from what `_minus_two_log_density` left in ``columns`` and R."""
     k, width = parts.shape
     T = columns.shape[1]
     turned = np.zeros((k, T))
@@ -208,9 +209,24 @@ class MovingAverage:
         self.records = records
 
     def value(self, weights):
-        """−½ (log |Σ| + yᵀΣ⁻¹y) at v = ``weights`` of shape (k,), less ½ log |XᵀΣ⁻¹X|, y without X; summed over records."""
+        """−½ (log |Σ| + log |XᵀΣ⁻¹X| + yᵀPy) at v = ``weights`` of shape (k,), summed over records.
+
+        P = Σ⁻¹ − Σ⁻¹X (XᵀΣ⁻¹X)⁻¹ XᵀΣ⁻¹.
+        """
+        logs, squares, _ = self.terms(weights)
+        return -0.5 * (logs + squares)
+
+    def terms(self, weights):
+        """log |Σ| + log |XᵀΣ⁻¹X|, yᵀPy and how many dimensions y has beside X, summed over records.
+
+        With s v in place of v the first grows by log s for each dimension, and the second is divided by s.
+        """
         g = weights @ self.parts
-        return sum(_log_density(g, y.copy(), np.empty((y.shape[1], len(g))), np.empty(0)) for y in self.records)
+        logs, squares, n = 0.0, 0.0, 0
+        for y in self.records:
+            more, square = _minus_two_log_density(g, y.copy(), np.empty((y.shape[1], len(g))), _NOTHING)
+            logs, squares, n = logs + more, squares + square, n + y.shape[1] - len(y) + 1
+        return logs, squares, n
 
     def gradient(self, weights):
         """The value, and its derivatives by v, of shape (k,)."""
@@ -228,7 +244,7 @@ class MovingAverage:
         information, matrix = np.zeros((k, k)), np.empty((k, k))
         for y in self.records:
             columns, R = np.vstack([y, y[:1]]), np.empty((y.shape[1], len(g)))
-            total += _log_density(g, columns, R, part)
+            total -= 0.5 * sum(_minus_two_log_density(g, columns, R, part))
             by += part
             if wanted:
                 _information(self.parts, columns, R, matrix)

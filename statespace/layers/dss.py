@@ -85,7 +85,7 @@ class DSS(DiagonalMixer):
     torch.Size([2, 4])
     """
 
-    slow_parameters = ("log_step", "log_A_real", "A_imag")
+    slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A"}
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ class H3(LinearMixer):
     torch.Size([2, 4])
     """
 
-    slow_parameters = ("log_step", "log_A_real", "A_imag", "B")
+    slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "B": "B"}
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """The layers by name: what ``layer="s4d"`` means in an estimator, a stack or a saved file."""
 
+from inspect import signature
+
 from statespace.layers.base import SequenceMixer
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
@@ -26,6 +28,8 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
     ------
     ValueError
         No layer of this name.
+    TypeError
+        The layer has no such argument; the message lists those it has.
 
     Examples
     --------
@@ -35,4 +39,8 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
     """
     if name not in LAYERS:
         raise ValueError(f"layer must be one of {', '.join(map(repr, LAYERS))}. Got {name!r} instead.")
+    taken = [option for option in signature(LAYERS[name]).parameters if option != "d_model"]
+    for option in options:
+        if option not in taken:
+            raise TypeError(f"layer {name!r} has no argument {option!r}. It takes {', '.join(taken)}.")
     return LAYERS[name](d_model, **options)

@@ -30,7 +30,7 @@ LEAST_DECAY = 1e-4
 
 
 class S4(LinearMixer):
-    slow_parameters = ("log_step", "log_A_real", "A_imag", "P", "B")
+    slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "P": "A", "B": "B"}
 
     def __init__(
         self,

@@ -3,10 +3,19 @@
 Above: the estimators (``statespace.regression``, ``statespace.forecasting``) and the training loop.
 Below: the layers (``statespace.layers``), one linear system each. A model knows tensors, gaps in units of the
 training data's median gap, and states; nothing of series, times or scaling.
+
+stack      ResidualStack: blocks one after the other
+sashimi    SaShiMi: blocks on several time scales
+windows    the pooling between two of them
+inference  outputs over many series in bounded memory
+registry   the networks by name
 """
 
 from statespace.models.inference import predict_series, predict_steps
 from statespace.models.registry import BACKBONES, make_backbone
+from statespace.models.sashimi import SaShiMi
 from statespace.models.stack import ResidualBlock, ResidualStack
 
-__all__ = ["BACKBONES", "ResidualBlock", "ResidualStack", "make_backbone", "predict_series", "predict_steps"]
+__all__ = [
+    "BACKBONES", "ResidualBlock", "ResidualStack", "SaShiMi", "make_backbone", "predict_series", "predict_steps",
+]  # fmt: skip

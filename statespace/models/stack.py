@@ -65,6 +65,27 @@ class ResidualBlock(nn.Module):
         return h + self.dropout(F.glu(self.gate(F.gelu(y.contiguous())), dim=-1))
 
 
+def make_mixers(
+    layer: str | Sequence[str], layer_options: Mapping[str, Any] | None, d_model: int, n_layers: int
+) -> list[SequenceMixer]:
+    """The mixers of ``n_layers`` blocks from a name, or a pattern of names, and their arguments; as in `ResidualStack`.
+
+    Examples
+    --------
+    >>> from statespace.models.stack import make_mixers
+    >>> [mixer.d_state for mixer in make_mixers("s4d", {"d_state": 4}, d_model=8, n_layers=2)]
+    [4, 4]
+    """
+    pattern = [layer] if isinstance(layer, str) else list(layer)
+    if not pattern:
+        raise ValueError("layer must be a name or a sequence of at least one name. Got an empty sequence instead.")
+    options = dict(layer_options or {})
+    names = [pattern[i % len(pattern)] for i in range(n_layers)]
+    return [
+        make_layer(name, d_model, **(options if isinstance(layer, str) else options.get(name, {}))) for name in names
+    ]
+
+
 class ResidualStack(nn.Module):
     """Encoder, residual blocks around sequence mixers, norm and head: a model for whole records and for streams.
 
@@ -123,23 +144,16 @@ class ResidualStack(nn.Module):
         super().__init__()
         if pooling not in (None, "mean", "last"):
             raise ValueError(f"pooling must be None, 'mean' or 'last'. Got {pooling!r} instead.")
-        pattern = [layer] if isinstance(layer, str) else list(layer)
-        if not pattern:
-            raise ValueError("layer must be a name or a sequence of at least one name. Got an empty sequence instead.")
-        options = dict(layer_options or {})
         # What rebuilds this very model: persistence writes it beside the weights.
-        self.config = {
+        self.config: dict[str, Any] = {
             "d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers,
-            "layer": layer if isinstance(layer, str) else pattern, "layer_options": options,
+            "layer": layer if isinstance(layer, str) else list(layer), "layer_options": dict(layer_options or {}),
             "dropout": dropout, "pooling": pooling,
         }  # fmt: skip
         self.pooling = pooling
-        names = [pattern[i % len(pattern)] for i in range(n_layers)]
         self.encoder = nn.Linear(d_input, d_model)
-        self.blocks = nn.ModuleList()
-        for name in names:
-            arguments = options if isinstance(layer, str) else options.get(name, {})
-            self.blocks.append(ResidualBlock(d_model, make_layer(name, d_model, **arguments), dropout))
+        mixers = make_mixers(layer, layer_options, d_model, n_layers)
+        self.blocks = nn.ModuleList(ResidualBlock(d_model, mixer, dropout) for mixer in mixers)
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, d_output)
 

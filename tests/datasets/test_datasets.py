@@ -110,14 +110,20 @@ def test_pendulum():
     # Stretches of noise and stretches of clear images, between which the clarity moves slowly.
     assert (clarity == 0).any()
     assert (clarity == 1).any()
-    assert np.abs(np.diff(make_pendulum(n_series=20, n_kept=100, random_state=0).clarity)).max() <= 0.2 / 0.5 + 1e-12
+    assert (
+        np.abs(np.diff(make_pendulum(n_series=20, n_kept=100, n_clear=0, random_state=0).clarity)).max()
+        <= 0.2 / 0.5 + 1e-12
+    )
+    early = np.stack(X.times) < 5
+    assert early.any()
+    assert (clarity[early] == 1).all()
     again = make_pendulum(n_series=20, n_times=80, n_kept=30, image_size=16, random_state=0)
     np.testing.assert_array_equal(again.X.values[7], X.values[7])
 
 
 def test_a_clear_image_tells_the_angle():
     """The bright pixels' centre lies in the direction of the angle: 0 down, a quarter turn to the right."""
-    X, y, _ = make_pendulum(n_series=5, observation_noise=False, random_state=1)
+    X, y, _ = make_pendulum(n_series=5, n_clear=100, random_state=1)
     pixel = np.arange(24) + 0.5 - 12
     images = np.stack(X.values).reshape(5, 50, 24, 24)
     mass = images.sum(axis=(2, 3))
@@ -138,7 +144,7 @@ def test_noise_follows_the_clarity():
 
 def test_a_free_pendulum_keeps_its_energy():
     X, y, _ = make_pendulum(
-        n_series=10, n_times=400, n_kept=400, torque_noise=0, friction=0, observation_noise=False, random_state=3
+        n_series=10, n_times=400, n_kept=400, torque_noise=0, friction=0, n_clear=400, random_state=3
     )
     angle = np.unwrap(np.arctan2(y[..., 0], y[..., 1]), axis=1)
     velocity = (angle[:, 2:] - angle[:, :-2]) / 0.1
@@ -151,7 +157,15 @@ def test_a_free_pendulum_keeps_its_energy():
 
 @pytest.mark.parametrize(
     "options",
-    [{"n_series": 0}, {"n_kept": 101}, {"n_kept": 0}, {"image_size": 3}, {"torque_noise": -1}, {"friction": -1}],
+    [
+        {"n_series": 0},
+        {"n_kept": 101},
+        {"n_kept": 0},
+        {"image_size": 3},
+        {"torque_noise": -1},
+        {"friction": -1},
+        {"n_clear": -1},
+    ],
 )
 def test_pendulum_refuses(options):
     with pytest.raises(ValueError, match="`n_kept` from 1 to `n_times`"):

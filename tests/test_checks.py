@@ -1,0 +1,45 @@
+"""scikit-learn's checks for every deep regressor and classifier."""
+
+import warnings
+
+import pytest
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+import statespace
+
+# Rows are series: their steps are no features that a linear model would read off. A system fast enough to tell single
+# steps apart, read at the last step, learns what the checks ask for in few large steps.
+SHARED = {
+    "n_layers": 1, "dropout": 0.0, "pooling": "last", "validation_fraction": 0, "random_state": 0, "device": "cpu",
+}  # fmt: skip
+REGRESSOR = SHARED | {"d_model": 16, "max_epochs": 6, "learning_rate": 0.05, "ssm_learning_rate": 0.01}
+CLASSIFIER = SHARED | {"d_model": 4, "max_epochs": 3, "learning_rate": 0.1}
+LAYER = {"Regressor": {"d_state": 16, "dt_min": 0.3, "dt_max": 1.0}, "Classifier": {"d_state": 4, "dt_max": 1.0}}
+# The state of S5 is one for all channels.
+JOINT = {"Regressor": {"d_state": 64, "dt_min": 0.1}, "Classifier": {"d_state": 16, "dt_min": 0.1}}
+
+
+def estimators():
+    for kind, options in (("Regressor", REGRESSOR), ("Classifier", CLASSIFIER)):
+        yield getattr(statespace, f"SSM{kind}")(layer_options=LAYER[kind], **options)
+        for layer in ("S4", "S4D", "S5", "H3"):
+            own = LAYER[kind] | (JOINT[kind] if layer == "S5" else {})
+            yield getattr(statespace, f"{layer}{kind}")(**own, **options)
+
+
+def checks():
+    """All checks for the general estimators; for the named ones, which share their code, each on one kind of data."""
+    for estimator in estimators():
+        name, seen = type(estimator).__name__, set()
+        for _, check in estimator_checks_generator(estimator):
+            title = check.func.__name__
+            if title not in seen or name.startswith("SSM"):
+                yield pytest.param(estimator, check, id=f"{name}-{title}")
+            seen.add(title)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(checks()))
+def test_scikit_learn_checks(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
