@@ -1,10 +1,11 @@
-"""The scan as fused Numba loops: states in the first-level cache, threads over (record, channel)."""
+"""The scan as compiled loops over vectors of channels; threads over the vectors."""
 
 import torch
 
 from statespace.kernels.dispatch import refuse_devices
-from statespace.kernels.dplr_scan.loops import LANES, SEGMENT, WAYS, N, backward, forward
+from statespace.kernels.dplr_scan.loops import SEGMENT, backward, forward
 from statespace.kernels.threads import in_parallel
+from statespace.kernels.vectors import WIDTH
 
 
 def unusable(u, dt, Lambda, P, B, C, initial=None):
@@ -22,57 +23,64 @@ def dplr_scan(u, dt, Lambda, P, B, C, initial=None):
     n = Lambda.shape[-1]
     dt = torch.ones(batch, L, dtype=dtype) if dt is None else torch.as_tensor(dt).to(dtype)
     state = torch.zeros(batch, H, n, dtype=Lambda.dtype) if initial is None else torch.as_tensor(initial)
-    rows = [Lambda, B, 2 * C, *P.unbind(1)]
+    whole = H % WIDTH == 0  # a vector's channels are all of one record
+    system = torch.stack([Lambda, B, 2 * C, *P.unbind(1)], dim=2)  # (H, n, fields)
     y, final = _Scan.apply(
-        u.to(dtype).transpose(1, 2).contiguous(),
-        dt.contiguous(),
-        torch.cat([_tiles(x) for x in rows], dim=-1).to(dtype),
-        _tiles(state).to(dtype),
+        u.to(dtype).transpose(1, 2).contiguous() if whole else _to_lanes(u.to(dtype)),
+        dt.unsqueeze(-1).expand(batch, L, WIDTH) if whole else _to_lanes(dt.unsqueeze(1).expand(batch, H, L)),
+        _to_lanes(torch.view_as_real(system.resolve_conj()).flatten(1).to(dtype).expand(batch, -1, -1)),
+        _to_lanes(torch.view_as_real(state.resolve_conj()).flatten(2).to(dtype)),
         (0,) * P.shape[1],
-        (0,) * (-(-min(n, N) // LANES)),
     )
-    real, imaginary = (x.flatten(2)[..., :n] for x in final.split(N, dim=-1))
-    y, final = y.transpose(1, 2), torch.complex(real, imaginary)
+    y = y.transpose(1, 2) if whole else _from_lanes(y, batch, H)
+    final = torch.view_as_complex(_from_lanes(final, batch, H).unflatten(-1, (n, 2)).contiguous())
     return (y.numpy(), final.numpy()) if arrays else (y, final)
 
 
-def _tiles(x):
-    """Complex (..., n) to real (..., tiles, 2 N), padded with zeros."""
-    x = torch.nn.functional.pad(x, (0, -x.shape[-1] % N)).unflatten(-1, (-1, N))
-    return torch.cat([x.real, x.imag], dim=-1)
+def _to_lanes(x):
+    """(B, H, m) -> (G, m, lanes), one vector of (record, channel) pairs after the other, the last one filled with zeros."""
+    rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]), (0, 0, 0, -x.shape[0] * x.shape[1] % WIDTH))
+    return rows.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
+
+
+def _from_lanes(x, batch, H):
+    """(G, m, lanes) -> (B, H, m)."""
+    return x.transpose(1, 2).reshape(-1, x.shape[1])[: batch * H].view(batch, H, -1)
 
 
 class _Scan(torch.autograd.Function):
+    """u and y (records, L, channels), dt (records, L, lanes); system and state (G, n · fields, lanes)."""
+
     @staticmethod
-    def forward(ctx, u, dt, system, state, rank, groups):
-        batch, L, H = u.shape
+    def forward(ctx, u, dt, system, state, rank):
+        G, L, per = len(system), u.shape[1], u.shape[2] // WIDTH
+        n = state.shape[1] // 2
         y, final = torch.empty_like(u), state.clone()
-        keep = any(ctx.needs_input_grad)
-        feedback = u.new_empty(batch, L if keep else 0, H, len(rank))
-        stored = u.new_empty(batch, H, -(-L // SEGMENT) if keep else 0, *state.shape[2:])
-        in_parallel(
-            forward, batch * -(-H // WAYS), u.numel() * state.shape[2] * N,
-            rank, groups, *_arrays(u, dt, system, final, y, feedback, stored),
-        )  # fmt: skip
-        ctx.save_for_backward(u, dt, system, feedback, stored)
-        ctx.rank, ctx.groups = rank, groups
+        dt = dt.contiguous()
+        changed = torch.ones(dt.shape[:2], dtype=torch.bool)
+        changed[:, 1:] = (dt[:, 1:] != dt[:, :-1]).any(-1)
+        rows = G if any(ctx.needs_input_grad) else 0
+        kept = u.new_empty(rows, L, len(rank) + len(rank) ** 2, WIDTH)
+        stored = u.new_empty(rows, -(-L // SEGMENT), n, 2, WIDTH)
+        inputs = u, dt, changed, system
+        in_parallel(forward, G, u.numel() * n, L, n, per, rank, *map(_flat, (*inputs, final, y, kept, stored)))
+        ctx.save_for_backward(*inputs, kept, stored)
+        ctx.rank = rank
         return y, final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y, grad_final):
-        u, dt, system, feedback, stored = ctx.saved_tensors
-        batch, L, H = u.shape
-        grad_u, grad_state = torch.empty_like(u), grad_final.clone(memory_format=torch.contiguous_format)
-        grad_dt = u.new_empty(batch, L, H if ctx.needs_input_grad[1] else 0)
-        grad_system = u.new_empty(batch, *system.shape)
-        inputs = _arrays(u, dt, system, feedback, stored, grad_y.contiguous())
-        in_parallel(
-            backward, batch * -(-H // WAYS), u.numel() * system.shape[1] * N,
-            ctx.rank, ctx.groups, *inputs, *_arrays(grad_state, grad_u, grad_dt, grad_system),
-        )  # fmt: skip
-        return grad_u, grad_dt.sum(2), grad_system.sum(0), grad_state, None, None
+        inputs = u, _, _, system, _, stored = ctx.saved_tensors
+        G, L, per, n = len(system), u.shape[1], u.shape[2] // WIDTH, stored.shape[2]
+        grad_state = grad_final.clone(memory_format=torch.contiguous_format)
+        grad_u, grad_system = torch.empty_like(u), torch.zeros_like(system)
+        grad_dt = u.new_empty(G if ctx.needs_input_grad[1] else 0, L, WIDTH)
+        arrays = map(_flat, (*inputs, grad_y.contiguous(), grad_state, grad_u, grad_dt, grad_system))
+        in_parallel(backward, G, u.numel() * n, L, n, per, ctx.rank, *arrays)
+        grad_dt = grad_dt.unflatten(0, (-1, per)).sum(1) if len(grad_dt) else None
+        return grad_u, grad_dt, grad_system, grad_state, None
 
 
-def _arrays(*tensors):
-    return [x.detach().numpy() for x in tensors]
+def _flat(x):
+    return x.detach().view(-1).numpy()
