@@ -38,8 +38,8 @@ def test_sktimes_checks(estimator):
 # S4DForecaster has been through all of them; the others differ from it in their parameters and in the layer.
 OF_PARAMETERS = [name for name in vars(TestAllObjects) if name.startswith("test_")]
 OF_THE_LAYER = [
-    "test_fit_returns_self", "test_fit_idempotent", "test_fit_does_not_overwrite_hyper_params", "test_predict_quantiles",
-    "test_persistence_via_pickle", "test_hierarchical_with_exogenous",
+    "test_fit_returns_self", "test_fit_idempotent", "test_fit_does_not_overwrite_hyper_params",
+    "test_predict_quantiles", "test_persistence_via_pickle", "test_hierarchical_with_exogenous",
 ]  # fmt: skip
 
 
