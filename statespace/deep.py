@@ -130,9 +130,13 @@ class DeepEstimator(SeriesEstimator):
     def _split(self, targets, generator):
         """Series to train on and series held out, of those with a target that is known."""
         known = np.flatnonzero([not np.isnan(row).all() for row in targets])
-        order = known[torch.randperm(len(known), generator=generator).numpy()]
+        order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
         n_held_out = int(self.validation_fraction * len(order))
         return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+    def _held_out_first(self, order, targets):
+        """The order in which series are held out, from a random one."""
+        return order
 
     def _batches(self, collection, indices, targets, device):
         targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]

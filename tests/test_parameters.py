@@ -75,6 +75,43 @@ def test_a_layer_by_name_is_the_named_estimator(general, name):
     assert one.model_.config["layer_options"]["bidirectional"]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("S4Regressor", {"measure": "fourier"}),
+        ("S4Regressor", {"measure": "legt", "rank": 2, "bidirectional": True}),
+        ("S4Classifier", {"dt_min": 0.01, "dt_max": 0.5}),
+        ("S5Classifier", {"n_blocks": 2, "init": "fourier", "discretization": "bilinear"}),
+        ("S5Regressor", {"bidirectional": True, "dt_min": 0.01, "dt_max": 0.5}),
+        ("H3Regressor", {"head_dim": 2, "d_shift": 3, "init": "inv"}),
+        ("H3Classifier", {"discretization": "bilinear", "init": "real", "bidirectional": True}),
+    ],
+    ids=str,
+)
+def test_every_option_of_a_layer_works_on_irregular_times(name, options):
+    times = np.cumsum(np.random.default_rng(1).exponential(size=X.shape) + 0.1, axis=1)
+    y = (X.sum(1) > 0).astype(int)
+    model = find(name)(d_state=4, **options, **TINY).fit(X, y, times=times)
+    answer = model.predict_proba if name.endswith("Classifier") else model.predict
+    expected = answer(X, times=times)
+    assert np.isfinite(expected).all()
+    if not model.bidirectional:
+        stream = model.stream()
+        for x, gap in zip(X[0], np.diff(times[0], prepend=0.0), strict=True):
+            running = stream.step(x, dt=gap)
+        np.testing.assert_allclose(running, expected[0], rtol=1e-9)
+
+
+def test_dss_is_a_layer_by_name():
+    options = {"d_state": 4, "kernel": "softmax", "horizon": 8}
+    assert np.isfinite(SSMRegressor("dss", layer_options=options, **TINY).fit(X, X.sum(1)).predict(X)).all()
+
+
+def test_a_forecaster_reads_forwards_only():
+    with pytest.raises(ValueError, match="must have bidirectional=False"):
+        SSMForecaster(layer_options={"bidirectional": True}, **TINY).fit(pd.Series(np.arange(20.0)))
+
+
 def test_a_forecaster_by_name_is_the_named_one():
     y = pd.Series(np.sin(np.arange(40.0)))
     tiny = TINY | {"windows_per_epoch": 4}

@@ -58,6 +58,8 @@ class QueryModel(nn.Module):
     def __init__(self, backbone="stack", options=None, **config):
         super().__init__()
         self.stack = make_backbone(backbone, options, d_output=N_OUTPUTS, **config)
+        if not self.stack.causal:
+            raise ValueError("a forecast steps on from the history's end: its layers must have bidirectional=False.")
         # At first the forecast is the baseline, with the spread of the context as a normal distribution.
         nn.init.zeros_(self.stack.head.weight)
         nn.init.zeros_(self.stack.head.bias)
