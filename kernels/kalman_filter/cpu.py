@@ -11,10 +11,8 @@ import numpy as np
 from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves
-from statespace.kernels.kalman_filter.forward import forward, log_likelihood
 from statespace.kernels.kalman_filter.forward import log_likelihood
 from statespace.kernels.kalman_filter.gradient import add_initial_adjoints
-from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
 from statespace.kernels.kalman_filter.lanes import filter_batch, gradient_batch, likelihood_batch, smooth_batch
 from statespace.kernels.kalman_filter.looping import gradient_each, smooth_each
 from statespace.kernels.kalman_filter.record import (
