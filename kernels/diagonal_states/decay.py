@@ -12,43 +12,13 @@ fused multiply-add: after hundreds of turns a single float32 product would have 
 import math
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
+
+from statespace.kernels.intrinsics import as_float, fused, nearest
 
 # exp(-87) is the last float32 power of e above the subnormal numbers; exp(-708) the last float64 one.
 LOWEST = {np.float32: -87.0, np.float64: -708.0}
-
-
-@intrinsic
-def nearest(typingctx, x):
-    """The nearest integer, as a float: one instruction."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.call(builder.module.declare_intrinsic("llvm.rint", [arguments[0].type]), arguments)
-
-    return x(x), codegen
-
-
-@intrinsic
-def fused(typingctx, x, y, z):
-    """x y + z, rounded once."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return x(x, x, x), codegen
-
-
-@intrinsic
-def as_float(typingctx, bits):
-    """The float whose bits these are."""
-    result = types.float32 if bits == types.int32 else types.float64
-
-    def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType() if result == types.float32 else ir.DoubleType())
-
-    return result(bits), codegen
 
 
 def expm1_complex(gap, a, f, f_low):

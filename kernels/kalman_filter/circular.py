@@ -2,7 +2,7 @@
 
 import math
 
-from statespace.kernels.diagonal_scan.decay import fused
+from statespace.kernels.intrinsics import fused
 from statespace.kernels.kalman_filter.compiled import helper
 from statespace.kernels.kalman_filter.exponential import SHIFT, as_bits
 

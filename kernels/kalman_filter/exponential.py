@@ -5,7 +5,7 @@ import math
 from numba import types
 from numba.extending import intrinsic
 
-from statespace.kernels.diagonal_states.decay import as_float
+from statespace.kernels.intrinsics import as_float
 from statespace.kernels.kalman_filter.compiled import helper
 
 LOG2_E = math.log2(math.e)
