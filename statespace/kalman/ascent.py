@@ -217,7 +217,7 @@ class Ascent:
     ...     return -np.cosh(x[0] - 1.0) - x[1] ** 2, np.array([-np.sinh(x[0] - 1.0), -2.0 * x[1]])
     >>> search = Ascent(hill, np.array([[-5.0, 5.0], [-5.0, 5.0]]), np.zeros(2, dtype=bool), 1e-6, 1.0)
     >>> theta, value = search.climb(np.array([-1.0, 3.0]))
-    >>> theta.round(4) + 0.0, round(value, 6)
+    >>> theta.round(4) + 0.0, round(float(value), 6)
     (array([1., 0.]), -1.0)
     """
 

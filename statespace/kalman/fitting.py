@@ -1,4 +1,4 @@
-"""Maximum likelihood in θ: starts, L-BFGS-B with the exact gradient, noises that belong at zero, standard errors."""
+"""Maximum likelihood in θ: starts, the search, noises that belong at zero, standard errors."""
 
 import numpy as np
 
@@ -177,7 +177,7 @@ class Search:
         return (-value, -gradient) if np.isfinite(value) else (_IMPOSSIBLE, gradient)
 
     def climb(self, theta, curvature, tolerance=None):
-        """One search from ``theta``; the curvature, if known, sets the parameters' scales."""
+        """One search from ``theta``; ``curvature`` (k, k) are minus the second derivatives there, if they are known."""
         if callable(self.optimizer):
             theta, value = self.optimizer(self.objective, theta, self.bounds)
             return np.asarray(theta, dtype=float), -float(value)
@@ -238,12 +238,6 @@ class Search:
             # Where the likelihood rises from zero, its maximum lies above, and may be small.
             try_each(j, np.linspace(*self.ranges[j], _FINE if slope[j] > 0.0 else _COARSE), 1e-6)
         return (None, value) if np.array_equal(moved, theta) else (moved, best)
-
-
-def _inward(theta, gradient, bounds):
-    """The gradient of what is minimised, without the parts that only the bounds hold."""
-    held = ((theta <= bounds[:, 0]) & (gradient > 0)) | ((theta >= bounds[:, 1]) & (gradient < 0))
-    return np.where(held, 0.0, gradient)
 
 
 def at_bounds(theta, bounds):
