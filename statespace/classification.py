@@ -195,6 +195,14 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         )
         return targets, len(self.classes_)
 
+    def _held_out_first(self, order, targets):
+        """Series of all classes in turn, in proportion, so that no class is held out as a whole."""
+        if self.per_step_:
+            return order
+        labels = targets[order, 0].astype(int)
+        place = pd.Series(labels).groupby(labels).cumcount().to_numpy()
+        return order[np.argsort((place + 0.5) / np.bincount(labels)[labels], kind="stable")]
+
     def _loss(self, targets):
         return partial(_cross_entropy, weight=torch.tensor(self.class_weight_))
 

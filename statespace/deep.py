@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ class DeepEstimator(SeriesEstimator):
     n_layers: int = 4
     _: KW_ONLY
     backbone: str = "stack"
+    backbone_options: Mapping[str, Any] | None = None
     bidirectional: bool = False
     dropout: float = 0.1
     pooling: str = "mean"
@@ -69,6 +71,7 @@ class DeepEstimator(SeriesEstimator):
             torch.manual_seed(seed)
             self.model_ = make_backbone(
                 self.backbone,
+                self.backbone_options,
                 d_input=self._n_inputs,
                 d_output=n_outputs,
                 d_model=self.d_model,
@@ -127,9 +130,13 @@ class DeepEstimator(SeriesEstimator):
     def _split(self, targets, generator):
         """Series to train on and series held out, of those with a target that is known."""
         known = np.flatnonzero([not np.isnan(row).all() for row in targets])
-        order = known[torch.randperm(len(known), generator=generator).numpy()]
+        order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
         n_held_out = int(self.validation_fraction * len(order))
         return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+
+    def _held_out_first(self, order, targets):
+        """The order in which series are held out, from a random one."""
+        return order
 
     def _batches(self, collection, indices, targets, device):
         targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]

@@ -1,8 +1,8 @@
 """The layers' own parameters as estimators show them, written once for regression, classification and forecasting.
 
 An estimator is a dataclass: its constructor stores the fields that its bases declare, those of the layer from here and
-those of training from ``deep`` or ``forecasting.deep``. The classes here have no constructor of their own, which sktime's
-would call again. Above: the estimators. Below: the layers' names.
+those of training from ``deep`` or ``forecasting.deep``. The classes here have no constructor, which sktime's would call
+again. Above: the estimators. Below: the layers' names.
 """
 
 from collections.abc import Mapping, Sequence

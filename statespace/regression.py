@@ -186,8 +186,11 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
-    backbone : {"stack"}, default="stack"
-        The network around the layers, a key of `statespace.models.BACKBONES`.
+    backbone : {"stack", "sashimi"}, default="stack"
+        The network around the layers: a residual stack, or blocks on several time scales for long records; see
+        `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
     bidirectional : bool, default=False
         Read the series in both directions. Such a model cannot stream, and holds a whole series in memory.
     dropout : float, default=0.1

@@ -164,6 +164,18 @@ def test_weights_move_the_predictions():
     assert plain < 0.25 < 0.35 < balanced
 
 
+def test_every_class_is_held_out_in_proportion_and_none_as_a_whole():
+    y = np.repeat([0.0, 1.0, 2.0], [40, 20, 1])[:, None]
+    for seed in range(5):
+        model = tiny(validation_fraction=0.3)
+        model.per_step_ = False
+        training, held_out = model._split(y, torch.Generator().manual_seed(seed))
+        assert np.bincount(y[held_out, 0].astype(int)).tolist() == [12, 6]
+        assert sorted([*training, *held_out]) == list(range(61))
+    other = model._split(y, torch.Generator().manual_seed(9))[1]
+    assert other.tolist() != held_out.tolist()
+
+
 def test_one_class_is_predicted():
     X = np.random.default_rng(0).normal(size=(5, 4))
     model = tiny().fit(X, ["only"] * 5)

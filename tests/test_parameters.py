@@ -75,6 +75,43 @@ def test_a_layer_by_name_is_the_named_estimator(general, name):
     assert one.model_.config["layer_options"]["bidirectional"]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("S4Regressor", {"measure": "fourier"}),
+        ("S4Regressor", {"measure": "legt", "rank": 2, "bidirectional": True}),
+        ("S4Classifier", {"dt_min": 0.01, "dt_max": 0.5}),
+        ("S5Classifier", {"n_blocks": 2, "init": "fourier", "discretization": "bilinear"}),
+        ("S5Regressor", {"bidirectional": True, "dt_min": 0.01, "dt_max": 0.5}),
+        ("H3Regressor", {"head_dim": 2, "d_shift": 3, "init": "inv"}),
+        ("H3Classifier", {"discretization": "bilinear", "init": "real", "bidirectional": True}),
+    ],
+    ids=str,
+)
+def test_every_option_of_a_layer_works_on_irregular_times(name, options):
+    times = np.cumsum(np.random.default_rng(1).exponential(size=X.shape) + 0.1, axis=1)
+    y = (X.sum(1) > 0).astype(int)
+    model = find(name)(d_state=4, **options, **TINY).fit(X, y, times=times)
+    answer = model.predict_proba if name.endswith("Classifier") else model.predict
+    expected = answer(X, times=times)
+    assert np.isfinite(expected).all()
+    if not model.bidirectional:
+        stream = model.stream()
+        for x, gap in zip(X[0], np.diff(times[0], prepend=0.0), strict=True):
+            running = stream.step(x, dt=gap)
+        np.testing.assert_allclose(running, expected[0], rtol=1e-9)
+
+
+def test_dss_is_a_layer_by_name():
+    options = {"d_state": 4, "kernel": "softmax", "horizon": 8}
+    assert np.isfinite(SSMRegressor("dss", layer_options=options, **TINY).fit(X, X.sum(1)).predict(X)).all()
+
+
+def test_a_forecaster_reads_forwards_only():
+    with pytest.raises(ValueError, match="must have bidirectional=False"):
+        SSMForecaster(layer_options={"bidirectional": True}, **TINY).fit(pd.Series(np.arange(20.0)))
+
+
 def test_a_forecaster_by_name_is_the_named_one():
     y = pd.Series(np.sin(np.arange(40.0)))
     tiny = TINY | {"windows_per_epoch": 4}
@@ -116,7 +153,8 @@ def test_a_pattern_may_leave_options_out_and_is_bidirectional_throughout():
         ({"layer_options": {"d_stat": 4}}, "'d_stat'.*It takes d_state, init"),
         ({"layer": ["s4d"], "layer_options": {"d_state": 4}}, "map its names to mappings.* Got 'd_state': 4"),
         ({"layer": ["s4d"], "layer_options": {"s5": {}}}, "Got 's5'"),
-        ({"backbone": "heap"}, "backbone must be one of 'stack'"),
+        ({"backbone": "heap"}, "backbone must be one of 'stack', 'sashimi'"),
+        ({"backbone_options": {"d_model": 3}}, "'stack' has no option 'd_model'. It takes none"),
         ({"ssm_learning_rate": {"C": 0.1}}, "ssm_learning_rate has rates for 'A', 'B' and 'dt'"),
         ({"ssm_learning_rate": -1.0}, "ssm_learning_rate"),
     ],
@@ -128,15 +166,48 @@ def test_bad_parameters_are_named(options, message):
 
 def test_another_backbone_by_name(monkeypatch, tmp_path):
     class Other(ResidualStack):
-        pass
+        def __init__(self, depth=1, **config):
+            super().__init__(**config)
+            self.config["depth"] = self.depth = depth
 
     monkeypatch.setitem(BACKBONES, "other", Other)
-    model = SSMRegressor(backbone="other", layer_options={"d_state": 4}, **TINY).fit(X, X.sum(1))
+    options = {"backbone": "other", "backbone_options": {"depth": 3}, "layer_options": {"d_state": 4}}
+    model = SSMRegressor(**options, **TINY).fit(X, X.sum(1))
     assert type(model.model_) is Other
+    assert model.model_.depth == 3
     model.save(tmp_path / "model")
     again = statespace.load(tmp_path / "model")
     assert type(again.model_) is Other
+    assert again.model_.depth == 3
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("kind", ["S4DRegressor", "S5Classifier"])
+def test_the_sashimi_backbone(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    series = [rng.normal(size=(n, 1)) for n in (9, 13, 8, 21)]
+    times = [np.cumsum(rng.exponential(size=len(x)) + 0.1) for x in series]
+    y = [(x > 0).astype(float)[:, 0] for x in series]
+    options = {"backbone": "sashimi", "backbone_options": {"factors": [2, 2]}, "d_state": 4}
+    model = find(kind)(**options, **TINY).fit(series, y, times=times)
+    model.save(tmp_path / "model")
+    again = statespace.load(tmp_path / "model")
+    stream = model.stream()
+    answer = model.predict_proba if kind == "S5Classifier" else model.predict
+    expected = answer(series[:1], times=times[:1])[0]
+    for k, gap in enumerate(np.diff(times[0], prepend=0.0)):
+        np.testing.assert_allclose(stream.step(series[0][k], dt=gap), expected[k], rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(again.predict(series, times=times)[1], model.predict(series, times=times)[1])
+    both = find(kind)(bidirectional=True, **options, **TINY).fit(series, y, times=times)
+    assert len(both.predict(series, times=times)[3]) == 21
+
+
+def test_a_forecaster_on_the_sashimi_backbone():
+    y = pd.Series(np.sin(np.arange(40.0)))
+    options = TINY | {"windows_per_epoch": 4, "backbone": "sashimi", "backbone_options": {"factors": [2]}}
+    model = forecasting.S4DForecaster(d_state=4, **options).fit(y)
+    many, few = model.predict(np.arange(-10, 20)), model.predict([-3, 7])
+    np.testing.assert_allclose(many.loc[few.index], few, rtol=1e-9)
 
 
 def test_the_rates_reach_the_dynamics():

@@ -1,5 +1,6 @@
 """Model files: what is saved comes back bit by bit; what is no whole model file is refused, and nothing in it runs."""
 
+import importlib
 import json
 import os
 import pickle
@@ -49,6 +50,14 @@ def test_a_loaded_model_predicts_the_same_bits(options, tmp_path):
     if model.model_.causal:
         assert again.stream().step(X[0, 0]) == model.stream().step(X[0, 0])
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_every_class_of_the_closed_list_exists_and_takes_part():
+    for name, module in persistence._MODULES.items():
+        kind = getattr(importlib.import_module(module), name)
+        assert callable(kind._import)
+        assert callable(kind._export)
+        assert kind.__module__.startswith(module)
 
 
 def test_the_package_loads_and_so_does_pickle(tmp_path):

@@ -3,7 +3,7 @@
 import torch
 
 from statespace.kernels.arrays import accepts_numpy
-from statespace.kernels.linear_scan.pytorch import linear_scan
+from statespace.kernels.linear_scan.pytorch import scan
 
 
 @accepts_numpy
@@ -16,8 +16,9 @@ def diagonal_states(v, dt, rate, initial=None, *, discretization="zoh", reverse=
     rate = rate.to(torch.complex128).unsqueeze(-1)
     z = rate if dt is None else rate * dt.unsqueeze(1)
     d = torch.special.expm1(z) if discretization == "zoh" else z / (1 - z / 2)
-    d = d.to(complex_dtype)
+    # One factor for all steps stays in complex128, a factor for each is rounded.
+    a, d = 1 + (d if dt is None else d.to(complex_dtype)), d.to(complex_dtype)
     if initial is not None:
         initial = torch.complex(initial[:, 0], initial[:, 1]).to(complex_dtype)
-    x = linear_scan(1 + d, d * v, initial, reverse).transpose(1, 2)
+    x = scan(a, d * v, initial, reverse).transpose(1, 2)
     return torch.stack([x.real, x.imag], dim=2)

@@ -18,11 +18,16 @@ def linear_scan(a, b, initial=None, reverse=False):
     if initial is not None:
         result = torch.promote_types(result, initial.dtype)
     working = torch.promote_types(result, torch.float32)
-    if a.ndim == 0:
-        a = a.unsqueeze(0)
-    x = torch.zeros((), dtype=working, device=b.device) if initial is None else initial.to(working)
-    x = x.expand(b.shape[:-1])
-    return _Scan.apply(a.to(working), b.to(working), x, bool(reverse)).to(result)
+    a = a if a.ndim else a.unsqueeze(0)
+    return scan(a.to(working), b.to(working), initial, reverse).to(result)
+
+
+def scan(a, b, initial, reverse):
+    """The scan in the precision of ``b``. One factor for all steps (a last axis of length 1) may be more precise: its
+    powers are, and a rounded factor would err alike at every step.
+    """
+    x = torch.zeros((), dtype=b.dtype, device=b.device) if initial is None else initial.to(b.dtype)
+    return _Scan.apply(a, b, x.expand(b.shape[:-1]), bool(reverse))
 
 
 class _Scan(torch.autograd.Function):
@@ -41,13 +46,14 @@ class _Scan(torch.autograd.Function):
         a, initial, x = ctx.saved_tensors
         reverse, steps = ctx.reverse, x.shape[-1]
         # g_k = ∂x_k + ā_{k+1} g_{k+1}: the factor that follows a step stands beside it; the last one meets zero.
-        shifted = a if a.shape[-1] == 1 else a.roll(1 if reverse else -1, -1)
+        constant = a.shape[-1] == 1
+        shifted = a if constant else a.roll(1 if reverse else -1, -1)
         g = _Scan.apply(shifted.conj(), grad, torch.zeros_like(initial), not reverse)
         first = steps - 1 if reverse else 0
         start = initial.unsqueeze(-1)
         before = torch.cat([x[..., 1:], start] if reverse else [start, x[..., :-1]], dim=-1)
-        grad_initial = g[..., first] * a[..., first if a.shape[-1] > 1 else 0].conj()
-        return (g * before.conj()).sum_to_size(a.shape), g, grad_initial, None
+        grad_initial = g[..., first] * a[..., 0 if constant else first].conj().to(g.dtype)
+        return (g * before.conj()).sum_to_size(a.shape).to(a.dtype), g, grad_initial, None
 
 
 def _scan(a, b, state):
@@ -63,7 +69,8 @@ def _scan(a, b, state):
     table, reach = a, 1
     while reach < size:
         if constant:
-            x = torch.cat([x[..., :reach], torch.addcmul(x[..., reach:], a.unsqueeze(-1), x[..., :-reach])], dim=-1)
+            factor = a.unsqueeze(-1).to(x.dtype)
+            x = torch.cat([x[..., :reach], torch.addcmul(x[..., reach:], factor, x[..., :-reach])], dim=-1)
             table = torch.cat([table, table * table[..., -1:]], dim=-1)
             a = a * a
         else:
@@ -77,4 +84,4 @@ def _scan(a, b, state):
         state = torch.cat([state.unsqueeze(-1), starts[..., :-1]], dim=-1)
     else:
         state = state.unsqueeze(-1)
-    return torch.addcmul(x, table, state.unsqueeze(-1)).flatten(-2)[..., :L]
+    return torch.addcmul(x, table.to(x.dtype), state.unsqueeze(-1)).flatten(-2)[..., :L]

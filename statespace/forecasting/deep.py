@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from statespace.forecasting.quantiles import (
     variance,
 )
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
-from statespace.models import ResidualStack
+from statespace.models import make_backbone
 from statespace.times import median_gap
 from statespace.training import choose_device, fit, ssm_rates
 
@@ -47,17 +47,19 @@ _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 
 
 
 class QueryModel(nn.Module):
-    """A residual stack that reads windows, and takes one step of its recurrence to each query.
+    """A network that reads windows, and takes one step of its recurrence to each query.
 
     Parameters
     ----------
-    **config
-        Of `ResidualStack`.
+    backbone, options, **config
+        As in `statespace.models.make_backbone`.
     """
 
-    def __init__(self, **config):
+    def __init__(self, backbone="stack", options=None, **config):
         super().__init__()
-        self.stack = ResidualStack(d_output=N_OUTPUTS, **config)
+        self.stack = make_backbone(backbone, options, d_output=N_OUTPUTS, **config)
+        if not self.stack.causal:
+            raise ValueError("a forecast steps on from the history's end: its layers must have bidirectional=False.")
         # At first the forecast is the baseline, with the spread of the context as a normal distribution.
         nn.init.zeros_(self.stack.head.weight)
         nn.init.zeros_(self.stack.head.bias)
@@ -88,7 +90,7 @@ def _loss(model, batch):
 
 @dataclass(eq=False, repr=False)
 class DeepForecaster(TimeForecaster):
-    """A residual stack that reads the history once and answers any query time.
+    """A network that reads the history once and answers any query time.
 
     The layer comes from one of the classes in `statespace.parameters`.
 
@@ -110,6 +112,8 @@ class DeepForecaster(TimeForecaster):
     d_model: int = 32
     n_layers: int = 2
     _: KW_ONLY
+    backbone: str = "stack"
+    backbone_options: Mapping[str, Any] | None = None
     periods: Sequence[float] | None = None
     trend: str = "auto"
     context_length: int = 256
@@ -274,6 +278,8 @@ class DeepForecaster(TimeForecaster):
     def _model_config(self):
         layer, options = self._layers()
         return {
+            "backbone": self.backbone,
+            "options": None if self.backbone_options is None else dict(self.backbone_options),
             "d_input": N_CHANNELS + self._records.covariates.shape[1],
             "d_model": self.d_model,
             "n_layers": self.n_layers,

@@ -46,6 +46,11 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
+    backbone : {"stack", "sashimi"}, default="stack"
+        The network around the layers: a residual stack, or blocks on several time scales for long records; see
+        `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
+    backbone_options : mapping, optional
+        Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
     periods : sequence of float, optional
         Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
         months. Three harmonics of each are covariates, known at all times.

@@ -36,14 +36,11 @@ class SequenceMixer(torch.nn.Module, ABC):
     """
 
     d_model: int
-    slow_parameters: Mapping[str, str] | tuple[str, ...] = {}
+    slow_parameters: Mapping[str, str] = {}
 
     def _mark_slow_parameters(self):
-        for name in self.slow_parameters:
-            mark = {"group": "ssm"}
-            if isinstance(self.slow_parameters, Mapping):
-                mark["role"] = self.slow_parameters[name]
-            getattr(self, name)._optim = mark
+        for name, role in self.slow_parameters.items():
+            getattr(self, name)._optim = {"group": "ssm", "role": role}
 
     def __setstate__(self, state):
         """Copies and pickles of a tensor lose its attributes; the layer puts the marks back."""

@@ -195,30 +195,30 @@ class H3(LinearMixer):
         skip = self.D if direction == 0 else None
         register, s = (None, None) if state is None else state
         (B, _, L), d = u.shape, self.head_dim
-        real = None if dt is None else dt > 0
+        real = None if dt is None or bool((dt > 0).all()) else dt > 0
         weight, bias = _of_type(self.projection, u.dtype)
-        q, k, v = (torch.matmul(weight, u) + bias.unsqueeze(-1)).chunk(3, dim=1)  # (B, D, L), time last
-        key, register = shift(k, taps, register, real)
+        # (B, L, D), each by itself: channels last in memory is what the kernels read in place.
+        q, k, v = (linear(u.transpose(1, 2), *part) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))
+        key, register = shift(k.transpose(1, 2), taps, register, real)
+        key = key.transpose(1, 2)
         if real is not None:
             # What a biased projection makes of padding must not reach the states of a reversed record.
-            key = torch.where(real.unsqueeze(1), key, 0.0)
-        heads = (B, self.heads, d, L)
-        # All products of a record go through the same systems, so they stand with the batch: (B d_h d_h, heads, L).
-        product = key.reshape(heads).transpose(1, 2).unsqueeze(2) * v.reshape(heads).transpose(1, 2).unsqueeze(1)
+            key = torch.where(real.unsqueeze(-1), key, 0.0)
+        # All products of a head go through the same system, so they stand with the batch, (B, d_h, d_h, L, heads).
+        q, key, v = (x.unflatten(-1, (self.heads, d)).permute(0, 3, 1, 2) for x in (q, key, v))
+        product = (key.unsqueeze(2) * v.unsqueeze(1)).reshape(B * d * d, L, self.heads)
         if d > 1:
             dt, lengths = (None if x is None else x.repeat_interleave(d * d, dim=0) for x in (dt, lengths))
         if s is not None:
             s = s.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
         options = {"discretization": self.discretization, "backend": self.backend}
-        product = product.reshape(B * d * d, self.heads, L)
-        remembered, s = run(product, dt, gap, lengths, rate, readout, skip, s, **options)
-        remembered = remembered.view(B, d, d, self.heads, L)
-        y = (q.reshape(heads).transpose(1, 2).unsqueeze(2) * remembered).sum(1)  # (B, d_h, heads, L)
+        remembered, s = run(product.transpose(1, 2), dt, gap, lengths, rate, readout, skip, s, **options)
+        remembered = remembered.transpose(1, 2).unflatten(0, (B, d, d))
+        y = q.unsqueeze(2) * remembered
+        y = (y.sum(1) if d > 1 else y.squeeze(1)).permute(0, 2, 3, 1).reshape(B, L, self.d_model)
         weight, bias = _of_type(self.output, u.dtype)
-        y = torch.matmul(weight, y.transpose(1, 2).reshape(B, self.d_model, L))
-        if direction == 0:
-            y = y + bias.unsqueeze(-1)
-        return y, (register, s.unflatten(0, (B, d, d)).permute(0, 3, 1, 2, 4, 5))
+        y = linear(y, weight, bias if direction == 0 else None)
+        return y.transpose(1, 2), (register, s.unflatten(0, (B, d, d)).permute(0, 3, 1, 2, 4, 5))
 
 
 def _of_type(module, dtype):

@@ -200,7 +200,7 @@ class S5(LinearMixer):
         )  # (B, L, 2, P/2)
         y = x.flatten(2) @ read[direction].to(u.dtype)
         if direction == 0:
-            y = torch.addcmul(y, self.D.to(u.dtype), u)
+            y = y.addcmul_(self.D.to(u.dtype), u)  # in place: fresh memory costs as much as the product
         if lengths is None:
             final = x[:, -1]
         else:

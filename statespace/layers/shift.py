@@ -42,16 +42,23 @@ def shift(u, taps, register=None, real=None, *, backend=None):
     ([[[10.0, 21.0, 32.0]]], [[[3.0]]])
     """
     L, reach = u.shape[-1], taps.shape[-1] - 1
-    if register is None:
-        register = u.new_zeros(*u.shape[:2], reach)
     order = None
     if real is not None and not bool(real.all()):
         # Samples first, in their order, padding behind them: there it enters nothing that is read.
         order = torch.argsort((~real).byte(), dim=1, stable=True).unsqueeze(1).expand_as(u)
         u = u.gather(-1, order)
-    window = torch.cat([register.to(u.dtype), u], dim=-1)
-    y = long_convolution(window, taps.to(u.dtype), backend=backend)[..., reach:]
+    if register is None:
+        register = u.new_zeros(*u.shape[:2], reach)
+        y = long_convolution(u, taps.to(u.dtype), backend=backend)
+    else:
+        y = long_convolution(_behind(register, u), taps.to(u.dtype), backend=backend)[..., reach:]
     if order is None:
-        return y, window[..., L:]
+        return y, (u[..., L - reach :] if reach <= L else torch.cat([register[..., L:].to(u.dtype), u], dim=-1))
     last = real.sum(1)[:, None, None] + torch.arange(reach, device=u.device)
-    return torch.empty_like(y).scatter(-1, order, y), window.gather(-1, last.expand(*u.shape[:2], reach))
+    register = _behind(register, u).gather(-1, last.expand(*u.shape[:2], reach))
+    return torch.empty_like(y).scatter(-1, order, y), register
+
+
+def _behind(register, u):
+    """The register and the record after it, channels last in memory where those of the record are."""
+    return torch.cat([register.to(u.dtype).transpose(1, 2), u.transpose(1, 2)], dim=1).transpose(1, 2)

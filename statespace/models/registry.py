@@ -1,25 +1,34 @@
 """The backbones by name: what ``backbone="stack"`` means in an estimator or a saved file."""
 
+from collections.abc import Mapping
+from inspect import signature
+from typing import Any
+
 from statespace.models.sashimi import SaShiMi
 from statespace.models.stack import ResidualStack
 
-BACKBONES: dict[str, type] = {"stack": ResidualStack, "sashimi": SaShiMi}
+BACKBONES: dict[str, type[ResidualStack]] = {"stack": ResidualStack, "sashimi": SaShiMi}
+_COMMON = signature(ResidualStack).parameters
 
 
-def make_backbone(name: str, **config) -> ResidualStack:
+def make_backbone(name: str, options: Mapping[str, Any] | None = None, **config) -> ResidualStack:
     """The network called ``name``.
 
     Parameters
     ----------
     name : {"stack", "sashimi"}
         Key of ``BACKBONES``.
+    options : mapping, optional
+        Arguments of this network that `ResidualStack` does not have.
     **config
-        Arguments of the network, those of `ResidualStack` or `SaShiMi`.
+        Arguments of the network; those that `ResidualStack` has are common to all.
 
     Raises
     ------
     ValueError
         No backbone of this name.
+    TypeError
+        The backbone has no such argument, or it is not one of the ``options``.
 
     Examples
     --------
@@ -29,4 +38,11 @@ def make_backbone(name: str, **config) -> ResidualStack:
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(map(repr, BACKBONES))}. Got {name!r} instead.")
-    return BACKBONES[name](**config)
+    own = [option for option in signature(BACKBONES[name]).parameters if option not in _COMMON]
+    for option in options or {}:
+        if option not in own:
+            raise TypeError(
+                f"backbone {name!r} has no option {option!r}. It takes {', '.join(own) or 'none'}; what all networks "
+                "have in common are parameters of the estimator."
+            )
+    return BACKBONES[name](**config, **(options or {}))

@@ -137,6 +137,9 @@ class SaShiMi(ResidualStack):
         How much wider each slower scale is.
     feed_forward : int, default=2
         Width of the feed-forward maps in units of the features'; 0 leaves them out.
+    unet : bool, default=False
+        As many blocks on the way down, too, before each pooling: better and slower, the paper's choice for networks
+        that read whole records.
 
     Raises
     ------
@@ -159,7 +162,7 @@ class SaShiMi(ResidualStack):
     --------
     >>> import torch
     >>> from statespace.models import SaShiMi
-    >>> model = SaShiMi(d_input=1, d_output=1, d_model=8, n_layers=1, layer_options={"d_state": 4}, factors=(4, 2))
+    >>> model = SaShiMi(1, 1, d_model=8, n_layers=1, layer="s4d", layer_options={"d_state": 4}, factors=(4, 2))
     >>> x, dt = torch.randn(3, 50, 1), torch.rand(3, 50) + 0.5
     >>> y, state = model(x, dt)
     >>> y.shape
@@ -182,6 +185,7 @@ class SaShiMi(ResidualStack):
         factors: Sequence[int] = (4, 4),
         expand: int = 2,
         feed_forward: int = 2,
+        unet: bool = False,
     ):
         factors = [int(p) for p in factors]
         if any(p < 2 for p in factors):
@@ -190,12 +194,15 @@ class SaShiMi(ResidualStack):
             raise ValueError(f"expand must be >= 1 and feed_forward >= 0. Got {expand} and {feed_forward} instead.")
         super().__init__(d_input, d_output, d_model, 0, layer, layer_options, dropout, pooling)
         self.config |= {
-            "n_layers": n_layers, "factors": factors, "expand": expand, "feed_forward": feed_forward,
+            "n_layers": n_layers, "factors": factors, "expand": expand, "feed_forward": feed_forward, "unet": unet,
         }  # fmt: skip
         widths = [d_model * expand**i for i in range(len(factors) + 1)]
-        self.scales = nn.ModuleList(
-            Scale(width, make_mixers(layer, layer_options, width, n_layers), feed_forward, dropout) for width in widths
-        )
+
+        def scale(width, n_layers):
+            return Scale(width, make_mixers(layer, layer_options, width, n_layers), feed_forward, dropout)
+
+        self.descents = nn.ModuleList(scale(width, n_layers if unet else 0) for width in widths[:-1])
+        self.scales = nn.ModuleList(scale(width, n_layers) for width in widths)
         directions = {bool(getattr(block.mixer, "bidirectional", False)) for block in self._blocks}
         if len(directions) > 1:
             raise ValueError("either all layers are bidirectional or none is: a record is read whole or step by step.")
@@ -206,12 +213,14 @@ class SaShiMi(ResidualStack):
 
     @property
     def _blocks(self) -> Iterator[ResidualBlock]:
-        return (block for scale in cast(Sequence[Scale], self.scales) for block, _ in scale)
+        return (block for scale in cast(Sequence[Scale], [*self.descents, *self.scales]) for block, _ in scale)
 
-    def _at(self, i: int) -> tuple[Scale, Windows | None]:
-        """Scale i, and the windows that pool it; None for the slowest."""
-        windows = self.windows[i] if i < len(self.windows) else None
-        return cast(Scale, self.scales[i]), cast(Windows | None, windows)
+    def _at(self, i: int) -> tuple[Scale, Windows | None, Scale]:
+        """Scale i, the windows that pool it, None for the slowest, and its blocks on the way down."""
+        scale = cast(Scale, self.scales[i])
+        if i == len(self.windows):
+            return scale, None, scale
+        return scale, cast(Windows, self.windows[i]), cast(Scale, self.descents[i])
 
     def features(self, x: Tensor, dt: Tensor | None = None, state: Any = None) -> tuple[Tensor, tuple]:
         """Features before the head; arguments and results as in `ResidualStack.features`.
@@ -222,13 +231,16 @@ class SaShiMi(ResidualStack):
         return self.norm(h), state
 
     def _read(self, i: int, h: Tensor, dt: Tensor | None, state: Any) -> tuple[Tensor, tuple]:
-        """Scale i and all slower ones: features (B, L, H), and (states of the blocks, (window, slower state)...)."""
-        scale, windows = self._at(i)
+        """Scale i and all slower ones: features (B, L, H), and the states of its blocks, of those on the way down, of
+        its window, and of the slower scales.
+        """
+        scale, windows, descent = self._at(i)
         own, *slower = (None,) if state is None else state
         if windows is None:
             z, own = scale(h, dt, own)
             return z + h, (own,)
-        window, below = slower or (None, None)
+        before, window, below = slower or (None, None, None)
+        h, before = descent(h, dt, before)
         coarse, gaps, places = windows.down(h, dt, window)
         if coarse.shape[1]:
             coarse, below = self._read(i + 1, coarse, gaps, below)
@@ -236,7 +248,7 @@ class SaShiMi(ResidualStack):
             below = self._initial(i + 1, len(h))
         lifted, window = windows.up(coarse, places)
         z, own = scale(lifted + h, dt, own)
-        return z, (own, window, below)
+        return z, (own, before, window, below)
 
     def step_features(self, x_t: Tensor, state: Any, dt: Tensor | None = None) -> tuple[Tensor, tuple]:
         """The features of `step` before the head: (B, d_model), and the state."""
@@ -244,26 +256,28 @@ class SaShiMi(ResidualStack):
         return self.norm(h_t), state
 
     def _step(self, i: int, h_t: Tensor, state: Any, dt: Tensor | None) -> tuple[Tensor, tuple]:
-        scale, windows = self._at(i)
+        scale, windows, descent = self._at(i)
         if windows is None:
             z, own = scale.step(h_t, state[0], dt)
             return z + h_t, (own,)
-        own, window, below = state
+        own, before, window, below = state
+        h_t, before = descent.step(h_t, before, dt)
         lifted, window, full = windows.push(h_t, dt, window)
         z, own = scale.step(lifted + h_t, own, dt)
         if bool(full.any()):
             coarse, gaps = windows.pooled(window, full, regular=dt is None)
             coarse, below = self._step(i + 1, coarse, below, gaps)
             window = windows.emptied(window, full, coarse)
-        return z, (own, window, below)
+        return z, (own, before, window, below)
 
     def initial_state(self, batch_size: int) -> tuple:
         """The state before the first step: nested from the fastest scale to the slowest."""
         return self._initial(0, batch_size)
 
     def _initial(self, i: int, batch_size: int) -> tuple:
-        scale, windows = self._at(i)
+        scale, windows, descent = self._at(i)
         own = scale.initial_state(batch_size)
         if windows is None:
             return (own,)
-        return own, windows.initial_state(batch_size), self._initial(i + 1, batch_size)
+        before, window = descent.initial_state(batch_size), windows.initial_state(batch_size)
+        return own, before, window, self._initial(i + 1, batch_size)

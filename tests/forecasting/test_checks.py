@@ -1,9 +1,18 @@
-"""sktime's own checks for both forecasters and the splitter."""
+"""sktime's own checks for the forecasters and the splitter."""
 
 import pytest
+from sktime.tests.test_all_estimators import TestAllObjects
 from sktime.utils.estimator_checks import check_estimator
 
-from statespace.forecasting import KalmanForecaster, S4DForecaster, TimeSplitter
+from statespace.forecasting import (
+    H3Forecaster,
+    KalmanForecaster,
+    S4DForecaster,
+    S4Forecaster,
+    S5Forecaster,
+    SSMForecaster,
+    TimeSplitter,
+)
 
 # Checks that fail, each with the reason why it should.
 _FILES = (
@@ -24,3 +33,21 @@ def test_sktimes_checks(estimator):
     results = check_estimator(estimator, raise_exceptions=False, verbose=False, tests_to_exclude=expected)
     assert {name: repr(result)[:200] for name, result in results.items() if result != "PASSED"} == {}
     assert len(results) > 40
+
+
+# S4DForecaster has been through all of them; the others differ from it in their parameters and in the layer.
+OF_PARAMETERS = [name for name in vars(TestAllObjects) if name.startswith("test_")]
+OF_THE_LAYER = [
+    "test_fit_returns_self", "test_fit_idempotent", "test_fit_does_not_overwrite_hyper_params",
+    "test_predict_quantiles", "test_persistence_via_pickle", "test_hierarchical_with_exogenous",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("estimator", [SSMForecaster, S4Forecaster, S5Forecaster, H3Forecaster])
+@pytest.mark.filterwarnings("ignore")
+def test_sktimes_checks_of_parameters_and_layer(estimator):
+    results = check_estimator(
+        estimator, raise_exceptions=False, verbose=False, tests_to_run=OF_PARAMETERS + OF_THE_LAYER
+    )
+    assert {name: repr(result)[:200] for name, result in results.items() if result != "PASSED"} == {}
+    assert len(results) > 100

@@ -93,6 +93,22 @@ def test_gradients_of_several_blocks_agree(gaps, want_dt):
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
+def test_threads_change_nothing():
+    """One record of few states: its blocks are smaller where there are more threads."""
+    arguments = [torch.from_numpy(x).requires_grad_() for x in problem(B=1, L=4001, states=27)]
+    before, results = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 4):
+            torch.set_num_threads(n_threads)
+            x = diagonal_states(*arguments)
+            results.append([x, *torch.autograd.grad(x.square().sum(), arguments)])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for got, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 2e-13)])
 def test_one_step_keeps_all_digits(dtype, tolerance):
     """Ā - 1 relative to mpmath, from rates where it is 1e-8 to those where nothing is left of the state."""
@@ -107,13 +123,17 @@ def test_one_step_keeps_all_digits(dtype, tolerance):
     np.testing.assert_array_less(np.abs(x[0] + 1j * x[1].astype(float) - expected) / np.abs(expected), tolerance)
 
 
-def test_float32_holds_over_a_long_record():
-    """A slow state on a regular grid: a rounded Ā would err alike at every step, Ā - 1 does not."""
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gaps", [None, 0.5])
+def test_float32_holds_over_a_long_record(backend, gaps):
+    """A slow state: a rounded Ā would err alike at every step of a regular grid, Ā - 1 does not."""
+    if gaps is not None:
+        gaps = (gaps + np.random.default_rng(0).random((1, 20_000))).astype(np.float32)
     v = np.ones((1, 20_000, 2, 1), np.float32)
     rate = np.array([-1e-4 + 0.01j])
-    expected = diagonal_states(v, None, rate, backend="reference")
-    got = diagonal_states(v, None, rate, backend="cpu")
-    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    expected = diagonal_states(v, gaps, rate, backend="reference")
+    got = diagonal_states(v, gaps, rate, backend=backend)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_dying_states_and_gradients_stay_out_of_subnormal_numbers():

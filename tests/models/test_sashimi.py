@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from statespace import SSMRegressor, load
 from statespace.layers import LAYERS
 from statespace.models import ResidualStack, SaShiMi, predict_series, predict_steps
 from statespace.training import SeriesBatches
@@ -13,10 +14,10 @@ EXACT = dict(rtol=1e-9, atol=1e-10)
 FACTORS = [(), (2,), (4, 3), (2, 2, 2)]
 
 
-def make_model(pooling=None, layer="s4d", factors=(4, 3), d_model=4, n_layers=1, **options):
+def make_model(pooling=None, layer="s4d", factors=(4, 3), d_model=4, n_layers=1, unet=False, **options):
     torch.manual_seed(0)
     own = {"d_state": 4, **options}
-    model = SaShiMi(2, 3, d_model, n_layers, layer, own, dropout=0.3, pooling=pooling, factors=factors)
+    model = SaShiMi(2, 3, d_model, n_layers, layer, own, 0.3, pooling, factors, unet=unet)
     return model.double().eval()
 
 
@@ -49,10 +50,12 @@ def fold(model, x, dt, state):
 
 
 @pytest.mark.parametrize("irregular", [False, True])
+@pytest.mark.parametrize("unet", [False, True])
 @pytest.mark.parametrize("factors", FACTORS)
 @torch.no_grad()
-def test_folding_step_equals_forward(irregular, factors):
-    model = make_model(factors=factors)
+def test_folding_step_equals_forward(irregular, factors, unet):
+    model = make_model(factors=factors, unet=unet)
+    assert len(list(model._blocks)) == (2 * len(factors) + 1 if unet else len(factors) + 1)
     for length in (1, 3, 41):
         x, dt = make_record(irregular, length)
         assert_same(fold(model, x, dt, model.initial_state(2)), model(x, dt))
@@ -69,10 +72,11 @@ def test_any_layer(irregular, layer):
     assert_same(fold(frozen, x, dt, frozen.initial_state(2)), whole)
 
 
+@pytest.mark.parametrize("unet", [False, True])
 @pytest.mark.parametrize("irregular", [False, True])
 @torch.no_grad()
-def test_a_record_can_be_cut_anywhere(irregular):
-    model = make_model(factors=(2, 3))
+def test_a_record_can_be_cut_anywhere(irregular, unet):
+    model = make_model(factors=(2, 3), unet=unet)
     x, dt = make_record(irregular, 20)
     whole = model(x, dt)
     for cut in range(1, 20):
@@ -136,7 +140,7 @@ def test_records_of_different_phases_share_a_batch(layer):
 @pytest.mark.parametrize("pooling", [None, "mean", "last"])
 @torch.no_grad()
 def test_padding_changes_nothing(pooling, bidirectional, irregular):
-    model = make_model(pooling, bidirectional=bidirectional)
+    model = make_model(pooling, bidirectional=bidirectional, unet=bidirectional)
     x, dt = make_record(True, length=29)
     dt = dt if irregular else torch.ones_like(dt)
     lengths = torch.tensor([29, 17])
@@ -258,3 +262,24 @@ def test_float32_stays_close():
 def test_wrong_options(arguments, message):
     with pytest.raises(ValueError, match=message):
         SaShiMi(1, 1, 4, 2, **arguments)
+
+
+def test_in_an_estimator(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6, 40))
+    times = np.cumsum(rng.uniform(0.5, 2.0, size=X.shape), axis=1)
+    model = SSMRegressor(
+        layer="s4d",
+        layer_options={"d_state": 4},
+        d_model=4,
+        n_layers=1,
+        backbone="sashimi",
+        max_epochs=1,
+        random_state=0,
+    )
+    answers = model.fit(X, np.cumsum(X, axis=1), times=times).predict(X, times=times)
+    stream = model.stream()
+    steps = [stream.step(x, gap) for x, gap in zip(X[0], np.diff(times[0], prepend=0.0), strict=True)]
+    np.testing.assert_allclose(steps, answers[0], rtol=1e-10, atol=1e-12)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict(X, times=times), answers)
