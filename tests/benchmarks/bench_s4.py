@@ -1,7 +1,7 @@
 """S4 layer, forward and backward, against the S4 repository's S4 (DPLR) and S4D and torch's LSTM of the same width.
 
-The repository has no package: S4_REPOSITORY names a clone of it. Its file needs einops and Lightning for a few calls, which
-small stand-ins serve here; its own pure torch path runs, as it does wherever its CUDA extension is not built.
+The repository has no package: S4_REPOSITORY names a clone of it. Its file needs einops and Lightning for a few calls,
+which small stand-ins serve here; its pure torch path runs, as it does wherever its CUDA extension is not built.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from statespace.layers import S4
 
 TESTS = ["tests/layers/test_s4.py", "tests/kernels/test_dplr_scan.py", "tests/kernels/test_cauchy.py"]
 BATCH, WIDTH, STATE = 4, 64, 64
-LENGTHS = (512, 2048)
+LENGTHS = (512, 2048, 8192, 65_536)
 # The repository's kernel holds (1 + rank)² matrices of states by nodes for each channel.
 LARGEST = 2**31
 
@@ -120,7 +120,7 @@ def main():
                 contenders["S4, state-spaces/s4"] = training_step(peer.FFTConv(WIDTH, mode="dplr", **options), u)
             else:
                 print(
-                    f"\nS4, state-spaces/s4 skipped at L {length}: its Cauchy matrices alone exceed {LARGEST >> 30} GiB."
+                    f"\nS4, state-spaces/s4 skipped at L {length}: its Cauchy matrices take over {LARGEST >> 30} GiB."
                 )
         seconds = race(contenders, rounds=3 if length > 2048 else 5)
         title = f"forward + backward, B {batch}, L {length}, D {WIDTH}, N {STATE}"
