@@ -19,6 +19,7 @@ computed at the roots of unity, ω^L = 1: Cauchy products, Woodbury's identity a
 and products are in float64, whatever the type of the parameters.
 """
 
+import numpy as np
 import torch
 
 from statespace.kernels import cauchy, dplr_scan, long_convolution
@@ -120,7 +121,8 @@ class S4(LinearMixer):
                 f"d_state must be a positive even number (it counts conjugate pairs twice). Got {d_state!r} instead."
             )
         form = hippo.dplr(measure, d_state, rank)
-        P = form.P if len(form.P) else form.B[None] * 0
+        # As columns: there the rows p of P subtract pᴴp.
+        P = form.P.conj() if len(form.P) else np.zeros_like(form.B)[None]
         self.d_state, self.measure, self.rank, self.discretization = d_state, measure, len(P), discretization
         directions = 2 if bidirectional else 1
         self.log_step = torch.nn.Parameter(log_uniform_steps(d_model, dt_min, dt_max))
@@ -202,7 +204,7 @@ class S4(LinearMixer):
         initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
         if gap is not None:
             # Equal up to rounding: the same number throughout, but for the padding.
-            dt = torch.full_like(u[:, 0], gap) if dt is None else torch.where(dt > 0, gap, 0.0).to(u.dtype)
+            dt = torch.full_like(u[:, 0], gap) if dt is None else gap * (dt > 0).to(u.dtype)
         y, final = dplr_scan(u, dt, *system, initial, backend=self.backend)
         if gap is not None and not self._scans(u):
             # The scan is left with the final state, and with what the initial one leaves in the outputs.
