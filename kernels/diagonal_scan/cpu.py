@@ -39,7 +39,8 @@ def scan(u, dt, rate, c, initial, skip, rule):
     else:
         state = _parts_to_lanes(initial).to(dtype)
     skip = torch.zeros(1, dtype=dtype) if skip is None else skip.to(dtype)
-    gaps = None
+    # Records share their vectors of systems where their channels fill vectors.
+    systems, gaps = (1 if H % WIDTH == 0 else B), None
     if dt is not None:
         # The channels of a vector belong to one record, or each to its own.
         gaps = dt.to(dtype)
@@ -47,9 +48,9 @@ def scan(u, dt, rate, c, initial, skip, rule):
     y, final = _Scan.apply(
         channels_last(u.to(dtype)),
         gaps,
-        _parts_to_lanes(rate.expand(B, H, n)),
-        _parts_to_lanes(c.expand(B, H, n)).to(dtype),
-        to_lanes(skip.expand(B, H).unsqueeze(-1)),
+        _parts_to_lanes(rate.expand(systems, H, n)),
+        _parts_to_lanes(c.expand(systems, H, n)).to(dtype),
+        to_lanes(skip.expand(systems, H).unsqueeze(-1)),
         state,
         rule,
     )
@@ -64,14 +65,14 @@ def _parts_to_lanes(x):
 
 
 class _Scan(torch.autograd.Function):
-    """u and y (records, L, channels), dt (records, L, lanes), skip (G, 1, lanes); rate, c and state (G, n, 2, lanes).
+    """u and y (records, L, channels), dt (records, L, lanes), state (G, n, 2, lanes); see `loops.py`.
 
-    The rate comes in float64.
+    rate (in float64) and c are (V, n, 2, lanes), skip (V, 1, lanes).
     """
 
     @staticmethod
     def forward(ctx, u, dt, rate, c, skip, state, rule):
-        G, n, _, _ = rate.shape
+        (G, n, _, _), V = state.shape, len(rate)
         L, per = u.shape[1], u.shape[2] // WIDTH
         if dt is not None and rule is None:
             turns = rate[:, :, 1] / (2 * math.pi)
@@ -83,7 +84,7 @@ class _Scan(torch.autograd.Function):
         y, final = torch.empty_like(u), state.clone(memory_format=torch.contiguous_format)
         stored = u.new_empty(G if any(ctx.needs_input_grad) else 0, -(-L // SEGMENT), n, 2, WIDTH)
         inputs = [flat(x) for x in (u, dt, fields, c, skip)]
-        in_parallel(forward, G, u.numel() * n, L, n, per, *inputs, *map(flat, (final, y, stored)), rule)
+        in_parallel(forward, G, u.numel() * n, L, n, per, V, *inputs, *map(flat, (final, y, stored)), rule)
         ctx.save_for_backward(u, dt, fields, c, skip, stored)
         ctx.rule = rule
         return y, final
@@ -92,13 +93,15 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y, grad_final):
         u, dt, fields, c, skip, stored = ctx.saved_tensors
-        G, n, _, _ = fields.shape
+        (G, n, _, _), V = grad_final.shape, len(fields)
         L, per = u.shape[1], u.shape[2] // WIDTH
         grad_state = grad_final.clone(memory_format=torch.contiguous_format)
         grad_u, grad_dt = torch.empty_like(u), u.new_zeros((G, L, WIDTH) if ctx.needs_input_grad[1] else 0)
-        grad_rate, grad_c, grad_skip = (torch.zeros_like(x) for x in (grad_state, grad_state, skip))
+        grad_rate, grad_c = torch.zeros_like(grad_state), torch.zeros_like(grad_state)
+        grad_skip = grad_state.new_zeros(G, 1, WIDTH)
         inputs = [flat(x) for x in (u, dt, fields, c, skip, stored, grad_y)]
         gradients = [flat(x) for x in (grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip)]
-        in_parallel(backward, G, u.numel() * n, L, n, per, *inputs, *gradients, ctx.rule)
+        in_parallel(backward, G, u.numel() * n, L, n, per, V, *inputs, *gradients, ctx.rule)
         grad_dt = grad_dt.view(-1, per, L, WIDTH).sum(1) if len(grad_dt) else None
+        grad_rate, grad_c, grad_skip = (x.unflatten(0, (-1, V)).sum(0) for x in (grad_rate, grad_c, grad_skip))
         return grad_u, grad_dt, grad_rate.double(), grad_c, grad_skip, grad_state, None

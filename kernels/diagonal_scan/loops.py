@@ -1,11 +1,13 @@
 """The diagonal scan compiled: sixteen channels in a vector, the nodes in turn, their states in registers for a segment.
 
-``G`` vectors of channels, ``per`` of them in a record; flat arrays, time before channels:
+``G`` vectors of channels, ``per`` of them in a record. ``V`` have systems of their own: those of one record, if records
+share them, or all. Flat arrays, time before channels:
 
     u, y        (records, L, per · lanes)
     dt          (records, L, lanes); its gradient (G, L, lanes)
-    rate        (G, n, 3, lanes)     what a rule makes d = Ā - 1 of, see `_discretise`
-    c, state    (G, n, 2, lanes)     real and imaginary; gradients alike
+    rate        (V, n, 3, lanes)     what a rule makes d = Ā - 1 of, see `_discretise`
+    c, skip     (V, n, 2, lanes)     real and imaginary; (V, lanes). Gradients for each of G
+    state       (G, n, 2, lanes)
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
 
 ``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. The compiler
@@ -57,14 +59,14 @@ def _aligned(scratch):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward(first, last, L, n, per, u, dt, rate, c, skip, state, y, stored, rule):
+def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, rule):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
     # Inputs and outputs of a segment side by side: a record's own lie as far apart as it has channels.
     scratch = np.empty(2 * SEGMENT * W + 16, u.dtype)
     inputs = _aligned(scratch)
     outputs = inputs + SEGMENT * W
     for g in range(first, last):
-        direct = load(skip, g * W)
+        direct = load(skip, (g % V) * W)
         own, gaps = (g // per) * L * per * W + (g % per) * W, (g // per) * L * W
         for start in range(0, L, SEGMENT):
             stop = min(L, start + SEGMENT)
@@ -73,7 +75,7 @@ def forward(first, last, L, n, per, u, dt, rate, c, skip, state, y, stored, rule
                 store(v, scratch, inputs + at)
                 store(direct * v, scratch, outputs + at)
             for i in range(0, n, UNROLLED):
-                k, m = (g * n + i) * PAIR, (g * n + i) * TRIPLE
+                k, j, m = (g * n + i) * PAIR, ((g % V) * n + i) * PAIR, ((g % V) * n + i) * TRIPLE
                 x0, z0 = without_tiny(load(state, k), TINY), without_tiny(load(state, k + W), TINY)
                 x1, z1 = without_tiny(load(state, k + 2 * W), TINY), without_tiny(load(state, k + 3 * W), TINY)
                 x2, z2 = without_tiny(load(state, k + 4 * W), TINY), without_tiny(load(state, k + 5 * W), TINY)
@@ -110,9 +112,9 @@ def forward(first, last, L, n, per, u, dt, rate, c, skip, state, y, stored, rule
                         x2, z2 = _advance(x2, z2, d, e, v)
                         d, e = _discretise(gap, p3, q3, r3, rule)
                         x3, z3 = _advance(x3, z3, d, e, v)
-                    one = load(c, k) * x0 - load(c, k + W) * z0 + load(c, k + 2 * W) * x1 - load(c, k + 3 * W) * z1
-                    two = load(c, k + 4 * W) * x2 - load(c, k + 5 * W) * z2
-                    two = two + load(c, k + 6 * W) * x3 - load(c, k + 7 * W) * z3
+                    one = load(c, j) * x0 - load(c, j + W) * z0 + load(c, j + 2 * W) * x1 - load(c, j + 3 * W) * z1
+                    two = load(c, j + 4 * W) * x2 - load(c, j + 5 * W) * z2
+                    two = two + load(c, j + 6 * W) * x3 - load(c, j + 7 * W) * z3
                     store(load(scratch, outputs + at) + (one + two), scratch, outputs + at)
                 store(x0, state, k)
                 store(z0, state, k + W)
@@ -155,7 +157,7 @@ def _chain(of_d, of_e, d, e, rule):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    first, last, L, n, per, u, dt, rate, c, skip, stored, grad_y,
+    first, last, L, n, per, V, u, dt, rate, c, skip, stored, grad_y,
     grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip, rule,
 ):  # fmt: skip
     """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
@@ -169,7 +171,7 @@ def backward(
     backs, outputs = inputs + SEGMENT * W, inputs + 2 * SEGMENT * W
     states, decays = inputs + 3 * SEGMENT * W, inputs + 7 * SEGMENT * W
     for g in range(first, last):
-        direct, of_direct = load(skip, g * W), load(grad_skip, g * W)
+        direct, of_direct = load(skip, (g % V) * W), load(grad_skip, g * W)
         own, gaps = (g // per) * L * per * W + (g % per) * W, (g // per) * L * W
         for segment in range(segments - 1, -1, -1):
             start = segment * SEGMENT
@@ -181,7 +183,8 @@ def backward(
                 store(back, scratch, backs + at)
                 store(direct * back, scratch, outputs + at)
             for i in range(0, n, 2):
-                k, m, s = (g * n + i) * PAIR, (g * n + i) * TRIPLE, ((g * segments + segment) * n + i) * PAIR
+                k, s = (g * n + i) * PAIR, ((g * segments + segment) * n + i) * PAIR
+                j, m = ((g % V) * n + i) * PAIR, ((g % V) * n + i) * TRIPLE
                 p0, q0, r0 = load(rate, m), load(rate, m + W), load(rate, m + 2 * W)
                 p1, q1, r1 = load(rate, m + 3 * W), load(rate, m + 4 * W), load(rate, m + 5 * W)
                 x0, z0, x1, z1 = load(stored, s), load(stored, s + W), load(stored, s + 2 * W), load(stored, s + 3 * W)
@@ -205,7 +208,7 @@ def backward(
                         store(e1, scratch, b + 3 * W)
                         x0, z0 = _advance(x0, z0, d0, e0, v)
                         x1, z1 = _advance(x1, z1, d1, e1, v)
-                c0, f0, c1, f1 = load(c, k), load(c, k + W), load(c, k + 2 * W), load(c, k + 3 * W)
+                c0, f0, c1, f1 = load(c, j), load(c, j + W), load(c, j + 2 * W), load(c, j + 3 * W)
                 g0, h0 = load(grad_state, k), load(grad_state, k + W)
                 g1, h1 = load(grad_state, k + 2 * W), load(grad_state, k + 3 * W)
                 of_c0, of_f0 = load(grad_c, k), load(grad_c, k + W)

@@ -1,7 +1,8 @@
 """The convolution with a short kernel as compiled loops over vectors of channels: the sum itself, no transform.
 
 ``G`` vectors of channels, ``per`` of them in a record; flat arrays, time before channels: u and y (records, L, per ·
-lanes), k (G, K, lanes). A stretch of a record is copied side by side first, with the K - 1 samples before it.
+lanes), k (V, K, lanes), V = ``per`` if records share their kernels, else G. A stretch of a record is copied side by
+side first, with the K - 1 samples before it.
 """
 
 import numpy as np
@@ -47,14 +48,14 @@ def _correlate(scratch, base, k, first, K, stride, out, place):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def convolve(first, last, L, K, per, u, k, y, backwards):
+def convolve(first, last, L, K, per, V, u, k, y, backwards):
     """y_t = Σ_j k_j u_{t-j} of the vectors first..last−1; ``backwards``: y_t = Σ_j k_j u_{t+j}, the gradient in u."""
     scratch = np.empty((2 * STRETCH + K + 32) * W, u.dtype)
     inputs = -(scratch.ctypes.data // scratch.itemsize) % 16
     outputs = inputs + (STRETCH + K + 16) * W
     for g in range(first, last):
         own, step = (g // per) * L * per * W + (g % per) * W, per * W
-        taps = g * K * W
+        taps = (g % V) * K * W
         for start in range(0, L, STRETCH):
             stop = min(L, start + STRETCH)
             whole = (stop - start + 7) // 8 * 8
