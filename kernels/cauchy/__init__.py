@@ -50,7 +50,7 @@ def cauchy(v, z, w, *, conjugate=False, backend=None):
     """
     for name, x in (("v", v), ("z", z), ("w", w)):
         if x.ndim == 0 or 0 in x.shape:
-            raise ValueError(f"{name} must have at least one axis and no empty one. Got shape {tuple(x.shape)} instead.")
+            raise ValueError(f"{name} must have an axis and no empty one. Got shape {tuple(x.shape)} instead.")
     pairs = [*zip(reversed(v.shape), reversed(w.shape), strict=False)]
     leading = [reversed(x.shape[:-1]) for x in (v, z)], [reversed(x.shape[:-1]) for x in (w, z)]
     for shapes in leading:

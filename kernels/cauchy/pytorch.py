@@ -13,7 +13,8 @@ ENTRIES = 1 << 20
 def cauchy(v, z, w, *, conjugate=False):
     """See :func:`statespace.kernels.cauchy`; memory is that of one chunk of nodes."""
     dtype = torch.promote_types(torch.promote_types(v.dtype, z.dtype), torch.promote_types(w.dtype, torch.complex64))
-    v, z, w = v.to(dtype), z.to(dtype), w.to(dtype)
+    states = max(v.shape[-1], w.shape[-1])
+    v, z, w = v.to(dtype).expand(*v.shape[:-1], states), z.to(dtype), w.to(dtype).expand(*w.shape[:-1], states)
     if conjugate:
         v, w = torch.cat([v, v.conj()], dim=-1), torch.cat([w, w.conj()], dim=-1)
     poles = torch.broadcast_shapes(w.shape, (*z.shape[:-1], 1))

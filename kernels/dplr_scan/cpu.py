@@ -38,7 +38,7 @@ def dplr_scan(u, dt, Lambda, P, B, C, initial=None):
 
 
 def _to_lanes(x):
-    """(B, H, m) -> (G, m, lanes), one vector of (record, channel) pairs after the other, the last one filled with zeros."""
+    """(B, H, m) -> (G, m, lanes), vectors of (record, channel) pairs, the last one filled with zeros."""
     rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]), (0, 0, 0, -x.shape[0] * x.shape[1] % WIDTH))
     return rows.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
 

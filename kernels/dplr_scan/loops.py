@@ -10,7 +10,7 @@
     kept        (G, L, r + r², lanes)    P* of each step's midpoint, and (1 + h P* E P)^{-1} row by row
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
 
-With h half the gap, hE = h/(1 - hΛ). ``rank`` is a tuple of as many zeros as the rank: its length is known to the compiler.
+With h half the gap, hE = h/(1 - hΛ). ``rank`` is a tuple of as many zeros: its length is known to the compiler.
 """
 
 import numpy as np
@@ -311,7 +311,8 @@ def backward(
                     if len(rank) == 2:
                         e, f = e + p2 * load(system, at + P2), f + p2 * load(system, at + P2 + W)
                     c, d = load(scratch, to), load(scratch, to + W)
-                    e, f = load(scratch, increments + m) - c * e - d * f, load(scratch, increments + m + W) - c * f + d * e
+                    e, f = c * e + d * f, c * f - d * e
+                    e, f = load(scratch, increments + m) - e, load(scratch, increments + m + W) - f
                     x, z = load(scratch, of_state + m) + e, load(scratch, of_state + m + W) + f
                     store(x, scratch, to)
                     store(z, scratch, to + W)

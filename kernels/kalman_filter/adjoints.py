@@ -244,7 +244,7 @@ def gradient_lanes(
     first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums, a_bar, P_bar,
     room, V, way, by_R, by_h,
 ):  # fmt: skip
-    """The g-th sum, g = first..last−1, of groups bounds[g]..bounds[g + 1] − 1; leaves the adjoints where lanes begin."""
+    """Sums g = first..last−1 of groups bounds[g]..bounds[g + 1] − 1; leaves the adjoints where lanes begin."""
     n = found.mean.shape[1]
     each_R = len(flat.noise_variance) > 1
     each_h = len(flat.observation) > n

@@ -107,16 +107,19 @@ def add_up(sums, gradient):
 
 def smooth_batch(record, units, origin, starts, readout, means, variances, covariances):
     values = np.empty(len(starts) - 1)
+    smooth_each(record, units, origin, starts, everyone(starts), readout, values, means, variances, covariances)
+    return values
 
+
+def smooth_each(record, units, origin, starts, records, readout, values, means, variances, covariances):
     def part(first, last):
-        kept = room(longest(starts, slice(first, last)), len(origin.mean), len(origin.diffuse), PREDICTED)
+        kept = room(longest(starts, records[first:last]), len(origin.mean), len(origin.diffuse), PREDICTED)
         smooth_records(
-            first, last, starts, record, units, origin, copied(origin), values, kept, nothing_seen(len(origin.mean)),
-            readout, means, variances, covariances, own_workspace(units, origin),
+            first, last, records, starts, record, units, origin, copied(origin), values, kept,
+            nothing_seen(len(origin.mean)), readout, means, variances, covariances, own_workspace(units, origin),
         )  # fmt: skip
 
-    in_parallel(part, len(values), operations(starts, origin))
-    return values
+    in_parallel(part, len(records), operations(starts, origin))
 
 
 def everyone(starts):
@@ -203,9 +206,11 @@ def gradient_records(
 
 @entry(nogil=True)
 def smooth_records(
-    first, last, starts, record, units, origin, state, values, kept, b, readout, means, variances, covariances, work
-):
-    for i in range(first, last):
+    first, last, records, starts, record, units, origin, state, values, kept, b, readout, means, variances,
+    covariances, work,
+):  # fmt: skip
+    for q in range(first, last):
+        i = records[q]
         start = starts[i]
         stop = starts[i + 1]
         restart(origin, state)

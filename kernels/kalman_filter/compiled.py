@@ -20,9 +20,12 @@ entry = partial(njit, cache=True, error_model="numpy", no_cfunc_wrapper=True, _n
 shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False)
 helper = partial(shared, forceinline=True)
 
+# Numbers with a type. A function that is handed Python's 0 or True is compiled for that very constant, and then again.
+ZERO, NO, YES = np.int64(0), np.bool_(False), np.bool_(True)
 
-# Samples of a chunk in ``projective.py``, whose columns fit into a first cache; how far apart they begin: not a power of
-# two, which would let them displace one another.
+
+# Samples of a chunk in ``projective.py``, whose columns fit into a first cache, and how far apart these begin: not a
+# power of two, which would let them displace one another.
 CHUNK = 128
 COLUMN = 136
 
@@ -57,7 +60,7 @@ class Tiles(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Room for one sweep: transitions, tiles, packed blocks Aᵀ (Σ s²,), vectors (n,) and matrices (n, n)."""
+    """Room for one sweep: transitions, tiles, columns, packed blocks Aᵀ (Σ s²,), vectors (n,), matrices (n, n)."""
 
     steps: Transitions
     tiles: Tiles
@@ -95,6 +98,6 @@ def workspace(width, blocks, n, d):
     tiles = Tiles(np.zeros(2 * blocks * (blocks + 1)), *np.zeros((6, 2 * blocks)))
     matrices = np.zeros((4, n, n))
     return Workspace(
-        steps, tiles, np.zeros(40 * COLUMN), np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)), np.zeros(d), np.zeros(4),
-        *np.zeros((2, n)), np.zeros((3, max(n, d))),
+        steps, tiles, np.zeros(40 * COLUMN), np.zeros(width), *matrices, np.zeros((d, n)), *np.zeros((5, n)),
+        np.zeros(d), np.zeros(4), *np.zeros((2, n)), np.zeros((3, max(n, d))),
     )  # fmt: skip

@@ -8,13 +8,12 @@ import math
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.batch import smooth_batch
 from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves
-from statespace.kernels.kalman_filter.forward import forward, log_likelihood
-from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
-from statespace.kernels.kalman_filter.lanes import filter_batch, gradient_batch, likelihood_batch
+from statespace.kernels.kalman_filter.forward import log_likelihood
+from statespace.kernels.kalman_filter.gradient import add_initial_adjoints
+from statespace.kernels.kalman_filter.lanes import filter_batch, gradient_batch, likelihood_batch, smooth_batch
 from statespace.kernels.kalman_filter.looping import gradient_each, smooth_each
 from statespace.kernels.kalman_filter.record import (
     FILTERED,
@@ -35,6 +34,7 @@ from statespace.kernels.kalman_filter.record import (
     workspace_for,
 )
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
+from statespace.kernels.kalman_filter.routes import forward, gradient_segment
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000

@@ -20,7 +20,7 @@ from statespace.kernels.kalman_filter.blocks import (
     TABLE,
     TREND,
 )
-from statespace.kernels.kalman_filter.compiled import entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import ZERO, entry, helper, shared
 from statespace.kernels.kalman_filter.exponential import decay
 from statespace.kernels.kalman_filter.gamma import gamma_3, gamma_5
 from statespace.kernels.kalman_filter.oscillator import contract_oscillator, oscillator
@@ -78,8 +78,8 @@ def matern32(rate, variance, gap, root, g):
 def discretize(units, parameters, transition, process_noise, gap, row, A, Q):
     """Write A(Δ) and Q(Δ), one block after the other, each row-major, into the flat arrays ``A`` and ``Q``."""
     kind, size, owner = units
-    p = 0
-    table = 0
+    p = ZERO
+    table = ZERO
     for b in range(len(kind)):
         s = size[b]
         discretize_block(kind[b], s, parameters[owner[b]], transition, process_noise, gap, row, table, A, Q, p)
@@ -405,7 +405,7 @@ def contract_all(units, blocks, dt, transition_bar, process_noise_bar, steps, gr
                     A_bar[i * s + j] = transition_bar[t, o + i, o + j]
                     Q_bar[i * s + j] = process_noise_bar[t, o + i, o + j]
             parameter = blocks.parameters[owner[b]]
-            contract_block(kind[b], s, parameter, dt[t], 0, 0, A_bar, Q_bar, 0, gradient, owner[b])
+            contract_block(kind[b], s, parameter, dt[t], ZERO, ZERO, A_bar, Q_bar, ZERO, gradient, owner[b])
             o += s
     A_bar[:] = 0.0
     Q_bar[:] = 0.0

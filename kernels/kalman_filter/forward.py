@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import entry, shared
+from statespace.kernels.kalman_filter.compiled import NO, entry, shared
 from statespace.kernels.kalman_filter.pair import forward_pair, forward_single
 from statespace.kernels.kalman_filter.projective import forward_projective
 from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED, TILES
@@ -35,8 +35,8 @@ from statespace.kernels.kalman_filter.transitions import discretize_chunk
 def forward(record, units, first, last, state, keep, kept, base, work):
     """Filter samples first..last−1; what is kept of sample t stands at t − base."""
     t = forward_any(record, units, first, last, state, keep, kept, base, work)
-    if t < last and len(state.mean) <= 2 and keep == NOTHING:
-        t = forward_projective(record, units, t, last, state, keep, kept, base, work)
+    if t < last and len(state.mean) <= 2 and keep in (NOTHING, TILES):
+        t = forward_projective(record, units, t, last, state, keep, kept, base, work.steps, work)
     if t < last:
         if len(state.mean) == 1:
             forward_single(record, units, t, last, state, keep, kept, base, work)
@@ -44,6 +44,37 @@ def forward(record, units, first, last, state, keep, kept, base, work):
             forward_pair(record, units, t, last, state, keep, kept, base, work)
         else:
             forward_tiles(record, units, t, last, state, keep, kept, base, work)
+
+
+# The parts of ``forward`` on their own: ``routes.py`` compiles what a record needs.
+
+
+@entry()
+def forward_start(record, units, first, last, state, keep, kept, base, work):
+    return forward_any(record, units, first, last, state, keep, kept, base, work)
+
+
+@entry()
+def forward_direct(record, units, first, last, state, keep, kept, base, work):
+    return forward_projective(record, units, first, last, state, keep, kept, base, None, work)
+
+
+@entry()
+def forward_slotted(record, units, first, last, state, keep, kept, base, work):
+    return forward_projective(record, units, first, last, state, keep, kept, base, work.steps, work)
+
+
+@entry()
+def forward_small(record, units, first, last, state, keep, kept, base, work):
+    if len(state.mean) == 1:
+        forward_single(record, units, first, last, state, keep, kept, base, work)
+    else:
+        forward_pair(record, units, first, last, state, keep, kept, base, work)
+
+
+@entry()
+def forward_tiled(record, units, first, last, state, keep, kept, base, work):
+    forward_tiles(record, units, first, last, state, keep, kept, base, work)
 
 
 @shared()
@@ -62,7 +93,7 @@ def forward_any(record, units, first, last, state, keep, kept, base, work):
         end = min(last, begin + chunk)
         if hurried and counts[0] == 0:
             return begin
-        discretize_chunk(record, units, begin, end, steps, False)
+        discretize_chunk(record, units, begin, end, steps, NO)
         for t in range(begin, end):
             if hurried and counts[0] == 0:
                 return t

@@ -1,6 +1,7 @@
 """The exact gradient: one backward sweep, contracted with dA/dθ and dQ/dθ of every block on the way."""
 
 
+from statespace.kernels.kalman_filter.adjoint import gradient_pair
 from statespace.kernels.kalman_filter.backward import (
     add_moving_adjoints,
     add_observation_adjoints,
@@ -9,8 +10,7 @@ from statespace.kernels.kalman_filter.backward import (
     observe_backward,
     recover,
 )
-from statespace.kernels.kalman_filter.compiled import entry, shared
-from statespace.kernels.kalman_filter.pair import gradient_pair
+from statespace.kernels.kalman_filter.compiled import NO, entry, shared
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     MISSING,
@@ -36,11 +36,11 @@ def gradient_segment(
     are enough. ``tiled``: the filter kept TILES, and nothing is diffuse after ``last_diffuse``.
     """
     resolved = last
-    if len(b.r0) <= 2:
+    if tiled and len(b.r0) <= 2:
         resolved = min(last, max(first, last_diffuse))
-        gradient_pair(record, units, by_observation, resolved, last, stop, kept, base, b, out, work)
+        gradient_pair(record, units, by_observation, resolved, last, stop, kept, base, b, out, work.steps, work)
     elif tiled:
-        some = False
+        some = NO
         for moved in moving:
             some = some or moved
         resolved = min(last, max(first, last_diffuse))
@@ -49,6 +49,33 @@ def gradient_segment(
         record, units, moving, by_observation, first, resolved, start, stop, last_diffuse, origin, kept, base, b, out,
         work,
     )  # fmt: skip
+
+
+# The parts of ``gradient_segment`` on their own, for ``routes.py``.
+
+
+@entry()
+def gradient_start(
+    record, units, moving, by_observation, first, last, start, stop, last_diffuse, origin, kept, base, b, out, work
+):  # fmt: skip
+    gradient_any(
+        record, units, moving, by_observation, first, last, start, stop, last_diffuse, origin, kept, base, b, out, work
+    )  # fmt: skip
+
+
+@entry()
+def gradient_direct(record, units, by_observation, first, last, stop, kept, base, b, out, work):
+    gradient_pair(record, units, by_observation, first, last, stop, kept, base, b, out, None, work)
+
+
+@entry()
+def gradient_slotted(record, units, by_observation, first, last, stop, kept, base, b, out, work):
+    gradient_pair(record, units, by_observation, first, last, stop, kept, base, b, out, work.steps, work)
+
+
+@entry()
+def gradient_tiled(record, units, some, by_observation, first, last, stop, kept, base, b, out, work):
+    gradient_tiles(record, units, some, by_observation, first, last, stop, kept, base, b, out, work)
 
 
 @entry()
@@ -73,7 +100,7 @@ def gradient_any(
     steps, _, _, At, W, _, _, P, D, a, m, K0, e0, e1, g, u, _, _, scratch = work
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
-    some = False
+    some = NO
     for moved in moving:
         some = some or moved
     # t = start − 1 stands for the state that the first transition leaves
@@ -81,7 +108,7 @@ def gradient_any(
     chunk = len(steps.gap)
     for end in range(last, lowest, -chunk):
         begin = max(lowest, end - chunk)
-        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, False)
+        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, NO)
         slot = -1
         for t in range(end - 1, begin - 1, -1):
             i = t - base
@@ -144,4 +171,4 @@ def gradient_any(
                 else:
                     out.noise_variance[t * each_R] += 0.5 * (u[0] * u[0] - u[2])
                 lift(b, late, h, u)
-        contract_chunk(record, units, slots, steps, out, False)
+        contract_chunk(record, units, slots, steps, out, NO)

@@ -1,8 +1,8 @@
 """Which records of a batch advance side by side (``lockstep.py``): groups of them, on several threads.
 
-A record that starts diffuse is filtered by the general sweep until its directions are resolved, a few samples, and takes
-its lane then. Records of like length share a group, so that few lanes idle; the groups are the same whatever the number
-of threads.
+A record that starts diffuse is filtered by the general sweep until its directions are resolved, a few samples, and
+takes its lane then. Records of like length share a group, so that few lanes idle. The groups do not depend on the
+number of threads.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,13 @@ from statespace.kernels.kalman_filter.batch import (
     restart,
     sum_of,
 )
-from statespace.kernels.kalman_filter.compiled import entry
+from statespace.kernels.kalman_filter.compiled import entry, shared
 from statespace.kernels.kalman_filter.forward import forward_any
 from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
+from statespace.kernels.kalman_filter.hindsight import Wanted, smooth_lanes, vectors_carried
 from statespace.kernels.kalman_filter.lockstep import CHUNK, Flat, Room, filter_lanes, width_of_way
 from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, nothing_seen, room
+from statespace.kernels.kalman_filter.smoothing import smooth_segment
 from statespace.kernels.kalman_filter.vector_blocks import KINDS
 from statespace.kernels.kalman_filter.vectors import WIDTH
 from statespace.kernels.threads import in_parallel
@@ -36,6 +38,8 @@ MOST_STATES = 4
 FEWEST = 3.0
 # samples in which a start must be resolved
 HEAD = 32
+# rows of a readout whose chunk stays in a second cache
+MOST_ROWS = 16
 # what a group's steps may take until the way back
 WAY_BYTES = 32_000_000
 
@@ -158,20 +162,18 @@ def gradient_batch(record, units, origin, starts, moving, by_observation, gradie
     R, n, d = len(starts) - 1, *origin.diffuse.shape[::-1]
     values, kept = np.empty(R), room(0, n, 0, NOTHING)
     found = starts_of(record, units, origin, starts, NOTHING, kept)
-    step = 8 * WIDTH * width_of_way.py_func(n)
-    members, alone = groups(np.where(np.diff(starts) * step > WAY_BYTES, -1, found.begin), starts[1:])
+    members, alone, step = groups_to_return(starts, found, n)
     a_bar, P_bar = np.empty((R, n)), np.empty((R, n, n))
     bounds, sums = in_sums(gradient, record, len(members), len(members))
     flat, some = flat_arrays(record, kept), bool(moving.any())
     by_R, by_h = gradient.noise_variance.reshape(-1), gradient.observation.reshape(-1)
 
     def part(first, last):
-        here = members[bounds[first] : bounds[last]]
-        longest = np.where(here >= 0, starts[1:][here] - found.begin[here], 0).max(initial=0)
+        steps = longest(starts, found, members[bounds[first] : bounds[last]])
         gradient_lanes(
             first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums,
             a_bar, P_bar, room_for(n), aligned(vectors_needed(n, len(record.parameters)) * WIDTH),
-            aligned(int(longest) * step // 8), by_R, by_h,
+            aligned(steps * step // 8), by_R, by_h,
         )  # fmt: skip
 
     in_parallel(part, len(bounds) - 1, operations(starts, origin) // 2)
@@ -194,16 +196,69 @@ def gradient_batch(record, units, origin, starts, moving, by_observation, gradie
     return values
 
 
+def smooth_batch(record, units, origin, starts, readout, means, variances, covariances):
+    rows, d = readout.shape[1], len(origin.diffuse)
+    if not suits(units, origin, starts) or rows > MOST_ROWS:
+        return batch.smooth_batch(record, units, origin, starts, readout, means, variances, covariances)
+    R, n = len(starts) - 1, len(origin.mean)
+    values, kept = np.empty(R), room(0, n, 0, NOTHING)
+    found = starts_of(record, units, origin, starts, NOTHING, kept)
+    members, alone, step = groups_to_return(starts, found, n)
+    r, N = np.empty((R, n)), np.empty((R, n, n))
+    flat = flat_arrays(record, kept)
+    results = (means.reshape(-1), (variances if rows else covariances).reshape(-1))
+
+    def part(first, last):
+        vectors = aligned(CHUNK * (rows * n + (2 * rows if rows else n + n * n)) * WIDTH)
+        smooth_lanes(
+            first, last, members, starts, found, record, units, flat, values, rows,
+            Wanted(readout.reshape(-1), *results, vectors), r, N, room_for(n), aligned(vectors_carried(n) * WIDTH),
+            aligned(longest(starts, found, members[first:last]) * step // 8),
+        )  # fmt: skip
+
+    in_parallel(part, len(members), operations(starts, origin))
+
+    def beginnings(first, last):
+        finish_smoothing(
+            first, last, records, HEAD, starts, record, units, origin, copied(origin), room(HEAD, n, d, PREDICTED),
+            nothing_seen(n), r, N, readout, means, variances, covariances, own_workspace(units, origin),
+        )  # fmt: skip
+
+    if d > 0:
+        records = members[members >= 0]
+        in_parallel(beginnings, len(records), 200 * R * n * n)
+    if len(alone):
+        batch.smooth_each(record, units, origin, starts, alone, readout, values, means, variances, covariances)
+    return values
+
+
+def groups_to_return(starts, found, n):
+    """``groups`` of records short enough to keep their way; the bytes of a step of it."""
+    step = 8 * WIDTH * width_of_way.py_func(n)
+    members, alone = groups(np.where(np.diff(starts) * step > WAY_BYTES, -1, found.begin), starts[1:])
+    return members, alone, step
+
+
+def longest(starts, found, members):
+    return int(np.where(members >= 0, starts[1:][members] - found.begin[members], 0).max(initial=0))
+
+
+@shared()
+def resolve(record, units, first, last, state, keep, kept, base, work):
+    """Filter until nothing is diffuse any more, or to the end; returns the next sample."""
+    t = first
+    while t < last and state.counts[0] > 0:
+        t = forward_any(record, units, t, t + 1, state, keep, kept, base, work)
+    return t
+
+
 @entry(nogil=True)
 def start_records(first, last, most, starts, record, units, origin, state, keep, kept, found, work):
     """Filter records first..last−1 until nothing is diffuse any more, at most ``most`` samples."""
     n = len(origin.mean)
     for i in range(first, last):
         restart(origin, state)
-        t = starts[i]
-        end = min(starts[i + 1], t + most)
-        while t < end and state.counts[0] > 0:
-            t = forward_any(record, units, t, t + 1, state, keep, kept, 0, work)
+        t = resolve(record, units, starts[i], min(starts[i + 1], starts[i] + most), state, keep, kept, 0, work)
         found.begin[i] = t if state.counts[0] == 0 else -1
         found.n_diffuse[i] = state.counts[3]
         for j in range(n):
@@ -229,10 +284,7 @@ def finish_records(
             start = starts[i]
             stop = starts[i + 1]
             restart(origin, state)
-            t = start
-            end = min(stop, t + most)
-            while t < end and state.counts[0] > 0:
-                t = forward_any(record, units, t, t + 1, state, PREDICTED, kept, start, work)
+            t = resolve(record, units, start, min(stop, start + most), state, PREDICTED, kept, start, work)
             nothing(b)
             for j in range(n):
                 b.r0[j] = a_bar[i, j]
@@ -243,3 +295,27 @@ def finish_records(
                 start, b, out, work,
             )  # fmt: skip
             add_initial_adjoints(b, origin, out)
+
+
+@entry(nogil=True)
+def finish_smoothing(
+    first, last, records, most, starts, record, units, origin, state, kept, b, r, N, readout, means, variances,
+    covariances, work,
+):  # fmt: skip
+    """The smoother's sweep from where the lanes began back to the start, filtered once more."""
+    n = len(origin.mean)
+    for q in range(first, last):
+        i = records[q]
+        start = starts[i]
+        stop = starts[i + 1]
+        restart(origin, state)
+        t = resolve(record, units, start, min(stop, start + most), state, PREDICTED, kept, start, work)
+        nothing(b)
+        for j in range(n):
+            b.r0[j] = r[i, j]
+            for k in range(n):
+                b.N0[j, k] = N[i, j, k]
+        smooth_segment(
+            record, units, start, t, stop, state.counts[2], False, kept, start, b, readout, means, variances,
+            covariances, work,
+        )  # fmt: skip

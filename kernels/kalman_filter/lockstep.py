@@ -1,8 +1,8 @@
-"""The filter's forward sweep over several records at a time: each has a lane of the vectors in which it is computed.
+"""The filter's forward sweep over several records at a time: each has a lane of the vectors that are computed with.
 
-The records of a group take their samples in step. A shorter one is padded with missing samples after gaps of 0, which leave
-a state as it is; what only some records need is computed for all and taken where it holds. So each lane gets what it
-would get in any other group. A sweep begins where nothing is diffuse any more.
+The records of a group take their samples in step. A shorter one is padded with missing samples after gaps of 0, which
+leave a state as it is; what only some records need is computed for all and taken where it holds. So each lane gets what
+it would get in any other group. A sweep begins where nothing is diffuse any more.
 """
 
 from typing import NamedTuple
@@ -35,8 +35,8 @@ class Flat(NamedTuple):
 class Room(NamedTuple):
     """Room for a group: moments and matrices, a chunk of samples, totals, what a chunk leaves, where each lane stands.
 
-    ``moments``: a (n), P, A P, A, Q (n, n) and a vector (n). ``chunk``: y, Δ, R (CHUNK) and h (CHUNK, n). ``totals``: those of
-    ``State`` and the number of samples observed. ``results``: m, P, v, F (CHUNK, …). All are vectors.
+    ``moments``: a (n), P, A P, A, Q (n, n) and a vector (n). ``chunk``: y, Δ, R (CHUNK) and h (CHUNK, n). ``totals``:
+    as in ``State``, and the number of samples observed. ``results``: a, P, v, F (CHUNK, …). All are vectors.
     """
 
     moments: np.ndarray

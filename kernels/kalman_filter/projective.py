@@ -1,18 +1,20 @@
 """One or two states and nothing diffuse left: likelihood and gradient without a division in the recursion.
 
 P = X/s turns an update and a prediction into sums of products, nearly all of them positive, of the numbers carried
-(README.md, "In projective coordinates"). A chunk of samples goes through loops one after the other: transitions and what
-the recursion wants of them, for many samples at once; the recursion; what follows from it, for many samples at once.
+(README.md, "In projective coordinates"). A chunk of samples goes through loops one after the other: the transitions and
+what the recursion wants of them, for many samples at once; the recursion; what follows from it, for many samples at
+once. The means are one chunk behind: their recursion runs beside that of X and s, which waits for its own additions.
 
 Where a number leaves the range of floats (a noise variance of 0, for one) the sweep stops before that chunk and leaves
-it to ``pair.py``.
+it to ``pair.py``, as it does where rows of h see the second state.
 """
 
 import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, TREND
-from statespace.kernels.kalman_filter.compiled import CHUNK, COLUMN, helper, shared
+from statespace.kernels.kalman_filter.compiled import CHUNK, COLUMN, NO, ZERO, helper, shared
 from statespace.kernels.kalman_filter.discretization import matern32, matern32_roots, ornstein_uhlenbeck
+from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.transitions import discretize_chunk
 
 # Where the columns of a chunk begin: A and Q, y, 1/R (0 where nothing was observed), h, h²/R, ...
@@ -21,7 +23,7 @@ A00, A01, A10, A11, Q00, Q01, Q11, Y, W, H, HH = [COLUMN * i for i in range(11)]
 E0, E1, E2, E3, E4, E5, E6, E7, E8, D2, B00, B01, B11, DQ = [COLUMN * i for i in range(11, 25)]
 # in place of the last ones the recursion leaves s before and after the update, and the predicted X.
 S, X00, X01, X11, Z = D2, B00, B01, B11, DQ
-# Of the chunk before: (I − k hᵀ) A, k y, y, Aᵀh, 1/F, and the filtered means.
+# Of the chunk before: (I − k hᵀ) A, k y, y, Aᵀh, 1/F, and the filtered means before each sample.
 L00, L01, L10, L11, G0, G1, LY, R0, R1, LF, C0, C1 = [COLUMN * i for i in range(25, 37)]
 
 LARGE = 1e30
@@ -32,18 +34,18 @@ def is_direct(kind):
     """Whether every block is of a kind whose matrices are computed for all samples of a chunk at once."""
     direct = True
     for k in kind:
-        direct = direct and (k == OU or k == MATERN32 or k == TREND or k == RANDOM_WALK)
+        direct = direct and k in (OU, MATERN32, TREND, RANDOM_WALK)
     return direct
 
 
 @helper(fastmath={"contract"})
-def fill_transitions(record, units, begin, end, B):
-    """Columns A, Q of samples begin..end−1."""
+def fill_transitions(record, units, begin, end, quiet, B):
+    """Columns A, Q of samples begin..end−1; ``quiet``: Q of a process with variance 1."""
     kind, _, owner = units
     count = end - begin
     dt = record.dt
     first = record.parameters[owner[0], 0]
-    second = record.parameters[owner[0], 1]
+    second = 1.0 if quiet else record.parameters[owner[0], 1]
     if kind[0] == MATERN32:
         for i in range(count):
             gap = dt[begin + i]
@@ -76,7 +78,7 @@ def fill_transitions(record, units, begin, end, B):
                 B[Q00 + i] = first * dt[begin + i]
         if len(kind) == 2:
             first = record.parameters[owner[1], 0]
-            second = record.parameters[owner[1], 1]
+            second = 1.0 if quiet else record.parameters[owner[1], 1]
             if kind[1] == OU:
                 for i in range(count):
                     B[A11 + i], B[Q11 + i] = ornstein_uhlenbeck(first, second, dt[begin + i])
@@ -262,7 +264,9 @@ def advance_single(count, before, z00, z, c0, B):
             logs += np.log(z)
             z00 /= z
             z = 1.0
-    c0, _ = advance_means(1, count, before, c0, 0.0, B)
+    for i in range(count, before):
+        B[C0 + i] = c0
+        c0 = B[L00 + i] * c0 + B[G0 + i]
     return z00, z, c0, logs
 
 
@@ -300,6 +304,32 @@ def advance_pair(count, before, z00, z01, z11, zd, z, c0, c1, B):
     return z00, z01, z11, zd, z, c0, c1, logs
 
 
+@helper(fastmath={"contract"})
+def keep_covariances(n, first, count, B, out):
+    """Rows 2–5 of what the way back reads: predicted P and 1/F."""
+    for i in range(count):
+        inverse = 1.0 / B[S + i]
+        out[2, first + i] = B[X00 + i] * inverse
+        if n == 2:
+            out[3, first + i] = B[X01 + i] * inverse
+            out[4, first + i] = B[X11 + i] * inverse
+        out[5, first + i] = B[LF + i]
+
+
+@helper(fastmath={"contract"})
+def keep_means(n, first, count, c0, c1, B, out):
+    """Rows 0, 1 and 6: filtered means and v/F."""
+    B[C0 + count] = c0
+    B[C1 + count] = c1
+    for i in range(count):
+        v = B[LY + i] - B[R0 + i] * B[C0 + i]
+        if n == 2:
+            v -= B[R1 + i] * B[C1 + i]
+            out[1, first + i] = B[C1 + 1 + i]
+        out[0, first + i] = B[C0 + 1 + i]
+        out[6, first + i] = v * B[LF + i]
+
+
 @helper()
 def is_aligned(observation, first, last):
     """Whether all that is observed is the first state."""
@@ -314,8 +344,11 @@ def is_aligned(observation, first, last):
 
 
 @shared(fastmath={"contract"})
-def forward_projective(record, units, first, last, state, keep, kept, base, work):
-    """Filter samples from ``first`` on; returns where it stopped, ``last`` or a chunk that is for ``pair.py``."""
+def forward_projective(record, units, first, last, state, keep, kept, base, steps, work):
+    """Filter samples from ``first`` on; returns where it stopped, ``last`` or a chunk that is for ``pair.py``.
+
+    ``steps`` may be None where all blocks are of the kinds in ``is_direct``: less is compiled then.
+    """
     n = len(state.mean)
     B = work.columns
     c0 = state.mean[0]
@@ -326,7 +359,7 @@ def forward_projective(record, units, first, last, state, keep, kept, base, work
     d = max(x00 * x11 - x01 * x01, 0.0)
     s = 1.0
     direct = is_direct(units[0])
-    before = 0
+    before = ZERO
     reached = last
     for i in range(CHUNK):
         B[L00 + i] = 1.0
@@ -341,10 +374,10 @@ def forward_projective(record, units, first, last, state, keep, kept, base, work
         end = min(last, begin + CHUNK)
         count = end - begin
         if direct:
-            fill_transitions(record, units, begin, end, B)
-        else:
-            discretize_chunk(record, units, begin, end, work.steps, False)
-            scatter_transitions(units, count, work.steps, B)
+            fill_transitions(record, units, begin, end, NO, B)
+        elif steps is not None:
+            discretize_chunk(record, units, begin, end, steps, NO)
+            scatter_transitions(units, count, steps, B)
         observed, logs = fill_observations(record, begin, count, begin == first, B)
         if n == 1:
             z00, z, c0, scale = advance_single(count, before, x00, s, c0, B)
@@ -354,12 +387,16 @@ def forward_projective(record, units, first, last, state, keep, kept, base, work
             z00, z01, z11, zd, z, c0, c1, scale = advance_pair(count, before, x00, x01, x11, d, s, c0, c1, B)
         if before > 0:
             state.totals[2] += sum_of_squares(n, before, B)
-        before = 0
+            if keep == TILES:
+                keep_means(n, begin - before - base, before, c0, c1, B, kept.tiles)
+        before = ZERO
         total = z00 + z01 + z11 + zd + z + logs + scale
-        if not total - total == 0.0:
+        if not np.isfinite(total):
             reached = begin
             break
         fill_gains(n, count, B)
+        if keep == TILES:
+            keep_covariances(n, begin - base, count, B, kept.tiles)
         before = count
         x00 = z00
         x01 = z01
@@ -368,8 +405,10 @@ def forward_projective(record, units, first, last, state, keep, kept, base, work
         s = z
         state.counts[1] += observed
         state.totals[0] += logs + scale
-    c0, c1 = advance_means(n, 0, before, c0, c1, B)
+    c0, c1 = advance_means(n, ZERO, before, c0, c1, B)
     state.totals[2] += sum_of_squares(n, before, B)
+    if keep == TILES:
+        keep_means(n, reached - before - base, before, c0, c1, B, kept.tiles)
     write_state(c0, c1, x00 / s, x01 / s, x11 / s, s, state)
     return reached
 

@@ -9,6 +9,9 @@ from statespace.kernels.kalman_filter.compiled import workspace
 
 NOTHING, FILTERED, PREDICTED, GAINS, TILES = range(5)
 
+# of one or two states: filtered a, predicted P₀₀, P₀₁, P₁₁, 1/F and v/F (0 where nothing was observed)
+ROWS = 7
+
 
 class Record(NamedTuple):
     """What a sweep reads: y (T,), Δ (T,), the blocks, h (1, n) or (T, n), R (1,) or (T,)."""
@@ -42,7 +45,8 @@ class State(NamedTuple):
 class Kept(NamedTuple):
     """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status, m.
 
-    TILES: a, m and P of ``tiles.py`` side by side, from where nothing is diffuse any more.
+    TILES, from where nothing is diffuse any more: a, m and P of ``tiles.py`` side by side; of one or two states the
+    ``ROWS`` of ``adjoint.py``, one after the other.
     """
 
     mean: np.ndarray
@@ -86,7 +90,7 @@ def width_of(units):
 
 def way_back(units, n):
     """What a forward sweep keeps for the gradient."""
-    return TILES if n > 2 and width_of(units)[1] else PREDICTED
+    return TILES if width_of(units)[1] else PREDICTED
 
 
 def left(state):
@@ -101,18 +105,18 @@ def room(length, n, d, keep, blocks=0):
     moments = length if keep in (FILTERED, PREDICTED, TILES) else 0
     predicted = length if keep in (PREDICTED, TILES) else 0
     products = length if keep in (PREDICTED, GAINS, TILES) else 0
-    tiles = length if keep == TILES else 0
+    tiles = (length if keep == TILES else 0, 2 * blocks * (blocks + 3))
     return Kept(
         np.empty((moments, n)), np.empty((moments, n, n)), np.empty((predicted, d, n)),
         np.empty(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.empty(length, dtype=np.int64),
-        np.empty((products, n)), np.empty((tiles, 2 * blocks * (blocks + 3))),
+        np.empty((products, n)), np.empty((ROWS, tiles[0]) if n <= 2 else tiles),
     )  # fmt: skip
 
 
 def bytes_of_a_sample(n, d, keep, blocks=0):
     """What ``Kept`` takes for a sample."""
     if keep == TILES:
-        return 8 * (2 * blocks * (blocks + 3) + 3)
+        return 8 * (ROWS if n <= 2 else 2 * blocks * (blocks + 3) + 3)
     return 8 * (n + 3 if keep == GAINS else n * n + n * (2 + d) + 4)
 
 

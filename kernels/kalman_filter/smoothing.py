@@ -9,7 +9,7 @@ from statespace.kernels.kalman_filter.backward import (
     recover,
 )
 from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
-from statespace.kernels.kalman_filter.compiled import entry, shared
+from statespace.kernels.kalman_filter.compiled import NO, entry, shared
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     SEEN,
@@ -137,7 +137,7 @@ def smooth_segment(
     for end in range(last, first, -chunk):
         begin = max(first, end - chunk)
         # the transitions that leave these samples
-        discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, False)
+        discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, NO)
         slot = -1
         for t in range(end - 1, begin - 1, -1):
             i = t - base

@@ -3,12 +3,12 @@
 A transition takes tile (I, J) to A_I P_IJ A_Jᵀ: straight-line arithmetic on what fits into registers, half of which is
 saved by symmetry (I ≤ J only) where rows of a matrix would be loops too short for vectors. A block of one state is
 padded with zeros, its second state being 0 for ever. Tiles stand in the order (0, 0), (0, 1), …, (1, 1), …, each row by
-row; ā, P̄ and the formulas of the way back are those of ``pair.py``.
+row; ā, P̄ and the formulas of the way back stand in README.md.
 """
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import helper, shared
+from statespace.kernels.kalman_filter.compiled import YES, helper, shared
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.sweep import CERTAIN, MISSING, SEEN, contradicts, is_certain
 from statespace.kernels.kalman_filter.transitions import contract_chunk, discretize_chunk
@@ -191,7 +191,7 @@ def forward_tiles(record, units, first, last, state, keep, kept, base, work):
     chunk = len(steps.gap)
     for begin in range(first, last, chunk):
         end = min(last, begin + chunk)
-        discretize_chunk(record, units, begin, end, steps, True)
+        discretize_chunk(record, units, begin, end, steps, YES)
         for t in range(begin, end):
             s = steps.slot[t - begin]
             if each_h:
@@ -370,7 +370,7 @@ def gradient_tiles(record, units, some, by_observation, first, last, stop, kept,
     for end in range(last, first, -chunk):
         begin = max(first, end - chunk)
         # the transitions that leave these samples
-        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, True)
+        slots = discretize_chunk(record, units, begin + 1, min(end + 1, stop), steps, YES)
         for t in range(end - 1, begin - 1, -1):
             i = t - base
             row = kept.tiles[i]
@@ -409,7 +409,7 @@ def gradient_tiles(record, units, some, by_observation, first, last, stop, kept,
                         for j in range(2 * c, 2 * c + size[c]):
                             out.observation[t * each_h, o] += w[j] + m[j] * F_bar + a[j] * u
                             o += 1
-        contract_chunk(record, units, slots, steps, out, True)
+        contract_chunk(record, units, slots, steps, out, YES)
     unpad(size, g, b.r0)
     from_tiles(size, S, b.N0)
     for i in range(n):

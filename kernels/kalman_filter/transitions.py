@@ -2,11 +2,15 @@
 
 The recurrence of a filter is one chain of dependent operations; what does not depend on the state is computed beside
 it, chunk by chunk: one slot for each gap, shared by samples whose gap was met a few slots before. The exponentials of
-the two commonest kinds are loops without a branch, which become vector instructions.
+the two commonest kinds, and the cosines and sines of rotations, are loops without a branch, which become vector
+instructions.
 """
 
+import numpy as np
+
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, ROTATION, TABLE
-from statespace.kernels.kalman_filter.compiled import shared
+from statespace.kernels.kalman_filter.circular import FARTHEST, cosine_and_sine
+from statespace.kernels.kalman_filter.compiled import ZERO, shared
 from statespace.kernels.kalman_filter.discretization import (
     contract_block,
     contract_matern32,
@@ -17,6 +21,7 @@ from statespace.kernels.kalman_filter.discretization import (
     matern32,
     matern32_roots,
     ornstein_uhlenbeck_noise,
+    rotation,
     stays,
     tables,
 )
@@ -65,6 +70,20 @@ def fill_decays(rate, gap, count, root, rest):
 
 
 @shared(fastmath={"contract"})
+def fill_rotations(rate, gap, count, cosine, sine):
+    """As ``rotation``, for many gaps at once."""
+    for i in range(count):
+        angle = rate * gap[i]
+        c, s = cosine_and_sine(angle)
+        whole = abs(s) <= 4.5e-16 * abs(angle)
+        cosine[i] = np.copysign(1.0, c) if whole else c
+        sine[i] = 0.0 if whole else s
+    for i in range(count):
+        if not abs(rate * gap[i]) <= FARTHEST:
+            cosine[i], sine[i] = rotation(rate * gap[i])
+
+
+@shared(fastmath={"contract"})
 def discretize_chunk(record, units, first, last, steps, padded):
     """Fill the slots of samples first..last−1 with A(Δ) and Q(Δ), packed; returns how many there are.
 
@@ -73,8 +92,8 @@ def discretize_chunk(record, units, first, last, steps, padded):
     kind, size, owner = units
     count = assign_slots(record, kind, first, last, steps)
     _, gap, _, A, Q, _, _, root, rest = steps
-    p = 0
-    table = 0
+    p = ZERO
+    table = ZERO
     for b in range(len(kind)):
         k = kind[b]
         s = size[b]
@@ -93,6 +112,17 @@ def discretize_chunk(record, units, first, last, steps, padded):
             for i in range(count):
                 A[i, p] = root[i]
                 Q[i, p] = ornstein_uhlenbeck_noise(variance, root[i], rest[i])
+        elif k == ROTATION:
+            fill_rotations(rate, gap, count, root, rest)
+            for i in range(count):
+                A[i, p] = root[i]
+                A[i, p + 1] = rest[i]
+                A[i, p + 2] = -rest[i]
+                A[i, p + 3] = root[i]
+                Q[i, p] = variance * gap[i]
+                Q[i, p + 1] = 0.0
+                Q[i, p + 2] = 0.0
+                Q[i, p + 3] = variance * gap[i]
         else:
             for i in range(count):
                 discretize_block(
@@ -118,8 +148,8 @@ def contract_chunk(record, units, count, steps, gradient, padded):
     kind, size, owner = units
     out = gradient.parameters
     _, gap, _, A, _, A_bar, Q_bar, root, rest = steps
-    p = 0
-    table = 0
+    p = ZERO
+    table = ZERO
     for b in range(len(kind)):
         k = kind[b]
         s = size[b]

@@ -1,7 +1,7 @@
 """Between arrays of records, one sample after the other, and vectors, one record beside the other.
 
-An array holds ``columns`` numbers for every sample. Eight consecutive numbers of each of eight records are an 8 × 8 matrix,
-whose transpose is eight vectors in the order of these numbers.
+An array holds ``columns`` numbers for every sample. Eight consecutive numbers of each of eight records are an 8 × 8
+matrix, whose transpose is eight vectors in the order of these numbers.
 """
 
 from statespace.kernels.kalman_filter.compiled import helper, shared
@@ -30,7 +30,7 @@ def put(row, x, first, e, end, scratch):
 
 @shared()
 def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
-    """Steps begin..begin + size − 1 of every lane from ``x`` to the vectors from ``to`` on; padded, and to the next eight."""
+    """Steps begin..begin + size − 1 of every lane from ``x`` to vectors from ``to`` on, padded to whole eights."""
     n = columns
     for e in range(0, size * n, WIDTH):
         rows = turned((

@@ -1,8 +1,8 @@
 """The numbers of several records side by side as one Numba type: a vector that LLVM keeps in a register.
 
-A loop written for one record does the same for ``WIDTH`` of them when its floats become vectors: + − × ÷, comparisons (which
-give a mask), and the functions below. There is no vectoriser to persuade; a processor with narrower registers takes
-several of them for a vector. Products fuse with sums ("contract"), as in the loops for single records.
+A loop written for one record does the same for ``WIDTH`` of them when its floats become vectors: + − × ÷, comparisons
+(which give a mask), and the functions below. There is no vectoriser to persuade; a processor with narrower registers
+takes several of them for a vector. Products fuse with sums ("contract"), as in the loops for single records.
 """
 
 import operator

@@ -101,7 +101,9 @@ def _parts(row_a, n_factors):
     """Rows in an order that puts those of the same factors together, and where each of the parts begins."""
     rows = np.argsort(row_a, kind="stable")
     each = max(1, min(len(rows) // max(n_factors, 1), PARTS // max(n_factors, 1)))
-    return rows, np.linspace(0, len(rows), n_factors * each + 1).astype(np.int64), each
+    # In whole numbers: a part that began one row too early would hold rows of two factors.
+    n_parts = max(n_factors, 1) * each
+    return rows, np.arange(n_parts + 1) * len(rows) // n_parts, each
 
 
 class _Scan(torch.autograd.Function):

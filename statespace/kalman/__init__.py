@@ -16,7 +16,9 @@ products      all other products of stationary processes
 composition   the sum, and the same process in other units
 scale         the sizes that data have: start values, bounds, and the units that the kernel computes in
 binding       a process on the gaps and covariates of one record: likelihood, gradient, smoothing
+likelihood    that of records that share a process, as a function of θ
 fitting       maximum likelihood: start values, noises that belong at zero, standard errors
+powers        θ as the kernel's numbers, where they are products of powers: no copies of components in a search
 ascent        the search for a maximum within bounds, in few evaluations
 differencing  the likelihood of complete records on a grid without any states, to search with
 toeplitz      that of a moving average, whose covariance is a banded Toeplitz matrix

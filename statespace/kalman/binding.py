@@ -17,6 +17,7 @@ from statespace.kernels.kalman_filter import (
     kalman_log_likelihood,
     kalman_smoother,
 )
+from statespace.kernels.kalman_filter.prepared import Prepared
 
 # Samples that are filtered in one call where only the last state is wanted: bounds the memory.
 _CHUNK = 8192
@@ -123,6 +124,13 @@ class Binding:
         if by.observation.ndim == 2:
             by.observation = by.observation.sum(axis=0)
         return float(np.sum(value)), self.process.pullback(by, self.different), by.noise_variance
+
+    def prepared(self, y, noise, free_parameters):
+        """`Prepared` for y of shape (n_times,) and ``noise``, a float or of shape (n_times,)."""
+        return Prepared(
+            y, self.gaps, self.blocks, self.rows, noise, *self.initial, free_parameters=free_parameters,
+            starts=self.starts, backend=self.backend,
+        )  # fmt: skip
 
     def smooth(self, y, noise, readout):
         """Means and variances (n_times, r) of ``readout`` x given all of y; readout (r, n) or (n_times, r, n)."""

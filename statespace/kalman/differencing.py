@@ -14,7 +14,7 @@ same density, and with O = [H; HA; … HA^{d−1}] D the diffuse start leaves
 A missing value, and a covariate whose coefficient is constant and diffuse, are columns with flat coefficients.
 Restricted maximum likelihood of differenced data is an old acquaintance of the diffuse likelihood (Ansley & Kohn 1985;
 Harvey 1989, section 4.5.3); differencing loses digits where roots lie close together, so that the search which uses
-this lets the filter have the last word. Above: `fitting`. Below: `toeplitz`.
+this lets the filter have the last word. Above: `likelihood`. Below: `toeplitz`.
 """
 
 import numpy as np
@@ -160,7 +160,7 @@ class Differenced:
     >>> from statespace.kalman import LocalLevel
     >>> from statespace.kalman.binding import Binding
     >>> from statespace.kalman.differencing import differenced
-    >>> from statespace.kalman.fitting import Likelihood
+    >>> from statespace.kalman.likelihood import Likelihood
     >>> process, gaps = LocalLevel(), np.array([0.0, 1.0, 1.0, 1.0])
     >>> likelihood = Likelihood(process, [(Binding(process, gaps), np.array([[0.0], [1.0], [0.5], [2.0]]), None)])
     >>> theta = np.array([-0.3, 0.2])

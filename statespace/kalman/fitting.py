@@ -3,14 +3,11 @@
 import numpy as np
 
 from statespace.kalman.ascent import Ascent
-from statespace.kalman.differencing import differenced
 
 # Start values are compared on no more samples than this, and improved on no more than that.
 _SCOUTED, _ROUGH = 200, 500
 # How many times as many samples the next rough search sees.
 _GROWTH = 20
-# Of many series, start values are compared on no fewer than this.
-_FEWEST = 5
 # Start values that are compared for each parameter that has none; and where all are variances, each point of which is
 # brought to their best common scale: those have few maxima. Length scales and periods make many.
 _POINTS, _SCALED_POINTS = 16, 5
@@ -27,106 +24,6 @@ _COARSE, _FINE = 5, 16
 _ALIKE = 1e-9
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
 _IMPOSSIBLE = 1e25
-
-
-class Likelihood:
-    """The log-likelihood of several series that share a process and a noise variance, as a function of θ.
-
-    θ holds the logarithms of the process' free parameters and, where the noise variance is fitted, its own last.
-
-    Parameters
-    ----------
-    process : Component
-        In scaled units.
-    records : list of (Binding, ndarray of shape (n_times, n_outputs), noise)
-        Each with y, NaN where missing, and the known noise variances, a float or an ndarray of shape (n_times,) or
-        (n_times, n_outputs), or None where one noise variance is fitted. A binding may hold many series.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from statespace.kalman import LocalLevel
-    >>> from statespace.kalman.binding import Binding
-    >>> from statespace.kalman.fitting import Likelihood
-    >>> process = LocalLevel()
-    >>> binding = Binding(process, np.array([0.0, 1.0, 1.0]))
-    >>> likelihood = Likelihood(process, [(binding, np.array([[0.0], [1.0], [0.5]]), None)])
-    >>> value, gradient = likelihood.gradient(np.zeros(2))
-    >>> gradient.shape
-    (2,)
-    """
-
-    def __init__(self, process, records):
-        self.process = process
-        self.records = records
-        self.n_process = len(process.free)
-        self.n_observed = sum(int(np.isfinite(y).sum()) for _, y, _ in records)
-        self.noise_is_fitted = all(known is None for _, _, known in records)
-
-    def _bound(self, theta):
-        theta = np.asarray(theta, dtype=float)
-        process = self.process.clone_with_theta(theta[: self.n_process])
-        for binding, y, known in self.records:
-            noise = float(np.exp(theta[-1])) if known is None else known
-            yield binding.bind(process), y, noise, known is None
-
-    def value(self, theta):
-        """The log-likelihood at ``theta``; −inf where it is not defined."""
-        total = 0.0
-        with np.errstate(all="ignore"):
-            for binding, y, noise, _ in self._bound(theta):
-                total += sum(binding.log_likelihood(column, _of(noise, k)) for k, column in enumerate(y.T))
-        return total if np.isfinite(total) else -np.inf
-
-    def gradient(self, theta):
-        """The log-likelihood at ``theta`` and its gradient of shape (len(theta),)."""
-        total, by_theta = 0.0, np.zeros(len(theta))
-        with np.errstate(all="ignore"):
-            for binding, y, noise, fitted in self._bound(theta):
-                for k, column in enumerate(y.T):
-                    value, by_process, by_noise = binding.gradient(column, _of(noise, k))
-                    total += value
-                    by_theta[: self.n_process] += by_process
-                    if fitted:
-                        by_theta[-1] += noise * np.sum(by_noise)
-        if not (np.isfinite(total) and np.isfinite(by_theta).all()):
-            return -np.inf, np.zeros(len(theta))
-        return total, by_theta
-
-    def quick(self):
-        """The same likelihood by a quicker way, to search with; None if there is none."""
-        return differenced(self)
-
-    def head(self, n):
-        """The likelihood of about the first n samples that were observed; of many series, of some spread evenly."""
-        if n >= self.n_observed:
-            return self
-        records = []
-        for binding, y, known in self.records:
-            seen = np.isfinite(y).any(axis=1)
-            if binding.starts is None:
-                samples, starts = slice(0, np.searchsorted(np.cumsum(seen), n) + 1), None
-            else:
-                samples, starts = _some_series(binding.starts, seen, n)
-            noise = known[samples] if np.ndim(known) else known
-            records.append((binding.take(samples, starts), y[samples], noise))
-        return Likelihood(self.process, records)
-
-
-def _of(noise, output):
-    return noise[:, output] if np.ndim(noise) == 2 else noise
-
-
-def _some_series(starts, seen, n):
-    """The samples of about as many series as hold n observed ones, spread evenly, and where each starts among them."""
-    counts = np.add.reduceat(seen.astype(np.int64), starts[:-1])
-    used = np.flatnonzero(counts)
-    wanted = int(np.clip(np.ceil(n * len(used) / max(counts.sum(), 1)), min(_FEWEST, len(used)), len(used)))
-    chosen = used[np.linspace(0, len(used) - 1, wanted).astype(np.intp)]
-    taken = np.minimum(np.diff(starts)[chosen], -(-n // wanted))
-    ends = np.cumsum(taken)
-    samples = np.arange(ends[-1]) + np.repeat(starts[:-1][chosen] - ends + taken, taken)
-    return samples, np.append(0, ends).astype(np.int64)
 
 
 def scout(likelihood, ranges, is_variance, count):

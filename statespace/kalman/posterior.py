@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.kalman.binding import Binding, State
-from statespace.kalman.fitting import Likelihood
 from statespace.kalman.joint import joint_covariance
 from statespace.kalman.level import find_level
+from statespace.kalman.likelihood import Likelihood
 from statespace.kernels.kalman_filter import discretize_blocks
 from statespace.times import gaps
 

@@ -93,7 +93,7 @@ class LogPosterior:
     >>> import numpy as np
     >>> from statespace.kalman import LocalLevel, LogNormal
     >>> from statespace.kalman.binding import Binding
-    >>> from statespace.kalman.fitting import Likelihood
+    >>> from statespace.kalman.likelihood import Likelihood
     >>> from statespace.kalman.priors import LogPosterior
     >>> binding = Binding(LocalLevel(), np.array([0.0, 1.0]))
     >>> likelihood = Likelihood(LocalLevel(), [(binding, np.array([[0.0], [1.0]]), 1.0)])

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import digamma, gammaln, log_ndtr, logsumexp, ndtr, ndtri
 
-from statespace.kalman.fitting import Likelihood
+from statespace.kalman.likelihood import Likelihood
 from statespace.kalman.posterior import of_output
 from statespace.kernels.kalman_filter import kalman_smoother
 

@@ -195,7 +195,7 @@ class H3(LinearMixer):
         skip = self.D if direction == 0 else None
         register, s = (None, None) if state is None else state
         (B, _, L), d = u.shape, self.head_dim
-        real = None if dt is None else dt > 0
+        real = None if dt is None or bool((dt > 0).all()) else dt > 0
         weight, bias = _of_type(self.projection, u.dtype)
         # (B, L, D), each by itself: channels last in memory is what the kernels read in place.
         q, k, v = (linear(u.transpose(1, 2), *part) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))
@@ -214,7 +214,8 @@ class H3(LinearMixer):
         options = {"discretization": self.discretization, "backend": self.backend}
         remembered, s = run(product.transpose(1, 2), dt, gap, lengths, rate, readout, skip, s, **options)
         remembered = remembered.transpose(1, 2).unflatten(0, (B, d, d))
-        y = (q.unsqueeze(2) * remembered).sum(1).permute(0, 2, 3, 1).reshape(B, L, self.d_model)
+        y = q.unsqueeze(2) * remembered
+        y = (y.sum(1) if d > 1 else y.squeeze(1)).permute(0, 2, 3, 1).reshape(B, L, self.d_model)
         weight, bias = _of_type(self.output, u.dtype)
         y = linear(y, weight, bias if direction == 0 else None)
         return y.transpose(1, 2), (register, s.unflatten(0, (B, d, d)).permute(0, 3, 1, 2, 4, 5))

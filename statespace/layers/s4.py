@@ -11,11 +11,12 @@ D       (H,)          real skip
 x       (B, H, N/2)
 
 Bilinear rule over the gap: Ā_k = (1 − δΔ_k A/2)^{-1} (1 + δΔ_k A/2), B̄_k = (1 − δΔ_k A/2)^{-1} δΔ_k B, a step of O(N r)
-by Woodbury's identity. On a regular grid the impulse response K_l = C Ā^l B̄ comes from its truncated generating function,
+by Woodbury's identity. On a regular grid the impulse response K_l = C Ā^l B̄ has a truncated generating function,
 
     Σ_{l<L} K_l ω^l = C̃ (1 − ω Ā)^{-1} B̄ = 2/(1 + ω) · C̃ (z − δA)^{-1} δB,   z = 2 (1 − ω)/(1 + ω),   C̃ = C (1 − Ā^L),
 
-at the roots of unity ω^L = 1: Cauchy products, Woodbury's identity again, and an inverse FFT.
+computed at the roots of unity, ω^L = 1: Cauchy products, Woodbury's identity again, and an inverse FFT. Nodes, powers
+and products are in float64, whatever the type of the parameters.
 """
 
 import torch
@@ -25,11 +26,73 @@ from statespace.kernels.dplr_scan.step import advance, discretise
 from statespace.layers.linear import LinearMixer, log_uniform_steps
 from statespace.lti import hippo
 
-# LegT and Fourier have Λ on the imaginary axis; −exp(·) reaches it nearly.
+# LegT and Fourier have Λ on the imaginary axis, which −exp(·) only comes near; P makes them decay all the same.
 LEAST_DECAY = 1e-4
 
 
 class S4(LinearMixer):
+    """S4: one diagonal plus low-rank system of ``d_state`` real dimensions for each channel, started as a HiPPO memory.
+
+        x_k = (1 − δΔ_k A/2)^{-1} ((1 + δΔ_k A/2) x_{k-1} + δΔ_k B u_k),    y_k = 2 Re(C x_k) + D u_k,    A = Λ − P P*
+
+    On a regular grid the record may be convolved with the impulse response, from its truncated generating function; on
+    irregular gaps it is scanned, in O(d_state) a sample.
+
+    Parameters
+    ----------
+    d_model : int
+        Number of channels, each with its own system.
+    d_state : int, default 64
+        Real state dimension N of each system: N/2 conjugate pairs.
+    measure : {"legs", "legt", "lagt", "fourier", "legsd", "foud"}, default "legs"
+        The HiPPO measure whose matrices A and B start with, see :func:`statespace.lti.hippo.matrices`.
+    rank : int, optional
+        Rows of P. None: what the measure needs, 2 for ``"legt"`` and 1 for the others; more start at zero.
+    discretization : {"bilinear"}, default "bilinear"
+        The paper's rule, and the one that keeps a step of a system with a low-rank part at O(d_state).
+    mode : {"auto", "convolution", "scan"}, default "auto"
+        ``"convolution"`` is the paper's algorithm over the whole record and raises on unequal gaps; ``"scan"`` takes
+        step after step. ``"auto"`` scans on a CPU, where the compiled scan is faster on equal gaps too, and elsewhere
+        convolves when all gaps are equal.
+    dt_min, dt_max : float, default 1e-3 and 1e-1
+        The step δ of a channel starts log-uniformly in this range; it multiplies the gaps.
+    bidirectional : bool, default False
+        Add a second read-out of the same system run backwards in time, with the gaps shifted by one. Such a layer has
+        neither ``step`` nor a state to pass on.
+    backend : str, optional
+        Backend of the kernels, see :func:`statespace.kernels.dplr_scan`; None takes the best one.
+
+    Raises
+    ------
+    ValueError
+        Unknown options, wrong shapes, negative gaps, or ``mode="convolution"`` on unequal gaps (the first is named).
+
+    Notes
+    -----
+    δ, Λ, P and B carry ``_optim = {"group": "ssm"}``: they want a lower learning rate and no weight decay, as in the
+    paper's experiments. C is the read-out of the state itself and not the paper's C̃ = C (1 − Ā^L): the layer reads
+    records of every length, and its steps need no conversion.
+
+    References
+    ----------
+    A. Gu, K. Goel, C. Ré (2022). Efficiently Modeling Long Sequences with Structured State Spaces.
+    K. Goel, A. Gu, C. Donahue, C. Ré (2022). It's Raw! Audio Generation with State-Space Models, section 4.1.
+    A. Gu, I. Johnson, A. Timalsina, A. Rudra, C. Ré (2022). How to Train Your HiPPO.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from statespace.layers import S4
+    >>> layer = S4(d_model=4, d_state=16)
+    >>> u, dt = torch.randn(2, 100, 4), torch.rand(2, 100)
+    >>> y, state = layer(u, dt)
+    >>> y.shape, state.shape
+    (torch.Size([2, 100, 4]), torch.Size([2, 4, 8, 2]))
+    >>> y_next, state = layer.step(torch.randn(2, 4), state, dt=torch.tensor([0.3, 2.0]))
+    >>> y_next.shape
+    torch.Size([2, 4])
+    """
+
     slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "P": "A", "B": "B"}
 
     def __init__(
@@ -77,32 +140,54 @@ class S4(LinearMixer):
         )
 
     def step(self, u_t, state, dt=None):
-        """One sample in O(d_state): ``u_t`` (batch, d_model), gaps ``dt`` (batch,) or None for 1; returns (y_t, state)."""
+        """One sample in O(d_state): ``u_t`` (batch, d_model), ``dt`` (batch,) or None for 1; returns (y_t, state)."""
         self._check(u_t, state, 2)
         if state is None:
             state = self.initial_state(len(u_t))
         with torch.autocast(u_t.device.type, enabled=False):
             x = torch.view_as_complex(state.contiguous())
-            if dt is None:
-                P, C, tables = self._frozen or self._recurrence(torch.ones(1, dtype=torch.float64, device=x.device))
-            else:
-                P, C, tables = self._recurrence(dt)
-            x = advance(u_t.to(x.real.dtype), x, *(t.to(x.dtype if t.is_complex() else x.real.dtype) for t in tables), P.to(x.dtype))
-            y = 2 * (C.to(x.dtype) * x).real.sum(-1) + self.D * u_t
+            P, C, tables = self._frozen if dt is None and self._frozen else self._recurrence(dt)
+            P, C = P.to(x.dtype), C.to(x.dtype)
+            tables = (table.to(x.dtype if table.is_complex() else x.real.dtype) for table in tables)
+            x = advance(u_t.to(x.real.dtype), x, *tables, P)
+            y = 2 * (C * x).real.sum(-1) + self.D * u_t
         return y.to(u_t.dtype), torch.view_as_real(x)
 
     def freeze(self):
-        """Compute the step of gap 1 once, for steps with weights that no longer change; returns self."""
+        """Compute what a step of gap 1 takes once, for steps with weights that no longer change; returns self."""
         with torch.no_grad():
-            self._frozen = self._recurrence(torch.ones(1, dtype=torch.float64, device=self.D.device))
+            self._frozen = self._recurrence(None)
         return self
 
     def kernel(self, length, gap=1.0):
-        return _impulse_response(self._system(), gap, length, self.backend)
+        """The impulse response K_l = 2 Re(C Ā^l B̄), l < ``length``, on a grid of ``gap``.
+
+        Parameters
+        ----------
+        length : int
+        gap : float, default 1.0
+
+        Returns
+        -------
+        Tensor of shape (d_model, length)
+            In float64, differentiable; of the forward direction.
+
+        Examples
+        --------
+        >>> from statespace.layers import S4
+        >>> S4(d_model=4, d_state=16).kernel(100).shape
+        torch.Size([4, 100])
+        """
+        if length < 1 or not gap > 0:
+            raise ValueError(f"length must be a positive integer and gap positive. Got {length!r} and {gap!r} instead.")
+        *system, C = self._system()
+        return impulse_response(*system, C[: self.d_model], length, gap, backend=self.backend)
 
     def _recurrence(self, dt):
+        """P, C and the tables of a step over the gaps ``dt`` (batch,), None for 1."""
         Lambda, P, B, C = self._system()
-        return P, C, discretise(dt.double().view(-1, 1, 1), Lambda, P, B)
+        gap = torch.ones(1, device=C.device) if dt is None else dt
+        return P, C, discretise(gap.double().view(-1, 1, 1), Lambda, P, B)
 
     def _system(self):
         """δΛ, √δ P, δB and C in complex128: the system in units of the gap."""
@@ -112,60 +197,72 @@ class S4(LinearMixer):
         return step * Lambda, step.sqrt().unsqueeze(-1) * P, step * B, C
 
     def _mix(self, u, dt, gap, lengths, system, direction, state):
-        Lambda, P, B, C = system
-        C = C[direction * self.d_model : (direction + 1) * self.d_model]
+        *system, C = system
+        system = *system, C[direction * self.d_model : (direction + 1) * self.d_model]
         initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
-        if gap is None:
-            y, final = dplr_scan(u, dt, Lambda, P, B, C, initial, backend=self.backend)
-        else:
-            y = long_convolution(u, _impulse_response((Lambda, P, B, C), gap, u.shape[-1], self.backend).to(u.dtype))
-            if dt is None:
-                dt = torch.ones_like(u[:, 0])
-            _, final = dplr_scan(u, dt, Lambda, P, B, C, initial, backend=self.backend)
+        if gap is not None:
+            # Equal up to rounding: the same number throughout, but for the padding.
+            dt = torch.full_like(u[:, 0], gap) if dt is None else torch.where(dt > 0, gap, 0.0).to(u.dtype)
+        y, final = dplr_scan(u, dt, *system, initial, backend=self.backend)
+        if gap is not None and not self._scans(u):
+            # The scan is left with the final state, and with what the initial one leaves in the outputs.
+            K = impulse_response(*system, u.shape[-1], gap, backend=self.backend)
+            y = long_convolution(u, K.to(u.dtype))
             if initial is not None:
-                y = y + dplr_scan(u * 0, dt, Lambda, P, B, C, initial, backend=self.backend)[0]
+                y = y + dplr_scan(torch.zeros_like(u), dt, *system, initial, backend=self.backend)[0]
         if direction == 0:
             y = torch.addcmul(y, self.D.unsqueeze(-1).to(u.dtype), u)
         return y, torch.view_as_real(final.contiguous())
+
+    def _scans(self, u):
+        """Whether equal gaps are scanned too."""
+        return self.mode == "auto" and u.device.type == "cpu" and self.backend in (None, "cpu") and self.rank <= 2
 
     def _state_shapes(self, batch_size):
         return batch_size, self.d_model, self.d_state // 2, 2
 
 
-def _impulse_response(system, gap, length, backend):
-    """K_l = 2 Re(C Ā^l B̄), l < length, in float64."""
-    Lambda, P, B, C = system
+def impulse_response(Lambda, P, B, C, length, gap=1.0, *, backend=None):
+    """K_l = 2 Re(C Ā^l B̄) for l < length, (H, length) in float64, from the truncated generating function."""
     Lambda, P, B = gap * Lambda, gap**0.5 * P, gap * B
-    tilde = C - _times_power(C, Lambda, P, length)
-    angle = torch.arange(length // 2 + 1, dtype=torch.float64, device=B.device) * (2 * torch.pi / length)
-    omega = torch.polar(torch.ones_like(angle), -angle)
-    rows = torch.cat([tilde.unsqueeze(1), P.conj()], dim=1)
-    columns = torch.cat([B.unsqueeze(1), P], dim=1)
-    last = 2 * (tilde * B).real.sum(-1, keepdim=True) / 2
+    truncated = C - _times_power(C, Lambda, P, length)
+    # Half of the roots of unity, the others being conjugate; z is infinite at −1, which has a limit of its own.
+    angle = torch.arange((length + 1) // 2, dtype=torch.float64, device=B.device) * (-2 * torch.pi / length)
+    omega = torch.polar(torch.ones_like(angle), angle)
+    rows, columns = torch.cat([truncated.unsqueeze(1), P.conj()], dim=1), torch.cat([B.unsqueeze(1), P], dim=1)
+    products = (rows.unsqueeze(2) * columns.unsqueeze(1)).flatten(1, 2)
+    products = cauchy(products, 2 * (1 - omega) / (1 + omega), Lambda.unsqueeze(1), conjugate=True, backend=backend)
+    spectrum = 2 / (1 + omega) * _woodbury(products.unflatten(1, (rows.shape[1], -1)))
     if length % 2 == 0:
-        omega = omega[:-1]
-    z = 2 * (1 - omega) / (1 + omega)
-    products = cauchy(rows.unsqueeze(2) * columns.unsqueeze(1), z, Lambda[:, None, None], conjugate=True)
-    low = products[:, 1:, 1:].movedim(-1, 1)
-    solved = torch.linalg.solve(torch.eye(low.shape[-1]).to(low) + low, products[:, 1:, 0].movedim(-1, 1))
-    spectrum = products[:, 0, 0] - (products[:, 0, 1:].movedim(-1, 1) * solved).sum(-1)
-    spectrum = spectrum * 2 / (1 + omega)
-    if length % 2 == 0:
-        spectrum = torch.cat([spectrum, last.to(spectrum)], dim=-1)
+        spectrum = torch.cat([spectrum, (truncated * B).real.sum(-1, keepdim=True)], dim=-1)
     return torch.fft.irfft(spectrum, length)
 
 
+def _woodbury(k):
+    """C (z − Λ + P P*)^{-1} B from the products k (H, 1 + r, 1 + r, nodes) of [C, P*] and [B, P] over z − Λ.
+
+    One row of P after the other: with p added to what is inverted, k_ab becomes k_ab − k_ap k_pb / (1 + k_pp).
+    """
+    while k.shape[1] > 1:
+        k = k[:, :-1, :-1] - k[:, :-1, -1:] * k[:, -1:, :-1] / (1 + k[:, -1:, -1:])
+    return k[:, 0, 0]
+
+
 def _times_power(C, Lambda, P, length):
-    """C Ā^length by repeated squaring of the real matrix."""
+    """C Ā^length, by repeated squaring of the real matrix that takes one state to the next."""
     n = C.shape[-1]
-    eye = torch.eye(n, dtype=C.dtype, device=C.device)
-    zero = torch.zeros_like(Lambda)
-    tables = discretise(torch.ones(1, 1, 1, dtype=torch.float64, device=C.device), Lambda, P, zero)
-    basis = torch.cat([eye, 1j * eye]).unsqueeze(1)  # (2 n, 1, n)
-    columns = advance(basis.new_zeros(2 * n, len(C), dtype=torch.float64), basis.expand(-1, len(C), -1), *(t for t in tables), P)
-    matrix = torch.cat([columns.real, columns.imag], dim=-1).permute(1, 2, 0)
-    power = torch.linalg.matrix_power(matrix, length)
-    row = torch.cat([C.real, -C.imag], dim=-1).unsqueeze(1) @ power
+    basis = torch.eye(n, dtype=C.dtype, device=C.device)
+    basis = torch.cat([basis, 1j * basis]).unsqueeze(1).expand(-1, len(C), -1)
+    tables = discretise(torch.ones(1, 1, 1, dtype=torch.float64, device=C.device), Lambda, P, torch.zeros_like(Lambda))
+    after = advance(torch.zeros_like(basis[..., 0].real), basis, *tables, P)
+    power = torch.cat([after.real, after.imag], dim=-1).permute(1, 2, 0)
+    row = torch.cat([C.real, -C.imag], dim=-1).unsqueeze(1)
+    while length:
+        if length % 2:
+            row = row @ power
+        length //= 2
+        if length:
+            power = power @ power
     return torch.complex(row[:, 0, :n], -row[:, 0, n:])
 
 

@@ -108,6 +108,11 @@ def matrices(measure, n, *, beta=1.0):
     ValueError
         Another measure, an n that is no positive integer, or a ``beta`` outside [0, 1].
 
+    Notes
+    -----
+    The S4 repository has the same matrices but for units and order: half of ``legt`` and ``fourier``, whose window
+    is then 2 long; ``lagt`` with β = 0; and in ``fourier`` each sine, that of frequency 0 too, behind its cosine.
+
     Examples
     --------
     >>> from statespace.lti import hippo

@@ -46,7 +46,7 @@ class HiPPOMemory(Recorder, TransformerMixin, BaseEstimator):
         the longest series in `fit`.
     hold : {"zoh", "foh"}, default="zoh"
         A sample's value over the gap that leads to it, as the layers of this package read their inputs; or a line from
-        the sample before to it.
+        the sample before to it, the first gap of a record being constant.
     time_unit : str or Timedelta, default="D"
         The unit of time for datetimes and timedeltas. Numbers are in their own.
 

@@ -112,6 +112,7 @@ def batch_rows(n_records, length):
         "statespace, irregular": lambda: kalman_filter(y, gaps, *model, starts=starts),
         "statespace, regular": lambda: kalman_filter(y, ones, *model, starts=starts),
         "statespace, likelihood": lambda: kalman_log_likelihood(y, gaps, *model, starts=starts),
+        "statespace, likelihood, regular": lambda: kalman_log_likelihood(y, ones, *model, starts=starts),
         "statespace, with gradient": lambda: kalman_gradient(y, gaps, *model, by_observation=False, starts=starts),
     }
     gaps, ones = rng.exponential(size=T), np.ones(T)
@@ -123,10 +124,10 @@ def batch_rows(n_records, length):
     else:
         peer = simdkalman.KalmanFilter(A[0], Q[0], np.array([[1.0, 0.0]]), 0.5)
         data = y.reshape(n_records, length)
-        contenders["simdkalman, regular"] = lambda: peer.compute(
-            data, 0, initial_value=np.zeros(2), initial_covariance=np.eye(2), smoothed=False, filtered=True,
-            log_likelihood=True, observations=False,
-        )  # fmt: skip
+        given = {"smoothed": False, "observations": False, "log_likelihood": True}
+        given |= {"initial_value": np.zeros(2), "initial_covariance": np.eye(2)}
+        contenders["simdkalman, regular"] = lambda: peer.compute(data, 0, filtered=True, **given)
+        contenders["simdkalman, likelihood, regular"] = lambda: peer.compute(data, 0, filtered=False, **given)
     title = f"filter, {n_records} series of {length} samples, n = 2, {number_of_threads()} threads"
     table(title, race(contenders, rounds=3), "statespace, irregular", per=T, unit="ns")
 

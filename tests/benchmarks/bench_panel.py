@@ -71,9 +71,10 @@ def likelihood_contenders(n_series):
     peer = simdkalman.KalmanFilter(
         np.array([[1.0, 1.0], [0.0, 1.0]]), 0.01 * np.eye(2), np.array([[1.0, 0.0]]), NOISE
     )  # fmt: skip
-    contenders["simdkalman, filter (regular grid)"] = lambda: peer.compute(
-        y, 0, filtered=True, smoothed=False, initial_value=np.zeros(2), initial_covariance=1e6 * np.eye(2)
-    )
+    given = {"smoothed": False, "observations": False, "log_likelihood": True, "initial_value": np.zeros(2)}
+    given["initial_covariance"] = 1e6 * np.eye(2)
+    contenders["simdkalman, moments kept (regular grid)"] = lambda: peer.compute(y, 0, filtered=True, **given)
+    contenders["simdkalman, log-likelihood (regular)"] = lambda: peer.compute(y, 0, filtered=False, **given)
     return contenders
 
 

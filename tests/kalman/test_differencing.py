@@ -19,7 +19,7 @@ from statespace.kalman import (
     SlopeChange,
     fitting,
 )
-from statespace.kalman.differencing import differenced, polynomial, unit_roots
+from statespace.kalman.differencing import Differenced, differenced, polynomial, unit_roots
 
 RNG = np.random.default_rng(0)
 T = np.arange(60.0)
@@ -141,14 +141,13 @@ def test_polynomials():
 
 @pytest.mark.parametrize("name", ["seasonal", "dummies", "shift", "missing", "outputs", "trend"])
 def test_fits_end_where_the_filter_s_do(name, monkeypatch):
-    process, *data = CASES[name]
-    t, y = (*data, T, Y)[: max(2, len(data))] if len(data) == 2 else (T, Y)
+    process, t, y = CASES[name] if len(CASES[name]) == 3 else (*CASES[name], T, Y)
     used = []
     confirm = fitting.Search.confirm
     monkeypatch.setattr(fitting.Search, "confirm", lambda *given: used.append(confirm(*given)) or used[-1])
     quick = KalmanRegressor(process).fit(t[:, None], y)
     assert used == [True]
-    monkeypatch.setattr(fitting, "differenced", lambda likelihood: None)
+    monkeypatch.setattr("statespace.kalman.likelihood.differenced", lambda likelihood: None)
     slow = KalmanRegressor(process).fit(t[:, None], y)
     shortfall = slow.log_marginal_likelihood_value_ - quick.log_marginal_likelihood_value_
     assert shortfall < 1e-7
@@ -157,8 +156,6 @@ def test_fits_end_where_the_filter_s_do(name, monkeypatch):
 def test_a_likelihood_that_deviates_is_not_believed(monkeypatch):
     """The filter has the last word."""
     right = KalmanRegressor(LocalLevel() + Seasonal(12)).fit(T[:, None], Y)
-    from statespace.kalman.differencing import Differenced
-
     information, value = Differenced.information, Differenced.value
     monkeypatch.setattr(Differenced, "value", lambda self, theta: value(self, theta) + 1e-3 * theta.sum())
 

@@ -32,11 +32,11 @@ def dense(parts, columns, weights):
     return -0.5 * value, slope, information
 
 
-@pytest.mark.parametrize("r", [0, 1, 3])
-@pytest.mark.parametrize(("T", "q"), [(1, 0), (1, 3), (7, 3), (7, 12), (60, 1), (97, 13)])
+@pytest.mark.parametrize(
+    ("T", "q", "r"),
+    [(1, 0, 0), (1, 3, 0), (2, 0, 1), (7, 3, 0), (7, 3, 3), (7, 12, 1), (60, 1, 0), (60, 1, 3), (97, 13, 3)],
+)
 def test_value_slope_and_information(T, q, r):
-    if r >= T:
-        pytest.skip("no more columns than samples")
     parts, columns, weights = parts_of(3, q), RNG.normal(size=(1 + r, T)), np.array([0.3, 1.2, 0.5])
     average = MovingAverage(parts, [columns])
     value, slope, information = dense(parts, columns, weights)

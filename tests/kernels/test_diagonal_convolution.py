@@ -25,7 +25,8 @@ def problem(B=2, H=3, L=71, nodes=5, dtype=np.float64, slowest=-4.0, ragged=Fals
 SHAPES = [
     dict(L=1), dict(L=2, nodes=1), dict(L=31), dict(L=32), dict(L=65), dict(L=257, nodes=32),
     dict(B=1, H=1, L=1000, nodes=33), dict(B=1, H=1, L=8200, nodes=2), dict(L=128, ragged=True),
-    dict(B=5, L=150, ragged=True), dict(L=300, slowest=-8.0), dict(L=300, slowest=0.4),
+    dict(B=5, L=150, ragged=True), dict(B=3, H=16, L=70, ragged=True), dict(L=300, slowest=-8.0),
+    dict(L=300, slowest=0.4),
 ]  # fmt: skip
 
 

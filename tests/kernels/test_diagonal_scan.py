@@ -22,7 +22,8 @@ def problem(B=2, H=3, L=71, nodes=5, dtype=np.float64, gaps=None):
 
 SHAPES = [
     dict(L=1), dict(L=2, nodes=1), dict(L=31), dict(L=64, nodes=8), dict(L=67, nodes=32), dict(L=97, nodes=33),
-    dict(B=1, H=1, L=257, nodes=70), dict(gaps=1.0), dict(gaps=0.0), dict(gaps=1e-6), dict(gaps=1e6),
+    dict(B=1, H=1, L=257, nodes=70), dict(B=3, H=16, L=40), dict(B=1, H=48, L=33, nodes=3), dict(B=7, H=5, L=2),
+    dict(gaps=1.0), dict(gaps=0.0), dict(gaps=1e-6), dict(gaps=1e6),
     dict(gaps=np.repeat([0.5, 0.0, 1e3, 1e-4, 0.5, 0.5, 2.0], 10)[:71 - 1], L=70),
 ]  # fmt: skip
 
@@ -59,9 +60,10 @@ def test_gradients(backend, discretization, options):
     assert torch.autograd.gradcheck(scan, arguments, atol=1e-7)
 
 
-def test_gradients_of_several_blocks_agree():
-    arguments = [torch.from_numpy(x).requires_grad_() for x in problem(L=150, nodes=70)]
-    weights = torch.randn(2, 3, 150, dtype=torch.float64)
+@pytest.mark.parametrize("options", [dict(L=150, nodes=70), dict(B=3, H=32, L=67, nodes=6)], ids=str)
+def test_gradients_of_several_vectors_agree(options):
+    arguments = [torch.from_numpy(x).requires_grad_() for x in problem(**options)]
+    weights = torch.randn(arguments[0].shape, dtype=torch.float64)
     results = []
     for backend in BACKENDS:
         y, state = diagonal_scan(*arguments, backend=backend)
@@ -81,6 +83,41 @@ def test_one_step_keeps_all_digits(dtype, tolerance):
     gap = float(dtype(0.7))
     expected = np.array([complex(mpmath.expm1(mpmath.mpc(x.real, x.imag) * gap)) for x in rate])
     np.testing.assert_array_less(np.abs(state[0, :, 0] - expected) / np.abs(expected), tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("H", [3, 16])
+@pytest.mark.parametrize("gaps", [None, 0.7])
+def test_skip(backend, H, gaps):
+    u, dt, rate, c, initial = (torch.from_numpy(np.ascontiguousarray(x)) for x in problem(L=9, H=H, gaps=gaps))
+    dt, skip = (None if gaps is None else dt), torch.randn(H, dtype=torch.float64, requires_grad=True)
+    y, state = diagonal_scan(u, dt, rate, c, initial, skip, backend=backend)
+    without, same = diagonal_scan(u, dt, rate, c, initial, backend=backend)
+    torch.testing.assert_close(y, without + skip[:, None] * u)
+    torch.testing.assert_close(state, same, rtol=0, atol=0)
+    y.square().sum().backward()
+    torch.testing.assert_close(skip.grad, 2 * (y * u).sum((0, 2)))
+
+
+def test_channels_may_come_last_in_memory():
+    u, dt, rate, c, initial = (torch.from_numpy(np.ascontiguousarray(x)) for x in problem(H=16))
+    other = u.transpose(1, 2).contiguous().transpose(1, 2)
+    for x, y in zip(diagonal_scan(u, dt, rate, c, initial), diagonal_scan(other, dt, rate, c, initial), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+def test_threads_change_nothing():
+    arguments = [torch.from_numpy(x).requires_grad_() for x in problem(B=4, H=48, L=300, nodes=9)]
+    results, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            y, state = diagonal_scan(*arguments)
+            results.append([y, state, *torch.autograd.grad(y.square().sum() + state.abs().sum(), arguments)])
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*results, strict=True):
+        torch.testing.assert_close(one, three, rtol=0, atol=0)
 
 
 def test_float32_holds_over_a_long_record():
@@ -109,6 +146,7 @@ def test_wrong_device_and_dtype_are_refused():
         (dict(rate=np.ones((2, 5))), "with 3 channels"),
         (dict(c=np.ones((3, 4))), r"c must have shape \(3, 5\)"),
         (dict(initial=np.ones((3, 5))), r"initial must have shape \(2, 3, 5\)"),
+        (dict(skip=np.ones(2)), r"skip must have shape \(3,\)"),
         (dict(discretization="euler"), "'zoh' or 'bilinear'"),
         (dict(c=torch.ones(3, 5)), "all torch tensors"),
     ],

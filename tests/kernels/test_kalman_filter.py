@@ -712,7 +712,8 @@ def test_one_compilation_for_every_kind_of_array():
     small = arguments("Matern32")
     kalman_log_likelihood(*small)
     for function in (
-        forward.forward, gradient.gradient_segment, smoothing.smooth_segment, discretization.discretize_all,
+        forward.forward_start, forward.forward_direct, gradient.gradient_start, smoothing.smooth_segment,
+        discretization.discretize_all,
     ):  # fmt: skip
         assert len(function.signatures) == 1, function.__name__
 

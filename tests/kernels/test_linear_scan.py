@@ -52,6 +52,16 @@ def test_factors_that_rows_or_steps_share(backend, shape):
             torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("factors", [*range(1, 18), 49, 98])
+@pytest.mark.parametrize("each", [2, 5])
+def test_rows_are_counted_to_their_own_factor(factors, each):
+    a = torch.full((factors, 1, 3), 0.5, dtype=torch.float64, requires_grad=True)
+    b = torch.arange(factors, dtype=torch.float64).view(-1, 1, 1).expand(factors, each, 3)
+    (gradient,) = torch.autograd.grad(linear_scan(a, b, backend="cpu").sum(), a)
+    unit = torch.autograd.grad(linear_scan(a[0, 0], torch.ones(3, dtype=a.dtype), backend="pytorch").sum(), a)[0][0, 0]
+    torch.testing.assert_close(gradient[:, 0], each * torch.arange(factors).double().unsqueeze(-1) * unit)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_threads_change_nothing(n_threads):
     b = torch.from_numpy(draw((7, 30_011), np.float64))

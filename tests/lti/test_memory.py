@@ -9,6 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import statespace
@@ -169,6 +173,18 @@ def test_legs_does_not_know_the_unit_of_time():
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+def test_a_sample_at_the_time_of_the_one_before_has_no_weight(measure):
+    u, gaps = make_record(20)
+    twice, zero = np.repeat(u, 2), np.stack([gaps, np.zeros(20)], axis=1).ravel()
+    twice[1::2] += 5.0
+    expected = make_memory(measure).extend(u, gaps).coefficients
+    np.testing.assert_allclose(make_memory(measure).extend(twice, zero).coefficients, expected, atol=1e-13)
+    # Under a line it is a jump: the next one starts from it.
+    jump = make_memory(measure, hold="foh").extend([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0]).coefficients
+    np.testing.assert_allclose(jump, make_memory(measure).extend([0.0, 1.0], [2.0, 1.0]).coefficients, atol=1e-13)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_a_constant_is_rebuilt(measure):
     memory = make_memory(measure, 9, window=2.0).extend(np.full(200, 3.0), 1.0)
     past = memory.now - np.linspace(0, 2.0, 11)
@@ -237,6 +253,19 @@ def test_features_of_a_history_are_its_coefficients(measure):
     expected = memory.reconstruct(memory.now - ages * scale)
     np.testing.assert_allclose(memory.inverse_transform(features, ages)[1, :, 0], expected, atol=1e-8)
     assert memory.inverse_transform(features).shape == (3, 101, 1)
+
+
+def test_in_a_pipeline_the_times_travel_with_the_series():
+    rng = np.random.default_rng(0)
+    times = [np.sort(rng.uniform(0, 10, size=60)) for _ in range(60)]
+    rates = rng.uniform(0.1, 0.5, size=60)
+    X = SeriesCollection([np.sin(2 * np.pi * f * (t[-1] - t)) for f, t in zip(rates, times, strict=True)], times)
+    model = make_pipeline(HiPPOMemory(n_coefficients=4), StandardScaler(), Ridge(1e-3))
+    search = GridSearchCV(model, {"hippomemory__n_coefficients": [2, 12]}, cv=3).fit(X, rates)
+    assert search.best_params_ == {"hippomemory__n_coefficients": 12}
+    assert search.best_score_ > 0.9
+    frame = HiPPOMemory(n_coefficients=2).set_output(transform="pandas").fit_transform(X)
+    assert list(frame.columns) == ["x0_legs0", "x0_legs1"]
 
 
 def test_the_window_is_the_longest_record():

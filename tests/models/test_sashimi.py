@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from statespace import SSMRegressor, load
 from statespace.layers import LAYERS
 from statespace.models import ResidualStack, SaShiMi, predict_series, predict_steps
 from statespace.training import SeriesBatches
@@ -261,3 +262,24 @@ def test_float32_stays_close():
 def test_wrong_options(arguments, message):
     with pytest.raises(ValueError, match=message):
         SaShiMi(1, 1, 4, 2, **arguments)
+
+
+def test_in_an_estimator(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6, 40))
+    times = np.cumsum(rng.uniform(0.5, 2.0, size=X.shape), axis=1)
+    model = SSMRegressor(
+        layer="s4d",
+        layer_options={"d_state": 4},
+        d_model=4,
+        n_layers=1,
+        backbone="sashimi",
+        max_epochs=1,
+        random_state=0,
+    )
+    answers = model.fit(X, np.cumsum(X, axis=1), times=times).predict(X, times=times)
+    stream = model.stream()
+    steps = [stream.step(x, gap) for x, gap in zip(X[0], np.diff(times[0], prepend=0.0), strict=True)]
+    np.testing.assert_allclose(steps, answers[0], rtol=1e-10, atol=1e-12)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict(X, times=times), answers)
