@@ -1,4 +1,4 @@
-"""Accuracy of the classifiers on series that ship with sktime, over several seeds, beside the folds that chose how to train.
+"""Accuracy of the classifiers on series that ship with sktime, over several seeds.
 
 JapaneseVowels: 9 speakers by 12 cepstral coefficients, 7 to 29 steps. BasicMotions: 4 motions by accelerometer and
 gyroscope, 100 steps. Options were chosen by cross-validation on the training part alone, which is printed too; the test
