@@ -41,8 +41,8 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels", "layers", "lti",
-    "models", "parameters", "persistence", "plotting", "regression", "series", "streaming", "times", "training",
+    "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels", "labels", "layers",
+    "lti", "models", "parameters", "persistence", "plotting", "regression", "series", "streaming", "times", "training",
     "transformations", "validation",
 )  # fmt: skip
 

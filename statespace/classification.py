@@ -3,7 +3,6 @@
 Above: the user. Below: ``deep`` fits, streams and saves; ``parameters`` names the layers.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -14,20 +13,17 @@ import pandas as pd
 import torch
 from scipy.special import log_softmax
 from sklearn.base import ClassifierMixin
-from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from torch.nn import functional as F
 
 from statespace.deep import DeepEstimator
-from statespace.forms import has_rows, is_nested
+from statespace.labels import check_numbers, flat_labels
 from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
-from statespace.series import SeriesCollection
-from statespace.validation import check_targets
 
 __all__ = [
-    "DeepClassifier", "H3Classifier", "S4Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier", "flat_labels",
+    "DeepClassifier", "H3Classifier", "S4Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier",
 ]  # fmt: skip
 
 
@@ -158,7 +154,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         labels, restore = flat_labels(y)
         numbers = pd.Index(self.classes_).get_indexer(labels).astype(np.float64)
         numbers[pd.isna(labels)] = np.nan  # -1, a label never seen in fit, is known and cannot be predicted
-        targets, per_step = _numbered(restore(numbers), collection)
+        targets, per_step = check_numbers(restore(numbers), collection)
         if per_step != self.per_step_:
             raise ValueError(
                 f"y must have one label for every {'step' if self.per_step_ else 'series'}, as in fit. "
@@ -188,7 +184,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             except TypeError as error:
                 raise ValueError(f"y has labels of several kinds: {error}. Give all of them one type.") from None
             check_classification_targets(labels[known])
-        targets, self.per_step_ = _numbered(restore(numbers), collection)
+        targets, self.per_step_ = check_numbers(restore(numbers), collection)
         self.ragged_ = self.per_step_ and not isinstance(y, np.ndarray)
         self.class_weight_ = compute_class_weight(
             None if self.class_weight is None else self.class_weight, classes=self.classes_, y=labels[known]
@@ -240,77 +236,6 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
 
 def _plain(label):
     return label.item() if isinstance(label, np.generic) else label
-
-
-def flat_labels(y):
-    """All labels in one array, and the way back.
-
-    Parameters
-    ----------
-    y : array-like
-        Labels in any of the forms of `SSMClassifier.fit`.
-
-    Returns
-    -------
-    labels : ndarray of shape (n_labels,)
-    restore : callable
-        Puts ``n_labels`` numbers into the form in which the labels came.
-
-    Raises
-    ------
-    ValueError
-        There is no y, or labels of several kinds that have no order.
-
-    Examples
-    --------
-    >>> from statespace.classification import flat_labels
-    >>> labels, restore = flat_labels([["rest", "walk"], ["walk"]])
-    >>> labels.tolist()
-    ['rest', 'walk', 'walk']
-    >>> [row.tolist() for row in restore([0, 1, 1])]
-    [[0, 1], [1]]
-    """
-    if y is None:
-        raise ValueError("This estimator requires y to be passed, but the target y is None.")
-    if isinstance(y, SeriesCollection):
-        labels, restore = flat_labels(y.values)
-        return labels, lambda numbers: y.with_values(restore(numbers))
-    if isinstance(y, pd.DataFrame | pd.Series):
-        array = y.to_numpy()
-        return array.ravel(), lambda numbers: _like(y, np.asarray(numbers).reshape(array.shape))
-    if (isinstance(y, list | tuple) or is_nested(y)) and len(y) and all(has_rows(row) for row in y):
-        parts, restores = zip(*(flat_labels(row) for row in y), strict=True)
-        cuts = np.cumsum([len(part) for part in parts])[:-1]
-        return np.concatenate(parts), lambda numbers: [
-            restore(part) for restore, part in zip(restores, np.split(np.asarray(numbers), cuts), strict=True)
-        ]
-    array = np.asarray(y)
-    return array.ravel(), lambda numbers: np.asarray(numbers).reshape(array.shape)
-
-
-def _like(table, numbers):
-    if isinstance(table, pd.Series):
-        return pd.Series(numbers, index=table.index)
-    return pd.DataFrame(numbers, index=table.index, columns=table.columns)
-
-
-def _numbered(numbers, collection):
-    """Checked numbers of classes, an ndarray of shape (n_series, 1) or a list of (n_times_i, 1), and which it is."""
-    targets = check_targets(numbers, collection)
-    if targets.n_outputs > 1:
-        lengths = collection.lengths
-        steps = lengths[0] if np.all(lengths == lengths[0]) else f"{lengths.min()} to {lengths.max()}"
-        raise ValueError(
-            f"y must be one label for each series, of shape ({len(collection)},), or one for each step; a series has "
-            f"{steps}. Got {targets.n_outputs} for each {'step' if targets.per_step else 'series'}."
-        )
-    if not targets.per_step and not targets.single:
-        warnings.warn(
-            "A column-vector y was passed when a 1d array was expected. Give y.ravel().",
-            DataConversionWarning,
-            stacklevel=5,
-        )
-    return targets.values, targets.per_step
 
 
 def _cross_entropy(model, batch, weight):

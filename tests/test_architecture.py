@@ -22,7 +22,7 @@ TIERS = [
     ["layers", "kalman"],
     ["models"],
     ["training"],
-    ["base", "parameters"],
+    ["base", "labels", "parameters"],
     ["streaming"],
     ["deep"],
     ["regression", "classification", "filtering"],

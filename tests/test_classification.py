@@ -10,7 +10,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_s
 
 import statespace
 from statespace import S4DClassifier, SeriesCollection
-from statespace.classification import flat_labels
 
 
 def tiny(**options):
@@ -284,12 +283,3 @@ def test_labels_of_the_other_kind_are_not_scored():
 def test_bad_weights(weight):
     with pytest.raises(ValueError, match="class_weight"):
         tiny(class_weight=weight).fit(np.zeros((4, 3)), ["a", "b"] * 2)
-
-
-def test_flat_labels_and_back():
-    y = [pd.Series(["a", "b"], index=[0.5, 2.0]), pd.Series(["b"], index=[1.0])]
-    labels, restore = flat_labels(y)
-    assert labels.tolist() == ["a", "b", "b"]
-    for row, expected in zip(restore([1, 2, 3]), [[1, 2], [3]], strict=True):
-        assert row.tolist() == expected
-    assert restore([1, 2, 3])[0].index.tolist() == [0.5, 2.0]
