@@ -105,7 +105,7 @@ def groups(begin, stop):
 
 def starts_of(record, units, origin, starts, keep, kept):
     """Filter every record through its diffuse start; what it leaves of those samples goes to ``kept``."""
-    R, d, n = len(starts) - 1, *origin.diffuse.shape
+    R, (d, n) = len(starts) - 1, origin.diffuse.shape
     if d == 0:
         return Starts(
             starts[:-1], origin.mean[None], origin.covariance[None], np.array([[0.0, 1.0, 0.0, 0.0, 0.0]]),
@@ -159,7 +159,7 @@ def filtered(record, units, origin, starts, keep, kept):
 def gradient_batch(record, units, origin, starts, moving, by_observation, gradient):
     if not suits(units, origin, starts):
         return batch.gradient_batch(record, units, origin, starts, moving, by_observation, gradient)
-    R, n, d = len(starts) - 1, *origin.diffuse.shape[::-1]
+    R, (d, n) = len(starts) - 1, origin.diffuse.shape
     values, kept = np.empty(R), room(0, n, 0, NOTHING)
     found = starts_of(record, units, origin, starts, NOTHING, kept)
     members, alone, step = groups_to_return(starts, found, n)
