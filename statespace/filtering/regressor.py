@@ -67,9 +67,11 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
     huber_threshold : float, default=1.345
         The number of scales √R beyond which Huber's noise is exponential.
     optimizer : "fmin_l_bfgs_b", callable or None, default="fmin_l_bfgs_b"
-        None keeps the parameters as given. A callable has the signature ``optimizer(objective, initial_theta,
-        bounds)`` and returns ``(theta, value)``, as for scikit-learn's GaussianProcessRegressor; ``objective(theta,
-        eval_gradient=True)`` is to be minimised.
+        The default's name is that of scikit-learn's GaussianProcessRegressor. It stands for a quasi-Newton search
+        within the bounds, whose Hessian is dense and measured at the start (`statespace.kalman.ascent`): few parameters
+        and a smooth likelihood want no limited memory. None keeps the parameters as given. A callable has the signature
+        ``optimizer(objective, initial_theta, bounds)`` and returns ``(theta, value)``, as scikit-learn's;
+        ``objective(theta, eval_gradient=True)`` is to be minimised.
     n_restarts_optimizer : int, default=0
         Further searches from starts drawn at random around the first one.
     priors : dict of str to LogNormal, optional
