@@ -2,7 +2,10 @@
 
 import torch
 
-from statespace.kernels.vectors import WIDTH
+from statespace.kernels.vectors import loading
+
+WIDTH = 16
+load = loading(WIDTH)
 
 
 def channels_last(x):

@@ -1,8 +1,9 @@
-"""Sixteen numbers side by side as one Numba type: a vector that LLVM keeps in registers.
+"""Numbers side by side as one Numba type: a vector that LLVM keeps in registers.
 
 Loops over time that carry a state do not vectorise by themselves, and what LLVM's vectoriser makes of an inner loop
 depends on what it can prove about memory. With this type a loop says what it means: arithmetic on vectors and with
-floats, `load` and `store`, and the few functions below. A processor with narrower registers takes several of them for a
+floats, comparisons, which give a mask, `store`, and the functions below. Vectors come from arrays: who uses them makes
+a ``load`` for the number of lanes with `loading`. A processor with narrower registers takes several of them for a
 vector. Products fuse with sums ("contract").
 """
 
@@ -11,10 +12,9 @@ import operator
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-WIDTH = 16
 FLAGS = ("contract",)
 ELEMENTS = {types.float32: (ir.FloatType(), ir.IntType(32), 4), types.float64: (ir.DoubleType(), ir.IntType(64), 8)}
 # Mantissa bits and exponent bias: 1.5 · 2^mantissa added to a float leaves its nearest integer in the low bits.
@@ -22,14 +22,19 @@ BITS = {types.float32: (23, 127), types.float64: (52, 1023)}
 
 
 class Vector(types.Type):
-    """``WIDTH`` floats of one type."""
+    """``width`` floats of one type."""
 
-    def __init__(self, element):
-        self.element = element
-        super().__init__(name=f"Vector{WIDTH}({element})")
+    def __init__(self, element, width):
+        self.element, self.width = element, width
+        super().__init__(name=f"Vector{width}({element})")
 
 
-VECTORS = {element: Vector(element) for element in ELEMENTS}
+class Mask(types.Type):
+    """``width`` truth values."""
+
+    def __init__(self, width):
+        self.width = width
+        super().__init__(name=f"Mask{width}")
 
 
 @register_model(Vector)
@@ -38,8 +43,18 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, numba_type, _llvm(numba_type))
 
 
+@register_model(Mask)
+class MaskModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type):
+        super().__init__(manager, numba_type, ir.VectorType(ir.IntType(1), numba_type.width))
+
+
 def _llvm(vector):
-    return ir.VectorType(ELEMENTS[vector.element][0], WIDTH)
+    return ir.VectorType(ELEMENTS[vector.element][0], vector.width)
+
+
+def _integers(vector):
+    return ir.VectorType(ELEMENTS[vector.element][1], vector.width)
 
 
 def _spread(builder, x, vector):
@@ -49,44 +64,81 @@ def _spread(builder, x, vector):
     own = ELEMENTS[vector.element][0]
     if x.type != own:
         x = builder.fptrunc(x, own) if isinstance(x.type, ir.DoubleType) else builder.fpext(x, own)
-    target = _llvm(vector)
-    first = builder.insert_element(ir.Constant(target, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH))
+    first = builder.insert_element(ir.Constant(_llvm(vector), ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
+    order = ir.Constant(ir.VectorType(ir.IntType(32), vector.width), [0] * vector.width)
+    return builder.shuffle_vector(first, first, order)
 
 
 def _call(builder, name, arguments):
     """An LLVM intrinsic of vectors, whose name carries their type."""
     kind = arguments[0].type
     function = ir.FunctionType(kind, [x.type for x in arguments])
-    suffix = f"v{WIDTH}{'f32' if isinstance(kind.element, ir.FloatType) else 'f64'}"
+    suffix = f"v{kind.count}{'f32' if isinstance(kind.element, ir.FloatType) else 'f64'}"
     return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), arguments)
 
 
-def _define(operation, name):
-    cases = [
-        signature(vector, *pair)
-        for vector in VECTORS.values()
-        for pair in ((vector, vector), (vector, types.float64), (types.float64, vector))
-    ]
+def _define(operation, cases, typed, emit):
+    """``operation`` on arguments of the types that `typed` gives a signature, by what ``emit(builder, …)`` writes."""
 
     @infer_global(operation)
-    class Operation(ConcreteTemplate):
-        pass
-
-    Operation.cases = cases
+    class Operation(AbstractTemplate):
+        def generic(self, args, kws):
+            return typed(*args)
 
     def lowered(context, builder, signature, arguments):
-        x, y = (_spread(builder, argument, signature.return_type) for argument in arguments)
-        return getattr(builder, name)(x, y, flags=FLAGS)
+        vector = next(kind for kind in signature.args if isinstance(kind, Vector | Mask))
+        return emit(builder, *(_spread(builder, x, vector) for x in arguments))
 
     for case in cases:
-        lower_builtin(operation, *case.args)(lowered)
+        lower_builtin(operation, *case)(lowered)
 
 
+def _pair(result):
+    """Types of an operation on two vectors, or on a vector and a number."""
+
+    def typed(*args):
+        vectors = [kind for kind in args if isinstance(kind, Vector)]
+        numbers = [kind for kind in args if isinstance(kind, types.Integer | types.Float)]
+        if len(args) != 2 or not vectors or len(vectors) + len(numbers) != 2 or vectors[0] != vectors[-1]:
+            return None
+        return signature(result(vectors[0]), *(kind if kind in vectors else types.float64 for kind in args))
+
+    return typed
+
+
+def _alike(kind):
+    """Types of an operation whose arguments and result are all of one type of this ``kind``."""
+
+    def typed(*args):
+        return signature(args[0], *args) if isinstance(args[0], kind) and len(set(args)) == 1 else None
+
+    return typed
+
+
+def _arithmetic(name):
+    return lambda builder, x, y: getattr(builder, name)(x, y, flags=FLAGS)
+
+
+def _comparison(symbol):
+    # x != y is the one that holds for NaN
+    name = "fcmp_unordered" if symbol == "!=" else "fcmp_ordered"
+    return lambda builder, x, y: getattr(builder, name)(symbol, x, y)
+
+
+PAIRS = [(Vector, Vector), (Vector, types.Float), (types.Float, Vector)]
 for _operation, _name in (
     (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv"),
 ):  # fmt: skip
-    _define(_operation, _name)
+    _define(_operation, PAIRS, _pair(lambda vector: vector), _arithmetic(_name))
+for _operation, _symbol in (
+    (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="), (operator.eq, "=="),
+    (operator.ne, "!="),
+):  # fmt: skip
+    _define(_operation, PAIRS, _pair(lambda vector: Mask(vector.width)), _comparison(_symbol))
+_define(operator.neg, [(Vector,)], _alike(Vector), lambda builder, x: builder.fneg(x))
+_define(operator.and_, [(Mask, Mask)], _alike(Mask), lambda builder, x, y: builder.and_(x, y))
+_define(operator.or_, [(Mask, Mask)], _alike(Mask), lambda builder, x, y: builder.or_(x, y))
+_define(operator.invert, [(Mask,)], _alike(Mask), lambda builder, x: builder.not_(x))
 
 
 def _address(context, builder, array_type, array, offset, vector):
@@ -94,21 +146,46 @@ def _address(context, builder, array_type, array, offset, vector):
     return builder.bitcast(builder.gep(data, [offset]), _llvm(vector).as_pointer())
 
 
-@intrinsic
-def load(typingctx, x, i):
-    """The vector x[i], x[i + 1], … of a flat array."""
-    vector = VECTORS[x.dtype]
+def loading(width):
+    """A ``load`` of vectors of so many lanes."""
 
-    def codegen(context, builder, signature, arguments):
-        place = _address(context, builder, signature.args[0], *arguments, vector)
-        return builder.load(place, align=ELEMENTS[vector.element][2])
+    @intrinsic
+    def load(typingctx, x, i):
+        """The vector x[i], x[i + 1], … of a flat array."""
+        if not isinstance(x, types.Array) or x.dtype not in ELEMENTS:
+            return None
+        vector = Vector(x.dtype, width)
 
-    return vector(x, types.intp), codegen
+        def codegen(context, builder, signature, arguments):
+            place = _address(context, builder, signature.args[0], *arguments, vector)
+            return builder.load(place, align=ELEMENTS[vector.element][2])
+
+        return vector(x, types.intp), codegen
+
+    return load
+
+
+def splatting(width):
+    """A ``splat`` to vectors of so many lanes."""
+
+    @intrinsic
+    def splat(typingctx, x):
+        """The float64 x in every lane."""
+        vector = Vector(types.float64, width)
+
+        def codegen(context, builder, signature, arguments):
+            return _spread(builder, arguments[0], vector)
+
+        return vector(types.float64), codegen
+
+    return splat
 
 
 @intrinsic
 def store(typingctx, value, x, i):
-    """Write a vector to x[i], x[i + 1], … of a flat array."""
+    """Write a vector to x[i], x[i + 1], … of a flat array of its type."""
+    if not isinstance(value, Vector) or not isinstance(x, types.Array) or x.dtype != value.element:
+        return None
 
     def codegen(context, builder, signature, arguments):
         place = _address(context, builder, signature.args[1], *arguments[1:], value)
@@ -126,6 +203,29 @@ def nothing(typingctx, x):
         return ir.Constant(arguments[0].type, None)
 
     return x(x), codegen
+
+
+@intrinsic
+def where(typingctx, condition, x, y):
+    """x in the lanes where ``condition`` holds, y in the others."""
+    if not isinstance(x, Vector) or x != y or condition != Mask(x.width):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return x(condition, x, y), codegen
+
+
+@intrinsic
+def somewhere(typingctx, condition):
+    """Whether ``condition`` holds in any lane."""
+
+    def codegen(context, builder, signature, arguments):
+        together = builder.bitcast(arguments[0], ir.IntType(condition.width))
+        return builder.icmp_unsigned("!=", together, ir.Constant(together.type, 0))
+
+    return types.boolean(condition), codegen
 
 
 @intrinsic
@@ -177,8 +277,46 @@ def power_of_two(typingctx, x):
     mantissa, bias = BITS[x.element]
 
     def codegen(context, builder, signature, arguments):
-        integers = ir.VectorType(ELEMENTS[x.element][1], WIDTH)
-        bits = builder.add(builder.bitcast(arguments[0], integers), ir.Constant(integers, [bias] * WIDTH))
-        return builder.bitcast(builder.shl(bits, ir.Constant(integers, [mantissa] * WIDTH)), arguments[0].type)
+        integers = _integers(x)
+        bits = builder.add(builder.bitcast(arguments[0], integers), ir.Constant(integers, [bias] * x.width))
+        return builder.bitcast(builder.shl(bits, ir.Constant(integers, [mantissa] * x.width)), arguments[0].type)
 
     return x(x), codegen
+
+
+@intrinsic
+def odd(typingctx, x):
+    """Whether k is odd, from k + 1.5 · 2^mantissa, the sum as it stands in memory."""
+
+    def codegen(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], _integers(x))
+        return builder.trunc(bits, ir.VectorType(ir.IntType(1), x.width))
+
+    return Mask(x.width)(x), codegen
+
+
+@intrinsic
+def turned(typingctx, rows):
+    """The transpose of as many vectors as they have lanes: lane l of vector k becomes lane k of vector l."""
+    width = rows.dtype.width
+    if rows.count != width or width & (width - 1):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        rows = [builder.extract_value(arguments[0], k) for k in range(width)]
+        size = 1
+        while size < width:
+            # rows k and k + size change the halves of their groups of 2 · size lanes
+            first = [j + (width - size if j & size else 0) for j in range(width)]
+            second = [j + (width if j & size else size) for j in range(width)]
+            orders = [ir.Constant(ir.VectorType(ir.IntType(32), width), order) for order in (first, second)]
+            following = list(rows)
+            for k in range(width):
+                if not k & size:
+                    following[k] = builder.shuffle_vector(rows[k], rows[k + size], orders[0])
+                    following[k + size] = builder.shuffle_vector(rows[k], rows[k + size], orders[1])
+            rows = following
+            size *= 2
+        return context.make_tuple(builder, signature.return_type, rows)
+
+    return rows(rows), codegen

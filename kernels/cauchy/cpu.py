@@ -5,8 +5,9 @@ import torch
 from numba import njit
 
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.threads import in_parallel
-from statespace.kernels.vectors import WIDTH, load, store
+from statespace.kernels.vectors import store
 
 W = WIDTH
 

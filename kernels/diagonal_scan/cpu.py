@@ -6,9 +6,8 @@ import torch
 
 from statespace.kernels.diagonal_scan.loops import BILINEAR, LN2, SEGMENT, UNROLLED, backward, forward
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
-from statespace.kernels.lanes import channels_back, channels_last, flat, from_lanes, to_lanes
+from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, from_lanes, to_lanes
 from statespace.kernels.threads import in_parallel
-from statespace.kernels.vectors import WIDTH
 
 
 def diagonal_scan(u, dt, rate, c, initial=None, skip=None, *, discretization="zoh"):

@@ -20,7 +20,8 @@ import numpy as np
 from numba import njit
 
 from statespace.kernels.diagonal_scan.decay import expm1_complex
-from statespace.kernels.vectors import WIDTH, load, store, without_tiny
+from statespace.kernels.lanes import WIDTH, load
+from statespace.kernels.vectors import store, without_tiny
 
 SEGMENT = 32  # steps between two stored states; the reverse sweep computes one segment again at a time
 UNROLLED = 4  # nodes are padded to a multiple of this

@@ -4,8 +4,8 @@ import torch
 
 from statespace.kernels.dispatch import refuse_devices
 from statespace.kernels.dplr_scan.loops import SEGMENT, backward, forward
+from statespace.kernels.lanes import WIDTH
 from statespace.kernels.threads import in_parallel
-from statespace.kernels.vectors import WIDTH
 
 
 def unusable(u, dt, Lambda, P, B, C, initial=None):

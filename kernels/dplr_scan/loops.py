@@ -16,7 +16,8 @@ With h half the gap, hE = h/(1 - hΛ). ``rank`` is a tuple of as many zeros: its
 import numpy as np
 from numba import njit
 
-from statespace.kernels.vectors import WIDTH, load, store, without_tiny
+from statespace.kernels.lanes import WIDTH, load
+from statespace.kernels.vectors import store, without_tiny
 
 SEGMENT = 16  # steps between two stored states; the reverse sweep computes one segment again at a time
 W = WIDTH

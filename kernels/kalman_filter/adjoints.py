@@ -17,9 +17,9 @@ from statespace.kernels.kalman_filter.lockstep import (
     width_of_way,
 )
 from statespace.kernels.kalman_filter.record import PREDICTED
-from statespace.kernels.kalman_filter.transposition import bring_in, hand_out
+from statespace.kernels.kalman_filter.transposition import WIDTH, bring_in, hand_out, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import add, contract_vectors, discretize_vectors
-from statespace.kernels.kalman_filter.vectors import WIDTH, load, somewhere, splat, store
+from statespace.kernels.vectors import somewhere, store
 
 
 @helper()

@@ -11,9 +11,9 @@ from statespace.kernels.kalman_filter.adjoints import place
 from statespace.kernels.kalman_filter.compiled import entry, helper, shared
 from statespace.kernels.kalman_filter.lockstep import CHUNK, ahead, board, land, prepare, width_of_way
 from statespace.kernels.kalman_filter.record import PREDICTED
-from statespace.kernels.kalman_filter.transposition import bring_in, hand_out
+from statespace.kernels.kalman_filter.transposition import WIDTH, bring_in, hand_out, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import discretize_vectors
-from statespace.kernels.kalman_filter.vectors import WIDTH, load, somewhere, splat, store, where
+from statespace.kernels.vectors import somewhere, store, where
 
 
 class Wanted(NamedTuple):

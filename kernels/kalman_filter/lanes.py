@@ -28,8 +28,8 @@ from statespace.kernels.kalman_filter.hindsight import Wanted, smooth_lanes, vec
 from statespace.kernels.kalman_filter.lockstep import CHUNK, Flat, Room, filter_lanes, width_of_way
 from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, nothing_seen, room
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
+from statespace.kernels.kalman_filter.transposition import WIDTH
 from statespace.kernels.kalman_filter.vector_blocks import KINDS
-from statespace.kernels.kalman_filter.vectors import WIDTH
 from statespace.kernels.threads import in_parallel
 
 # Beyond this a step of the vectors, whose moments no longer fit into registers, gains too little.

@@ -5,7 +5,10 @@ matrix, whose transpose is eight vectors in the order of these numbers.
 """
 
 from statespace.kernels.kalman_filter.compiled import helper, shared
-from statespace.kernels.kalman_filter.vectors import WIDTH, load, store, turned
+from statespace.kernels.vectors import loading, splatting, store, turned
+
+WIDTH = 8
+load, splat = loading(WIDTH), splatting(WIDTH)
 
 
 @helper()

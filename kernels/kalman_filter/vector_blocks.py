@@ -37,16 +37,8 @@ from statespace.kernels.kalman_filter.exponential import (
     LOG2_E,
     SHIFT,
 )
-from statespace.kernels.kalman_filter.vectors import (
-    WIDTH,
-    load,
-    odd,
-    power_of_two,
-    somewhere,
-    splat,
-    store,
-    where,
-)
+from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
+from statespace.kernels.vectors import odd, power_of_two, somewhere, store, where
 
 # the kinds that are known here
 KINDS = (RANDOM_WALK, TREND, ROTATION, OU, MATERN32, MATERN52, ROTATED_OU, ROTATED_MATERN32)

@@ -3,11 +3,10 @@
 import torch
 
 from statespace.kernels.arrays import accepts_numpy
-from statespace.kernels.lanes import channels_back, channels_last, flat, to_lanes
+from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, to_lanes
 from statespace.kernels.long_convolution.direct import convolve, gradient
 from statespace.kernels.long_convolution.pytorch import long_convolution as by_fft
 from statespace.kernels.threads import in_parallel
-from statespace.kernels.vectors import WIDTH
 
 # Up to here the sum takes less time than two transforms.
 SHORT = 192

@@ -8,7 +8,8 @@ side first, with the K - 1 samples before it.
 import numpy as np
 from numba import njit
 
-from statespace.kernels.vectors import WIDTH, load, nothing, store
+from statespace.kernels.lanes import WIDTH, load
+from statespace.kernels.vectors import nothing, store
 
 STRETCH = 256
 W = WIDTH

@@ -28,8 +28,9 @@ from statespace.kernels.kalman_filter.blocks import (
     SIZES,
     TREND,
 )
+from statespace.kernels.kalman_filter.transposition import WIDTH, load
 from statespace.kernels.kalman_filter.vector_blocks import decays, gammas_5, rotations
-from statespace.kernels.kalman_filter.vectors import WIDTH, load, store
+from statespace.kernels.vectors import store
 
 lanes = import_module("statespace.kernels.kalman_filter.lanes")
 
