@@ -211,7 +211,8 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
         ------
         ValueError
             If X or y is empty, not finite (but NaN in y), of unequal length, or y is NaN throughout; if a parameter
-            is no positive number. The message names the series.
+            is no positive number, the message naming the series; or if no parameters are found at which the
+            log-likelihood is finite.
         """
         panel, record, known = self._read(X, y, noise_variance, reset=True)
         process, rows = self._chosen_process(panel.rows), panel.rows
@@ -244,6 +245,7 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
             )
         estimations, thetas = [estimation for estimation, *_ in fitted], [theta for _, theta, _ in fitted]
         self._conclude(estimations, thetas, known)
+        self._refuse_impossible()
         return self
 
     def _read(self, X, y, noise_variance, *, reset):
@@ -292,6 +294,18 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
                 self.df_ = np.array(df) if self._separate else df[0]
         self.log_marginal_likelihood_value_ = self.log_marginal_likelihood(self.theta_)
         return self
+
+    def _refuse_impossible(self):
+        # a variance that was lost to rounding may leave an absurd number as well
+        if not abs(self.log_marginal_likelihood_value_) < 1e100:
+            raise ValueError(
+                f"the log-likelihood is {self.log_marginal_likelihood_value_} with {self.process!r} at "
+                f"theta = {self.theta_.tolist()}: no parameters were found at which the record is possible and its "
+                "likelihood can be computed. Either samples without noise contradict each other (give "
+                "noise_variance > 0, or fit it), or the process has directions that the first samples cannot tell "
+                "apart, such as many yearly harmonics on daily samples (take fewer harmonics or coarser samples), or "
+                "the start values are out of reach of the data (leave them None, or set bounds around likely values)."
+            )
 
     @property
     def _estimation(self):

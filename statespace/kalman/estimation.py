@@ -145,6 +145,12 @@ def _expectation_maximisation(free, system, settle, records, max_iter, tolerance
         current = [(settle(part._replace(**arrays)), y, u) for y, u, part in records]
         expectations = [expect(part, y, u, diagonal, moving) for part, y, u in current]
         history.append(sum(e.log_likelihood for e in expectations))
+        if not np.isfinite(history[-1]):
+            where = f"after {len(history) - 1} iterations" if len(history) > 1 else "at the start values"
+            raise ValueError(
+                f"the log-likelihood is not finite {where}. Give start values at which the record is possible (noise "
+                "above 0, a stable transition for a stationary start)."
+            )
         if len(history) > 1 and history[-1] - history[-2] <= tolerance * n_observed:
             return arrays, history[-1], history, True
         if len(history) <= max_iter:

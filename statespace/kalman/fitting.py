@@ -80,17 +80,18 @@ def _to_scale(likelihood, points, values, is_variance):
     """Each point with its variances times the factor that is best for all of them, and the likelihood there."""
     log, share = np.log(_FACTOR), 1 - 1 / _FACTOR
     step = log * is_variance
-    gains = np.array([likelihood.value(point + step) for point in points]) - values
     best = int(np.argmax(values))
-    # From a second step at one point: how many samples there are beyond those that close a diffuse direction.
-    further = likelihood.value(points[best] + 2 * step) - values[best] - gains[best]
-    squares = 2 * (gains[best] - further) / share**2
-    n = np.rint((squares * share - 2 * gains[best]) / log)
     with np.errstate(all="ignore"):
+        gains = np.array([likelihood.value(point + step) for point in points]) - values
+        # From a second step at one point: how many samples there are beyond those that close a diffuse direction.
+        further = likelihood.value(points[best] + 2 * step) - values[best] - gains[best]
+        squares = 2 * (gains[best] - further) / share**2
+        n = np.rint((squares * share - 2 * gains[best]) / log)
         factors = (2 * gains + n * log) / (share * n)
+        # not so where there is no likelihood
         usable = np.isfinite(factors) & (factors > 0) & (n > 0)
         factors = np.where(usable, factors, 1.0)
-        values = values - 0.5 * n * (np.log(factors) - factors + 1)
+        values = np.where(usable, values - 0.5 * n * (np.log(factors) - factors + 1), values)
     return points + np.log(factors)[:, np.newaxis] * is_variance, values
 
 

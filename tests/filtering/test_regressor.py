@@ -570,3 +570,12 @@ def test_scikit_learn(estimator, check):
 def test_names_the_entry_that_is_not_finite(X, message):
     with pytest.raises(ValueError, match=message):
         KalmanRegressor().fit(X, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("optimizer", ["fmin_l_bfgs_b", None])
+def test_a_likelihood_that_is_not_finite_is_refused(optimizer):
+    gp = KalmanRegressor(LocalLevel(), noise_variance=0.0, optimizer=optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"log-likelihood is -inf.*noise_variance > 0.*fewer harmonics"):
+            gp.fit([[0.0], [1.0], [1.0], [2.0]], [0.0, 1.0, 2.0, 1.0])

@@ -249,3 +249,12 @@ def test_constant_noises_are_learned_on_irregular_times():
     times = np.append(0.0, np.cumsum(gaps))[:, np.newaxis]
     gp = KalmanRegressor(LocalLevel()).fit(times, y)
     assert ml.log_likelihood_ == pytest.approx(gp.log_marginal_likelihood(), abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["ml", "em"])
+def test_an_impossible_start_is_refused(method):
+    model = LinearGaussianModel([[1.0]], [[1.0], [1.0]], [[1.0]], np.zeros((2, 2)), initial_covariance=[[1.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="log-likelihood is not finite at the start values"):
+            model.fit([[0.0, 1.0], [1.0, 2.0]], method=method, free=["process_noise"])
