@@ -6,16 +6,6 @@ from numba.extending import intrinsic
 
 
 @intrinsic
-def nearest(typingctx, x):
-    """The nearest integer, as a float: one instruction."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.call(builder.module.declare_intrinsic("llvm.rint", [arguments[0].type]), arguments)
-
-    return x(x), codegen
-
-
-@intrinsic
 def fused(typingctx, x, y, z):
     """x y + z, rounded once."""
 

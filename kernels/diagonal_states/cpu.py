@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from numba import njit
 
-from statespace.kernels.diagonal_states.decay import expm1_complex
+from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
+from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.threads import in_parallel, number_of_threads
+from statespace.kernels.vectors import nothing, store
 
 # States are treated in blocks of N, in arrays of their own whose fields lie N numbers apart: lengths and distances
 # known at compile time are what lets LLVM turn the loops over n into vector instructions without a remainder.
@@ -22,7 +24,7 @@ TINY = 1e-30  # a state that dies away must not become subnormal: such numbers s
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
 def _discretise(gap, bilinear, rate, d):
-    """d = Ā - 1 for one gap; a row of ``rate`` holds Re, Im, and Im/2π in two parts."""
+    """d = Ā - 1 for one gap; a row of ``rate`` holds Re, Im, Im/2π in two parts, and Re/ln 2."""
     one, half = d.dtype.type(1), d.dtype.type(0.5)
     if bilinear:
         for n in range(N):
@@ -31,8 +33,11 @@ def _discretise(gap, bilinear, rate, d):
             d[n] = scale * (rate[n] * (one - a) - rate[N + n] * w)
             d[N + n] = scale * rate[N + n]
     else:
-        for n in range(N):
-            d[n], d[N + n] = expm1_complex(gap, rate[n], rate[2 * N + n], rate[3 * N + n])
+        for n in range(0, N, WIDTH):
+            a = load(rate, 4 * N + n)
+            real, imag = expm1_complex(gap + nothing(a), a, load(rate, 2 * N + n), load(rate, 3 * N + n))
+            store(real, d, n)
+            store(imag, d, N + n)
 
 
 @njit(cache=True, fastmath=FAST, error_model="numpy")
@@ -77,7 +82,7 @@ def _store(field, t, start, nodes, source):
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _forward(first, last, v, dt, bilinear, reverse, size, rate, initial, states):
-    """Of (record, block) first..last−1: the states (B, L, 2, P) written to by v. ``rate`` (blocks, 4 N), blocks of
+    """Of (record, block) first..last−1: the states (B, L, 2, P) written to by v. ``rate`` (blocks, 5 N), blocks of
     ``size`` states, ``initial`` (B, 1, 2, P).
     """
     L, P = v.shape[1], v.shape[3]
@@ -190,7 +195,8 @@ class _States(torch.autograd.Function):
     def forward(ctx, v, dt, rate, initial, size, bilinear, reverse):
         turns = rate[:, N:].double() / (2 * math.pi)
         high = turns.to(v.dtype)
-        rate = torch.cat([rate.to(v.dtype), high, (turns - high.double()).to(v.dtype)], dim=-1)
+        halvings = rate[:, :N].double() / math.log(2)
+        rate = torch.cat([rate, high, turns - high.double(), halvings], dim=-1).to(v.dtype)
         states = torch.empty_like(v)
         in_parallel(
             _forward, len(v) * len(rate), v.numel(),
