@@ -153,6 +153,7 @@ def restart(origin, state):
             state.diffuse[c, i] = origin.diffuse[c, i]
     for i in range(4):
         state.counts[i] = origin.counts[i]
+    for i in range(5):
         state.totals[i] = origin.totals[i]
 
 

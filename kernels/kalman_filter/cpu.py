@@ -11,10 +11,11 @@ import numpy as np
 from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves
-from statespace.kernels.kalman_filter.forward import log_likelihood
+from statespace.kernels.kalman_filter.forward import forward_start, log_likelihood
 from statespace.kernels.kalman_filter.gradient import add_initial_adjoints
+from statespace.kernels.kalman_filter.known_start import least_squares, mix_moments
 from statespace.kernels.kalman_filter.lanes import filter_batch, gradient_batch, likelihood_batch, smooth_batch
-from statespace.kernels.kalman_filter.looping import gradient_each, smooth_each
+from statespace.kernels.kalman_filter.looping import filter_each, gradient_each, likelihood_each, smooth_each
 from statespace.kernels.kalman_filter.record import (
     FILTERED,
     GAINS,
@@ -39,6 +40,10 @@ from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
 SHORTEST_SEGMENT = 16
+# Of P∗ after the diffuse start, in units of the noise, and of the directions: see ``known_start.py``.
+TAME, FEWEST = 1e7, 3
+# Of many records, how many are looked at for this, and how far.
+LOOKED_AT, LOOK = 5, 64
 
 
 def discretize_blocks(blocks, dt):
@@ -63,20 +68,37 @@ def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, cova
     units = expand(blocks.kind, blocks.size)
     state = start_from(mean, covariance, diffuse)
     if starts is not None:
+        if _some_are_lost(record, blocks, units, state, starts):
+            given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+            return likelihood_each(kalman_log_likelihood, starts, *given)
         return likelihood_batch(record, units, state, starts)
     work = workspace_for(units, *diffuse.shape)
     forward(record, units, 0, len(y), state, NOTHING, room(0, len(mean), 0, NOTHING), 0, work)
+    if _is_lost(record, blocks, state):
+        known = _known_start(record, units, mean, covariance, diffuse)
+        if known is not None:
+            return known.log_likelihood
     return log_likelihood(state)
 
 
 def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
     record = Record(y, dt, *blocks, observation, noise_variance)
     state = start_from(mean, covariance, diffuse)
-    kept = room(len(y), len(mean), 0, FILTERED)
     units = expand(blocks.kind, blocks.size)
+    if starts is not None and _some_are_lost(record, blocks, units, state, starts):
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
+        return filter_each(kalman_filter, starts, *given)
+    kept = room(len(y), len(mean), 0, FILTERED)
     if starts is None:
         forward(record, units, 0, len(y), state, FILTERED, kept, 0, workspace_for(units, *diffuse.shape))
         value, rest, n_diffuse = log_likelihood(state), left(state), int(state.counts[3])
+        if _is_lost(record, blocks, state):
+            known = _known_start(record, units, mean, covariance, diffuse)
+            if known is not None:
+                value = known.log_likelihood
+                fixed = y, dt, blocks, observation, noise_variance
+                n_diffuse = _write_filtered(kept, int(state.counts[2]), fixed, mean, covariance, diffuse)
+                rest = np.zeros((len(mean), 0))
     else:
         value, rest, n_diffuse = filter_batch(record, units, state, starts, kept)
     return FilterResult(value, kept.mean, kept.covariance, kept.innovation, kept.variance, rest, n_diffuse)
@@ -134,7 +156,10 @@ def kalman_gradient(
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     T, n = len(y), len(mean)
-    if starts is not None and _too_long(starts, diffuse):
+    if starts is not None and (
+        _too_long(starts, diffuse)
+        or _some_are_lost(record, blocks, units, start_from(mean, covariance, diffuse), starts)
+    ):
         given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters)
         return gradient_each(kalman_gradient, starts, *given, by_observation)
     arguments = (*blocks[2:5], noise_variance, observation, mean, covariance, diffuse)
@@ -168,6 +193,11 @@ def kalman_gradient(
                 again = start_from(mean, covariance, diffuse)
                 for first, last, kept in _backwards(record, units, again, work, stop=int(state.counts[2])):
                     back(first, last, kept, first)
+        if _is_lost(record, blocks, state):
+            known = _known_start(record, units, mean, covariance, diffuse)
+            if known is not None:
+                fixed = y, dt, blocks, observation, noise_variance
+                return _gradient_of(known, fixed, mean, covariance, diffuse, free_parameters, by_observation)
         add_initial_adjoints(b, origin, gradient)
         value = log_likelihood(state)
     if not by_observation:
@@ -178,11 +208,14 @@ def kalman_gradient(
 
 
 def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, *, starts=None):
-    if starts is not None and _too_long(starts, diffuse):
-        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout)
-        return smooth_each(kalman_smoother, starts, *given)
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
+    if starts is not None and (
+        _too_long(starts, diffuse)
+        or _some_are_lost(record, blocks, units, start_from(mean, covariance, diffuse), starts)
+    ):
+        given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout)
+        return smooth_each(kalman_smoother, starts, *given)
     T, n = len(y), len(mean)
     whole = readout is None
     readout = np.zeros((1, 0, n)) if whole else readout
@@ -200,7 +233,98 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
                 variances, covariances, work,
             )  # fmt: skip
         value = log_likelihood(state)
+        if _is_lost(record, blocks, state):
+            known = _known_start(record, units, mean, covariance, diffuse)
+            if known is not None:
+                fixed = y, dt, blocks, observation, noise_variance
+                return _smoothed_of(known, fixed, mean, covariance, diffuse, None if whole else readout)
     return SmootherResult(value, means, covariances if whole else variances)
+
+
+def _is_lost(record, blocks, state):
+    """Whether P∗ after the diffuse start was so large beside the noise that too few digits of it were left."""
+    return len(state.diffuse) >= FEWEST and _is_large(record, blocks, state)
+
+
+def _some_are_lost(record, blocks, units, origin, starts):
+    """`_is_lost` of some of many records: they have the model in common, and mostly the kind of gaps."""
+    n, d = len(origin.mean), len(origin.diffuse)
+    if d < FEWEST:
+        return False
+    work, nothing = workspace_for(units, n, d), room(0, n, 0, NOTHING)
+    for i in np.unique(np.linspace(0, len(starts) - 2, LOOKED_AT).astype(np.intp)):
+        state = State(*(array.copy() for array in origin))
+        forward_start(record, units, starts[i], min(starts[i] + LOOK, starts[i + 1]), state, NOTHING, nothing, 0, work)
+        if _is_large(record, blocks, state):
+            return True
+    return False
+
+
+def _is_large(record, blocks, state):
+    size, R = state.totals[4], record.noise_variance
+    if size <= TAME * R.max() or R.min() == 0.0:
+        return False
+    h = np.abs(record.observation).max(axis=0)
+    # of the last sample with a gap before it
+    moved = np.flatnonzero(record.gap_index >= 0) if len(record.gap_index) else np.arange(len(record.dt))
+    last = slice(moved[-1], moved[-1] + 1) if len(moved) else slice(0, 1)
+    noise = discretize_blocks(blocks._replace(gap_index=record.gap_index[last]), record.dt[last])[1][0]
+    return bool(size > TAME * (R.max() + h**2 @ np.diag(noise)))
+
+
+def _responses(record, units, covariance, diffuse):
+    """v of the filters that start at the columns of ``diffuse``, y = 0: (T, d)."""
+    flat = record._replace(y=np.where(np.isnan(record.y), np.nan, 0.0))
+    return np.column_stack([_innovations(flat, units, column, covariance)[0] for column in diffuse.T])
+
+
+def _innovations(record, units, mean, covariance):
+    n, T = len(mean), len(record.y)
+    state, kept = start_from(mean, covariance, np.zeros((n, 0))), room(T, n, 0, GAINS)
+    forward(record, units, 0, T, state, GAINS, kept, 0, workspace_for(units, n, 0))
+    return kept.innovation, kept.variance
+
+
+def _known_start(record, units, mean, covariance, diffuse):
+    v, F = _innovations(record, units, mean, covariance)
+    return least_squares(v, _responses(record, units, covariance, diffuse), F)
+
+
+def _write_filtered(kept, first, fixed, mean, covariance, diffuse):
+    """The filtered moments after the diffuse start, given known starts; returns how many samples belong to that."""
+    y, *rest = fixed
+    none = np.zeros((len(mean), 0))
+    flat = np.where(np.isnan(y), np.nan, 0.0)
+    columns = [kalman_filter(flat, *rest, np.ascontiguousarray(column), covariance, none) for column in diffuse.T]
+    filtered = kalman_filter(*fixed, mean, covariance, none)
+    end = len(y)
+    for t, moments in mix_moments(first, fixed[3], filtered, columns):
+        end = min(end, t)
+        kept.mean[t], kept.covariance[t], kept.innovation[t], kept.variance[t] = moments
+    kept.variance[first:end] = np.inf
+    return end
+
+
+def _gradient_of(known, fixed, mean, covariance, diffuse, free_parameters, by_observation):
+    points, none = known.points(), np.zeros((len(mean), 0))
+    by_diffuse, totals = np.zeros_like(diffuse), []
+    for point in points:
+        _, gradient = kalman_gradient(*fixed, mean + diffuse @ point, covariance, none, free_parameters, by_observation)
+        by_diffuse += np.outer(gradient.mean, point)
+        totals.append(gradient[:-1])
+    means = [sum(parts) / len(points) for parts in zip(*totals, strict=True)]
+    return known.log_likelihood, Gradient(*means, by_diffuse / len(points))
+
+
+def _smoothed_of(known, fixed, mean, covariance, diffuse, readout):
+    y, *rest = fixed
+    none = np.zeros((len(mean), 0))
+    _, means, spread = kalman_smoother(*fixed, mean + diffuse @ known.delta, covariance, none, readout)
+    flat = np.where(np.isnan(y), np.nan, 0.0)
+    for shift in (diffuse @ known.root).T:
+        _, moved, _ = kalman_smoother(flat, *rest, np.ascontiguousarray(shift), covariance, none, readout)
+        spread += moved**2 if spread.ndim == 2 else moved[:, :, np.newaxis] * moved[:, np.newaxis, :]
+    return SmootherResult(known.log_likelihood, means, spread)
 
 
 def _too_long(starts, diffuse):

@@ -21,6 +21,7 @@ from statespace.kernels.kalman_filter.sweep import (
     diffuse_gain,
     dot,
     eliminate,
+    exposure,
     is_certain,
     multiply,
     multiply_in,
@@ -136,6 +137,7 @@ def forward_any(record, units, first, last, state, keep, kept, base, work):
                     counts[0] -= 1
                     counts[2] = t + 1
                     multiply_in(totals, F_inf)
+                    totals[4] = max(totals[4], exposure(units, h, P))
                 elif is_certain(signal, R, totals[3]):
                     status = CERTAIN
                     counts[1] -= 1

@@ -32,7 +32,8 @@ class State(NamedTuple):
     """What a sweep carries and changes in place: a (n,), P (n, n), D (d, n) row by row, and running totals.
 
     ``counts``: rows of D still alive, samples observed, 1 + index of the last DIFFUSE one, samples that began diffuse.
-    ``totals``: Σ log F so far, the running product of F since, Σ v²/F, the last F.
+    ``totals``: Σ log F so far, the running product of F since, Σ v²/F, the last F, how much of y's variance P∗ made up
+    after a sample that was DIFFUSE, at most.
     """
 
     mean: np.ndarray
@@ -73,7 +74,8 @@ class Backward(NamedTuple):
 def start_from(mean, covariance, diffuse):
     """The state before the first sample, copied."""
     rows = diffuse.T.copy()
-    return State(mean.copy(), covariance.copy(), rows, np.array([len(rows), 0, 0, 0]), np.array([0.0, 1.0, 0.0, 0.0]))
+    counts, totals = np.array([len(rows), 0, 0, 0]), np.array([0.0, 1.0, 0.0, 0.0, 0.0])
+    return State(mean.copy(), covariance.copy(), rows, counts, totals)
 
 
 def workspace_for(units, n, d):

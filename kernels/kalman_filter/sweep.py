@@ -234,6 +234,28 @@ def diffuse_gain(D, d, g, F_inf, k):
         k[i] = total / F_inf
 
 
+@shared()
+def exposure(units, h, P):
+    """The greatest variance of h·x, in any phase, that the diagonal of P allows."""
+    kind, size, _ = units
+    total = 0.0
+    o = 0
+    for b in range(len(kind)):
+        turns = kind[b] == ROTATION or kind[b] == TABLE
+        most = 0.0
+        largest = 0.0
+        for i in range(o, o + size[b]):
+            spread = np.sqrt(max(P[i, i], 0.0))
+            if turns:
+                most = max(most, abs(h[i]))
+                largest = max(largest, spread)
+            else:
+                total += abs(h[i]) * spread
+        total += most * largest
+        o += size[b]
+    return total * total
+
+
 @helper()
 def is_certain(signal, R, before):
     """A noise-free observation of what is already known: its variance is only the rounding that the last one left."""
