@@ -40,8 +40,9 @@ from statespace.kernels.kalman_filter.smoothing import smooth_segment
 
 SEGMENT_BYTES = 64_000_000
 SHORTEST_SEGMENT = 16
-# Of P∗ after the diffuse start, in units of the noise, and of the directions: see ``known_start.py``.
-TAME, FEWEST = 1e7, 3
+# Of P∗ after the diffuse start, in units of the noise, and of the directions: see ``known_start.py``. In a search,
+# which may be wrong by some thousandths until its end, P∗ may be larger.
+TAME, ROUGHLY_TAME, FEWEST = 1e7, 1e14, 3
 # Of many records, how many are looked at for this, and how far.
 LOOKED_AT, LOOK = 5, 64
 
@@ -63,18 +64,20 @@ def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
     return gradient.parameters
 
 
-def kalman_log_likelihood(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
+def kalman_log_likelihood(
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None, tame=TAME
+):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     state = start_from(mean, covariance, diffuse)
     if starts is not None:
-        if _some_are_lost(record, blocks, units, state, starts):
+        if _some_are_lost(record, blocks, units, state, starts, tame):
             given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse)
             return likelihood_each(kalman_log_likelihood, starts, *given)
         return likelihood_batch(record, units, state, starts)
     work = workspace_for(units, *diffuse.shape)
     forward(record, units, 0, len(y), state, NOTHING, room(0, len(mean), 0, NOTHING), 0, work)
-    if _is_lost(record, blocks, state):
+    if _is_lost(record, blocks, state, tame):
         known = _known_start(record, units, mean, covariance, diffuse)
         if known is not None:
             return known.log_likelihood
@@ -151,14 +154,14 @@ class Stepper:
 
 def kalman_gradient(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
-    starts=None,
+    starts=None, tame=TAME,
 ):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
     T, n = len(y), len(mean)
     if starts is not None and (
         _too_long(starts, diffuse)
-        or _some_are_lost(record, blocks, units, start_from(mean, covariance, diffuse), starts)
+        or _some_are_lost(record, blocks, units, start_from(mean, covariance, diffuse), starts, tame)
     ):
         given = (y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters)
         return gradient_each(kalman_gradient, starts, *given, by_observation)
@@ -193,7 +196,7 @@ def kalman_gradient(
                 again = start_from(mean, covariance, diffuse)
                 for first, last, kept in _backwards(record, units, again, work, stop=int(state.counts[2])):
                     back(first, last, kept, first)
-        if _is_lost(record, blocks, state):
+        if _is_lost(record, blocks, state, tame):
             known = _known_start(record, units, mean, covariance, diffuse)
             if known is not None:
                 fixed = y, dt, blocks, observation, noise_variance
@@ -241,12 +244,12 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     return SmootherResult(value, means, covariances if whole else variances)
 
 
-def _is_lost(record, blocks, state):
+def _is_lost(record, blocks, state, tame=TAME):
     """Whether P∗ after the diffuse start was so large beside the noise that too few digits of it were left."""
-    return len(state.diffuse) >= FEWEST and _is_large(record, blocks, state)
+    return len(state.diffuse) >= FEWEST and _is_large(record, blocks, state, tame)
 
 
-def _some_are_lost(record, blocks, units, origin, starts):
+def _some_are_lost(record, blocks, units, origin, starts, tame=TAME):
     """`_is_lost` of some of many records: they have the model in common, and mostly the kind of gaps."""
     n, d = len(origin.mean), len(origin.diffuse)
     if d < FEWEST:
@@ -255,21 +258,21 @@ def _some_are_lost(record, blocks, units, origin, starts):
     for i in np.unique(np.linspace(0, len(starts) - 2, LOOKED_AT).astype(np.intp)):
         state = State(*(array.copy() for array in origin))
         forward_start(record, units, starts[i], min(starts[i] + LOOK, starts[i + 1]), state, NOTHING, nothing, 0, work)
-        if _is_large(record, blocks, state):
+        if _is_large(record, blocks, state, tame):
             return True
     return False
 
 
-def _is_large(record, blocks, state):
+def _is_large(record, blocks, state, tame):
     size, R = state.totals[4], record.noise_variance
-    if size <= TAME * R.max() or R.min() == 0.0:
+    if size <= tame * R.max() or R.min() == 0.0:
         return False
     h = np.abs(record.observation).max(axis=0)
     # of the last sample with a gap before it
     moved = np.flatnonzero(record.gap_index >= 0) if len(record.gap_index) else np.arange(len(record.dt))
     last = slice(moved[-1], moved[-1] + 1) if len(moved) else slice(0, 1)
     noise = discretize_blocks(blocks._replace(gap_index=record.gap_index[last]), record.dt[last])[1][0]
-    return bool(size > TAME * (R.max() + h**2 @ np.diag(noise)))
+    return bool(size > tame * (R.max() + h**2 @ np.diag(noise)))
 
 
 def _responses(record, units, covariance, diffuse):

@@ -14,6 +14,9 @@ class Prepared:
     ----------
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, starts, backend
         As in ``kalman_gradient``.
+    rough : bool, default=False
+        Leave out what costs much where diffuse directions are told apart badly, unless all would be lost; the
+        log-likelihood may then err by some thousandths.
 
     Attributes
     ----------
@@ -43,7 +46,7 @@ class Prepared:
 
     def __init__(
         self, y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, free_parameters=None,
-        starts=None, backend=None,
+        starts=None, backend=None, rough=False,
     ):  # fmt: skip
         # the package's own door, which imports this file
         from statespace.kernels.kalman_filter import _backend, _check
@@ -58,11 +61,13 @@ class Prepared:
         if free_parameters is not None:
             self._free = np.array(free_parameters, dtype=bool)
         self._backend = _backend(backend)
+        threshold = getattr(self._backend, "ROUGHLY_TAME", None)
+        self._options = {"tame": threshold} if rough and threshold is not None else {}
 
     def log_likelihood(self):
         """The log-likelihood, a float, or that of each record."""
-        return self._backend.kalman_log_likelihood(*self._arguments, starts=self._starts)
+        return self._backend.kalman_log_likelihood(*self._arguments, starts=self._starts, **self._options)
 
     def gradient(self):
         """The log-likelihood and a `Gradient`, but for that by ``observation``."""
-        return self._backend.kalman_gradient(*self._arguments, self._free, False, starts=self._starts)
+        return self._backend.kalman_gradient(*self._arguments, self._free, False, starts=self._starts, **self._options)

@@ -125,11 +125,11 @@ class Binding:
             by.observation = by.observation.sum(axis=0)
         return float(np.sum(value)), self.process.pullback(by, self.different), by.noise_variance
 
-    def prepared(self, y, noise, free_parameters):
+    def prepared(self, y, noise, free_parameters, rough=False):
         """`Prepared` for y of shape (n_times,) and ``noise``, a float or of shape (n_times,)."""
         return Prepared(
             y, self.gaps, self.blocks, self.rows, noise, *self.initial, free_parameters=free_parameters,
-            starts=self.starts, backend=self.backend,
+            starts=self.starts, backend=self.backend, rough=rough,
         )  # fmt: skip
 
     def smooth(self, y, noise, readout):

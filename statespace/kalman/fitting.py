@@ -22,6 +22,8 @@ _TOLERANCE, _GUESSED_TOLERANCE = 1e-4, 1e-5
 _COARSE, _FINE = 5, 16
 # Two ways to the same likelihood differ by rounding, in proportion to it.
 _ALIKE = 1e-9
+# A rough likelihood errs by less.
+_NEARLY = 0.05
 # What stands for "no likelihood at all", finite because a line search must be able to subtract it.
 _IMPOSSIBLE = 1e25
 
@@ -126,6 +128,15 @@ class Search:
         """The same search of the same likelihood by a quicker way, or None."""
         likelihood = None if callable(self.optimizer) else self.likelihood.quick()
         return likelihood and Search(likelihood, self.bounds, self.is_variance, self.ranges)
+
+    def roughly(self):
+        """The same search of a likelihood that costs less and may err a little; None where it is no other."""
+        if callable(self.optimizer) or (rough := self.likelihood.roughly()) is None:
+            return None
+        middle = np.clip(self.ranges.mean(axis=1), *self.bounds.T)
+        if rough.value(middle) == self.likelihood.value(middle):
+            return None
+        return Search(rough, self.bounds, self.is_variance, self.ranges)
 
     def confirm(self, theta, quick):
         """Whether the likelihood itself is at ``theta``, where ``quick`` has its maximum, as ``quick`` has it."""
@@ -312,6 +323,13 @@ def fit(search, n_restarts, random_state):
         theta, message = _fit(quick, n_restarts, random_state)
         if search.confirm(theta, quick):
             return theta, message
+    rough = search.roughly()
+    if rough is not None:
+        theta, message = _fit(rough, n_restarts, random_state)
+        if abs(search.likelihood.value(theta) - rough.likelihood.value(theta)) < _NEARLY:
+            # what is left to go is little, and the curvature is known
+            theta, _ = search.climb(theta, rough.curvature(theta))
+            return theta, search.message
     return _fit(search, n_restarts, random_state)
 
 

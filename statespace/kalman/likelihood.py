@@ -12,6 +12,8 @@ from statespace.kernels.kalman_filter.prepared import Prepared
 
 # Of many series, start values are compared on no fewer than this.
 _FEWEST = 5
+# Fewer diffuse directions than this are told apart well by the first samples.
+_MANY_DIRECTIONS = 3
 
 
 class Likelihood:
@@ -26,6 +28,8 @@ class Likelihood:
     records : list of (Binding, ndarray of shape (n_times, n_outputs), noise)
         Each with y, NaN where missing, and the known noise variances, a float or an ndarray of shape (n_times,) or
         (n_times, n_outputs), or None where one noise variance is fitted. A binding may hold many series.
+    rough : bool, default=False
+        Whether it may err by some thousandths where the first samples hardly tell the diffuse directions apart.
 
     Examples
     --------
@@ -41,8 +45,8 @@ class Likelihood:
     (2,)
     """
 
-    def __init__(self, process, records):
-        self.process = process
+    def __init__(self, process, records, rough=False):
+        self.process, self.rough = process, rough
         self.records = records
         self.n_process = len(process.free)
         self.n_observed = sum(int(np.isfinite(y).sum()) for _, y, _ in records)
@@ -57,14 +61,14 @@ class Likelihood:
     def _prepared(self):
         """What the kernel needs for each record and output, checked and laid out; None where it must be made anew."""
         self._asked += 1
-        if self._asked < 3:
+        if self._asked < 3 and not self.rough:
             return None
         if self._powers is None:
             alike = self.noise_is_fitted or all(known is not None for _, _, known in self.records)
             self._powers = (powers(self.process) if alike else None) or ()
         if self._powers and not self._ready:
             self._ready = [
-                binding.prepared(column, 1.0 if known is None else _of(known, k), self._powers[0].moves)
+                binding.prepared(column, 1.0 if known is None else _of(known, k), self._powers[0].moves, self.rough)
                 for binding, y, known in self.records
                 for k, column in enumerate(y.T)
             ]
@@ -123,6 +127,14 @@ class Likelihood:
         """The same likelihood by a quicker way, to search with; None if there is none."""
         return differenced(self)
 
+    def roughly(self):
+        """The same likelihood with ``rough``; None where that would change nothing."""
+        if self.process.initial()[2].shape[-1] < _MANY_DIRECTIONS:
+            return None
+        rough = Likelihood(self.process, self.records, rough=True)
+        rough._powers = self._powers
+        return rough if rough._prepared() else None
+
     def head(self, n):
         """The likelihood of about the first n samples that were observed; of many series, of some spread evenly."""
         if n >= self.n_observed:
@@ -136,7 +148,7 @@ class Likelihood:
                 samples, starts = _some_series(binding.starts, seen, n)
             noise = known[samples] if np.ndim(known) else known
             records.append((binding.take(samples, starts), y[samples], noise))
-        head = Likelihood(self.process, records)
+        head = Likelihood(self.process, records, self.rough)
         head._powers = self._powers
         return head
 

@@ -130,6 +130,11 @@ class LogPosterior:
         likelihood = self.likelihood.quick()
         return likelihood and LogPosterior(likelihood, self.priors, self.shift)
 
+    def roughly(self):
+        """The same with a rough likelihood; None where that is no other."""
+        likelihood = self.likelihood.roughly()
+        return likelihood and LogPosterior(likelihood, self.priors, self.shift)
+
     def head(self, n):
         """The posterior given about the first n samples that were observed."""
         return LogPosterior(self.likelihood.head(n), self.priors, self.shift)

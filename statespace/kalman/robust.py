@@ -478,6 +478,9 @@ class RobustLikelihood(Likelihood):
     def quick(self):
         """None: the noise variances are not alike."""
 
+    def roughly(self):
+        """None, for the same reason."""
+
     def _parts(self, theta):
         """θ without the degrees of freedom, and the family."""
         theta = np.asarray(theta, dtype=float)

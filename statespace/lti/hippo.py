@@ -182,8 +182,10 @@ def nplr(measure, n, rank=None, *, beta=1.0):
     V = np.concatenate([V[:, :half], V[:, :half].conj(), V[:, half:]], axis=1)
     Lambda = (0.0 - decay) + 1j * np.concatenate([omega, -omega, np.zeros(n % 2)])
     padded = np.zeros((rank, n), dtype=np.complex128)
-    padded[:needed] = P @ V
-    return NPLR(Lambda, padded, V.conj().T @ B, V)
+    padded[:needed], B = P @ V, V.conj().T @ B
+    # Conjugate to the last bit, whatever order a matrix product sums in.
+    padded[:, half : 2 * half], B[half : 2 * half] = padded[:, :half].conj(), B[:half].conj()
+    return NPLR(Lambda, padded, B, V)
 
 
 def dplr(measure, n, rank=None, *, beta=1.0):

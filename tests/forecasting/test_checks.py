@@ -1,7 +1,7 @@
 """sktime's own checks for the forecasters and the splitter."""
 
 import pytest
-from sktime.tests.test_all_estimators import TestAllObjects
+from sktime.tests import test_all_estimators
 from sktime.utils.estimator_checks import check_estimator
 
 from statespace.forecasting import (
@@ -36,7 +36,8 @@ def test_sktimes_checks(estimator):
 
 
 # S4DForecaster has been through all of them; the others differ from it in their parameters and in the layer.
-OF_PARAMETERS = [name for name in vars(TestAllObjects) if name.startswith("test_")]
+# (A class imported by its own name would be collected here, with all of sktime's estimators.)
+OF_PARAMETERS = [name for name in vars(test_all_estimators.TestAllObjects) if name.startswith("test_")]
 OF_THE_LAYER = [
     "test_fit_returns_self", "test_fit_idempotent", "test_fit_does_not_overwrite_hyper_params",
     "test_predict_quantiles", "test_persistence_via_pickle", "test_hierarchical_with_exogenous",

@@ -53,3 +53,18 @@ def test_several_maxima():
     gp = KalmanRegressor(LocalTrend() + Matern(0.5)).fit(t[:, None], y)
     restarted = KalmanRegressor(LocalTrend() + Matern(0.5), n_restarts_optimizer=6, random_state=0).fit(t[:, None], y)
     assert gp.log_marginal_likelihood_value_ >= restarted.log_marginal_likelihood_value_ - 1e-3
+
+
+def test_a_rough_search_ends_at_the_maximum_of_the_likelihood_itself():
+    """Weekly samples tell yearly harmonics apart badly: only the end of the search is worth the exact start."""
+    rng = np.random.default_rng(3)
+    t = np.sort(rng.choice(400, 300, replace=False)) / 52.18
+    y = 0.5 * t + 2 * np.sin(2 * np.pi * t) + np.sin(4 * np.pi * t + 1) + 0.3 * rng.normal(size=300)
+    model = KalmanRegressor(LocalTrend() + Seasonal(1.0, 3)).fit(t[:, np.newaxis], y)
+    estimation = model._estimation
+    theta, scaled = model.theta_, model.theta_ - estimation.shift
+    exact, rough = estimation.likelihood, estimation.likelihood.roughly()
+    assert rough.value(scaled) != exact.value(scaled)
+    assert abs(rough.value(scaled) - exact.value(scaled)) < 0.05
+    _, gradient = model.log_marginal_likelihood(theta, eval_gradient=True)
+    assert np.abs(gradient[np.exp(theta) > 1e-8]).max() < 1e-2
