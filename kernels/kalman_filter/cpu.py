@@ -65,7 +65,7 @@ def contract_blocks(blocks, dt, transition_bar, process_noise_bar):
 
 
 def kalman_log_likelihood(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None, tame=TAME
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None, tame=None
 ):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
@@ -154,7 +154,7 @@ class Stepper:
 
 def kalman_gradient(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
-    starts=None, tame=TAME,
+    starts=None, tame=None,
 ):
     record = Record(y, dt, *blocks, observation, noise_variance)
     units = expand(blocks.kind, blocks.size)
@@ -244,12 +244,12 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
     return SmootherResult(value, means, covariances if whole else variances)
 
 
-def _is_lost(record, blocks, state, tame=TAME):
+def _is_lost(record, blocks, state, tame=None):
     """Whether P∗ after the diffuse start was so large beside the noise that too few digits of it were left."""
     return len(state.diffuse) >= FEWEST and _is_large(record, blocks, state, tame)
 
 
-def _some_are_lost(record, blocks, units, origin, starts, tame=TAME):
+def _some_are_lost(record, blocks, units, origin, starts, tame=None):
     """`_is_lost` of some of many records: they have the model in common, and mostly the kind of gaps."""
     n, d = len(origin.mean), len(origin.diffuse)
     if d < FEWEST:
@@ -264,6 +264,7 @@ def _some_are_lost(record, blocks, units, origin, starts, tame=TAME):
 
 
 def _is_large(record, blocks, state, tame):
+    tame = TAME if tame is None else tame
     size, R = state.totals[4], record.noise_variance
     if size <= tame * R.max() or R.min() == 0.0:
         return False
