@@ -25,7 +25,7 @@ def to_lanes(x):
     """(B, H, m) -> (G, m, lanes), one vector of pairs after the other; the last one is filled up with zeros."""
     B, H, m = x.shape
     if H % WIDTH == 0:
-        return x.unflatten(1, (-1, WIDTH)).transpose(2, 3).reshape(-1, m, WIDTH)
+        return x.unflatten(1, (-1, WIDTH)).transpose(2, 3).reshape(-1, m, WIDTH).contiguous()
     rows = torch.nn.functional.pad(x.reshape(B * H, m), (0, 0, 0, -B * H % WIDTH))
     return rows.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
 

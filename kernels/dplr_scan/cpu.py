@@ -4,7 +4,7 @@ import torch
 
 from statespace.kernels.dispatch import refuse_devices
 from statespace.kernels.dplr_scan.loops import SEGMENT, backward, forward
-from statespace.kernels.lanes import WIDTH
+from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, from_lanes, to_lanes
 from statespace.kernels.threads import in_parallel
 
 
@@ -26,26 +26,15 @@ def dplr_scan(u, dt, Lambda, P, B, C, initial=None):
     whole = H % WIDTH == 0  # a vector's channels are all of one record
     system = torch.stack([Lambda, B, 2 * C, *P.unbind(1)], dim=2)  # (H, n, fields)
     y, final = _Scan.apply(
-        u.to(dtype).transpose(1, 2).contiguous() if whole else _to_lanes(u.to(dtype)),
-        dt.unsqueeze(-1).expand(batch, L, WIDTH) if whole else _to_lanes(dt.unsqueeze(1).expand(batch, H, L)),
-        _to_lanes(torch.view_as_real(system.resolve_conj()).flatten(1).to(dtype).expand(batch, -1, -1)),
-        _to_lanes(torch.view_as_real(state.resolve_conj()).flatten(2).to(dtype)),
+        channels_last(u.to(dtype)),
+        dt.unsqueeze(-1).expand(batch, L, WIDTH) if whole else to_lanes(dt.unsqueeze(1).expand(batch, H, L)),
+        to_lanes(torch.view_as_real(system.resolve_conj()).flatten(1).to(dtype).expand(batch, -1, -1)),
+        to_lanes(torch.view_as_real(state.resolve_conj()).flatten(2).to(dtype)),
         (0,) * P.shape[1],
     )
-    y = y.transpose(1, 2) if whole else _from_lanes(y, batch, H)
-    final = torch.view_as_complex(_from_lanes(final, batch, H).unflatten(-1, (n, 2)).contiguous())
+    y = channels_back(y, batch, H)
+    final = torch.view_as_complex(from_lanes(final, batch, H).unflatten(-1, (n, 2)).contiguous())
     return (y.numpy(), final.numpy()) if arrays else (y, final)
-
-
-def _to_lanes(x):
-    """(B, H, m) -> (G, m, lanes), vectors of (record, channel) pairs, the last one filled with zeros."""
-    rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]), (0, 0, 0, -x.shape[0] * x.shape[1] % WIDTH))
-    return rows.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
-
-
-def _from_lanes(x, batch, H):
-    """(G, m, lanes) -> (B, H, m)."""
-    return x.transpose(1, 2).reshape(-1, x.shape[1])[: batch * H].view(batch, H, -1)
 
 
 class _Scan(torch.autograd.Function):
@@ -63,7 +52,7 @@ class _Scan(torch.autograd.Function):
         kept = u.new_empty(rows, L, len(rank) + len(rank) ** 2, WIDTH)
         stored = u.new_empty(rows, -(-L // SEGMENT), n, 2, WIDTH)
         inputs = u, dt, changed, system
-        in_parallel(forward, G, u.numel() * n, L, n, per, rank, *map(_flat, (*inputs, final, y, kept, stored)))
+        in_parallel(forward, G, u.numel() * n, L, n, per, rank, *map(flat, (*inputs, final, y, kept, stored)))
         ctx.save_for_backward(*inputs, kept, stored)
         ctx.rank = rank
         return y, final
@@ -76,11 +65,7 @@ class _Scan(torch.autograd.Function):
         grad_state = grad_final.clone(memory_format=torch.contiguous_format)
         grad_u, grad_system = torch.empty_like(u), torch.zeros_like(system)
         grad_dt = u.new_empty(G if ctx.needs_input_grad[1] else 0, L, WIDTH)
-        arrays = map(_flat, (*inputs, grad_y.contiguous(), grad_state, grad_u, grad_dt, grad_system))
+        arrays = map(flat, (*inputs, grad_y.contiguous(), grad_state, grad_u, grad_dt, grad_system))
         in_parallel(backward, G, u.numel() * n, L, n, per, ctx.rank, *arrays)
         grad_dt = grad_dt.unflatten(0, (-1, per)).sum(1) if len(grad_dt) else None
         return grad_u, grad_dt, grad_system, grad_state, None
-
-
-def _flat(x):
-    return x.detach().view(-1).numpy()
