@@ -3,6 +3,7 @@
 import torch
 
 from statespace.kernels import diagonal_convolution, diagonal_scan
+from statespace.layers.checks import check_shapes
 from statespace.layers.linear import LinearMixer
 
 
@@ -47,7 +48,7 @@ class DiagonalMixer(LinearMixer):
         """One sample in O(1): ``u_t`` (batch, d_model), gaps ``dt`` (batch,) or None for 1; returns (y_t, state)."""
         if state is None:
             state = self.initial_state(len(u_t))
-        self._check(u_t, state, 2)
+        check_shapes(self, u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
             rate, readout, decay = self._frozen or (*self._system(), None)
             if dt is not None or decay is None:

@@ -18,6 +18,7 @@ import math
 import torch
 from torch.nn.functional import linear
 
+from statespace.layers.checks import check_shapes
 from statespace.layers.diagonal import advance, decay_of, run
 from statespace.layers.linear import LinearMixer, log_uniform_steps
 from statespace.layers.nodes import starting_nodes
@@ -152,7 +153,7 @@ class H3(LinearMixer):
         """One sample in O(1): ``u_t`` (batch, d_model), gaps ``dt`` (batch,) or None for 1; returns (y_t, state)."""
         if state is None:
             state = self.initial_state(len(u_t))
-        self._check(u_t, state, 2)
+        check_shapes(self, u_t, state, 2)
         register, s = state
         with torch.autocast(u_t.device.type, enabled=False):
             rate, readout, decay = self._frozen or (*self._system(), None)

@@ -5,6 +5,7 @@ from abc import abstractmethod
 import torch
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.checks import check_gaps, check_shapes, state_at_rest
 
 
 class LinearMixer(SequenceMixer):
@@ -87,12 +88,7 @@ class LinearMixer(SequenceMixer):
 
     def initial_state(self, batch_size):
         """The state at rest: zeros."""
-        if self.bidirectional:
-            raise ValueError(f"a bidirectional {self._name} reads the whole record and has no state to pass on.")
-        like, shapes = next(self.parameters()), self._state_shapes(batch_size)
-        if isinstance(shapes[0], int):
-            return like.new_zeros(shapes)
-        return tuple(like.new_zeros(shape) for shape in shapes)
+        return state_at_rest(self, batch_size)
 
     def forward(self, u, dt=None, state=None):
         """Outputs over a record and the state at its end; see :meth:`SequenceMixer.forward`.
@@ -110,7 +106,7 @@ class LinearMixer(SequenceMixer):
         state
             Of each record at its own end, padded steps not counted; None if bidirectional.
         """
-        self._check(u, state, 3)
+        check_shapes(self, u, state, 3)
         gap, lengths = self._grid(u, dt)
         with torch.autocast(u.device.type, enabled=False):
             working = u.to(torch.promote_types(u.dtype, torch.float32)).transpose(1, 2)
@@ -119,10 +115,6 @@ class LinearMixer(SequenceMixer):
             if self.bidirectional:
                 y, final = y + self._reversed(working, dt, gap, lengths, system), None
         return y.transpose(1, 2).to(u.dtype), final
-
-    @property
-    def _name(self):
-        return type(self).__name__
 
     def _reversed(self, u, dt, gap, lengths, system):
         """The record read from its end; there the gap of sample k is the one that leads to sample k + 1, and the last
@@ -141,17 +133,8 @@ class LinearMixer(SequenceMixer):
         """The one gap by which to convolve, or None to scan; and the lengths of the records if any are padded."""
         if dt is None:
             return (None if self.mode == "scan" else 1.0), None
-        if dt.shape != u.shape[:2]:
-            raise ValueError(
-                f"dt must have shape {tuple(u.shape[:2])}, one gap for each step of u. Got {tuple(dt.shape)} instead."
-            )
+        check_gaps(u, dt)
         gaps = dt.detach()
-        if not bool((gaps >= 0).all()):
-            series, index = torch.nonzero(~(gaps >= 0))[0].tolist()
-            raise ValueError(
-                f"dt must not be negative or NaN: dt[{series}, {index}] = {gaps[series, index].item():g}. "
-                "Gaps are differences of times that do not decrease."
-            )
         if self.mode == "scan" or (self.mode == "auto" and dt.requires_grad):
             return None, None
         lengths = _lengths(gaps)
@@ -169,28 +152,6 @@ class LinearMixer(SequenceMixer):
             f"mode='convolution' needs one gap throughout: dt[{series}, {index}] = {gaps[series, index].item():g} "
             f"differs from dt[{first}, 0] = {gap:g}. Use mode='auto' or mode='scan' for irregular times."
         )
-
-    def _check(self, u, state, dimensions):
-        """Shapes of a record (three dimensions) or of one sample (two), and of the state."""
-        expected = ("batch", "length", "d_model") if dimensions == 3 else ("batch", "d_model")
-        if u.ndim != dimensions or u.shape[-1] != self.d_model or 0 in u.shape:
-            raise ValueError(
-                f"u must have shape ({', '.join(expected)}) with d_model = {self.d_model} and no empty axis. "
-                f"Got {tuple(u.shape)} instead."
-            )
-        if self.bidirectional and (dimensions == 2 or state is not None):
-            raise ValueError(
-                f"a bidirectional {self._name} reads the whole record: it has no step and takes no state. "
-                "Use bidirectional=False."
-            )
-        if state is None:
-            return
-        shapes, single = self._state_shapes(len(u)), isinstance(state, torch.Tensor)
-        given = tuple(state.shape) if single else tuple(tuple(part.shape) for part in state)
-        if given != shapes:
-            raise ValueError(
-                f"state must have shape {shapes}, as initial_state({len(u)}) gives it. Got {given} instead."
-            )
 
 
 def log_uniform_steps(d_model, dt_min, dt_max):

@@ -24,6 +24,7 @@ import torch
 
 from statespace.kernels import cauchy, dplr_scan, long_convolution
 from statespace.kernels.dplr_scan.step import advance, discretise
+from statespace.layers.checks import check_shapes
 from statespace.layers.linear import LinearMixer, log_uniform_steps
 from statespace.lti import hippo
 
@@ -143,7 +144,7 @@ class S4(LinearMixer):
 
     def step(self, u_t, state, dt=None):
         """One sample in O(d_state): ``u_t`` (batch, d_model), ``dt`` (batch,) or None for 1; returns (y_t, state)."""
-        self._check(u_t, state, 2)
+        check_shapes(self, u_t, state, 2)
         if state is None:
             state = self.initial_state(len(u_t))
         with torch.autocast(u_t.device.type, enabled=False):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from statespace.kernels import diagonal_states
+from statespace.layers.checks import check_shapes
 from statespace.layers.linear import LinearMixer, log_uniform_steps
 from statespace.lti import hippo
 
@@ -156,7 +157,7 @@ class S5(LinearMixer):
         """One sample in O(1): ``u_t`` (batch, d_model), gaps ``dt`` (batch,) or None for 1; returns (y_t, state)."""
         if state is None:
             state = self.initial_state(len(u_t))
-        self._check(u_t, state, 2)
+        check_shapes(self, u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
             rate, write, read, decay = self._frozen or (*self._system(), None)
             if dt is not None:

@@ -1,0 +1,70 @@
+"""What every layer asks of the tensors it is given: shapes of records, samples and states; gaps that can be gaps."""
+
+import torch
+
+
+def check_shapes(layer, u, state, dimensions):
+    """Shapes of a record (three dimensions) or of one sample (two), and of the state.
+
+    Parameters
+    ----------
+    layer : SequenceMixer
+        Has ``d_model``, ``bidirectional`` and ``_state_shapes(batch_size)``.
+    u : Tensor
+    state : optional
+        None is a start at rest.
+    dimensions : {2, 3}
+
+    Raises
+    ------
+    ValueError
+        For any other shape, and for a state or a step of a bidirectional layer.
+    """
+    expected = ("batch", "length", "d_model") if dimensions == 3 else ("batch", "d_model")
+    if u.ndim != dimensions or u.shape[-1] != layer.d_model or 0 in u.shape:
+        raise ValueError(
+            f"u must have shape ({', '.join(expected)}) with d_model = {layer.d_model} and no empty axis. "
+            f"Got {tuple(u.shape)} instead."
+        )
+    if layer.bidirectional and (dimensions == 2 or state is not None):
+        raise ValueError(
+            f"a bidirectional {type(layer).__name__} reads the whole record: it has no step and takes no state. "
+            "Use bidirectional=False."
+        )
+    if state is None:
+        return
+    shapes, single = layer._state_shapes(len(u)), isinstance(state, torch.Tensor)
+    given = tuple(state.shape) if single else tuple(tuple(part.shape) for part in state)
+    if given != shapes:
+        raise ValueError(f"state must have shape {shapes}, as initial_state({len(u)}) gives it. Got {given} instead.")
+
+
+def check_gaps(u, dt):
+    """Gaps of a record ``u`` (batch, length, d_model).
+
+    Raises
+    ------
+    ValueError
+        Another shape than (batch, length), or a gap that is negative or NaN: the first one is named.
+    """
+    if dt.shape != u.shape[:2]:
+        raise ValueError(
+            f"dt must have shape {tuple(u.shape[:2])}, one gap for each step of u. Got {tuple(dt.shape)} instead."
+        )
+    gaps = dt.detach()
+    if not bool((gaps >= 0).all()):
+        series, index = torch.nonzero(~(gaps >= 0))[0].tolist()
+        raise ValueError(
+            f"dt must not be negative or NaN: dt[{series}, {index}] = {gaps[series, index].item():g}. "
+            "Gaps are differences of times that do not decrease."
+        )
+
+
+def state_at_rest(layer, batch_size):
+    """Zeros in the shapes of the layer's state."""
+    if layer.bidirectional:
+        raise ValueError(f"a bidirectional {type(layer).__name__} reads the whole record and has no state to pass on.")
+    like, shapes = next(layer.parameters()), layer._state_shapes(batch_size)
+    if isinstance(shapes[0], int):
+        return like.new_zeros(shapes)
+    return tuple(like.new_zeros(shape) for shape in shapes)

@@ -1,0 +1,191 @@
+"""What the layers whose system depends on their input share: padding anywhere, both directions, the checks."""
+
+from abc import abstractmethod
+
+import torch
+
+from statespace.layers.base import SequenceMixer
+from statespace.layers.checks import check_gaps, check_shapes, state_at_rest
+
+
+class SelectiveMixer(SequenceMixer):
+    """A layer that chooses from each sample what its state keeps, writes and reads out; no convolution can replace it.
+
+        x_k = Ā(u_k, Δ_k) x_{k-1} + B̄(u_k, Δ_k) u_k,    y_k = C(u_k) x_k
+
+    A subclass reads one direction of a record (``_read``) and one sample (``_advance``), says what its state looks like
+    (``_state_shapes``), and ends its constructor with ``_complete``.
+
+    Parameters
+    ----------
+    d_model : int
+        Number of channels.
+    bidirectional : bool, default False
+        Add a second layer of the same kind that runs backwards in time, with the gaps shifted by one; the two share
+        what ``shared`` names, as Vision Mamba's share their projections [1]_, and their outputs are added. Such a layer
+        has neither ``step`` nor a state to pass on.
+    backend : str, optional
+        Backend of the kernels; None takes the best one.
+
+    Attributes
+    ----------
+    shared : tuple of str
+        The submodules that both directions have in common.
+    reverse : SelectiveMixer
+        The second layer of a bidirectional one.
+
+    References
+    ----------
+    .. [1] L. Zhu, B. Liao, Q. Zhang, X. Wang, W. Liu, X. Wang (2024). Vision Mamba: Efficient Visual Representation
+       Learning with Bidirectional State Space Model. Algorithm 1.
+
+    Examples
+    --------
+    >>> from statespace.layers import S4D, SelectiveMixer
+    >>> isinstance(S4D(d_model=2, d_state=8), SelectiveMixer)
+    False
+    """
+
+    shared: tuple[str, ...] = ("in_proj", "out_proj")
+
+    def __init__(self, d_model, *, bidirectional=False, backend=None):
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"d_model must be a positive integer. Got {d_model!r} instead.")
+        self.d_model, self.bidirectional, self.backend = d_model, bidirectional, backend
+
+    def _complete(self, **options):
+        """What a constructor ends with, handing on its own arguments but ``bidirectional``."""
+        if self.bidirectional:
+            self.reverse = type(self)(self.d_model, backend=self.backend, **options)
+            for name in self.shared:
+                setattr(self.reverse, name, getattr(self, name))
+        self._mark_slow_parameters()
+
+    @abstractmethod
+    def _read(self, u, dt, lengths, state):
+        """One direction of time over a record.
+
+        Parameters
+        ----------
+        u : Tensor of shape (batch, length, d_model)
+            Of the type of the weights.
+        dt : Tensor of shape (batch, length) or None
+            Gaps, in float32 at least; None are gaps of 1. Padded steps, gap 0, stand at the end.
+        lengths : Tensor of shape (batch,) or None
+            The real steps of each record, which come first; None: all are real.
+        state
+            As `initial_state` gives it; None starts at rest.
+
+        Returns
+        -------
+        y : Tensor of shape (batch, length, d_model)
+            Anything finite at padded steps.
+        state
+            Of each record after its last real step.
+        """
+
+    @abstractmethod
+    def _advance(self, u_t, dt, state):
+        """One sample: ``u_t`` (batch, d_model), ``dt`` (batch,) or None, a state; returns (y_t, state).
+
+        A sample of gap 0 may do anything finite to the state: the state before it is what stays.
+        """
+
+    @abstractmethod
+    def _state_shapes(self, batch_size):
+        """Shape of the state, or a tuple of the shapes of its tensors."""
+
+    def initial_state(self, batch_size):
+        """The state at rest: zeros."""
+        return state_at_rest(self, batch_size)
+
+    def forward(self, u, dt=None, state=None):
+        """Outputs over a record and the state at its end; see :meth:`SequenceMixer.forward`.
+
+        Parameters
+        ----------
+        u : Tensor of shape (batch, length, d_model)
+        dt : Tensor of shape (batch, length), optional
+        state : optional
+            The state before the first sample, shaped as `initial_state` gives it.
+
+        Returns
+        -------
+        y : Tensor of shape (batch, length, d_model)
+            Zero at padded steps.
+        state
+            Of each record at its own end, padded steps not counted; None if bidirectional.
+        """
+        self._check_shapes(u, state, 3)
+        real = None
+        if dt is not None:
+            check_gaps(u, dt)
+            real = dt.detach() > 0
+            real = None if bool(real.all()) else real
+        with torch.autocast(u.device.type, enabled=False):
+            working, gaps = self._working(u), _working_gaps(dt)
+            lengths, order = None, None
+            if real is not None:
+                lengths = real.sum(1)
+                # Samples first, in their order, padding behind them.
+                order = torch.argsort((~real).byte(), dim=1, stable=True)
+                working, gaps = _taken(torch.where(real.unsqueeze(-1), working, 0.0), order), _taken(gaps, order)
+            y, final = self._read(working, gaps, lengths, state)
+            if self.bidirectional:
+                y, final = y + self._reversed(working, gaps, lengths), None
+            if order is not None:
+                y = torch.zeros_like(y).scatter(1, order.unsqueeze(-1).expand_as(y), y)
+                y = torch.where(real.unsqueeze(-1), y, 0.0)
+        return y.to(u.dtype), final
+
+    def step(self, u_t, state, dt=None):
+        """One sample: ``u_t`` (batch, d_model), gaps ``dt`` (batch,) or None for 1; returns (y_t, state)."""
+        if state is None:
+            state = self.initial_state(len(u_t))
+        self._check_shapes(u_t, state, 2)
+        with torch.autocast(u_t.device.type, enabled=False):
+            y, after = self._advance(self._working(u_t), _working_gaps(dt), state)
+            if dt is not None and not bool((dt > 0).all()):
+                after = _chosen(dt > 0, after, state)
+        return y.to(u_t.dtype), after
+
+    def _check_shapes(self, u, state, dimensions):
+        check_shapes(self, u, state, dimensions)
+
+    def _working(self, u):
+        return u.to(next(self.parameters()).dtype)
+
+    def _reversed(self, u, dt, lengths):
+        """Each record read from its own end: there the gap of sample k is the one that leads to sample k + 1, and the
+        last sample takes the record's first gap.
+        """
+        L = u.shape[1]
+        if lengths is None:
+            u, order = u.flip(1), None
+            if dt is not None:
+                dt = torch.cat([dt[:, :1], dt[:, 1:].flip(1)], dim=1)
+        else:
+            index = torch.arange(L, device=u.device)
+            last = lengths.unsqueeze(1) - 1
+            order = torch.where(index <= last, last - index, index)
+            behind = torch.where((index > 0) & (index <= last), last - index + 1, torch.where(index > last, index, 0))
+            u, dt = _taken(u, order), _taken(dt, behind)
+        y, _ = self.reverse._read(u, dt, lengths, None)
+        return y.flip(1) if order is None else _taken(y, order)
+
+
+def _working_gaps(dt):
+    return None if dt is None else dt.to(torch.promote_types(dt.dtype, torch.float32))
+
+
+def _taken(x, order):
+    """x (batch, length[, channels]) in another order of its steps."""
+    return x.gather(1, order if x.ndim == 2 else order.unsqueeze(-1).expand_as(x))
+
+
+def _chosen(real, after, before):
+    """Of each record the state ``after`` where the sample is real, and the one ``before`` where it is padding."""
+    if isinstance(after, torch.Tensor):
+        return torch.where(real.view(-1, *[1] * (after.ndim - 1)), after, before.to(after.dtype))
+    return tuple(_chosen(real, *parts) for parts in zip(after, before, strict=True))
