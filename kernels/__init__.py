@@ -22,6 +22,7 @@ from statespace.kernels.dplr_scan import dplr_scan
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
+from statespace.kernels.ssd import ssd
 from statespace.kernels.vandermonde import vandermonde
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "kalman_filter",
     "linear_scan",
     "long_convolution",
+    "ssd",
     "vandermonde",
 ]
