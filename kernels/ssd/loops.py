@@ -35,8 +35,6 @@ def _aligned(scratch):
     return -(scratch.ctypes.data // scratch.itemsize) % 16
 
 
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(
     first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, state, y, stored
@@ -110,7 +108,6 @@ def forward(
                     store(load(scratch, outputs + (t - start) * W), y, (record * L + t) * G * V * W + lanes)
 
 
-
 @njit(cache=True, error_model="numpy")
 def _sixteen(x, at):
     return (
@@ -135,13 +132,13 @@ def backward(
     most = (V - 1) // parts + 1
     # Of a segment: for each vector its decays, its inputs times steps and the gradients in both; for eight states of a
     # vector those before each step; for eight states the gradients in B and C, still to be summed over the lanes.
-    scratch = np.empty((5 * most + 3 * TILE) * S + 16, x.dtype)
+    scratch = np.empty((5 * most + 3 * TILE) * S + 64 * W, x.dtype)
     decays = _aligned(scratch)
     steps, inputs = decays + most * S, decays + 2 * most * S
     of_decays, of_inputs = decays + 3 * most * S, decays + 4 * most * S
     states = decays + 5 * most * S
-    of_B = states + TILE * S
-    of_C = of_B + TILE * S
+    of_B = states + TILE * S + 21 * W
+    of_C = of_B + TILE * S + 21 * W
     records = len(step) // (L * heads)
     for task in range(first, last):
         record, g, part = task // (G * parts), task // parts % G, task % parts
@@ -166,8 +163,9 @@ def backward(
                     store(nothing(u), scratch, of_decays + at)
                     store(nothing(u), scratch, of_inputs + at)
             for n in range(0, N, TILE):
-                for i in range(2 * TILE * SEGMENT):
+                for i in range(TILE * SEGMENT):
                     store(nothing(load(x, 0)), scratch, of_B + i * W)
+                    store(nothing(load(x, 0)), scratch, of_C + i * W)
                 for v in range(begin, end):
                     lanes = (g * V + v) * W
                     k = (((record * G + g) * V + v) * N + n) * W
@@ -285,5 +283,3 @@ def backward(
                             grad_step[own + head[lanes + i]] += scratch[of_inputs + at + i]
                             grad_decay[own + head[lanes + i]] += scratch[of_decays + at + i]
                 store(of_direct, grad_skip, record * G * V * W + lanes)
-
-
