@@ -62,8 +62,8 @@ def ssd(
         Limits of the step, before the gap: without softplus, negative steps become 0.
     return_final_states : bool, default False
     gap : ndarray or Tensor of shape (batch, length), optional
-        Time since the sample before, which multiplies the steps of all heads; None is 1. A gap of 0 leaves the states as
-        they were.
+        Time since the sample before, which multiplies the steps of all heads; None is 1. A gap of 0 leaves the states
+        as they were.
     backend : {"cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 

@@ -1,7 +1,7 @@
 """The recurrence compiled: sixteen channels in a vector, eight of their states in registers, segment by segment.
 
 A group's channels (head, p) stand side by side, filled up to ``V`` vectors; its states are filled up to ``N``, a
-multiple of eight. A task is one of ``parts`` of the vectors of one group of one record. Flat arrays, time before channels:
+multiple of eight. A task is one of ``parts`` of the vectors of one group of one record. Flat arrays, time first:
 
     x               (records, L, ·)             channels of all groups; a step has ``row_x`` numbers
     y, gradients    (records, L, G · V · lanes)
@@ -37,7 +37,8 @@ def _aligned(scratch):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(
-    first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, state, y, stored
+    first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, state, y,
+    stored,
 ):  # fmt: skip
     """Writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
     segments = (L - 1) // SEGMENT + 1

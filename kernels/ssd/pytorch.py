@@ -38,7 +38,7 @@ def _scan(x, step, A, B, C, D, initial, starts, chunk_size):
 
 def _chunks(x, step, A, B, C, state, starts, Q):
     """Some chunks of a record at once, the last one filled up with steps of 0, which do nothing."""
-    T, H, G = x.shape[1], x.shape[2], B.shape[2]
+    T, G = x.shape[1], B.shape[2]
     # Heads before steps, (batch, chunks, groups, heads of a group, Q, ...); one head of all for B and C.
     x, B, C = (_cut(a, Q).transpose(2, 3).unflatten(2, (G, -1)) for a in (x, B, C))
     step = _cut(step, Q).transpose(2, 3).unflatten(2, (G, -1))
