@@ -25,6 +25,7 @@ from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
 from statespace.kernels.selective_scan import selective_scan
 from statespace.kernels.selective_state_update import selective_state_update
+from statespace.kernels.ssd import ssd
 from statespace.kernels.vandermonde import vandermonde
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "long_convolution",
     "selective_scan",
     "selective_state_update",
+    "ssd",
     "vandermonde",
 ]
