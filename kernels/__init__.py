@@ -14,6 +14,7 @@ if not __name__.startswith("statespace."):
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.cauchy import cauchy
+from statespace.kernels.delta_rule import delta_rule
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
 from statespace.kernels.diagonal_states import diagonal_states
@@ -27,6 +28,7 @@ from statespace.kernels.vandermonde import vandermonde
 __all__ = [
     "BackendError",
     "cauchy",
+    "delta_rule",
     "diagonal_convolution",
     "diagonal_scan",
     "diagonal_states",
