@@ -5,6 +5,7 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 """
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
@@ -14,4 +15,4 @@ from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
-__all__ = ["DSS", "H3", "LAYERS", "S4", "S4D", "S5", "LinearMixer", "SelectiveMixer", "SequenceMixer", "make_layer"]
+__all__ = ["DSS", "DeltaNet", "H3", "LAYERS", "S4", "S4D", "S5", "LinearMixer", "SelectiveMixer", "SequenceMixer", "make_layer"]
