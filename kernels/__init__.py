@@ -14,6 +14,7 @@ if not __name__.startswith("statespace."):
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.cauchy import cauchy
+from statespace.kernels.causal_conv1d import causal_conv1d
 from statespace.kernels.delta_rule import delta_rule
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
@@ -28,6 +29,7 @@ from statespace.kernels.vandermonde import vandermonde
 __all__ = [
     "BackendError",
     "cauchy",
+    "causal_conv1d",
     "delta_rule",
     "diagonal_convolution",
     "diagonal_scan",

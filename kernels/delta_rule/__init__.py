@@ -46,8 +46,8 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
 
     References
     ----------
-    .. [1] S. Yang, B. Wang, Y. Zhang, Y. Shen, Y. Kim (2024). Parallelizing Linear Transformers with the Delta Rule over
-       Sequence Length. Sections 2.2 and 3.
+    .. [1] S. Yang, B. Wang, Y. Zhang, Y. Shen, Y. Kim (2024). Parallelizing Linear Transformers with the Delta Rule
+       over Sequence Length. Sections 2.2 and 3.
     .. [2] S. Yang, J. Kautz, A. Hatamizadeh (2024). Gated Delta Networks: Improving Mamba2 with Delta Rule. Section 3.
 
     Examples

@@ -15,4 +15,16 @@ from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
-__all__ = ["DSS", "DeltaNet", "H3", "LAYERS", "S4", "S4D", "S5", "LinearMixer", "SelectiveMixer", "SequenceMixer", "make_layer"]
+__all__ = [
+    "DSS",
+    "H3",
+    "LAYERS",
+    "S4",
+    "S4D",
+    "S5",
+    "DeltaNet",
+    "LinearMixer",
+    "SelectiveMixer",
+    "SequenceMixer",
+    "make_layer",
+]

@@ -17,8 +17,8 @@ turns S into α^Δ (I - β_Δ k kᵀ) S + ω k vᵀ over a gap Δ, where
 
     β_Δ = 1 - (1 - β)^Δ,    ω = w Δ φ((a + b) Δ),    φ(z) = (1 - exp(-z)) / z,
 
-and at Δ = 1 this is the paper's step, exactly, with w = β / φ(a + b). Both factors of the state are raised to the gap; a
-gap of 0 writes nothing; two halves of a gap with one input make the whole one. Without a gate ω = β_Δ. The rule with
+and at Δ = 1 this is the paper's step, exactly, with w = β / φ(a + b). Both factors of the state are raised to the gap;
+a gap of 0 writes nothing; two halves of a gap with one input make the whole one. Without a gate ω = β_Δ. The rule with
 the value v ω / β_Δ in the place of v is what `delta_rule` computes.
 """
 
@@ -39,10 +39,10 @@ class DeltaNet(SelectiveMixer):
 
         S_k = α_k (I - β_k k_k k_kᵀ) S_{k-1} + β_k k_k v_kᵀ,    o_k = S_kᵀ q_k,    y_k = W_o norm(o_k)
 
-    Where Mamba's state forgets everything alike, a key that comes again replaces its own value and leaves the others. Over
-    a gap Δ_k both factors are raised to it: α_k^Δ, and 1 - β_k becomes (1 - β_k)^Δ, the exact solution of the
-    differential equation that takes the paper's step in a unit of time; ``gated=True`` is the layer that forgets by the
-    clock as well. On a regular grid it is the paper's layer.
+    Where Mamba's state forgets everything alike, a key that comes again replaces its own value and leaves the others.
+    Over a gap Δ_k both factors are raised to it: α_k becomes α_k^Δ, and 1 - β_k becomes (1 - β_k)^Δ, the exact
+    solution of the differential equation that takes the paper's step in a unit of time. Without a gate the gap sets how
+    much is written; ``gated=True`` also forgets by the clock. On a regular grid it is the paper's layer.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ class DeltaNet(SelectiveMixer):
 
     References
     ----------
-    .. [1] S. Yang, B. Wang, Y. Zhang, Y. Shen, Y. Kim (2024). Parallelizing Linear Transformers with the Delta Rule over
-       Sequence Length. Section 3.3.
+    .. [1] S. Yang, B. Wang, Y. Zhang, Y. Shen, Y. Kim (2024). Parallelizing Linear Transformers with the Delta Rule
+       over Sequence Length. Section 3.3.
     .. [2] S. Yang, J. Kautz, A. Hatamizadeh (2024). Gated Delta Networks: Improving Mamba2 with Delta Rule. Section 3.
 
     Examples

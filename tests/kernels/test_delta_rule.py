@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from statespace.kernels import BackendError, delta_rule
+from statespace.kernels import delta_rule
 
 BACKENDS = ["cpu", "pytorch"]
 NAMES = ["q", "k", "v", "beta", "decay", "initial_state"]
