@@ -13,9 +13,20 @@ import numpy as np
 from numba import njit
 
 from statespace.kernels.delta_rule.tiles import (
-    SIDE, TILE, add_product, add_product_of_transpose, bring, hand_out, load, product, product_of_transpose, row_sums,
-    scale_rows, solve, solve_transposed, transpose,
-)  # fmt: skip
+    SIDE,
+    TILE,
+    add_product,
+    add_product_of_transpose,
+    bring,
+    hand_out,
+    load,
+    product,
+    row_sums,
+    scale_rows,
+    solve,
+    solve_transposed,
+    transpose,
+)
 from statespace.kernels.vectors import nothing, store
 
 # Single tiles at the beginning of the scratch: the identity; Γ; Γ ∘ K Kᵀ below the diagonal; T; P; and rows of numbers.

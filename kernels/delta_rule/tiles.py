@@ -128,7 +128,7 @@ def _put_rows(typingctx, rows, w, out):
 
 
 _multiply, _multiply_add = _multiplying(False, True), _multiplying(False, False)
-_transposed_multiply, _transposed_multiply_add = _multiplying(True, True), _multiplying(True, False)
+_transposed_multiply_add = _multiplying(True, False)
 _substitute, _substitute_transposed = _substituting(False), _substituting(True)
 
 
@@ -144,13 +144,8 @@ def add_product(w, out, a, a_step, b, b_step, n):
 
 
 @njit(cache=True, nogil=True)
-def product_of_transpose(w, out, a, a_step, b, b_step, n):
-    """The tile Σ Aᵀ B."""
-    _transposed_multiply(w, out, a, a_step, b, b_step, n)
-
-
-@njit(cache=True, nogil=True)
 def add_product_of_transpose(w, out, a, a_step, b, b_step, n):
+    """The tile Σ Aᵀ B, added to what is there."""
     _transposed_multiply_add(w, out, a, a_step, b, b_step, n)
 
 
