@@ -2,8 +2,10 @@
 
 from statespace.kernels.dispatch import choose, is_tensor
 
+SHORTEST = 1e-3  # queries and keys below this length are divided by it: the gradient at zero stays finite
 
-def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None, backend=None):
+
+def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None, qk_l2norm=False, backend=None):
     """The (gated) delta rule of linear attention, all steps of a record at once.
 
         S_t = α_t S_{t-1} + β_t k_t (v_t - (α_t S_{t-1})ᵀ k_t)ᵀ,    o_t = S_tᵀ q_t,    α_t = exp(decay_t)
@@ -14,7 +16,7 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
     Parameters
     ----------
     q, k : ndarray or Tensor of shape (batch, length, heads, d_key)
-        Queries and keys. They are taken as they are: no factor 1/√d_key, no normalisation.
+        Queries and keys. They are taken as they are, with no factor 1/√d_key, unless ``qk_l2norm``.
     v : ndarray or Tensor of shape (batch, length, heads, d_value)
         Values.
     beta : ndarray or Tensor of shape (batch, length, heads)
@@ -27,6 +29,8 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
     chunk_size : int, optional
         Steps that are taken together as matrix products; it changes the speed and the rounding only. None is what suits
         the backend. "cpu" has chunks of 16 steps and no others.
+    qk_l2norm : bool, default False
+        Divide queries and keys by their norms first, those shorter than 0.001 by 0.001.
     backend : {"cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
@@ -85,4 +89,4 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
         raise ValueError("all arguments must be NumPy arrays, or all torch tensors. Got both.")
     arguments = q, k, v, beta, decay, initial_state
     chosen = choose("delta_rule", backend, *arguments, chunk_size=chunk_size)
-    return chosen.delta_rule(*arguments, chunk_size=chunk_size)
+    return chosen.delta_rule(*arguments, chunk_size=chunk_size, qk_l2norm=qk_l2norm)

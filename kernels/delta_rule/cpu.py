@@ -15,7 +15,7 @@ def unusable(*arguments, chunk_size=None):
     return None if chunk_size in (None, SIDE) else f"its chunks have {SIDE} steps, not {chunk_size}"
 
 
-def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None):
+def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None, qk_l2norm=False):
     """See :func:`statespace.kernels.delta_rule`; torch tensors are differentiable, once."""
     arrays = not isinstance(v, torch.Tensor)
     q, k, v, beta = (torch.as_tensor(x) for x in (q, k, v, beta))
@@ -23,14 +23,14 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
     alpha = None if decay is None else torch.as_tensor(decay).to(dtype)
     (B, _, H, K), V = k.shape, v.shape[-1]
     state = v.new_zeros(B, H, K, V, dtype=dtype) if initial_state is None else torch.as_tensor(initial_state).to(dtype)
-    o, state = _DeltaRule.apply(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), alpha, state)
+    o, state = _DeltaRule.apply(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), alpha, state, bool(qk_l2norm))
     o = o.to(v.dtype) if v.is_floating_point() else o
     return (o.numpy(), state.numpy()) if arrays else (o, state)
 
 
 class _DeltaRule(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, beta, decay, state):
+    def forward(ctx, q, k, v, beta, decay, state, unit):
         (B, L, H, K), V = k.shape, v.shape[-1]
         n, m = -(-K // SIDE), -(-V // SIDE)
         # A state is kept for so many chunks that all of them take no more memory than two arrays of values.
@@ -43,9 +43,9 @@ class _DeltaRule(torch.autograd.Function):
             torch.empty_like(v, memory_format=torch.contiguous_format),
         )
         inputs = _inputs(q, k, v, beta, alpha)
-        in_parallel(forward, B * H, 3 * B * L * H * K * V, L, H, K, V, every, *inputs, *_flat(final, o, stored))
+        in_parallel(forward, B * H, 3 * B * L * H * K * V, L, H, K, V, every, unit, *inputs, *_flat(final, o, stored))
         ctx.save_for_backward(q, k, v, beta, alpha, stored)
-        ctx.every = every
+        ctx.options = every, unit
         return o, final
 
     @staticmethod
@@ -57,10 +57,10 @@ class _DeltaRule(torch.autograd.Function):
         of_q, of_k, of_v = k.new_empty(k.shape), k.new_empty(k.shape), v.new_empty(v.shape)
         of_beta, of_decay = v.new_empty(B, L, H), v.new_empty(alpha.shape)
         in_parallel(
-            backward, B * H, 9 * B * L * H * K * V, L, H, K, V, ctx.every, *_inputs(q, k, v, beta, alpha),
+            backward, B * H, 9 * B * L * H * K * V, L, H, K, V, *ctx.options, *_inputs(q, k, v, beta, alpha),
             *_flat(stored, of_o, of_initial, of_q, of_k, of_v), of_beta.numpy(), of_decay.numpy(),
         )  # fmt: skip
-        return of_q, of_k, of_v, of_beta, of_decay if alpha.numel() else None, of_initial
+        return of_q, of_k, of_v, of_beta, of_decay if alpha.numel() else None, of_initial, None
 
 
 def _inputs(q, k, v, beta, alpha):

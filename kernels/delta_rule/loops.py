@@ -9,9 +9,12 @@ are flat arrays with the steps of their batch, time and head axes; what is hande
     stored              (B · H, segments, tiles of a state): the state at the beginning of each segment of chunks
 """
 
+import math
+
 import numpy as np
 from numba import njit
 
+from statespace.kernels.delta_rule import SHORTEST
 from statespace.kernels.delta_rule.tiles import (
     SIDE,
     TILE,
@@ -21,6 +24,7 @@ from statespace.kernels.delta_rule.tiles import (
     hand_out,
     load,
     product,
+    row_products,
     row_sums,
     scale_rows,
     solve,
@@ -29,15 +33,16 @@ from statespace.kernels.delta_rule.tiles import (
 )
 from statespace.kernels.vectors import nothing, store
 
+LARGEST = 0.999 / SHORTEST  # of the factors of rows that are given length 1, but for rounding
 # Single tiles at the beginning of the scratch: the identity; Γ; Γ ∘ K Kᵀ below the diagonal; T; P; and rows of numbers.
 UNIT, BETWEEN, OVERLAPS, SYSTEM, READS, NUMBERS = (TILE * i for i in range(6))
 OF_READS, OF_SYSTEM, SUMS, WORK = (TILE * i for i in range(6, 10))
-OF_QUERIES, OF_KEYS, OF_END, TURNED_S, TURNED_G = (TILE * i for i in range(10, 15))
-PRODUCTS, END_PRODUCTS = (TILE * i for i in range(15, 17))
-SINGLE = TILE * 17
+OF_END, TURNED_S, TURNED_G, PRODUCTS, END_PRODUCTS = (TILE * i for i in range(10, 15))
+SINGLE = TILE * 15
 # Rows of NUMBERS: β, γ, Γ from each step to the end; sums of gradients.
 BETA, SINCE, TO_END = (NUMBERS + SIDE * i for i in range(3))
 OF_BETA, OF_SINCE, OF_TO_END = (NUMBERS + SIDE * i for i in range(3, 6))
+SHORTENED, SHORTENED_Q, ALONG = (NUMBERS + SIDE * i for i in range(6, 9))
 
 
 @njit(cache=True, nogil=True)
@@ -50,6 +55,27 @@ def _aligned(scratch):
 def _begin(w, z):
     for r in range(SIDE):
         w[z + UNIT + r * SIDE + r] = 1.0
+
+
+@njit(cache=True, nogil=True)
+def _shorten(w, z, n, x, factors):
+    """Rows of length 1, and what they were multiplied by."""
+    row_products(w, factors, x, x, n, z + SUMS, z + WORK)
+    for r in range(SIDE):
+        w[factors + r] = 1.0 / max(math.sqrt(w[factors + r]), SHORTEST)
+    for i in range(0, n * TILE, TILE):
+        scale_rows(w, x + i, x + i, factors)
+
+
+@njit(cache=True, nogil=True)
+def _back_to_length(w, z, n, x, factors, of_x):
+    """The gradient in rows as they were before `_shorten`."""
+    row_products(w, z + ALONG, x, of_x, n, z + SUMS, z + WORK)
+    for r in range(SIDE):
+        factor = w[factors + r]
+        along = w[z + ALONG + r] if factor < LARGEST else 0.0
+        for i in range(r * SIDE, n * TILE, TILE):
+            store((load(w, of_x + i) - load(w, x + i) * along) * factor, w, of_x + i)
 
 
 @njit(cache=True, nogil=True)
@@ -109,7 +135,7 @@ def _copy(size, x, at, y, to):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward(first, last, L, H, K, V, every, q, q_steps, k, k_steps, v, v_steps, beta, alpha, state, o, stored):
+def forward(first, last, L, H, K, V, every, unit, q, q_steps, k, k_steps, v, v_steps, beta, alpha, state, o, stored):
     """Pairs first..last−1 of record and head. ``stored`` may be empty; it keeps a state in ``every`` chunks."""
     n, m = (K + SIDE - 1) // SIDE, (V + SIDE - 1) // SIDE
     chunks = (L + SIDE - 1) // SIDE
@@ -134,6 +160,9 @@ def forward(first, last, L, H, K, V, every, q, q_steps, k, k_steps, v, v_steps, 
             bring(q, b * q_steps[0] + start * q_steps[1] + h * q_steps[2], q_steps[1], rows, K, w, queries)
             bring(k, b * k_steps[0] + start * k_steps[1] + h * k_steps[2], k_steps[1], rows, K, w, keys)
             bring(v, b * v_steps[0] + start * v_steps[1] + h * v_steps[2], v_steps[1], rows, V, w, values)
+            if unit:
+                _shorten(w, z, n, queries, z + SHORTENED_Q)
+                _shorten(w, z, n, keys, z + SHORTENED)
             _prepare(w, z, b, start, rows, h, beta, alpha, n, keys, turned, queries)
             _write(w, z, n, m, keys, values, S, written)
             for j in range(m):
@@ -219,14 +248,14 @@ def _of_decay(w, z, whole):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
-    first, last, L, H, K, V, every, q, q_steps, k, k_steps, v, v_steps, beta, alpha, stored, of_o, of_state,
+    first, last, L, H, K, V, every, unit, q, q_steps, k, k_steps, v, v_steps, beta, alpha, stored, of_o, of_state,
     of_q, of_k, of_v, of_beta, of_decay,
 ):  # fmt: skip
     """``of_state`` comes with the gradient in the final state and leaves with that in the initial one."""
     n, m = (K + SIDE - 1) // SIDE, (V + SIDE - 1) // SIDE
     chunks = (L + SIDE - 1) // SIDE
     segments = (chunks + every - 1) // every
-    w = np.zeros(SINGLE + (4 * n + 6 * m + (every + 1) * n * m) * TILE + SIDE, beta.dtype)
+    w = np.zeros(SINGLE + (6 * n + 6 * m + (every + 1) * n * m) * TILE + SIDE, beta.dtype)
     z = _aligned(w)
     keys = z + SINGLE
     turned, queries, scaled, values = keys + n * TILE, keys + 2 * n * TILE, keys + 3 * n * TILE, keys + 4 * n * TILE
@@ -234,6 +263,7 @@ def backward(
     turned_w, Z, G = values + 4 * m * TILE, values + 5 * m * TILE, values + 6 * m * TILE
     size = n * m * TILE
     states = G + size
+    of_queries, of_keys = states + every * size, states + every * size + n * TILE
     decays = alpha.size > 0
     zero = nothing(load(w, z))
     _begin(w, z)
@@ -253,6 +283,8 @@ def backward(
                 start, S = chunk * SIDE, states + (chunk - begin) * size
                 bring(k, from_k + start * k_steps[1], k_steps[1], SIDE, K, w, keys)
                 bring(v, from_v + start * v_steps[1], v_steps[1], SIDE, V, w, values)
+                if unit:
+                    _shorten(w, z, n, keys, z + SHORTENED)
                 _prepare(w, z, b, start, SIDE, h, beta, alpha, n, keys, turned, keys)
                 _write(w, z, n, m, keys, values, S, written)
                 _advance(w, z, n, m, keys, S, S + size, written)
@@ -263,6 +295,9 @@ def backward(
                 bring(k, from_k + start * k_steps[1], k_steps[1], rows, K, w, keys)
                 bring(v, from_v + start * v_steps[1], v_steps[1], rows, V, w, values)
                 bring(of_o, place * V, H * V, rows, V, w, of_outputs)
+                if unit:
+                    _shorten(w, z, n, queries, z + SHORTENED_Q)
+                    _shorten(w, z, n, keys, z + SHORTENED)
                 _prepare(w, z, b, start, rows, h, beta, alpha, n, keys, turned, queries)
                 _write(w, z, n, m, keys, values, S, written)
                 for i in range(n):
@@ -273,13 +308,14 @@ def backward(
                 whole = zero
                 for i in range(n):
                     key, query = keys + i * TILE, queries + i * TILE
+                    of_key, of_query = of_keys + i * TILE, of_queries + i * TILE
                     for j in range(m):
                         s, g = S + (i * m + j) * TILE, G + (i * m + j) * TILE
                         transpose(w, z + TURNED_S, s)
                         transpose(w, z + TURNED_G, g)
                         some = 0 if j == 0 else 1
-                        _sum_up(w, z + OF_QUERIES, of_outputs + j * TILE, z + TURNED_S, some)
-                        _sum_up(w, z + OF_KEYS, Z + j * TILE, z + TURNED_S, some)
+                        _sum_up(w, of_query, of_outputs + j * TILE, z + TURNED_S, some)
+                        _sum_up(w, of_key, Z + j * TILE, z + TURNED_S, some)
                         _sum_up(w, z + OF_END, written + j * TILE, z + TURNED_G, some)
                         for r in range(0, TILE, SIDE):
                             rest = load(w, g + r)
@@ -288,21 +324,18 @@ def backward(
                         add_product_of_transpose(w, g, query, 0, of_outputs + j * TILE, 0, 1)
                         add_product_of_transpose(w, g, key, 0, Z + j * TILE, 0, 1)
                     for r in range(0, TILE, SIDE):
-                        of_key, of_end = load(w, z + OF_KEYS + r), load(w, z + OF_END + r)
+                        own, of_end = load(w, of_key + r), load(w, z + OF_END + r)
                         if decays:
-                            a = load(w, query + r) * load(w, z + OF_QUERIES + r) + load(w, key + r) * of_key
+                            a = load(w, query + r) * load(w, of_query + r) + load(w, key + r) * own
                             e = load(w, scaled + i * TILE + r) * of_end
                             if i > 0:
                                 a, e = a + load(w, z + PRODUCTS + r), e + load(w, z + END_PRODUCTS + r)
                             store(a, w, z + PRODUCTS + r)
                             store(e, w, z + END_PRODUCTS + r)
-                        store(of_key + of_end * w[z + TO_END + r // SIDE], w, z + OF_KEYS + r)
-                    add_product(w, z + OF_QUERIES, z + OF_READS, 0, key, 0, 1)
-                    add_product_of_transpose(w, z + OF_KEYS, z + OF_READS, 0, query, 0, 1)
-                    add_product(w, z + OF_KEYS, z + OF_SYSTEM, 0, key, 0, 1)
-                    at, columns = place * K + i * SIDE, min(SIDE, K - i * SIDE)
-                    hand_out(w, z + OF_QUERIES, of_q, at, H * K, rows, columns)
-                    hand_out(w, z + OF_KEYS, of_k, at, H * K, rows, columns)
+                        store(own + of_end * w[z + TO_END + r // SIDE], w, of_key + r)
+                    add_product(w, of_query, z + OF_READS, 0, key, 0, 1)
+                    add_product_of_transpose(w, of_key, z + OF_READS, 0, query, 0, 1)
+                    add_product(w, of_key, z + OF_SYSTEM, 0, key, 0, 1)
                 for r in range(rows):
                     of_beta[b, start + r, h] = w[z + OF_BETA + r]
                 if decays:
@@ -315,6 +348,11 @@ def backward(
                     _of_decay(w, z, total)
                     for r in range(rows):
                         of_decay[b, start + r, h] = w[z + WORK + r]
+                if unit:
+                    _back_to_length(w, z, n, queries, z + SHORTENED_Q, of_queries)
+                    _back_to_length(w, z, n, keys, z + SHORTENED, of_keys)
+                hand_out(w, of_queries, of_q, place * K, H * K, rows, K)
+                hand_out(w, of_keys, of_k, place * K, H * K, rows, K)
         for i in range(n):
             at = (pair * K + i * SIDE) * V
             hand_out(w, G + i * m * TILE, of_state, at, V, min(SIDE, K - i * SIDE), V)

@@ -3,15 +3,16 @@ state that one hands to the next; see README.md. Gradients of any order are torc
 """
 
 import torch
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from statespace.kernels.arrays import accepts_numpy
+from statespace.kernels.delta_rule import SHORTEST
 
 CHUNK = 64
 
 
 @accepts_numpy
-def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None):
+def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None, qk_l2norm=False):
     """See :func:`statespace.kernels.delta_rule`."""
     (B, L, H, K), V = k.shape, v.shape[-1]
     dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.promote_types(v.dtype, torch.float32))
@@ -23,6 +24,8 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
         return pad(x, [0, 0] * (x.ndim - 3) + [0, -L % C]).unflatten(2, (-1, C))
 
     queries, keys, values, strength = chunked(q), chunked(k), chunked(v), chunked(beta.unsqueeze(-1))
+    if qk_l2norm:
+        queries, keys = (normalize(x, dim=-1, eps=SHORTEST) for x in (queries, keys))
     overlaps, reads = keys @ keys.mT, queries @ keys.mT
     from_start, to_end, over_chunk = keys, keys, None
     if decay is not None:

@@ -11,13 +11,14 @@ NAMES = ["q", "k", "v", "beta", "decay", "initial_state"]
 TOLERANCE = {np.float32: 3e-5, np.float64: 1e-11}
 
 
-def problem(B=2, L=21, H=3, K=5, V=7, dtype=np.float64, beta="below 1", normalised=True, decay="mixed"):
+def problem(B=2, L=21, H=3, K=5, V=7, dtype=np.float64, beta="below 1", normalised=True, decay="mixed", **_):
     rng = np.random.default_rng(L)
     q, k, v = (rng.normal(size=(B, L, H, n)) for n in (K, K, V))
     if normalised:
         k /= np.linalg.norm(k, axis=-1, keepdims=True)
     else:
         k /= np.sqrt(K) * 1.5
+        k[:, ::5] *= 1e-4  # shorter than what `qk_l2norm` divides by
     strength = {"below 1": rng.uniform(0, 1, (B, L, H)), "below 2": rng.uniform(0, 2, (B, L, H))}.get(beta)
     if strength is None:
         strength = np.full((B, L, H), float(beta))
@@ -32,8 +33,10 @@ def problem(B=2, L=21, H=3, K=5, V=7, dtype=np.float64, beta="below 1", normalis
     return {n: None if x is None else x.astype(dtype) for n, x in zip(NAMES, arrays, strict=True)}
 
 
-def loop(q, k, v, beta, decay=None, initial_state=None):
+def loop(q, k, v, beta, decay=None, initial_state=None, qk_l2norm=False):
     """The recurrence once more, in torch, for its gradients."""
+    if qk_l2norm:
+        q, k = (x / x.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-3) for x in (q, k))
     S = k.new_zeros(*k.shape[::2], k.shape[3], v.shape[3]) if initial_state is None else initial_state
     outputs = []
     identity = torch.eye(k.shape[-1], dtype=k.dtype)
@@ -61,6 +64,7 @@ CASES = [
     dict(decay="none"), dict(decay="none", beta="below 2"), dict(decay="none", beta="below 2", normalised=False),
     dict(decay="near 1", beta="1.0", L=100), dict(decay="hard", L=63), dict(decay="zero", beta="0.0"),
     dict(decay="none", beta="2.0", L=40), dict(decay="mixed", normalised=False),
+    dict(qk_l2norm=True, normalised=False, K=18, L=40),
 ]  # fmt: skip
 
 
@@ -69,8 +73,9 @@ CASES = [
 @pytest.mark.parametrize("options", [*SHAPES, *CASES], ids=str)
 def test_equals_the_reference_with_every_gradient(backend, dtype, options, monkeypatch):
     arrays = problem(dtype=dtype, **options)
-    expected = delta_rule(**arrays, backend="reference")
-    got = delta_rule(**arrays, backend=backend)
+    unit = dict(qk_l2norm=options.get("qk_l2norm", False))
+    expected = delta_rule(**arrays, **unit, backend="reference")
+    got = delta_rule(**arrays, **unit, backend=backend)
     assert [x.dtype for x in got] == [dtype, dtype]
     for name, x, y in zip(("o", "state"), got, expected, strict=True):
         assert_close(x, y, dtype, name)
@@ -85,10 +90,10 @@ def test_equals_the_reference_with_every_gradient(backend, dtype, options, monke
         total = sum((x * torch.from_numpy(w).to(x.dtype)).sum() for x, w in zip(results, weights, strict=True))
         return torch.autograd.grad(total, [inputs[n] for n in given])
 
-    oracle = loop(**exact)
+    oracle = loop(**exact, **unit)
     for x, y in zip(oracle, expected, strict=True):
         np.testing.assert_allclose(x.detach(), y, atol=1e-11 * max(1, np.abs(y).max()))
     for name, x, y in zip(
-        given, gradients(delta_rule(**own, backend=backend), own), gradients(oracle, exact), strict=True
+        given, gradients(delta_rule(**own, **unit, backend=backend), own), gradients(oracle, exact), strict=True
     ):
         assert_close(x.numpy(), y.numpy(), dtype, f"gradient of {name}")
