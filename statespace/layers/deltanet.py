@@ -15,11 +15,11 @@ state    S (B, H, D/H, D/H), and with a convolution its register (B, 3D, d_conv 
 
 turns S into α^Δ (I - β_Δ k kᵀ) S + ω k vᵀ over a gap Δ, where
 
-    β_Δ = 1 - (1 - β)^Δ,    ω = w Δ φ((a + b) Δ),    φ(z) = (1 - exp(-z)) / z,
+    β_Δ = 1 - (1 - β)^Δ,    ω = w (1 - exp(-(a + b) Δ)) / (a + b),
 
-and at Δ = 1 this is the paper's step, exactly, with w = β / φ(a + b). Both factors of the state are raised to the gap;
-a gap of 0 writes nothing; two halves of a gap with one input make the whole one. Without a gate ω = β_Δ. The rule with
-the value v ω / β_Δ in the place of v is what `delta_rule` computes.
+and at Δ = 1 this is the paper's step, exactly, with the w that makes ω = β there. Both factors of the state are raised
+to the gap; a gap of 0 writes nothing; two halves of a gap with one input make the whole one. Without a gate ω = β_Δ. It
+is the rule that `delta_rule` computes, with the value v ω / β_Δ in the place of v.
 """
 
 import math
@@ -28,10 +28,10 @@ import torch
 from torch.nn.functional import normalize, silu, softplus
 
 from statespace.kernels import causal_conv1d, delta_rule
+from statespace.kernels.delta_rule import SHORTEST
 from statespace.layers.selective import SelectiveMixer
 
-# Keys and queries shorter than this are not made longer, so that the gradient at a key of zero stays finite.
-SHORTEST = 1e-3
+LEAST = 1e-20  # a rate of writing below this one would leave 0/0
 
 
 class DeltaNet(SelectiveMixer):
@@ -129,7 +129,7 @@ class DeltaNet(SelectiveMixer):
                 activation="silu", lengths=lengths, backend=self.backend,
             )  # fmt: skip
             qkv = qkv.transpose(1, 2)
-        o, memory = delta_rule(*self._rule(qkv, dt, *rates[:2]), memory, backend=self.backend)
+        o, memory = delta_rule(*self._rule(qkv, dt, *rates[:2]), memory, qk_l2norm=True, backend=self.backend)
         return self._output(o, *rates[2:]), (memory if self.d_conv is None else (memory, register))
 
     def _advance(self, u_t, dt, state):
@@ -142,6 +142,7 @@ class DeltaNet(SelectiveMixer):
             register = window[..., 1:]
             qkv = silu((window * self.conv_weight).sum(-1))
         q, k, v, beta, decay = self._rule(qkv, dt, *rates[:2])
+        q, k = (normalize(x, dim=-1, eps=SHORTEST) for x in (q, k))
         if decay is not None:
             memory = decay.exp()[..., None, None] * memory
         error = v - (memory * k.unsqueeze(-1)).sum(-2)
@@ -150,10 +151,8 @@ class DeltaNet(SelectiveMixer):
         return self._output(o, *rates[2:]), (memory if self.d_conv is None else (memory, register))
 
     def _rule(self, qkv, dt, of_beta, of_alpha=None):
-        """q, k, v, β and log α of the rule over the gaps; for records and, without their axis of time, for samples."""
-        heads = qkv.unflatten(-1, (3, self.n_heads, self.head_dim))
-        q, k = normalize(heads[..., :2, :, :], dim=-1, eps=SHORTEST).unbind(-3)
-        v = heads[..., 2, :, :]
+        """q and k of any length, v, β and log α over the gaps; of records or, without an axis of time, of samples."""
+        q, k, v = qkv.unflatten(-1, (3, self.n_heads, self.head_dim)).unbind(-3)
         working = torch.promote_types(qkv.dtype, torch.float32)
         of_beta = of_beta.to(working)
         a = None
@@ -161,23 +160,16 @@ class DeltaNet(SelectiveMixer):
             a = torch.exp(self.A_log.to(working)) * softplus(of_alpha.to(working) + self.dt_bias.to(working))
         if dt is None:
             return q, k, v, torch.sigmoid(of_beta), None if a is None else -a
-        dt, b = dt.to(working).unsqueeze(-1), softplus(of_beta)
-        if a is not None:
-            over_gap, over_one = averages(torch.stack([(a + b) * dt, a + b])) / averages(torch.stack([b * dt, b]))
-            v = v * (over_gap / over_one).to(v.dtype).unsqueeze(-1)
-        return q, k, v, -torch.expm1(-b * dt), None if a is None else -a * dt
+        dt, b = dt.to(working).unsqueeze(-1), softplus(of_beta) + LEAST
+        if a is None:
+            return q, k, v, -torch.expm1(-b * dt), None
+        # exp(-x) - 1 of x = a + b and b, over the gap and over one; a padded step, which writes nothing, takes any gap.
+        both, gap = torch.stack([a + b, b]), torch.where(dt > 0, dt, 1.0)
+        forgotten, erased = torch.expm1(-both * gap) / torch.expm1(-both)
+        v = v * (forgotten / erased).to(v.dtype).unsqueeze(-1)
+        return q, k, v, -torch.expm1(-b * dt), -a * dt
 
     def _output(self, o, gate=None):
         o = self.norm(o).flatten(-2)
         return self.out_proj(o if gate is None else o * silu(gate))
 
-
-def averages(z):
-    """φ(z) = (1 - exp(-z)) / z for z >= 0, the average of exp(-s) over 0 … z, with all digits of its derivative."""
-    small = z < 0.5
-    near = torch.where(small, z, 0.0)
-    series = torch.ones_like(z)
-    for n in range(14, 1, -1):
-        series = 1 - near / n * series
-    far = torch.where(small, 1.0, z)
-    return torch.where(small, series, -torch.expm1(-far) / far)

@@ -159,6 +159,48 @@ def test_what_is_large_stays_finite(backend):
     )
 
 
+def gradients(**options):
+    arguments = [torch.from_numpy(a).requires_grad_() for a in problem(B=3, D=40, L=1100, **options)]
+    x, weight, bias, initial = arguments
+    y, state = causal_conv1d(x, weight, bias, None, initial, True, "silu")
+    return [y, state, *torch.autograd.grad(y.square().sum() + state.square().sum(), arguments)]
+
+
+def test_threads_change_nothing():
+    results, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            results.append(gradients())
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*results, strict=True):
+        torch.testing.assert_close(one, three, rtol=0, atol=0)
+
+
+def test_memory_may_hold_anything_before():
+    """With this setting torch fills what it allocates with NaN."""
+    expected = gradients()
+    try:
+        torch.use_deterministic_algorithms(True)
+        got = gradients()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_not_finite_stays_in_its_sequence(backend):
+    x, weight, bias, _ = problem(L=20)
+    seq_idx = np.repeat([[0, 1]], 10, axis=1).repeat(2, axis=0)
+    expected = causal_conv1d(x, weight, bias, seq_idx, backend="reference")[..., 10:]
+    x[:, :, 9] = np.nan
+    got, state = causal_conv1d(x, weight, bias, seq_idx, None, True, lengths=np.array([11, 20]), backend=backend)
+    np.testing.assert_allclose(got[..., 10:], expected, atol=1e-12)
+    np.testing.assert_array_equal(state[0], np.pad(x[0, :, 10:11], ((0, 0), (2, 0))))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
