@@ -5,6 +5,7 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 """
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
@@ -22,6 +23,7 @@ __all__ = [
     "S4",
     "S4D",
     "S5",
+    "DeltaNet",
     "LinearMixer",
     "Mamba",
     "SelectiveMixer",
