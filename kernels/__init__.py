@@ -23,6 +23,7 @@ from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
 from statespace.kernels.vandermonde import vandermonde
+from statespace.kernels.wkv import wkv
 
 __all__ = [
     "BackendError",
@@ -36,4 +37,5 @@ __all__ = [
     "linear_scan",
     "long_convolution",
     "vandermonde",
+    "wkv",
 ]
