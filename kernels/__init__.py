@@ -28,6 +28,7 @@ from statespace.kernels.selective_scan import selective_scan
 from statespace.kernels.selective_state_update import selective_state_update
 from statespace.kernels.ssd import ssd
 from statespace.kernels.vandermonde import vandermonde
+from statespace.kernels.wkv import wkv
 
 __all__ = [
     "BackendError",
@@ -46,4 +47,5 @@ __all__ = [
     "selective_state_update",
     "ssd",
     "vandermonde",
+    "wkv",
 ]
