@@ -4,6 +4,7 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 ``statespace.kernels`` computes their scans and convolutions. All follow the contract of :class:`SequenceMixer`.
 """
 
+from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
@@ -14,4 +15,7 @@ from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
-__all__ = ["DSS", "H3", "LAYERS", "S4", "S4D", "S5", "LinearMixer", "SelectiveMixer", "SequenceMixer", "make_layer"]
+__all__ = [
+    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "LinearMixer", "SelectiveMixer", "SequenceMixer",
+    "make_layer",
+]  # fmt: skip
