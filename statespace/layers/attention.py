@@ -15,8 +15,8 @@ from statespace.layers.selective import SelectiveMixer
 
 # Angles of rotary phases fall from 1 to almost this fraction of it.
 _BASE = 10000.0
-# Pairs of a query and a key that are masked at once, which is what a chunk of queries costs in memory; and the queries of
-# a chunk where the window is small.
+# Pairs of a query and a key that are masked at once, which is what a chunk of queries costs in memory; and the queries
+# of a chunk where the window is small.
 _PAIRS, _QUERIES = 2**22, 256
 
 
