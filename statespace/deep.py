@@ -44,6 +44,7 @@ class DeepEstimator(SeriesEstimator):
     _: KW_ONLY
     backbone: str = "stack"
     backbone_options: Mapping[str, Any] | None = None
+    moe: int | Mapping[str, Any] | None = None
     bidirectional: bool = False
     dropout: float = 0.1
     pooling: str = "mean"
@@ -80,6 +81,7 @@ class DeepEstimator(SeriesEstimator):
                 layer_options=options,
                 dropout=self.dropout,
                 pooling=None if self.per_step_ else self.pooling,
+                moe=self.moe,
             )
         training, held_out = self._split(targets, generator)
         try:

@@ -4,6 +4,7 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 ``statespace.kernels`` computes their scans and convolutions. All follow the contract of :class:`SequenceMixer`.
 """
 
+from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
 from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
@@ -18,6 +19,6 @@ from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
 __all__ = [
-    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "DeltaNet", "LinearMixer", "Mamba", "Mamba3", "SelectiveMixer",
+    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3", "SelectiveMixer",
     "SequenceMixer", "make_layer",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from inspect import signature
 
+from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
 from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
@@ -12,7 +13,7 @@ from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 
-LAYERS: dict[str, type[SequenceMixer]] = {
+LAYERS, "attention": Attention: dict[str, type[SequenceMixer]] = {
     "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba3": Mamba3, "s4": S4, "s4d": S4D, "s5": S5,
 }  # fmt: skip
 
@@ -22,7 +23,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"deltanet", "dss", "h3", "mamba", "mamba3", "s4", "s4d", "s5"}
+    name, "attention" : {"deltanet", "dss", "h3", "mamba", "mamba3", "s4", "s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.
