@@ -188,9 +188,10 @@ or, where a symbol is uncertain, R, Y, S, W, K, M, B, D, H, V, N; in upper or lo
 
     def _unpacked(self, sequence, where):
         """The sequence as one text, or as an array of symbols."""
-        if isinstance(sequence, list | tuple) or hasattr(sequence, "__array__"):
-            return self._array(sequence, where)
-        sequence = getattr(sequence, "seq", sequence)  # Biopython's SeqRecord
+        if not isinstance(sequence, str | bytes):
+            if isinstance(sequence, list | tuple) or hasattr(sequence, "__array__"):
+                return self._array(sequence, where)
+            sequence = getattr(sequence, "seq", sequence)  # Biopython's SeqRecord
         if isinstance(sequence, bytes | bytearray):
             sequence = sequence.decode("latin-1")
         if not hasattr(sequence, "__len__") or isinstance(sequence, dict | set | frozenset):

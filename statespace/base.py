@@ -4,7 +4,7 @@ Above: ``regression``. Below: ``validation`` checks what is given, ``persistence
 """
 
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -95,7 +95,7 @@ class SeriesEstimator(BaseEstimator):
             tags.input_tags.string = True
         return tags
 
-    alphabet = None
+    alphabet: Any = None
 
     @property
     def _alphabet(self):

@@ -135,6 +135,7 @@ class ReverseComplement(nn.Module):
     """
 
     causal = False
+    complement: Tensor
 
     def __init__(self, strand: ResidualStack, complement: Sequence[int]):
         super().__init__()

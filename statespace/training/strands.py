@@ -35,8 +35,8 @@ class RandomStrands:
     >>> data = SeriesBatches([np.eye(4)[[0, 1, 1]], np.eye(4)[[0, 0]]])
     >>> strands = RandomStrands(data, [3, 2, 1, 0], torch.Generator().manual_seed(0))
     >>> strands.batch(np.array([0, 1]))["x"].argmax(-1)
-    tensor([[0, 1, 1],
-            [3, 3, 0]])
+    tensor([[2, 2, 3],
+            [0, 0, 0]])
     """
 
     def __init__(self, data: SeriesBatches, complement: Sequence[int], generator: torch.Generator):
