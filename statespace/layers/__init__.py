@@ -19,6 +19,6 @@ from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
 __all__ = [
-    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3", "SelectiveMixer",
-    "SequenceMixer", "make_layer",
+    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3",
+    "SelectiveMixer", "SequenceMixer", "make_layer",
 ]  # fmt: skip

@@ -21,6 +21,6 @@ from statespace.models.stack import ResidualBlock, ResidualStack
 from statespace.models.strands import ReverseComplement, reverse_complement
 
 __all__ = [
-    "BACKBONES", "MixtureOfExperts", "ResidualBlock", "ResidualStack", "ReverseComplement", "SaShiMi", "auxiliary_loss", "make_backbone",
-    "predict_series", "predict_steps", "reverse_complement",
+    "BACKBONES", "MixtureOfExperts", "ResidualBlock", "ResidualStack", "ReverseComplement", "SaShiMi",
+    "auxiliary_loss", "make_backbone", "predict_series", "predict_steps", "reverse_complement",
 ]  # fmt: skip
