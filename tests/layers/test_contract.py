@@ -7,8 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, Attention, LinearMixer
-from statespace.layers import DSS, H3, S4, S4D, S5, DeltaNet, LinearMixer, Mamba, Mamba3
+from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
