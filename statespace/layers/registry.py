@@ -24,7 +24,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name, "attention" : {"deltanet", "dss", "h3", "mamba", "mamba3", "s4", "s4d", "s5"}
+    name : {"attention", "deltanet", "dss", "h3", "mamba", "mamba3", "s4", "s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.
