@@ -5,13 +5,29 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 """
 
 from statespace.layers.base import SequenceMixer
+from statespace.layers.channel_mixing import ChannelMixing
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
 from statespace.layers.registry import LAYERS, make_layer
+from statespace.layers.rwkv import RWKV, RWKVBlock
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
-__all__ = ["DSS", "H3", "LAYERS", "S4", "S4D", "S5", "LinearMixer", "SelectiveMixer", "SequenceMixer", "make_layer"]
+__all__ = [
+    "DSS",
+    "H3",
+    "LAYERS",
+    "RWKV",
+    "S4",
+    "S4D",
+    "S5",
+    "ChannelMixing",
+    "LinearMixer",
+    "RWKVBlock",
+    "SelectiveMixer",
+    "SequenceMixer",
+    "make_layer",
+]

@@ -5,11 +5,12 @@ from inspect import signature
 from statespace.layers.base import SequenceMixer
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
+from statespace.layers.rwkv import RWKV
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 
-LAYERS = {"dss": DSS, "h3": H3, "s4": S4, "s4d": S4D, "s5": S5}
+LAYERS = {"dss": DSS, "h3": H3, "rwkv": RWKV, "s4": S4, "s4d": S4D, "s5": S5}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -17,7 +18,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"dss", "h3", "s4", "s4d", "s5"}
+    name : {"dss", "h3", "rwkv", "s4", "s4d", "s5"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, LinearMixer
+from statespace.layers import DSS, H3, RWKV, S4, S4D, S5, ChannelMixing, LinearMixer
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -31,7 +31,11 @@ CASES = {
     "s5-fourier": (S5, dict(init="fourier", n_blocks=2, **STEPS)),
 }
 # Layers whose system depends on their input, with all their options, for d_model 4 and, where gradients are checked, 2.
-SELECTIVE: dict[str, tuple] = {}
+SELECTIVE: dict[str, tuple] = {
+    "rwkv": (RWKV, dict(zero_init=False)),
+    "rwkv-deep": (RWKV, dict(zero_init=False, position=(1, 3))),
+    "rwkv-channels": (ChannelMixing, dict(zero_init=False, d_hidden=3)),
+}
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
 HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
