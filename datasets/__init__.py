@@ -14,19 +14,37 @@ from typing import TYPE_CHECKING
 _HOME = {
     "Oscillators": "oscillators",
     "Pendulum": "pendulum",
+    "TokenTask": "tokens",
     "load_co2": "co2",
+    "make_associative_recall": "tokens",
+    "make_compression": "tokens",
+    "make_induction_heads": "tokens",
     "make_irregular": "sampling",
+    "make_memorization": "tokens",
     "make_oscillators": "oscillators",
     "make_pendulum": "pendulum",
+    "make_selective_copying": "tokens",
 }
 
-__all__ = ["Oscillators", "Pendulum", "load_co2", "make_irregular", "make_oscillators", "make_pendulum"]
+__all__ = [
+    "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
+    "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators", "make_pendulum",
+    "make_selective_copying",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum
     from statespace.datasets.sampling import make_irregular
+    from statespace.datasets.tokens import (
+        TokenTask,
+        make_associative_recall,
+        make_compression,
+        make_induction_heads,
+        make_memorization,
+        make_selective_copying,
+    )
 
 
 def __getattr__(name):

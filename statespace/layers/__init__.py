@@ -6,9 +6,11 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 
 from statespace.layers.base import SequenceMixer
 from statespace.layers.channel_mixing import ChannelMixing
+from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
+from statespace.layers.mamba import Mamba
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.rwkv import RWKV, RWKVBlock
 from statespace.layers.s4 import S4
@@ -25,7 +27,9 @@ __all__ = [
     "S4D",
     "S5",
     "ChannelMixing",
+    "DeltaNet",
     "LinearMixer",
+    "Mamba",
     "RWKVBlock",
     "SelectiveMixer",
     "SequenceMixer",
