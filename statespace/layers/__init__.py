@@ -4,6 +4,7 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 ``statespace.kernels`` computes their scans and convolutions. All follow the contract of :class:`SequenceMixer`.
 """
 
+from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
 from statespace.layers.channel_mixing import ChannelMixing
 from statespace.layers.deltanet import DeltaNet
@@ -11,6 +12,7 @@ from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
 from statespace.layers.mamba import Mamba
+from statespace.layers.mamba3 import Mamba3
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.rwkv import RWKV, RWKVBlock
 from statespace.layers.s4 import S4
@@ -19,19 +21,6 @@ from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
 __all__ = [
-    "DSS",
-    "H3",
-    "LAYERS",
-    "RWKV",
-    "S4",
-    "S4D",
-    "S5",
-    "ChannelMixing",
-    "DeltaNet",
-    "LinearMixer",
-    "Mamba",
-    "RWKVBlock",
-    "SelectiveMixer",
-    "SequenceMixer",
-    "make_layer",
-]
+    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "Attention", "ChannelMixing", "DeltaNet", "LinearMixer", "Mamba",
+    "Mamba3", "RWKVBlock", "SelectiveMixer", "SequenceMixer", "make_layer",
+]  # fmt: skip
