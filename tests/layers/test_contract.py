@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
+from statespace.layers import DSS, H3, RWKV, S4, S4D, S5, Attention, ChannelMixing, DeltaNet, LinearMixer, Mamba, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -45,6 +45,9 @@ SELECTIVE: dict[str, tuple] = {
     "mamba3-mimo": (Mamba3, dict(d_state=6, expand=2, head_dim=2, mimo_rank=2, rope_fraction=1, chunk_size=5)),
     "attention": (Attention, {}),
     "attention-window": (Attention, dict(n_heads=1, window=4)),
+    "rwkv": (RWKV, dict(zero_init=False)),
+    "rwkv-deep": (RWKV, dict(zero_init=False, position=(1, 3))),
+    "rwkv-channels": (ChannelMixing, dict(zero_init=False, d_hidden=3)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
 HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
