@@ -9,6 +9,7 @@ from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
 from statespace.layers.mamba import Mamba
+from statespace.layers.mamba2 import Mamba2
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
@@ -24,6 +25,7 @@ __all__ = [
     "S5",
     "LinearMixer",
     "Mamba",
+    "Mamba2",
     "SelectiveMixer",
     "SequenceMixer",
     "make_layer",

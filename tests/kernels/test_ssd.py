@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from statespace.kernels import BackendError, ssd
+from statespace.kernels import selective_scan, ssd
 
 BACKENDS = ["cpu", "pytorch"]
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-11}

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, LinearMixer, Mamba
+from statespace.layers import DSS, H3, S4, S4D, S5, LinearMixer, Mamba, Mamba2
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -37,6 +37,8 @@ SELECTIVE: dict[str, tuple] = {
         Mamba,
         dict(d_state=3, d_conv=1, expand=1.5, dt_rank=2, conv_bias=False, bias=True, **STEPS),
     ),
+    "mamba2": (Mamba2, dict(d_state=3, **STEPS)),
+    "mamba2-groups": (Mamba2, dict(d_state=2, d_conv=2, head_dim=1, n_groups=2, **STEPS)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
 HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
