@@ -15,6 +15,7 @@ if not __name__.startswith("statespace."):
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.cauchy import cauchy
 from statespace.kernels.causal_conv1d import causal_conv1d
+from statespace.kernels.delta_rule import delta_rule
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
 from statespace.kernels.diagonal_states import diagonal_states
@@ -27,11 +28,13 @@ from statespace.kernels.selective_scan import selective_scan
 from statespace.kernels.selective_state_update import selective_state_update
 from statespace.kernels.ssd import ssd
 from statespace.kernels.vandermonde import vandermonde
+from statespace.kernels.wkv import wkv
 
 __all__ = [
     "BackendError",
     "cauchy",
     "causal_conv1d",
+    "delta_rule",
     "diagonal_convolution",
     "diagonal_scan",
     "diagonal_states",
@@ -44,4 +47,5 @@ __all__ = [
     "selective_state_update",
     "ssd",
     "vandermonde",
+    "wkv",
 ]

@@ -260,6 +260,17 @@ def at_least(typingctx, x, lowest):
 
 
 @intrinsic
+def at_most(typingctx, x, highest):
+    """The smaller one of x and a float, lane by lane."""
+
+    def codegen(context, builder, signature, arguments):
+        value, bound = arguments[0], _spread(builder, arguments[1], x)
+        return builder.select(builder.fcmp_ordered("<", value, bound), value, bound)
+
+    return x(x, types.float64), codegen
+
+
+@intrinsic
 def without_tiny(typingctx, x, tiny):
     """x, and 0 where its modulus is not above ``tiny``."""
 

@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import linear, silu, softplus
 
 from statespace.kernels import causal_conv1d, selective_scan, selective_state_update
+from statespace.layers.checks import check_gaps
 from statespace.layers.linear import log_uniform_steps
 from statespace.layers.selective import SelectiveMixer
 
@@ -139,6 +140,37 @@ class Mamba(SelectiveMixer):
             f"dt_rank={self.dt_rank}, bidirectional={self.bidirectional}"
         )
 
+    @torch.no_grad()
+    def steps(self, u, dt=None):
+        """The steps h that a record makes the layer take: what it keeps, h near 0, and what it writes.
+
+        Parameters
+        ----------
+        u : Tensor of shape (batch, length, d_model)
+        dt : Tensor of shape (batch, length), optional
+            Gaps; None are gaps of 1.
+
+        Returns
+        -------
+        Tensor of shape (batch, length, d_inner)
+            softplus(W x_k + b) Δ_k of every inner channel, forwards in time, without gradient.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from statespace.layers import Mamba
+        >>> layer, u = Mamba(d_model=4), torch.randn(1, 5, 4)
+        >>> torch.testing.assert_close(layer.steps(u, torch.full((1, 5), 2.0)), 2 * layer.steps(u))
+        """
+        self._check_shapes(u, None, 3)
+        x, _ = self._branches(self._working(u))
+        x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu", backend=self.backend)
+        h = softplus(self._chosen(x.transpose(1, 2))[0] + self.dt_proj.bias, threshold=40)
+        if dt is None:
+            return h
+        check_gaps(u, dt)
+        return h * dt.unsqueeze(-1).to(h.dtype)
+
     def freeze(self):
         """Compute A once, for steps with weights that no longer change; returns self."""
         with torch.no_grad():
@@ -151,6 +183,15 @@ class Mamba(SelectiveMixer):
     def _rates(self):
         return -torch.exp(self.A_log)
 
+    def _branches(self, u):
+        """x and z, (B, E, L) with channels last in memory.
+
+        Two products rather than one cut in two: each branch lies in one block, and so does its gradient.
+        """
+        weights = self.in_proj.weight.chunk(2)
+        biases = (None, None) if self.in_proj.bias is None else self.in_proj.bias.chunk(2)
+        return [linear(u, *both).transpose(1, 2) for both in zip(weights, biases, strict=True)]
+
     def _chosen(self, x):
         """What the convolved samples (…, E) choose: the step before its bias (…, E), input and read-out (…, N)."""
         step, B, C = linear(x, self.x_proj.weight).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
@@ -158,10 +199,7 @@ class Mamba(SelectiveMixer):
 
     def _read(self, u, dt, lengths, state):
         register, s = (None, None) if state is None else state
-        # Two products rather than one cut in two: each branch lies in one block, and so does its gradient.
-        weights = self.in_proj.weight.chunk(2)
-        biases = (None, None) if self.in_proj.bias is None else self.in_proj.bias.chunk(2)
-        x, z = (linear(u, *both).transpose(1, 2) for both in zip(weights, biases, strict=True))
+        x, z = self._branches(u)
         x, register = causal_conv1d(
             x, self.conv1d.weight.squeeze(1), self.conv1d.bias, None, register, True, "silu",
             lengths=lengths, backend=self.backend,
