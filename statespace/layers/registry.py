@@ -15,8 +15,8 @@ from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 
 LAYERS: dict[str, type[SequenceMixer]] = {
-    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba2": Mamba2, "mamba3": Mamba3,
-    "s4": S4, "s4d": S4D, "s5": S5,
+    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba2": Mamba2,
+    "mamba3": Mamba3, "s4": S4, "s4d": S4D, "s5": S5,
 }  # fmt: skip
 
 
