@@ -18,7 +18,7 @@ h       (batch, H, P, N)
 import torch
 from torch.nn.functional import linear, silu, softplus
 
-from statespace.kernels import causal_conv1d, ssd
+from statespace.kernels import causal_conv1d, rms_norm, ssd
 from statespace.layers.linear import log_uniform_steps
 from statespace.layers.selective import SelectiveMixer
 
@@ -163,10 +163,9 @@ class Mamba2(SelectiveMixer):
 
     def _out(self, y, z):
         """RMSNorm of the gated outputs, over all channels of a group, projected back."""
-        y = y.flatten(-2) * silu(z)
-        grouped = y.unflatten(-1, (self.n_groups, -1))
-        scale = torch.rsqrt(grouped.square().mean(-1, keepdim=True) + self.norm.eps)
-        return self.out_proj((grouped * scale).flatten(-2) * self.norm.weight)
+        size = self.d_inner // self.n_groups
+        y = rms_norm(y.flatten(-2), self.norm.weight, z, eps=self.norm.eps, group_size=size, backend=self.backend)
+        return self.out_proj(y)
 
     def _read(self, u, dt, lengths, state):
         register, h = (None, None) if state is None else state

@@ -60,7 +60,7 @@ def test_it_is_the_papers_block(options, gaps):
 
 @torch.no_grad()
 def test_the_gap_is_how_much_time_passes():
-    """What is kept goes to the power of the gap, what is written with the gap; after a long one nothing else is left."""
+    """What is kept goes to the power of the gap, what is written with it; after a long one only that is left."""
     layer = build()
     u = torch.randn(1, 9, 6, dtype=torch.float64)
     _, (register, h) = layer(u)
