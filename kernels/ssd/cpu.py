@@ -3,11 +3,17 @@
 import numpy as np
 import torch
 
-from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, flat
 from statespace.kernels.ssd.loops import SEGMENT, TILE, backward, forward
 from statespace.kernels.ssd.steps import around
 from statespace.kernels.threads import in_parallel, number_of_threads
+
+
+def unusable(*arguments, **options):
+    for x in (*arguments, *options.values()):
+        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
+            return f"its loops run in main memory, and a tensor is on {x.device}"
+    return None
 
 
 def ssd(

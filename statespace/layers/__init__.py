@@ -12,6 +12,7 @@ from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
 from statespace.layers.mamba import Mamba
+from statespace.layers.mamba2 import Mamba2
 from statespace.layers.mamba3 import Mamba3
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.rwkv import RWKV, RWKVBlock
@@ -21,6 +22,6 @@ from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
 __all__ = [
-    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "Attention", "ChannelMixing", "DeltaNet", "LinearMixer", "Mamba",
+    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "Attention", "ChannelMixing", "DeltaNet", "LinearMixer", "Mamba", "Mamba2",
     "Mamba3", "RWKVBlock", "SelectiveMixer", "SequenceMixer", "make_layer",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from statespace.layers import DSS, H3, RWKV, S4, S4D, S5, Attention, ChannelMixing, DeltaNet, LinearMixer, Mamba, Mamba3
+from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba, Mamba2, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -41,6 +42,8 @@ SELECTIVE: dict[str, tuple] = {
         Mamba,
         dict(d_state=3, d_conv=1, expand=1.5, dt_rank=2, conv_bias=False, bias=True, **STEPS),
     ),
+    "mamba2": (Mamba2, dict(d_state=3, **STEPS)),
+    "mamba2-groups": (Mamba2, dict(d_state=2, d_conv=2, head_dim=1, n_groups=2, **STEPS)),
     "mamba3": (Mamba3, dict(d_state=4, expand=1, chunk_size=16)),
     "mamba3-mimo": (Mamba3, dict(d_state=6, expand=2, head_dim=2, mimo_rank=2, rope_fraction=1, chunk_size=5)),
     "attention": (Attention, {}),
