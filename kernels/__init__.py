@@ -26,7 +26,9 @@ from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
 from statespace.kernels.selective_scan import selective_scan
 from statespace.kernels.selective_state_update import selective_state_update
+from statespace.kernels.ssd import ssd
 from statespace.kernels.vandermonde import vandermonde
+from statespace.kernels.wkv import wkv
 
 __all__ = [
     "BackendError",
@@ -43,5 +45,7 @@ __all__ = [
     "long_convolution",
     "selective_scan",
     "selective_state_update",
+    "ssd",
     "vandermonde",
+    "wkv",
 ]

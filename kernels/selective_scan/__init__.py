@@ -93,9 +93,7 @@ def selective_scan(
     batch, channels, length = u.shape
     shape = tuple(A.shape)
     if len(shape) != 2 or shape[0] != channels or 0 in shape:
-        raise ValueError(
-            f"A must have shape (channels, states) with {channels} channels. Got {shape} instead."
-        )
+        raise ValueError(f"A must have shape (channels, states) with {channels} channels. Got {shape} instead.")
     states = A.shape[1]
     for name, x in (("B", B), ("C", C)):
         _check_coefficients(name, x, batch, channels, states, length)

@@ -6,7 +6,7 @@ import torch
 
 from statespace.kernels import selective_scan
 
-BACKENDS = ["pytorch"]
+BACKENDS = ["cpu", "pytorch"]
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-11}
 
 
