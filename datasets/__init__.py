@@ -12,18 +12,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _HOME = {
+    "FadingFlash": "fading_flash",
     "Oscillators": "oscillators",
     "Pendulum": "pendulum",
     "load_co2": "co2",
+    "make_fading_flash": "fading_flash",
     "make_irregular": "sampling",
     "make_oscillators": "oscillators",
     "make_pendulum": "pendulum",
 }
 
-__all__ = ["Oscillators", "Pendulum", "load_co2", "make_irregular", "make_oscillators", "make_pendulum"]
+__all__ = [
+    "FadingFlash",
+    "Oscillators",
+    "Pendulum",
+    "load_co2",
+    "make_fading_flash",
+    "make_irregular",
+    "make_oscillators",
+    "make_pendulum",
+]
 
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
+    from statespace.datasets.fading_flash import FadingFlash, make_fading_flash
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum
     from statespace.datasets.sampling import make_irregular

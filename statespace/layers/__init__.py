@@ -14,5 +14,19 @@ from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
+from statespace.layers.tides import TIDES
 
-__all__ = ["DSS", "H3", "LAYERS", "S4", "S4D", "S5", "LinearMixer", "Mamba3", "SelectiveMixer", "SequenceMixer", "make_layer"]
+__all__ = [
+    "DSS",
+    "H3",
+    "LAYERS",
+    "S4",
+    "S4D",
+    "S5",
+    "TIDES",
+    "LinearMixer",
+    "Mamba3",
+    "SelectiveMixer",
+    "SequenceMixer",
+    "make_layer",
+]

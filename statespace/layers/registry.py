@@ -9,8 +9,9 @@ from statespace.layers.mamba3 import Mamba3
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
+from statespace.layers.tides import TIDES
 
-LAYERS = {"dss": DSS, "h3": H3, "mamba3": Mamba3, "s4": S4, "s4d": S4D, "s5": S5}
+LAYERS = {"dss": DSS, "h3": H3, "mamba3": Mamba3, "s4": S4, "s4d": S4D, "s5": S5, "tides": TIDES}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -18,7 +19,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"dss", "h3", "mamba3", "s4", "s4d", "s5"}
+    name : {"dss", "h3", "mamba3", "s4", "s4d", "s5", "tides"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, LinearMixer, Mamba3
+from statespace.layers import DSS, H3, S4, S4D, S5, TIDES, LinearMixer, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -34,9 +34,12 @@ CASES = {
 SELECTIVE: dict[str, tuple] = {
     "mamba3": (Mamba3, dict(d_state=4, expand=1, chunk_size=16)),
     "mamba3-mimo": (Mamba3, dict(d_state=6, expand=2, head_dim=2, mimo_rank=2, rope_fraction=1, chunk_size=5)),
+    "tides": (TIDES, dict(d_state=4, rank=3, init_scale=0.5, **STEPS)),
+    "tides-factors": (TIDES, dict(d_state=4, n_blocks=2, rank=0, rate="softplus", init_scale=0.5, **STEPS)),
+    "tides-bilinear": (TIDES, dict(d_state=4, rank=2, normalize=False, discretization="bilinear", init_scale=0.5)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
-HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
+HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier", "tides", "tides-factors"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
 ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
