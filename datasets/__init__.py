@@ -1,4 +1,5 @@
-"""Data to try things on: ``make_*`` generates, ``load_*`` reads what a dependency ships.
+"""Data to try things on: ``make_*`` generates, ``load_*`` reads what a dependency ships,
+``read_fasta`` reads sequences from a file.
 
 Above: examples, tests, the demonstration. Below: NumPy, pandas and ``SeriesCollection``; nothing of the models.
 
@@ -15,14 +16,25 @@ _HOME = {
     "FadingFlash": "fading_flash",
     "Oscillators": "oscillators",
     "Pendulum": "pendulum",
+    "TokenTask": "tokens",
     "load_co2": "co2",
+<<<<<<< HEAD
     "make_fading_flash": "fading_flash",
+=======
+    "make_associative_recall": "tokens",
+    "make_compression": "tokens",
+    "make_induction_heads": "tokens",
+>>>>>>> main
     "make_irregular": "sampling",
+    "make_memorization": "tokens",
     "make_oscillators": "oscillators",
     "make_pendulum": "pendulum",
+    "make_selective_copying": "tokens",
+    "read_fasta": "fasta",
 }
 
 __all__ = [
+<<<<<<< HEAD
     "FadingFlash",
     "Oscillators",
     "Pendulum",
@@ -36,9 +48,27 @@ __all__ = [
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
     from statespace.datasets.fading_flash import FadingFlash, make_fading_flash
+=======
+    "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
+    "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators", "make_pendulum",
+    "make_selective_copying", "read_fasta",
+]  # fmt: skip
+
+if TYPE_CHECKING:
+    from statespace.datasets.co2 import load_co2
+    from statespace.datasets.fasta import read_fasta
+>>>>>>> main
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum
     from statespace.datasets.sampling import make_irregular
+    from statespace.datasets.tokens import (
+        TokenTask,
+        make_associative_recall,
+        make_compression,
+        make_induction_heads,
+        make_memorization,
+        make_selective_copying,
+    )
 
 
 def __getattr__(name):

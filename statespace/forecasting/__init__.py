@@ -4,7 +4,8 @@ Above: sktime's pipelines, ``evaluate`` and grid search. Below: `statespace.Kalm
 sktime is imported with the first name that is asked for, and nowhere else in the package.
 
 kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
-ssm         SSMForecaster, and a name for each layer, S4DForecaster: a stack of state-space layers
+ssm         SSMForecaster: a stack of any layers
+linear      S4Forecaster, S4DForecaster, S5Forecaster, H3Forecaster
 deep        DeepForecaster: one network for every horizon and query time, whatever its layers
 windows     history and query times as tokens; random windows to train on
 baseline    level, trend, seasons and covariates of a window by least squares
@@ -21,10 +22,10 @@ _HOME = {
     "KalmanForecaster": "kalman",
     "DeepForecaster": "deep",
     "SSMForecaster": "ssm",
-    "S4Forecaster": "ssm",
-    "S4DForecaster": "ssm",
-    "S5Forecaster": "ssm",
-    "H3Forecaster": "ssm",
+    "S4Forecaster": "linear",
+    "S4DForecaster": "linear",
+    "S5Forecaster": "linear",
+    "H3Forecaster": "linear",
     "TimeSplitter": "splitter",
 }
 
@@ -36,8 +37,9 @@ __all__ = [
 if TYPE_CHECKING:
     from statespace.forecasting.deep import DeepForecaster
     from statespace.forecasting.kalman import KalmanForecaster
+    from statespace.forecasting.linear import H3Forecaster, S4DForecaster, S4Forecaster, S5Forecaster
     from statespace.forecasting.splitter import TimeSplitter
-    from statespace.forecasting.ssm import H3Forecaster, S4DForecaster, S4Forecaster, S5Forecaster, SSMForecaster
+    from statespace.forecasting.ssm import SSMForecaster
 
 
 def __getattr__(name):

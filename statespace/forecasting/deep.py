@@ -1,6 +1,6 @@
 """DeepForecaster: one network for every horizon and query time; the layer is the subclass's choice.
 
-Above: `statespace.forecasting.ssm`. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
+Above: ``ssm`` and the named ones. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
 the history in files.
 """
 
@@ -114,6 +114,7 @@ class DeepForecaster(TimeForecaster):
     _: KW_ONLY
     backbone: str = "stack"
     backbone_options: Mapping[str, Any] | None = None
+    moe: int | Mapping[str, Any] | None = None
     periods: Sequence[float] | None = None
     trend: str = "auto"
     context_length: int = 256
@@ -286,6 +287,7 @@ class DeepForecaster(TimeForecaster):
             "layer": layer,
             "layer_options": options,
             "dropout": self.dropout,
+            "moe": dict(self.moe) if isinstance(self.moe, Mapping) else self.moe,
         }
 
     def _forecast(self, fh, X):

@@ -1,4 +1,4 @@
-"""SSMForecaster and its kin: probabilistic forecasts by a stack of state-space layers.
+"""SSMForecaster: probabilistic forecasts by a stack of any layers.
 
 Above: the user. Below: ``deep`` fits and forecasts; `statespace.parameters` names the layers.
 """
@@ -6,10 +6,10 @@ Above: the user. Below: ``deep`` fits and forecasts; `statespace.parameters` nam
 from dataclasses import dataclass
 
 from statespace.forecasting.deep import DeepForecaster
-from statespace.parameters import H3Parameters, S4DParameters, S4Parameters, S5Parameters, SSMParameters
+from statespace.parameters import SSMParameters
 
 # For sktime's tests.
-_TINY = {"n_layers": 1, "d_model": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu", "random_state": 0}
+TINY = {"n_layers": 1, "d_model": 4, "max_epochs": 1, "windows_per_epoch": 4, "device": "cpu", "random_state": 0}
 
 
 @dataclass(eq=False, repr=False)
@@ -51,6 +51,10 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
     backbone_options : mapping, optional
         Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
+    moe : int or mapping, optional
+        A number of experts: a feed-forward map follows each layer, and every other one of them is a mixture of so many
+        experts, of which each step takes two, as in Jamba [1]_. A mapping sets ``"n_experts"``, ``"every"`` and
+        what else `statespace.models.ResidualStack` has. None: no such maps.
     periods : sequence of float, optional
         Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
         months. Three harmonics of each are covariates, known at all times.
@@ -130,6 +134,10 @@ class SSMForecaster(DeepForecaster, SSMParameters):
     ``predict_var`` is the variance of that distribution. Distributions are those of single times: there is no
     covariance between times.
 
+    References
+    ----------
+    .. [1] O. Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024.
+
     Examples
     --------
     >>> import numpy as np, pandas as pd
@@ -151,153 +159,14 @@ class SSMForecaster(DeepForecaster, SSMParameters):
     def get_test_params(cls, parameter_set="default"):
         """Two small parameter sets for sktime's tests."""
         return [
-            _TINY | {"layer_options": {"d_state": 4}, "queries_per_window": 2, "context_length": 8},
-            _TINY | {"layer": ["s4d"], "periods": [7.0], "trend": "linear", "max_horizon": 5.0},
+            TINY | {"layer_options": {"d_state": 4}, "queries_per_window": 2, "context_length": 8},
+            TINY | {"layer": ["s4d"], "periods": [7.0], "trend": "linear", "max_horizon": 5.0},
         ]
 
 
-@dataclass(eq=False, repr=False)
-class S4DForecaster(S4DParameters, DeepForecaster):
-    """Forecasts for any horizon and query time by a stack of S4D layers: diagonal linear systems in continuous time.
-
-    Parameters
-    ----------
-    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
-        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s4d"``.
-    d_state : int, default=16
-        Real dimension of each system's state.
-    init : {"lin", "inv", "legs", "real"}, default="lin"
-        Starting values of A; see `statespace.layers.S4D`.
-    discretization : {"zoh", "bilinear"}, default="zoh"
-        Zero-order hold or the bilinear rule.
-    dt_min, dt_max : float, default=1e-3 and 1e-1
-        The systems' time scales start between 1 / dt_max and 1 / dt_min median gaps.
-
-    References
-    ----------
-    .. [1] A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
-       2022.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from statespace.forecasting import S4DForecaster
-    >>> t = np.cumsum(np.random.default_rng(0).exponential(size=200))
-    >>> start = pd.Timestamp("2020-01-01")
-    >>> y = pd.Series(np.sin(2 * np.pi * t / 7), index=start + pd.to_timedelta(t, unit="D"))
-    >>> forecaster = S4DForecaster(d_model=8, n_layers=1, periods=[7], max_epochs=2, random_state=0).fit(y)
-    >>> ahead = np.array([1.5, 5.0])
-    >>> horizon = start + pd.to_timedelta(t[-1] + ahead, unit="D")
-    >>> error = forecaster.predict(horizon) - np.sin(2 * np.pi * (t[-1] + ahead) / 7)
-    >>> bool(error.abs().max() < 0.1)
-    True
-    >>> forecaster.predict_interval(horizon, coverage=0.9).shape
-    (2, 2)
-    """
-
-    d_state: int = 16
-
-    @classmethod
-    def get_test_params(cls, parameter_set="default"):
-        """Two small parameter sets for sktime's tests."""
-        return _small_sets()
-
-
-@dataclass(eq=False, repr=False)
-class S5Forecaster(S5Parameters, DeepForecaster):
-    """Forecasts for any horizon and query time by a stack of S5 layers: one system for all channels.
-
-    Parameters
-    ----------
-    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
-        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s5"``.
-    d_state : int, default=16
-        Real dimension of the system's state.
-    n_blocks, init, discretization, dt_min, dt_max
-        As in `statespace.S5Regressor`.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from statespace.forecasting import S5Forecaster
-    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
-    >>> forecaster = S5Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
-    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
-    (3, 2)
-    """
-
-    d_state: int = 16
-
-    @classmethod
-    def get_test_params(cls, parameter_set="default"):
-        """Two small parameter sets for sktime's tests."""
-        return _small_sets()
-
-
-@dataclass(eq=False, repr=False)
-class H3Forecaster(H3Parameters, DeepForecaster):
-    """Forecasts for any horizon and query time by a stack of H3 layers: two systems and two gates.
-
-    Parameters
-    ----------
-    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
-        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="h3"``.
-    d_state : int, default=16
-        Real dimension of each diagonal system's state.
-    d_shift, head_dim, init, discretization, dt_min, dt_max
-        As in `statespace.H3Regressor`.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from statespace.forecasting import H3Forecaster
-    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
-    >>> forecaster = H3Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
-    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
-    (3, 2)
-    """
-
-    d_state: int = 16
-
-    @classmethod
-    def get_test_params(cls, parameter_set="default"):
-        """Two small parameter sets for sktime's tests."""
-        return _small_sets()
-
-
-@dataclass(eq=False, repr=False)
-class S4Forecaster(S4Parameters, DeepForecaster):
-    """Forecasts for any horizon and query time by a stack of S4 layers: diagonal plus low-rank systems.
-
-    Parameters
-    ----------
-    d_model, n_layers, periods, trend, context_length, max_horizon, max_epochs, ...
-        And all others but the following, attributes and notes: as in `SSMForecaster`, ``layer="s4"``.
-    d_state : int, default=16
-        Real dimension of each system's state.
-    measure, rank, dt_min, dt_max
-        As in `statespace.S4Regressor`.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> from statespace.forecasting import S4Forecaster
-    >>> y = pd.Series(np.sin(np.arange(60.0)), index=pd.period_range("2020-01", periods=60, freq="M"))
-    >>> forecaster = S4Forecaster(d_model=8, n_layers=1, max_epochs=1, windows_per_epoch=16, random_state=0)
-    >>> forecaster.fit(y).predict_interval([1, 2, 3], coverage=0.9).shape
-    (3, 2)
-    """
-
-    d_state: int = 16
-
-    @classmethod
-    def get_test_params(cls, parameter_set="default"):
-        """Two small parameter sets for sktime's tests."""
-        return _small_sets()
-
-
-def _small_sets():
-    tiny = _TINY | {"d_state": 4}
+def small_sets(**options):
+    """Two small parameter sets for sktime's tests of a forecaster named after its layer."""
+    tiny = TINY | options
     return [
         tiny | {"queries_per_window": 2, "context_length": 8},
         tiny | {"periods": [7.0], "trend": "linear", "max_horizon": 5.0},

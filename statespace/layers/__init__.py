@@ -4,10 +4,13 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 ``statespace.kernels`` computes their scans and convolutions. All follow the contract of :class:`SequenceMixer`.
 """
 
+from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
+from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
+from statespace.layers.mamba import Mamba
 from statespace.layers.mamba3 import Mamba3
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.s4 import S4
@@ -17,6 +20,7 @@ from statespace.layers.selective import SelectiveMixer
 from statespace.layers.tides import TIDES
 
 __all__ = [
+<<<<<<< HEAD
     "DSS",
     "H3",
     "LAYERS",
@@ -30,3 +34,8 @@ __all__ = [
     "SequenceMixer",
     "make_layer",
 ]
+=======
+    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3",
+    "SelectiveMixer", "SequenceMixer", "make_layer",
+]  # fmt: skip
+>>>>>>> main

@@ -9,7 +9,7 @@ def check_shapes(layer, u, state, dimensions):
     Parameters
     ----------
     layer : SequenceMixer
-        Has ``d_model``, ``bidirectional`` and ``_state_shapes(batch_size)``.
+        Has ``d_model``, ``bidirectional`` and ``_state_shapes(batch_size)``, in which a size of None is any size.
     u : Tensor
     state : optional
         None is a start at rest.
@@ -35,7 +35,7 @@ def check_shapes(layer, u, state, dimensions):
         return
     shapes, single = layer._state_shapes(len(u)), isinstance(state, torch.Tensor)
     given = tuple(state.shape) if single else tuple(tuple(part.shape) for part in state)
-    if given != shapes:
+    if not _fits(given, shapes):
         raise ValueError(f"state must have shape {shapes}, as initial_state({len(u)}) gives it. Got {given} instead.")
 
 
@@ -61,10 +61,17 @@ def check_gaps(u, dt):
 
 
 def state_at_rest(layer, batch_size):
-    """Zeros in the shapes of the layer's state."""
+    """Zeros in the shapes of the layer's state; an axis of any size has none."""
     if layer.bidirectional:
         raise ValueError(f"a bidirectional {type(layer).__name__} reads the whole record and has no state to pass on.")
     like, shapes = next(layer.parameters()), layer._state_shapes(batch_size)
     if isinstance(shapes[0], int):
-        return like.new_zeros(shapes)
+        return like.new_zeros([size or 0 for size in shapes])
     return tuple(like.new_zeros(shape) for shape in shapes)
+
+
+def _fits(given, expected):
+    """Whether a shape, or a tuple of shapes, is the expected one."""
+    if isinstance(expected, tuple):
+        return isinstance(given, tuple) and len(given) == len(expected) and all(map(_fits, given, expected))
+    return expected is None or given == expected

@@ -94,7 +94,7 @@ class SelectiveMixer(SequenceMixer):
 
     @abstractmethod
     def _state_shapes(self, batch_size):
-        """Shape of the state, or a tuple of the shapes of its tensors."""
+        """Shape of the state, or a tuple of the shapes of its tensors; an axis that grows with the record is None."""
 
     def initial_state(self, batch_size):
         """The state at rest: zeros."""
@@ -131,9 +131,10 @@ class SelectiveMixer(SequenceMixer):
                 # Samples first, in their order, padding behind them.
                 order = torch.argsort((~real).byte(), dim=1, stable=True)
                 working, gaps = _taken(torch.where(real.unsqueeze(-1), working, 0.0), order), _taken(gaps, order)
-            y, final = self._read(working, gaps, lengths, state)
             if self.bidirectional:
-                y, final = y + self._reversed(working, gaps, lengths), None
+                y, final = self._read_both(working, gaps, lengths), None
+            else:
+                y, final = self._read(working, gaps, lengths, state)
             if order is not None:
                 y = torch.zeros_like(y).scatter(1, order.unsqueeze(-1).expand_as(y), y)
                 y = torch.where(real.unsqueeze(-1), y, 0.0)
@@ -147,7 +148,7 @@ class SelectiveMixer(SequenceMixer):
         with torch.autocast(u_t.device.type, enabled=False):
             y, after = self._advance(self._working(u_t), _working_gaps(dt), state)
             if dt is not None and not bool((dt > 0).all()):
-                after = _chosen(dt > 0, after, state)
+                after = self._choose(dt > 0, after, state)
         return y.to(u_t.dtype), after
 
     def _check_shapes(self, u, state, dimensions):
@@ -155,6 +156,14 @@ class SelectiveMixer(SequenceMixer):
 
     def _working(self, u):
         return u.to(next(self.parameters()).dtype)
+
+    def _choose(self, real, after, before):
+        """The state after one sample: the one before it in the records where it is padding."""
+        return _chosen(real, after, before)
+
+    def _read_both(self, u, dt, lengths):
+        """Outputs of a bidirectional layer, arguments as in `_read`."""
+        return self._read(u, dt, lengths, None)[0] + self._reversed(u, dt, lengths)
 
     def _reversed(self, u, dt, lengths):
         """Each record read from its own end: there the gap of sample k is the one that leads to sample k + 1, and the

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from statespace.layers import SequenceMixer
+from statespace.models.experts import make_feed_forwards
 from statespace.models.stack import ResidualBlock, ResidualStack, make_mixers
 from statespace.models.windows import Windows
 
@@ -62,6 +63,8 @@ class Scale(nn.Module):
     expand : int
         Width of the feed-forward maps; 0 leaves them out.
     dropout : float, default=0.0
+    moe : int or mapping, optional
+        Mixtures of experts in the place of the feed-forward maps.
 
     Examples
     --------
@@ -73,12 +76,21 @@ class Scale(nn.Module):
     (torch.Size([2, 5, 8]), 1)
     """
 
-    def __init__(self, d_model: int, mixers: Sequence[SequenceMixer], expand: int, dropout: float = 0.0):
+    def __init__(
+        self,
+        d_model: int,
+        mixers: Sequence[SequenceMixer],
+        expand: int,
+        dropout: float = 0.0,
+        moe: int | Mapping[str, Any] | None = None,
+    ):
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(d_model, mixer, dropout) for mixer in mixers)
-        self.maps = nn.ModuleList(
-            FeedForward(d_model, expand, dropout) if expand else nn.Identity() for _ in range(len(self.blocks))
+        mixtures = make_feed_forwards(moe, d_model, len(mixers))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(d_model, mixer, dropout, own) for mixer, own in zip(mixers, mixtures, strict=True)
         )
+        plain = expand > 0 and moe is None
+        self.maps = nn.ModuleList(FeedForward(d_model, expand, dropout) if plain else nn.Identity() for _ in mixers)
 
     def __iter__(self) -> Iterator[tuple[ResidualBlock, nn.Module]]:
         return iter(zip(cast(Sequence[ResidualBlock], self.blocks), self.maps, strict=True))
@@ -140,6 +152,8 @@ class SaShiMi(ResidualStack):
     unet : bool, default=False
         As many blocks on the way down, too, before each pooling: better and slower, the paper's choice for networks
         that read whole records.
+    moe : int or mapping, optional
+        As in `ResidualStack`, on every scale; the mixtures stand in the place of the feed-forward maps.
 
     Raises
     ------
@@ -186,6 +200,7 @@ class SaShiMi(ResidualStack):
         expand: int = 2,
         feed_forward: int = 2,
         unet: bool = False,
+        moe: int | Mapping[str, Any] | None = None,
     ):
         factors = [int(p) for p in factors]
         if any(p < 2 for p in factors):
@@ -195,11 +210,12 @@ class SaShiMi(ResidualStack):
         super().__init__(d_input, d_output, d_model, 0, layer, layer_options, dropout, pooling)
         self.config |= {
             "n_layers": n_layers, "factors": factors, "expand": expand, "feed_forward": feed_forward, "unet": unet,
+            "moe": dict(moe) if isinstance(moe, Mapping) else moe,
         }  # fmt: skip
         widths = [d_model * expand**i for i in range(len(factors) + 1)]
 
         def scale(width, n_layers):
-            return Scale(width, make_mixers(layer, layer_options, width, n_layers), feed_forward, dropout)
+            return Scale(width, make_mixers(layer, layer_options, width, n_layers), feed_forward, dropout, moe)
 
         self.descents = nn.ModuleList(scale(width, n_layers if unet else 0) for width in widths[:-1])
         self.scales = nn.ModuleList(scale(width, n_layers) for width in widths)
@@ -227,6 +243,7 @@ class SaShiMi(ResidualStack):
 
         The state holds, for each scale, those of its blocks, and for each pooling the window that is not yet full.
         """
+        self._count_anew()
         h, state = self._read(0, self.encoder(x), dt, state)
         return self.norm(h), state
 

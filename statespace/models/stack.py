@@ -2,6 +2,7 @@
 
     h = E x + e                                           encoder, at every step
     h = h + dropout(GLU(W gelu(mixer(norm(h), Δ))))       each block; only the mixer looks across time
+    h = h + dropout(experts(norm(h)))                     after it, with `moe`
     y = V norm(h) + v                                     head, at every step or on the pooled features
 
 Letters: x (B, L, d_input) inputs, h (B, L, d_model) features, Δ (B, L) gaps, y (B, L, d_output) outputs.
@@ -14,11 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statespace.layers import SequenceMixer, make_layer
+from statespace.layers import SelectiveMixer, SequenceMixer, make_layer
+from statespace.models.experts import MixtureOfExperts, make_feed_forwards
 
 
 class ResidualBlock(nn.Module):
     """One block: norm, sequence mixer, GELU, gated linear unit, dropout, and the residual around them.
+
+    With a feed-forward map there follow norm, map, dropout, and a residual around these. A selective layer, which has
+    a gate and an output projection of its own, is then added as it is, as in Jamba [1]_; a linear one keeps its unit.
 
     Parameters
     ----------
@@ -28,6 +33,12 @@ class ResidualBlock(nn.Module):
         A layer with ``forward(u, dt, state)`` and ``step(u_t, state, dt)``.
     dropout : float, default=0.0
         Share of the block's outputs dropped while training.
+    feed_forward : MixtureOfExperts, optional
+        The map behind the mixer.
+
+    References
+    ----------
+    .. [1] Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024, figure 1.
 
     Examples
     --------
@@ -39,30 +50,45 @@ class ResidualBlock(nn.Module):
     torch.Size([2, 5, 8])
     """
 
-    def __init__(self, d_model: int, mixer: SequenceMixer, dropout: float = 0.0):
+    def __init__(
+        self,
+        d_model: int,
+        mixer: SequenceMixer,
+        dropout: float = 0.0,
+        feed_forward: MixtureOfExperts | None = None,
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.mixer: SequenceMixer = mixer
-        self.gate = nn.Linear(d_model, 2 * d_model)
+        gated = feed_forward is None or not isinstance(mixer, SelectiveMixer)
+        self.gate = nn.Linear(d_model, 2 * d_model) if gated else None
         self.dropout = nn.Dropout(dropout)
+        self.feed_forward = feed_forward
+        if feed_forward is not None:
+            self.feed_forward_norm = nn.LayerNorm(d_model)
 
     def forward(self, h: Tensor, dt: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]:
         """h (B, L, d_model) -> (h (B, L, d_model), state)."""
         y, state = self.mixer(self.norm(h), dt=dt, state=state)
-        return self._add(h, y), state
+        return self._add(h, y, dt), state
 
     def step(self, h_t: Tensor, state: Any, dt: Tensor | None = None) -> tuple[Tensor, Any]:
         """h_t (B, d_model) -> (h_t (B, d_model), state)."""
         y_t, state = self.mixer.step(self.norm(h_t), state, dt=dt)
-        return self._add(h_t, y_t), state
+        return self._add(h_t, y_t, dt), state
 
     def initial_state(self, batch_size: int) -> Any:
         """The mixer's state before the first step."""
         return self.mixer.initial_state(batch_size)
 
-    def _add(self, h: Tensor, y: Tensor) -> Tensor:
-        # A mixer's outputs lie in memory with time last; made contiguous, what follows takes half the time.
-        return h + self.dropout(F.glu(self.gate(F.gelu(y.contiguous())), dim=-1))
+    def _add(self, h: Tensor, y: Tensor, dt: Tensor | None) -> Tensor:
+        if self.gate is not None:
+            # A mixer's outputs lie in memory with time last; made contiguous, what follows takes half the time.
+            y = F.glu(self.gate(F.gelu(y.contiguous())), dim=-1)
+        h = h + self.dropout(y)
+        if self.feed_forward is None:
+            return h
+        return h + self.dropout(self.feed_forward(self.feed_forward_norm(h), dt))
 
 
 def make_mixers(
@@ -110,11 +136,22 @@ class ResidualStack(nn.Module):
     pooling : {None, "mean", "last"}, default=None
         None gives one output a step; ``"mean"`` and ``"last"`` one output a series, from the mean of the features over
         the real steps or from those at the last real step.
+    moe : int or mapping, optional
+        Mixtures of experts, and of how many: a feed-forward map behind each mixer, every other one of which is a
+        mixture, as in Jamba [3]_. A mapping sets ``"n_experts"``, ``"every"`` (2; 1 is MoE-Mamba [4]_) and the
+        arguments of `MixtureOfExperts`. None has no feed-forward maps.
+
+    Raises
+    ------
+    ValueError
+        Unknown layers or options.
 
     References
     ----------
     .. [1] Gu, Gupta, Goel & Ré, "On the Parameterization and Initialization of Diagonal State Space Models", 2022.
     .. [2] Smith, Warrington & Linderman, "Simplified State Space Layers for Sequence Modeling", 2023, appendix G.
+    .. [3] Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024, section 2.
+    .. [4] Pióro et al., "MoE-Mamba: Efficient Selective State Space Models with Mixture of Experts", 2024.
 
     Examples
     --------
@@ -140,6 +177,7 @@ class ResidualStack(nn.Module):
         layer_options: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
         pooling: str | None = None,
+        moe: int | Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if pooling not in (None, "mean", "last"):
@@ -148,12 +186,15 @@ class ResidualStack(nn.Module):
         self.config: dict[str, Any] = {
             "d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers,
             "layer": layer if isinstance(layer, str) else list(layer), "layer_options": dict(layer_options or {}),
-            "dropout": dropout, "pooling": pooling,
+            "dropout": dropout, "pooling": pooling, "moe": dict(moe) if isinstance(moe, Mapping) else moe,
         }  # fmt: skip
         self.pooling = pooling
         self.encoder = nn.Linear(d_input, d_model)
         mixers = make_mixers(layer, layer_options, d_model, n_layers)
-        self.blocks = nn.ModuleList(ResidualBlock(d_model, mixer, dropout) for mixer in mixers)
+        maps = make_feed_forwards(moe, d_model, n_layers)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(d_model, mixer, dropout, map) for mixer, map in zip(mixers, maps, strict=True)
+        )
         self.norm = nn.LayerNorm(d_model)
         self.head = nn.Linear(d_model, d_output)
 
@@ -190,11 +231,18 @@ class ResidualStack(nn.Module):
             One state for each block.
         """
         states = [None] * len(self.blocks) if state is None else state
+        self._count_anew()
         h, after = self.encoder(x), []
         for block, before in zip(self._blocks, states, strict=True):
             h, block_state = block(h, dt, before)
             after.append(block_state)
         return self.norm(h), tuple(after)
+
+    def _count_anew(self) -> None:
+        """Let the mixtures of experts forget what they have counted."""
+        for block in self._blocks:
+            if block.feed_forward is not None:
+                block.feed_forward.forget()
 
     def pool(self, h: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features of a series from those of its real steps: (B, L, d_model) -> (B, d_model).

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from statespace.models.experts import auxiliary_loss
 from statespace.training.batches import length_batches
 from statespace.training.optimizer import parameter_groups, warmup_cosine
 
@@ -116,8 +117,9 @@ def fit(
     """Train ``model`` in place and leave it with its best weights.
 
     AdamW on batches of series of like length. The dynamics A, B and Δ of a layer learn at ``ssm_learning_rate`` without
-    weight decay. The best weights are those of the epoch with the least validation loss,
-    or without validation data the least training loss.
+    weight decay. Mixtures of experts add to what is minimised (`statespace.models.auxiliary_loss`), not to the history.
+    The best weights are those of the epoch with the least validation loss, or without validation data the least
+    training loss.
 
     Parameters
     ----------
@@ -267,7 +269,7 @@ def _train(model, data, loss, optimizer, schedule, batch_size, gradient_clip, ge
             continue
         optimizer.zero_grad(set_to_none=True)
         mean = batch_sum / n
-        mean.backward()
+        (mean + auxiliary_loss(model)).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if gradient_clip is None else gradient_clip)
         value, norm = torch.stack([mean.detach(), norm.to(mean.dtype)]).tolist()
         if not math.isfinite(value):

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, TIDES, LinearMixer, Mamba3
+from statespace.layers import DSS, H3, S4, S4D, S5, TIDES, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -32,14 +32,26 @@ CASES = {
 }
 # Layers whose system depends on their input, with all their options, for d_model 4 and, where gradients are checked, 2.
 SELECTIVE: dict[str, tuple] = {
+    "deltanet": (DeltaNet, {}),
+    "deltanet-gated": (DeltaNet, dict(gated=True, d_conv=3, n_heads=1)),
+    "deltanet-no-conv": (DeltaNet, dict(d_conv=None)),
+    "deltanet-gated-no-conv": (DeltaNet, dict(gated=True, d_conv=None)),
+    "mamba": (Mamba, dict(d_state=4, **STEPS)),
+    "mamba-narrow": (
+        Mamba,
+        dict(d_state=3, d_conv=1, expand=1.5, dt_rank=2, conv_bias=False, bias=True, **STEPS),
+    ),
     "mamba3": (Mamba3, dict(d_state=4, expand=1, chunk_size=16)),
     "mamba3-mimo": (Mamba3, dict(d_state=6, expand=2, head_dim=2, mimo_rank=2, rope_fraction=1, chunk_size=5)),
+    "attention": (Attention, {}),
+    "attention-window": (Attention, dict(n_heads=1, window=4)),
     "tides": (TIDES, dict(d_state=4, rank=3, init_scale=0.5, **STEPS)),
     "tides-factors": (TIDES, dict(d_state=4, n_blocks=2, rank=0, rate="softplus", init_scale=0.5, **STEPS)),
     "tides-bilinear": (TIDES, dict(d_state=4, rank=2, normalize=False, discretization="bilinear", init_scale=0.5)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
-HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier", "tides", "tides-factors"]
+HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
+HOLDS += ["deltanet-no-conv", "deltanet-gated-no-conv", "tides", "tides-factors"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
 ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -89,6 +101,14 @@ def each(function, state):
 
 def tensors(state):
     return [state] if isinstance(state, torch.Tensor) else [x for part in state for x in tensors(part)]
+
+
+def of_record(layer, state, i):
+    """The state of record i alone; one that grows with its record without what longer ones of the batch need."""
+    own = each(lambda s: s[i : i + 1], state)
+    if None not in layer._state_shapes(1):
+        return own
+    return own[:, int((own[0] != 0).any(dim=-1).int().argmax()) :]
 
 
 def random_state(layer, batch=2):
@@ -149,8 +169,8 @@ def test_padding_changes_nothing(make_in_mode, gaps):
     state = random_state(layer)
     y, final = layer(padded_u, padded_dt, state)
     for i, n in enumerate(lengths):
-        own = each(lambda s, i=i: s[i : i + 1], (state, final))
-        assert_same((y[i : i + 1, :n], own[1]), layer(u[i : i + 1, :n], dt[i : i + 1, :n], own[0]))
+        before, after = of_record(layer, state, i), of_record(layer, final, i)
+        assert_same((y[i : i + 1, :n], after), layer(u[i : i + 1, :n], dt[i : i + 1, :n], before))
     # In steps, too.
     _, after = layer.step(torch.zeros_like(u[:, 0]), state, torch.zeros_like(dt[:, 0]))
     assert_same(after, state)
@@ -177,7 +197,7 @@ def test_a_record_of_padding_alone_keeps_its_state(make_in_mode):
     u[1], dt[1] = 0, 0
     state = random_state(layer)
     _, final = layer(u, dt, state)
-    assert_same(each(lambda s: s[1], final), each(lambda s: s[1], state))
+    assert_same(of_record(layer, final, 1), of_record(layer, state, 1))
 
 
 @pytest.mark.parametrize("name", HOLDS)
@@ -288,6 +308,8 @@ def direction(make, both, backward):
 def test_bidirectional_is_explicit_reversal_with_the_gaps_shifted(make_in_mode, gaps):
     """The backward half is a forward layer on the reversed record, whose gaps are the same intervals."""
     both = make_in_mode(bidirectional=True)
+    if isinstance(both, Attention):
+        pytest.skip("one attention over the whole record, no sum of two directions; its own tests have it")
     forward, backward = (direction(make_in_mode, both, i) for i in (0, 1))
     lengths, L = ((20, 20) if gaps == "none" else (17, 11)), 20
     u, dt = record(L, gaps)

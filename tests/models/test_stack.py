@@ -1,5 +1,7 @@
 """The residual stack: both faces agree, a record can be cut and padded, and pooling sees real steps only."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from statespace.training import SeriesBatches
 
 def make_stack(pooling=None, layer="s4d", **options):
     torch.manual_seed(0)
+    small = {"d_state": 4} if "d_state" in signature(LAYERS[layer]).parameters else {}
     model = ResidualStack(
-        3, 2, d_model=8, n_layers=2, layer=layer, layer_options={"d_state": 4, **options}, dropout=0.3, pooling=pooling
+        3, 2, d_model=8, n_layers=2, layer=layer, layer_options=small | options, dropout=0.3, pooling=pooling
     )
     return model.double().eval()
 
