@@ -18,13 +18,10 @@ _HOME = {
     "Pendulum": "pendulum",
     "TokenTask": "tokens",
     "load_co2": "co2",
-<<<<<<< HEAD
-    "make_fading_flash": "fading_flash",
-=======
     "make_associative_recall": "tokens",
     "make_compression": "tokens",
+    "make_fading_flash": "fading_flash",
     "make_induction_heads": "tokens",
->>>>>>> main
     "make_irregular": "sampling",
     "make_memorization": "tokens",
     "make_oscillators": "oscillators",
@@ -34,30 +31,15 @@ _HOME = {
 }
 
 __all__ = [
-<<<<<<< HEAD
-    "FadingFlash",
-    "Oscillators",
-    "Pendulum",
-    "load_co2",
-    "make_fading_flash",
-    "make_irregular",
-    "make_oscillators",
-    "make_pendulum",
-]
-
-if TYPE_CHECKING:
-    from statespace.datasets.co2 import load_co2
-    from statespace.datasets.fading_flash import FadingFlash, make_fading_flash
-=======
-    "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
-    "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators", "make_pendulum",
-    "make_selective_copying", "read_fasta",
+    "FadingFlash", "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
+    "make_fading_flash", "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators",
+    "make_pendulum", "make_selective_copying", "read_fasta",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
+    from statespace.datasets.fading_flash import FadingFlash, make_fading_flash
     from statespace.datasets.fasta import read_fasta
->>>>>>> main
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum
     from statespace.datasets.sampling import make_irregular

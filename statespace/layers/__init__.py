@@ -20,22 +20,6 @@ from statespace.layers.selective import SelectiveMixer
 from statespace.layers.tides import TIDES
 
 __all__ = [
-<<<<<<< HEAD
-    "DSS",
-    "H3",
-    "LAYERS",
-    "S4",
-    "S4D",
-    "S5",
-    "TIDES",
-    "LinearMixer",
-    "Mamba3",
-    "SelectiveMixer",
-    "SequenceMixer",
-    "make_layer",
-]
-=======
-    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3",
+    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "TIDES", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3",
     "SelectiveMixer", "SequenceMixer", "make_layer",
 ]  # fmt: skip
->>>>>>> main
