@@ -115,3 +115,38 @@ def test_outputs_and_every_gradient(backend, dtype, solved, memory_of_nan):
         np.testing.assert_allclose(
             got[name].detach().double(), value.detach(), rtol=0, atol=TOLERANCE[dtype] * scale, err_msg=name
         )
+
+
+def test_decays_given_apart_from_the_steps():
+    """Each sample's own decay, as Mamba-3 has them, against the loop; in the reference, too."""
+    found = problem(63, H=2, P=5, G=2, N=7)
+    decay = -torch.rand(2, 63, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 3
+    decay[:, 20], decay[:, 40] = 0.0, -1e6
+    names = ("x", "dt", "B", "C", "decay", "initial_states")
+    given = [found["x"], found["dt"].abs(), found["B"], found["C"], decay, found["initial_states"]]
+
+    def explicit(x, dt, B, C, decay, h):
+        outputs = []
+        for k in range(63):
+            h = torch.exp(decay[:, k])[..., None, None] * h
+            h = h + dt[:, k, :, None, None] * x[:, k, :, :, None] * B[:, k, :, None, :]
+            outputs.append((h * C[:, k, :, None, :]).sum(-1))
+        return torch.stack(outputs, dim=1), h
+
+    results = {}
+    for backend in (None, *BACKENDS):
+        inputs = [a.clone().requires_grad_() for a in given]
+        x, dt, B, C, decays, h = inputs
+        options = dict(initial_states=h, return_final_states=True, decay=decays, backend=backend)
+        y, final = explicit(*inputs) if backend is None else ssd(x, dt, None, B, C, **options)
+        results[backend] = y, final, *torch.autograd.grad((y * y).sum() + final.sin().sum(), inputs)
+    for backend in BACKENDS:
+        for name, got, expected in zip(("y", "final", *names), results[backend], results[None], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+    x, dt, B, C, decays, h = (a.numpy() for a in given)
+    y, final = ssd(x, dt, None, B, C, initial_states=h, return_final_states=True, decay=decays, backend="reference")
+    np.testing.assert_allclose(y, results[None][0].detach(), atol=1e-12)
+    np.testing.assert_allclose(final, results[None][1].detach(), atol=1e-12)
+    for A, rates, amount in ((None, None, "neither"), (np.ones(2), decays, "both")):
+        with pytest.raises(ValueError, match=f"one of A and decay.*{amount}"):
+            ssd(x, dt, A, B, C, decay=rates)
