@@ -20,8 +20,9 @@ from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
+from statespace.layers.tides import TIDES
 
 __all__ = [
-    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "Attention", "ChannelMixing", "DeltaNet", "LinearMixer", "Mamba", "Mamba2",
+    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "TIDES", "Attention", "ChannelMixing", "DeltaNet", "LinearMixer", "Mamba", "Mamba2",
     "Mamba3", "RWKVBlock", "SelectiveMixer", "SequenceMixer", "make_layer",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 
 from statespace.layers import DSS, H3, RWKV, S4, S4D, S5, Attention, ChannelMixing, DeltaNet, LinearMixer, Mamba, Mamba3
 from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba, Mamba2, Mamba3
+from statespace.layers import DSS, H3, S4, S4D, S5, TIDES, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -51,10 +52,13 @@ SELECTIVE: dict[str, tuple] = {
     "rwkv": (RWKV, dict(zero_init=False)),
     "rwkv-deep": (RWKV, dict(zero_init=False, position=(1, 3))),
     "rwkv-channels": (ChannelMixing, dict(zero_init=False, d_hidden=3)),
+    "tides": (TIDES, dict(d_state=4, rank=3, init_scale=0.5, **STEPS)),
+    "tides-factors": (TIDES, dict(d_state=4, n_blocks=2, rank=0, rate="softplus", init_scale=0.5, **STEPS)),
+    "tides-bilinear": (TIDES, dict(d_state=4, rank=2, normalize=False, discretization="bilinear", init_scale=0.5)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
 HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
-HOLDS += ["deltanet-no-conv", "deltanet-gated-no-conv"]
+HOLDS += ["deltanet-no-conv", "deltanet-gated-no-conv", "tides", "tides-factors"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
 ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)
