@@ -14,6 +14,8 @@ if not __name__.startswith("statespace."):
 # A primitive's function has the name of its folder; imported here, at once, the function stands for good where
 # the import system would bind the module. The folders' __init__ files load no backend, so this costs nothing.
 from statespace.kernels.cauchy import cauchy
+from statespace.kernels.causal_conv1d import causal_conv1d
+from statespace.kernels.delta_rule import delta_rule
 from statespace.kernels.diagonal_convolution import diagonal_convolution
 from statespace.kernels.diagonal_scan import diagonal_scan
 from statespace.kernels.diagonal_states import diagonal_states
@@ -22,11 +24,17 @@ from statespace.kernels.dplr_scan import dplr_scan
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
+from statespace.kernels.selective_scan import selective_scan
+from statespace.kernels.selective_state_update import selective_state_update
+from statespace.kernels.ssd import ssd
 from statespace.kernels.vandermonde import vandermonde
+from statespace.kernels.wkv import wkv
 
 __all__ = [
     "BackendError",
     "cauchy",
+    "causal_conv1d",
+    "delta_rule",
     "diagonal_convolution",
     "diagonal_scan",
     "diagonal_states",
@@ -35,5 +43,9 @@ __all__ = [
     "kalman_filter",
     "linear_scan",
     "long_convolution",
+    "selective_scan",
+    "selective_state_update",
+    "ssd",
     "vandermonde",
+    "wkv",
 ]

@@ -11,12 +11,15 @@ def accepts_numpy(function):
 
     @wraps(function)
     def wrapper(*arguments, **options):
-        if any(isinstance(x, torch.Tensor) for x in arguments):
+        if any(isinstance(x, torch.Tensor) for x in (*arguments, *options.values())):
             return function(*arguments, **options)
-        # np.generic: an array of no dimension turns into a scalar at NumPy's first touch.
-        arguments = [torch.tensor(x) if isinstance(x, np.ndarray | np.generic) else x for x in arguments]
         with torch.no_grad():
-            result = function(*arguments, **options)
+            result = function(*map(_tensor, arguments), **{name: _tensor(x) for name, x in options.items()})
         return tuple(x.numpy() for x in result) if isinstance(result, tuple) else result.numpy()
 
     return wrapper
+
+
+def _tensor(x):
+    # np.generic: an array of no dimension turns into a scalar at NumPy's first touch.
+    return torch.tensor(x) if isinstance(x, np.ndarray | np.generic) else x

@@ -260,6 +260,17 @@ def at_least(typingctx, x, lowest):
 
 
 @intrinsic
+def at_most(typingctx, x, highest):
+    """The smaller one of x and a float, lane by lane."""
+
+    def codegen(context, builder, signature, arguments):
+        value, bound = arguments[0], _spread(builder, arguments[1], x)
+        return builder.select(builder.fcmp_ordered("<", value, bound), value, bound)
+
+    return x(x, types.float64), codegen
+
+
+@intrinsic
 def without_tiny(typingctx, x, tiny):
     """x, and 0 where its modulus is not above ``tiny``."""
 
@@ -320,3 +331,65 @@ def turned(typingctx, rows):
         return context.make_tuple(builder, signature.return_type, rows)
 
     return rows(rows), codegen
+
+
+def spreading(width):
+    """A ``spread`` over vectors of so many lanes."""
+
+    @intrinsic
+    def spread(typingctx, x, i):
+        """The number x[i] of a flat array in every lane."""
+        if not isinstance(x, types.Array) or x.dtype not in ELEMENTS:
+            return None
+        vector = Vector(x.dtype, width)
+
+        def codegen(context, builder, signature, arguments):
+            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            return _spread(builder, builder.load(builder.gep(data, [arguments[1]])), vector)
+
+        return vector(x, types.intp), codegen
+
+    return spread
+
+
+@intrinsic
+def total(typingctx, x):
+    """The sum of all lanes."""
+
+    def codegen(context, builder, signature, arguments):
+        value = arguments[0]
+        while value.type.count > 1:
+            half = value.type.count // 2
+            parts = [
+                builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(start, start + half)))
+                )
+                for start in (0, half)
+            ]
+            value = builder.fadd(*parts)
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return x.element(x), codegen
+
+
+@intrinsic
+def totals(typingctx, rows):
+    """Of as many vectors as they have lanes, the sum of each: that of vector k becomes lane k."""
+    width = rows.dtype.width
+    if rows.count != width or width & (width - 1):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        rows = [builder.extract_value(arguments[0], k) for k in range(width)]
+        # Neighbours within two vectors are added, the sums of the first one before those of the second.
+        orders = [
+            ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, 2 * width, 2))) for start in (0, 1)
+        ]
+        while len(rows) > 1:
+            rows = [
+                builder.fadd(*(builder.shuffle_vector(x, y, order) for order in orders))
+                for x, y in zip(rows[::2], rows[1::2], strict=True)
+            ]
+        return rows[0]
+
+    return rows.dtype(rows), codegen

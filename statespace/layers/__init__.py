@@ -6,9 +6,11 @@ Above: ``statespace.models`` stacks them into networks, and people who write PyT
 
 from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
+from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
+from statespace.layers.mamba import Mamba
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
@@ -16,6 +18,17 @@ from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
 __all__ = [
-    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "LinearMixer", "SelectiveMixer", "SequenceMixer",
+    "DSS",
+    "H3",
+    "LAYERS",
+    "S4",
+    "S4D",
+    "S5",
+    "Attention",
+    "DeltaNet",
+    "LinearMixer",
+    "Mamba",
+    "SelectiveMixer",
+    "SequenceMixer",
     "make_layer",
-]  # fmt: skip
+]

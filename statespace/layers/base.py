@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from operator import attrgetter
 
 import torch
 
@@ -22,7 +23,7 @@ class SequenceMixer(torch.nn.Module, ABC):
     d_model : int
         Number of channels of input and output.
     slow_parameters : dict of str to {"A", "B", "dt"}
-        The parameters that carry ``_optim``, and the role of each.
+        The parameters that carry ``_optim``, by name ("A", "projection.bias"), and the role of each.
 
     Examples
     --------
@@ -40,7 +41,7 @@ class SequenceMixer(torch.nn.Module, ABC):
 
     def _mark_slow_parameters(self):
         for name, role in self.slow_parameters.items():
-            getattr(self, name)._optim = {"group": "ssm", "role": role}
+            attrgetter(name)(self)._optim = {"group": "ssm", "role": role}
 
     def __setstate__(self, state):
         """Copies and pickles of a tensor lose its attributes; the layer puts the marks back."""

@@ -4,13 +4,24 @@ from inspect import signature
 
 from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
+from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
+from statespace.layers.mamba import Mamba
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 
-LAYERS = {"attention": Attention, "dss": DSS, "h3": H3, "s4": S4, "s4d": S4D, "s5": S5}
+LAYERS = {
+    "attention": Attention,
+    "deltanet": DeltaNet,
+    "dss": DSS,
+    "h3": H3,
+    "mamba": Mamba,
+    "s4": S4,
+    "s4d": S4D,
+    "s5": S5,
+}
 
 
 def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
@@ -18,7 +29,16 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"attention", "dss", "h3", "s4", "s4d", "s5"}
+LAYERS = {
+    "attention": Attention,
+    "deltanet": DeltaNet,
+    "dss": DSS,
+    "h3": H3,
+    "mamba": Mamba,
+    "s4": S4,
+    "s4d": S4D,
+    "s5": S5,
+}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

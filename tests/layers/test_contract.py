@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, Attention, LinearMixer
+from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -34,9 +34,19 @@ CASES = {
 SELECTIVE: dict[str, tuple] = {
     "attention": (Attention, {}),
     "attention-window": (Attention, dict(n_heads=1, window=4)),
+    "deltanet": (DeltaNet, {}),
+    "deltanet-gated": (DeltaNet, dict(gated=True, d_conv=3, n_heads=1)),
+    "deltanet-no-conv": (DeltaNet, dict(d_conv=None)),
+    "deltanet-gated-no-conv": (DeltaNet, dict(gated=True, d_conv=None)),
+    "mamba": (Mamba, dict(d_state=4, **STEPS)),
+    "mamba-narrow": (
+        Mamba,
+        dict(d_state=3, d_conv=1, expand=1.5, dt_rank=2, conv_bias=False, bias=True, **STEPS),
+    ),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
 HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]
+HOLDS += ["deltanet-no-conv", "deltanet-gated-no-conv"]
 # Weights that a bidirectional layer has once and adds once, with the forward direction: skips and biases of the output.
 ADDED_ONCE = {"D", "output.bias"}
 EXACT = dict(rtol=1e-9, atol=1e-9)

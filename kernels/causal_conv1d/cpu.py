@@ -1,0 +1,96 @@
+"""The short convolution as compiled loops over vectors of channels; threads over pieces of the records."""
+
+import torch
+from torch.nn.functional import pad
+
+from statespace.kernels.arrays import accepts_numpy
+from statespace.kernels.causal_conv1d.loops import backward, forward
+from statespace.kernels.causal_conv1d.pytorch import final_states, runs
+from statespace.kernels.lanes import WIDTH, flat
+from statespace.kernels.threads import in_parallel
+
+# Steps of a piece: enough for the gradients of its taps to be little beside it.
+PIECE = 512
+
+
+def unusable(*arguments, **options):
+    """The reason of loops that read main memory, or None."""
+    devices = {x.device for x in arguments if isinstance(x, torch.Tensor) and x.device.type != "cpu"}
+    return f"its loops run in main memory, and a tensor is on {devices.pop()}" if devices else None
+
+
+@accepts_numpy
+def causal_conv1d(
+    x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False, activation=None, *, lengths=None
+):
+    """See :func:`statespace.kernels.causal_conv1d`; differentiable, once."""
+    D, K = weight.shape
+    working = torch.promote_types(x.dtype, torch.float32)
+    # The loops take taps in fours, and rows of one vector at least. Older taps than there are weigh nothing.
+    taps, lanes = -K % 4, max(0, WIDTH - D)
+    rows = pad(x.to(working).transpose(1, 2), (0, lanes))
+    register = rows.new_zeros(0)
+    if initial_states is not None:
+        register = pad(initial_states.to(working).transpose(1, 2), (0, lanes, taps, 0))
+    bias = rows.new_zeros(D) if bias is None else bias.to(working)
+    columns = pad(weight.to(working).t(), (0, lanes, taps, 0))
+    y = _Convolution.apply(rows, columns, pad(bias, (0, lanes)), register, activation is not None, _pieces(x, seq_idx))
+    y = y[..., :D].transpose(1, 2).to(x.dtype)
+    return (y, final_states(x, K - 1, seq_idx, initial_states, lengths)) if return_final_states else y
+
+
+def _pieces(x, seq_idx):
+    """The rows that `loops.py` describes."""
+    B, _, L = x.shape
+    if seq_idx is None:
+        table = torch.arange(B).unsqueeze(1) * torch.tensor([1, 0, 0, 0]) + torch.tensor([0, 0, L, 1])
+    else:
+        changes = pad(runs(seq_idx).diff(dim=1) != 0, (1, 0), value=True)
+        record, start = torch.nonzero(changes, as_tuple=True)
+        last = pad(record[1:] != record[:-1], (0, 1), value=True)
+        table = torch.stack([record, start, torch.where(last, L, start.roll(-1)), (start == 0).long()], dim=1)
+    table = table.repeat_interleave(-(-(table[:, 2] - table[:, 1]) // PIECE), dim=0)
+    record, start, stop, begins = table.unbind(1)
+    # Pieces of one run follow each other: how many came before one of them.
+    own = torch.arange(len(table))
+    fresh = pad((record[1:] != record[:-1]) | (start[1:] != start[:-1]), (1, 0), value=True)
+    begin = start + PIECE * (own - torch.cummax(torch.where(fresh, own, 0), dim=0).values)
+    return torch.stack([record, begin, torch.minimum(begin + PIECE, stop), start, stop, begins], dim=1).numpy()
+
+
+def _placed(x):
+    """Rows (records, L, D) as a flat array from the first one on, and how far apart records and steps lie."""
+    if x.stride(2) != 1 or x.stride(1) < x.shape[2]:
+        x = x.contiguous()
+    (B, L, D), (record, step, _) = x.shape, x.stride()
+    return x.detach().as_strided(((B - 1) * record + (L - 1) * step + D,), (1,)).numpy(), record, step
+
+
+class _Convolution(torch.autograd.Function):
+    """x and y (records, L, D), taps (K, D), bias (D,), register (records, K - 1, D) or empty."""
+
+    @staticmethod
+    def forward(ctx, x, taps, bias, register, activated, pieces):
+        ctx.save_for_backward(x, taps, bias, register)
+        ctx.activated, ctx.pieces = activated, pieces
+        (_, L, D), K = x.shape, len(taps)
+        y = x.new_empty(x.shape)
+        inputs = *_placed(x), *map(flat, (taps, bias, register)), activated
+        in_parallel(forward, len(pieces), x.numel(), L, D, K, pieces, *inputs, flat(y))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, of_y):
+        x, taps, bias, register = ctx.saved_tensors
+        (_, L, D), K, pieces = x.shape, len(taps), ctx.pieces
+        of_x, of_register = x.new_empty(x.shape), register.new_zeros(register.shape)
+        of_taps = x.new_zeros(len(pieces), K + 1, -(-D // WIDTH) * WIDTH)
+        inputs = *_placed(x), *map(flat, (taps, bias, register)), ctx.activated
+        gradients = *_placed(of_y), *map(flat, (of_x, of_register, of_taps))
+        in_parallel(backward, len(pieces), 2 * x.numel(), L, D, K, pieces, *inputs, *gradients)
+        # The last vector of channels may overlap the one before.
+        whole = D // WIDTH * WIDTH
+        of_taps = of_taps.sum(0)
+        of_taps = torch.cat([of_taps[:, :whole], of_taps[:, of_taps.shape[1] - D + whole :]], dim=1)
+        return of_x, of_taps[:-1], of_taps[-1], of_register, None, None

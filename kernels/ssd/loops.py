@@ -1,0 +1,286 @@
+"""The recurrence compiled: sixteen channels in a vector, eight of their states in registers, segment by segment.
+
+A group's channels (head, p) stand side by side, filled up to ``V`` vectors; its states are filled up to ``N``, a
+multiple of eight. A task is one of ``parts`` of the vectors of one group of one record. Flat arrays, time first:
+
+    x               (records, L, ·)             channels of all groups; a step has ``row_x`` numbers
+    y, gradients    (records, L, G · V · lanes)
+    step, decay     (records, L, H)             Δ and Ā - 1
+    B, C            (records, L, ·)             (G, N); a step has ``row_b`` or ``row_c`` numbers
+    skip            (G · V · lanes)
+    head            (G · V · lanes)             the head of each lane
+    state           (records, G, V, N, lanes)
+    stored          (records, G, V, segments, N, lanes)    the state at the beginning of each segment
+
+``whole``: all lanes of every vector are of one head.
+"""
+
+import numpy as np
+from numba import njit
+
+from statespace.kernels.lanes import WIDTH, load
+from statespace.kernels.vectors import nothing, spreading, store, total, totals, without_tiny
+
+SEGMENT = 16  # steps between two stored states; the reverse sweep computes one segment again at a time
+TILE = 8
+W = WIDTH
+# A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
+TINY = 1e-30
+spread = spreading(W)
+
+
+@njit(cache=True, error_model="numpy")
+def _aligned(scratch):
+    """The index where a cache line begins: a vector that spans two takes twice the time."""
+    return -(scratch.ctypes.data // scratch.itemsize) % 16
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def forward(
+    first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, state, y,
+    stored,
+):  # fmt: skip
+    """Writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
+    segments = (L - 1) // SEGMENT + 1
+    # Of a segment: decays, inputs times steps, outputs.
+    scratch = np.empty(3 * SEGMENT * W + 16, x.dtype)
+    decays = _aligned(scratch)
+    inputs, outputs = decays + SEGMENT * W, decays + 2 * SEGMENT * W
+    for task in range(first, last):
+        record, g, part = task // (G * parts), task // parts % G, task % parts
+        for start in range(0, L, SEGMENT):
+            stop = min(L, start + SEGMENT)
+            for v in range(V * part // parts, V * (part + 1) // parts):
+                lanes = (g * V + v) * W
+                direct, own = load(skip, lanes), head[lanes]
+                for t in range(start, stop):
+                    row, at = record * L + t, (t - start) * W
+                    u = load(x, row * row_x + lanes)
+                    store(direct * u, scratch, outputs + at)
+                    if whole:
+                        store(spread(decay, row * heads + own), scratch, decays + at)
+                        store(spread(step, row * heads + own) * u, scratch, inputs + at)
+                    else:
+                        for i in range(W):
+                            scratch[decays + at + i] = decay[row * heads + head[lanes + i]]
+                            scratch[inputs + at + i] = step[row * heads + head[lanes + i]]
+                        store(load(scratch, inputs + at) * u, scratch, inputs + at)
+                for n in range(0, N, TILE):
+                    k = (((record * G + g) * V + v) * N + n) * W
+                    h0, h1 = without_tiny(load(state, k), TINY), without_tiny(load(state, k + W), TINY)
+                    h2, h3 = without_tiny(load(state, k + 2 * W), TINY), without_tiny(load(state, k + 3 * W), TINY)
+                    h4, h5 = without_tiny(load(state, k + 4 * W), TINY), without_tiny(load(state, k + 5 * W), TINY)
+                    h6, h7 = without_tiny(load(state, k + 6 * W), TINY), without_tiny(load(state, k + 7 * W), TINY)
+                    if len(stored) > 0:
+                        s = ((((record * G + g) * V + v) * segments + start // SEGMENT) * N + n) * W
+                        store(h0, stored, s)
+                        store(h1, stored, s + W)
+                        store(h2, stored, s + 2 * W)
+                        store(h3, stored, s + 3 * W)
+                        store(h4, stored, s + 4 * W)
+                        store(h5, stored, s + 5 * W)
+                        store(h6, stored, s + 6 * W)
+                        store(h7, stored, s + 7 * W)
+                    for t in range(start, stop):
+                        at = (t - start) * W
+                        b, c = (record * L + t) * row_b + g * N + n, (record * L + t) * row_c + g * N + n
+                        d, u = load(scratch, decays + at), load(scratch, inputs + at)
+                        h0 = h0 + d * h0 + u * spread(B, b)
+                        h1 = h1 + d * h1 + u * spread(B, b + 1)
+                        h2 = h2 + d * h2 + u * spread(B, b + 2)
+                        h3 = h3 + d * h3 + u * spread(B, b + 3)
+                        h4 = h4 + d * h4 + u * spread(B, b + 4)
+                        h5 = h5 + d * h5 + u * spread(B, b + 5)
+                        h6 = h6 + d * h6 + u * spread(B, b + 6)
+                        h7 = h7 + d * h7 + u * spread(B, b + 7)
+                        one = h0 * spread(C, c) + h1 * spread(C, c + 1) + h2 * spread(C, c + 2) + h3 * spread(C, c + 3)
+                        two = h4 * spread(C, c + 4) + h5 * spread(C, c + 5)
+                        two = two + h6 * spread(C, c + 6) + h7 * spread(C, c + 7)
+                        store(load(scratch, outputs + at) + (one + two), scratch, outputs + at)
+                    store(h0, state, k)
+                    store(h1, state, k + W)
+                    store(h2, state, k + 2 * W)
+                    store(h3, state, k + 3 * W)
+                    store(h4, state, k + 4 * W)
+                    store(h5, state, k + 5 * W)
+                    store(h6, state, k + 6 * W)
+                    store(h7, state, k + 7 * W)
+                for t in range(start, stop):
+                    store(load(scratch, outputs + (t - start) * W), y, (record * L + t) * G * V * W + lanes)
+
+
+@njit(cache=True, error_model="numpy")
+def _sixteen(x, at):
+    return (
+        load(x, at), load(x, at + W), load(x, at + 2 * W), load(x, at + 3 * W), load(x, at + 4 * W),
+        load(x, at + 5 * W), load(x, at + 6 * W), load(x, at + 7 * W), load(x, at + 8 * W), load(x, at + 9 * W),
+        load(x, at + 10 * W), load(x, at + 11 * W), load(x, at + 12 * W), load(x, at + 13 * W),
+        load(x, at + 14 * W), load(x, at + 15 * W),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward(
+    first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, stored, grad_y,
+    grad_state, grad_x, grad_step, grad_decay, grad_B, grad_C, grad_skip,
+):  # fmt: skip
+    """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
+    one. ``grad_step``, ``grad_decay`` (parts, records, L, H) and ``grad_skip`` (records, G · V · lanes) come as zeros;
+    ``grad_B`` and ``grad_C`` are (parts, records, L, G, N).
+    """
+    segments, records = (L - 1) // SEGMENT + 1, last
+    S = SEGMENT * W
+    most = (V - 1) // parts + 1
+    # Of a segment: for each vector its decays, its inputs times steps and the gradients in both; for eight states of a
+    # vector those before each step; for eight states the gradients in B and C, still to be summed over the lanes.
+    scratch = np.empty((5 * most + 3 * TILE) * S + 64 * W, x.dtype)
+    decays = _aligned(scratch)
+    steps, inputs = decays + most * S, decays + 2 * most * S
+    of_decays, of_inputs = decays + 3 * most * S, decays + 4 * most * S
+    states = decays + 5 * most * S
+    of_B = states + TILE * S + 21 * W
+    of_C = of_B + TILE * S + 21 * W
+    records = len(step) // (L * heads)
+    for task in range(first, last):
+        record, g, part = task // (G * parts), task // parts % G, task % parts
+        begin, end = V * part // parts, V * (part + 1) // parts
+        for segment in range(segments - 1, -1, -1):
+            start = segment * SEGMENT
+            stop = min(L, start + SEGMENT)
+            for v in range(begin, end):
+                lanes = (g * V + v) * W
+                own = head[lanes]
+                for t in range(start, stop):
+                    row, at = record * L + t, (v - begin) * S + (t - start) * W
+                    u = load(x, row * row_x + lanes)
+                    if whole:
+                        store(spread(decay, row * heads + own), scratch, decays + at)
+                        store(spread(step, row * heads + own), scratch, steps + at)
+                    else:
+                        for i in range(W):
+                            scratch[decays + at + i] = decay[row * heads + head[lanes + i]]
+                            scratch[steps + at + i] = step[row * heads + head[lanes + i]]
+                    store(load(scratch, steps + at) * u, scratch, inputs + at)
+                    store(nothing(u), scratch, of_decays + at)
+                    store(nothing(u), scratch, of_inputs + at)
+            for n in range(0, N, TILE):
+                for i in range(TILE * SEGMENT):
+                    store(nothing(load(x, 0)), scratch, of_B + i * W)
+                    store(nothing(load(x, 0)), scratch, of_C + i * W)
+                for v in range(begin, end):
+                    lanes = (g * V + v) * W
+                    k = (((record * G + g) * V + v) * N + n) * W
+                    s = ((((record * G + g) * V + v) * segments + segment) * N + n) * W
+                    h0, h1 = load(stored, s), load(stored, s + W)
+                    h2, h3 = load(stored, s + 2 * W), load(stored, s + 3 * W)
+                    h4, h5 = load(stored, s + 4 * W), load(stored, s + 5 * W)
+                    h6, h7 = load(stored, s + 6 * W), load(stored, s + 7 * W)
+                    for t in range(start, stop):
+                        at, j = (v - begin) * S + (t - start) * W, states + (t - start) * TILE * W
+                        store(h0, scratch, j)
+                        store(h1, scratch, j + W)
+                        store(h2, scratch, j + 2 * W)
+                        store(h3, scratch, j + 3 * W)
+                        store(h4, scratch, j + 4 * W)
+                        store(h5, scratch, j + 5 * W)
+                        store(h6, scratch, j + 6 * W)
+                        store(h7, scratch, j + 7 * W)
+                        b = (record * L + t) * row_b + g * N + n
+                        d, u = load(scratch, decays + at), load(scratch, inputs + at)
+                        h0 = h0 + d * h0 + u * spread(B, b)
+                        h1 = h1 + d * h1 + u * spread(B, b + 1)
+                        h2 = h2 + d * h2 + u * spread(B, b + 2)
+                        h3 = h3 + d * h3 + u * spread(B, b + 3)
+                        h4 = h4 + d * h4 + u * spread(B, b + 4)
+                        h5 = h5 + d * h5 + u * spread(B, b + 5)
+                        h6 = h6 + d * h6 + u * spread(B, b + 6)
+                        h7 = h7 + d * h7 + u * spread(B, b + 7)
+                    g0, g1 = without_tiny(load(grad_state, k), TINY), without_tiny(load(grad_state, k + W), TINY)
+                    g2, g3 = load(grad_state, k + 2 * W), load(grad_state, k + 3 * W)
+                    g2, g3 = without_tiny(g2, TINY), without_tiny(g3, TINY)
+                    g4, g5 = load(grad_state, k + 4 * W), load(grad_state, k + 5 * W)
+                    g4, g5 = without_tiny(g4, TINY), without_tiny(g5, TINY)
+                    g6, g7 = load(grad_state, k + 6 * W), load(grad_state, k + 7 * W)
+                    g6, g7 = without_tiny(g6, TINY), without_tiny(g7, TINY)
+                    for t in range(stop - 1, start - 1, -1):
+                        at, i = (v - begin) * S + (t - start) * W, (t - start) * TILE * W
+                        b, c = (record * L + t) * row_b + g * N + n, (record * L + t) * row_c + g * N + n
+                        d, u = load(scratch, decays + at), load(scratch, inputs + at)
+                        back = load(grad_y, (record * L + t) * G * V * W + lanes)
+                        store(load(scratch, of_C + i) + (h0 * back), scratch, of_C + i)
+                        store(load(scratch, of_C + i + W) + (h1 * back), scratch, of_C + i + W)
+                        store(load(scratch, of_C + i + 2 * W) + (h2 * back), scratch, of_C + i + 2 * W)
+                        store(load(scratch, of_C + i + 3 * W) + (h3 * back), scratch, of_C + i + 3 * W)
+                        store(load(scratch, of_C + i + 4 * W) + (h4 * back), scratch, of_C + i + 4 * W)
+                        store(load(scratch, of_C + i + 5 * W) + (h5 * back), scratch, of_C + i + 5 * W)
+                        store(load(scratch, of_C + i + 6 * W) + (h6 * back), scratch, of_C + i + 6 * W)
+                        store(load(scratch, of_C + i + 7 * W) + (h7 * back), scratch, of_C + i + 7 * W)
+                        g0, g1 = g0 + back * spread(C, c), g1 + back * spread(C, c + 1)
+                        g2, g3 = g2 + back * spread(C, c + 2), g3 + back * spread(C, c + 3)
+                        g4, g5 = g4 + back * spread(C, c + 4), g5 + back * spread(C, c + 5)
+                        g6, g7 = g6 + back * spread(C, c + 6), g7 + back * spread(C, c + 7)
+                        store(load(scratch, of_B + i) + (g0 * u), scratch, of_B + i)
+                        store(load(scratch, of_B + i + W) + (g1 * u), scratch, of_B + i + W)
+                        store(load(scratch, of_B + i + 2 * W) + (g2 * u), scratch, of_B + i + 2 * W)
+                        store(load(scratch, of_B + i + 3 * W) + (g3 * u), scratch, of_B + i + 3 * W)
+                        store(load(scratch, of_B + i + 4 * W) + (g4 * u), scratch, of_B + i + 4 * W)
+                        store(load(scratch, of_B + i + 5 * W) + (g5 * u), scratch, of_B + i + 5 * W)
+                        store(load(scratch, of_B + i + 6 * W) + (g6 * u), scratch, of_B + i + 6 * W)
+                        store(load(scratch, of_B + i + 7 * W) + (g7 * u), scratch, of_B + i + 7 * W)
+                        one = g0 * spread(B, b) + g1 * spread(B, b + 1) + g2 * spread(B, b + 2) + g3 * spread(B, b + 3)
+                        two = g4 * spread(B, b + 4) + g5 * spread(B, b + 5)
+                        two = two + g6 * spread(B, b + 6) + g7 * spread(B, b + 7)
+                        store(load(scratch, of_inputs + at) + (one + two), scratch, of_inputs + at)
+                        j = states + i
+                        h0, h1, h2, h3 = (
+                            load(scratch, j), load(scratch, j + W), load(scratch, j + 2 * W), load(scratch, j + 3 * W),
+                        )  # fmt: skip
+                        h4, h5 = load(scratch, j + 4 * W), load(scratch, j + 5 * W)
+                        h6, h7 = load(scratch, j + 6 * W), load(scratch, j + 7 * W)
+                        one = g0 * h0 + g1 * h1 + g2 * h2 + g3 * h3
+                        two = g4 * h4 + g5 * h5 + g6 * h6 + g7 * h7
+                        store(load(scratch, of_decays + at) + (one + two), scratch, of_decays + at)
+                        g0, g1, g2, g3 = g0 + d * g0, g1 + d * g1, g2 + d * g2, g3 + d * g3
+                        g4, g5, g6, g7 = g4 + d * g4, g5 + d * g5, g6 + d * g6, g7 + d * g7
+                    store(g0, grad_state, k)
+                    store(g1, grad_state, k + W)
+                    store(g2, grad_state, k + 2 * W)
+                    store(g3, grad_state, k + 3 * W)
+                    store(g4, grad_state, k + 4 * W)
+                    store(g5, grad_state, k + 5 * W)
+                    store(g6, grad_state, k + 6 * W)
+                    store(g7, grad_state, k + 7 * W)
+                for t in range(start, stop, 2):
+                    # Two steps fill the sixteen rows.
+                    i = (t - start) * TILE * W
+                    j = (((part * records + record) * L + t) * G + g) * N + n
+                    store(totals(_sixteen(scratch, of_B + i)), scratch, states)
+                    store(totals(_sixteen(scratch, of_C + i)), scratch, states + W)
+                    for m in range(TILE):
+                        grad_B[j + m] = scratch[states + m]
+                        grad_C[j + m] = scratch[states + W + m]
+                    if t + 1 < stop:
+                        for m in range(TILE):
+                            grad_B[j + G * N + m] = scratch[states + TILE + m]
+                            grad_C[j + G * N + m] = scratch[states + W + TILE + m]
+            for v in range(begin, end):
+                lanes = (g * V + v) * W
+                direct = load(skip, lanes)
+                of_direct = load(grad_skip, record * G * V * W + lanes)
+                for t in range(start, stop):
+                    row, at = record * L + t, (v - begin) * S + (t - start) * W
+                    u, back = load(x, row * row_x + lanes), load(grad_y, row * G * V * W + lanes)
+                    of_u = load(scratch, of_inputs + at)
+                    store(load(scratch, steps + at) * of_u + direct * back, grad_x, row * G * V * W + lanes)
+                    of_direct = of_direct + u * back
+                    own = ((part * records + record) * L + t) * heads
+                    if whole:
+                        own = own + head[lanes]
+                        grad_step[own] += total(of_u * u)
+                        grad_decay[own] += total(load(scratch, of_decays + at))
+                    else:
+                        store(of_u * u, scratch, of_inputs + at)
+                        for i in range(W):
+                            grad_step[own + head[lanes + i]] += scratch[of_inputs + at + i]
+                            grad_decay[own + head[lanes + i]] += scratch[of_decays + at + i]
+                store(of_direct, grad_skip, record * G * V * W + lanes)
