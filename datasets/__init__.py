@@ -1,4 +1,5 @@
-"""Data to try things on: ``make_*`` generates, ``load_*`` reads what a dependency ships.
+"""Data to try things on: ``make_*`` generates, ``load_*`` reads what a dependency ships,
+``read_fasta`` reads sequences from a file.
 
 Above: examples, tests, the demonstration. Below: NumPy, pandas and ``SeriesCollection``; nothing of the models.
 
@@ -24,16 +25,18 @@ _HOME = {
     "make_oscillators": "oscillators",
     "make_pendulum": "pendulum",
     "make_selective_copying": "tokens",
+    "read_fasta": "fasta",
 }
 
 __all__ = [
     "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
     "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators", "make_pendulum",
-    "make_selective_copying",
+    "make_selective_copying", "read_fasta",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
+    from statespace.datasets.fasta import read_fasta
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum
     from statespace.datasets.sampling import make_irregular

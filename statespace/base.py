@@ -4,13 +4,14 @@ Above: ``regression``. Below: ``validation`` checks what is given, ``persistence
 """
 
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from statespace import persistence
+from statespace.alphabets import Alphabet
 from statespace.validation import (
     check_collection,
     check_times_as_fitted,
@@ -63,7 +64,9 @@ class SeriesEstimator(BaseEstimator):
         Columns of X, if X was a table of shape (n_series, n_times), also as nested lists; tables that follow must have
         as many, lists of series need not.
     x_mean_, x_scale_ : ndarray of shape (n_channels_,)
-        Mean and standard deviation of the observed values of each channel.
+        Mean and standard deviation of the observed values of each channel; there are none with an alphabet.
+    alphabet_ : str, int or list
+        Only with an alphabet, whose symbols X then holds.
     has_missing_ : bool
         Whether X had missing values; the model then also reads which values are observed.
     clock_ : {"numbers", "datetimes", "timedeltas"} or None
@@ -88,25 +91,43 @@ class SeriesEstimator(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.three_d_array = True
+        if self.alphabet is not None:
+            tags.input_tags.string = True
         return tags
+
+    alphabet: Any = None
+
+    @property
+    def _alphabet(self):
+        """The alphabet of ``fit``; None for numbers."""
+        spec = vars(self).get("alphabet_")
+        return None if spec is None else Alphabet.of(tuple(spec) if isinstance(spec, list) else spec)
 
     def _learn_inputs(self, X, times):
         """The checked series of ``fit``; learns how to encode them."""
-        collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False)
-        if _is_nested_table(X):
+        for name in ("alphabet_", "x_mean_", "x_scale_"):
+            vars(self).pop(name, None)
+        if self.alphabet is not None:
+            spec = Alphabet(self.alphabet).spec
+            self.alphabet_ = list(spec) if isinstance(spec, tuple) else spec
+        collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False, alphabet=self._alphabet)
+        if self.alphabet is None and _is_nested_table(X):
             self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
         self.clock_ = None if collection.times is None else clock(collection.times[0])
         self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times)
-        self.x_mean_, self.x_scale_ = mean_and_scale(collection.values)
+        if self.alphabet is None:
+            self.x_mean_, self.x_scale_ = mean_and_scale(collection.values)
         self.has_missing_ = not all(seen.all() for seen in collection.observed)
         return collection
 
     def _read(self, X, times):
         """The checked series of ``predict``."""
         check_is_fitted(self)
-        collection = check_collection(X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False)
+        collection = check_collection(
+            X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False, alphabet=self._alphabet
+        )
         check_times_as_fitted(collection, self.clock_)
         names = _names(collection)
         if None not in (names, self.channel_names_) and names != self.channel_names_:
@@ -124,7 +145,12 @@ class SeriesEstimator(BaseEstimator):
         return collection
 
     def _encode(self, values):
-        """Scaled values of shape (..., n_channels_), missing ones 0; after them the observed mask if it was learned."""
+        """Scaled values of shape (..., n_channels_), missing ones 0; after them the observed mask if it was learned.
+
+        Of codes the rows of the alphabet.
+        """
+        if self._alphabet is not None:
+            return self._alphabet.rows[values[..., 0].astype(np.int64)]
         scaled = (values - self.x_mean_) / self.x_scale_
         missing = np.isnan(scaled)
         scaled[missing] = 0.0
@@ -132,7 +158,25 @@ class SeriesEstimator(BaseEstimator):
 
     @property
     def _n_inputs(self):
+        if self._alphabet is not None:
+            return len(self._alphabet)
         return self.n_channels_ * (2 if self.has_missing_ else 1)
+
+    def _read_sample(self, x_t):
+        """The checked values (n_channels_,) of one sample of a stream, or the code (1,) of one symbol."""
+        if self._alphabet is None:
+            x = np.array(x_t, dtype=np.float64).reshape(-1)
+            if len(x) != self.n_channels_ or np.isinf(x).any():
+                raise ValueError(
+                    f"x_t must hold {self.n_channels_} finite value(s), or NaN where missing. Got {x_t!r}."
+                )
+            return x
+        codes = self._alphabet.encode(
+            x_t if isinstance(x_t, list | tuple | np.ndarray) and np.ndim(x_t) else [x_t], "x_t"
+        )
+        if len(codes) != 1:
+            raise ValueError(f"x_t must be one symbol. Got {x_t!r}; give a sequence symbol by symbol.")
+        return codes
 
     def _scaled_gaps(self, collection):
         """Scaled gaps of every series, the first of each 1; None without times."""

@@ -4,7 +4,7 @@ Above: ``regression`` and ``classification``. Below: ``base`` reads X and times,
 ``models`` computes, ``training`` fits, ``streaming`` steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
@@ -17,11 +17,12 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.base import SeriesEstimator
-from statespace.models import make_backbone, predict_series, predict_steps
+from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
 from statespace.streaming.layer import LayerStream
-from statespace.training import SeriesBatches, choose_device, fit, ssm_rates
+from statespace.training import RandomStrands, SeriesBatches, choose_device, fit, ssm_rates
 
 _POOLING = ("mean", "last")
+_REVERSE_COMPLEMENT = (None, "equivariant", "augment")
 
 
 @dataclass(eq=False, repr=False)
@@ -42,6 +43,8 @@ class DeepEstimator(SeriesEstimator):
     d_model: int = 64
     n_layers: int = 4
     _: KW_ONLY
+    alphabet: str | Sequence[Any] | int | None = None
+    reverse_complement: str | None = None
     backbone: str = "stack"
     backbone_options: Mapping[str, Any] | None = None
     moe: int | Mapping[str, Any] | None = None
@@ -70,9 +73,9 @@ class DeepEstimator(SeriesEstimator):
         layer, options = self._layers(bidirectional=self.bidirectional)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model_ = make_backbone(
-                self.backbone,
+            self.model_ = self._make_model(
                 self.backbone_options,
+                complement=self._alphabet.complement if self.reverse_complement == "equivariant" else None,
                 d_input=self._n_inputs,
                 d_output=n_outputs,
                 d_model=self.d_model,
@@ -83,11 +86,17 @@ class DeepEstimator(SeriesEstimator):
                 pooling=None if self.per_step_ else self.pooling,
                 moe=self.moe,
             )
+            if self._alphabet is not None:
+                # A step holds one symbol, whose embedding is one column: its fan-in is 1, however many there are.
+                torch.nn.init.uniform_(self.model_.encoder.weight, -1.0, 1.0)
         training, held_out = self._split(targets, generator)
+        data = self._batches(collection, training, targets, device)
+        if self.reverse_complement == "augment":
+            data = RandomStrands(data, self._alphabet.complement, generator)
         try:
             history = fit(
                 self.model_,
-                self._batches(collection, training, targets, device),
+                data,
                 self._loss(targets),
                 max_epochs=self.max_epochs,
                 batch_size=self.batch_size,
@@ -128,6 +137,15 @@ class DeepEstimator(SeriesEstimator):
             check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
         if self.pooling not in _POOLING:
             raise ValueError(f"pooling must be 'mean' or 'last'. Got {self.pooling!r} instead.")
+        if self.reverse_complement not in _REVERSE_COMPLEMENT:
+            raise ValueError(
+                f"reverse_complement must be None, 'equivariant' or 'augment'. Got {self.reverse_complement!r} instead."
+            )
+        if self.reverse_complement and not (isinstance(self.alphabet, str) and self.alphabet in ("dna", "rna")):
+            raise ValueError(
+                f"reverse_complement={self.reverse_complement!r} needs alphabet='dna' or 'rna', whose bases have "
+                f"partners. Got alphabet={self.alphabet!r}."
+            )
 
     def _split(self, targets, generator):
         """Series to train on and series held out, of those with a target that is known."""
@@ -142,9 +160,15 @@ class DeepEstimator(SeriesEstimator):
 
     def _batches(self, collection, indices, targets, device):
         targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
-        collection = collection[indices]
-        inputs = [self._encode(values) for values in collection.values]
-        return SeriesBatches(inputs, self._scaled_gaps(collection), targets, device=device)
+        return self._data(collection[indices], targets, device=device)
+
+    def _data(self, collection, targets=None, **options):
+        """Series as the network reads them, in batches."""
+        gaps = self._scaled_gaps(collection)
+        if self._alphabet is None:
+            return SeriesBatches([self._encode(values) for values in collection.values], gaps, targets, **options)
+        codes = [values[:, 0] for values in collection.values]
+        return SeriesBatches(codes, gaps, targets, rows=self._alphabet.rows, **options)
 
     def _outputs(self, collection):
         """What the network says: a list of (n_times_i, n_outputs), or (n_series, n_outputs).
@@ -154,8 +178,7 @@ class DeepEstimator(SeriesEstimator):
         device = choose_device(self.device)
         dtype = torch.float32 if device.type == "mps" else torch.float64
         model = self._copy_model(device, dtype)
-        inputs = [self._encode(values) for values in collection.values]
-        data = SeriesBatches(inputs, self._scaled_gaps(collection), dtype=dtype, device=device)
+        data = self._data(collection, dtype=dtype, device=device)
         return predict_steps(model, data) if self.per_step_ else predict_series(model, data)
 
     def _shaped(self, rows, collection):
@@ -165,6 +188,11 @@ class DeepEstimator(SeriesEstimator):
         result = np.empty(len(rows), dtype=object)
         result[:] = rows
         return result
+
+    def _make_model(self, options=None, *, complement=None, **config):
+        """The network; with ``complement`` the one that reads both strands with the same weights."""
+        model = make_backbone(self.backbone, options, **config)
+        return model if complement is None else ReverseComplement(model, complement)
 
     def _copy_model(self, device, dtype):
         """The model elsewhere or in another type; the estimator's own stays as it is, whatever other threads do."""
@@ -182,18 +210,25 @@ class DeepEstimator(SeriesEstimator):
         Raises
         ------
         ValueError
-            The model is bidirectional: it has to see the whole record.
+            The model is bidirectional or reads both strands: it has to see the whole record.
         """
         return LayerStream(self)
 
     def _check_streamable(self):
         check_is_fitted(self)
+        if isinstance(self.model_, ReverseComplement):
+            raise ValueError(
+                "A model that reads both strands needs the whole sequence: fit with reverse_complement='augment' or "
+                "None to stream."
+            )
         if not self.model_.causal:
             raise ValueError("A bidirectional model reads the whole record: fit with bidirectional=False to stream.")
 
     def _export(self):
         check_is_fitted(self)
         state = {"params": self.get_params(deep=False), "model": self.model_.config, "learned": {}}
+        if self.alphabet is not None and "alphabet_" in vars(self):
+            state["params"]["alphabet"] = self.alphabet_
         if not isinstance(state["params"]["random_state"], Integral):
             state["params"]["random_state"] = None
         arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
@@ -229,7 +264,7 @@ class DeepEstimator(SeriesEstimator):
             n_epochs = len(losses["loss"])
             estimator.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, n_epochs + 1, name="epoch"))
         with torch.random.fork_rng(devices=[]):
-            estimator.model_ = make_backbone(estimator.backbone, **state["model"])
+            estimator.model_ = estimator._make_model(**state["model"])
         estimator.model_.load_state_dict(weights)
         estimator.model_.eval()
         return estimator

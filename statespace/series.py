@@ -1,12 +1,13 @@
 """SeriesCollection: series of any length with their times on board, which slices like an array.
 
 Above: ``validation`` and the estimators, and scikit-learn's splitters, scorers and searches, which keep the times
-because X itself carries them. Below: ``forms``, which reads X, and ``times``, which checks times.
+because X itself carries them. Below: ``forms`` and ``alphabets``, which read X, and ``times``.
 """
 
 import numpy as np
 import pandas as pd
 
+from statespace.alphabets import Alphabet, encode_series
 from statespace.forms import check_shapes, has_rows, is_default, is_nested, parse
 from statespace.times import check_length, check_times, gaps
 
@@ -34,11 +35,14 @@ class SeriesCollection:
         One vector of shape (n_times,) for all series, an array of shape (n_series, n_times), or a list of vectors of
         shape (n_times_i,): numbers, datetimes or timedeltas. An index that a DataFrame brings is its times. Series that
         have neither lie on a regular grid.
+    alphabet : {"dna", "rna", "protein"}, str, sequence, int or Alphabet, optional
+        X then holds sequences of symbols: a list or Series of texts, or any of the above forms with a symbol, or its
+        position in the alphabet, for each step; see `statespace.alphabets.Alphabet`.
 
     Attributes
     ----------
     values : list of ndarray of shape (n_times_i, n_channels), float64
-        NaN where missing.
+        NaN where missing. Of symbols their codes, of shape (n_times_i, 1).
     times : list of ndarray of shape (n_times_i,), or None
         float64, datetime64[ns] (UTC) or timedelta64[ns].
     lengths : ndarray of shape (n_series,), int64
@@ -48,13 +52,17 @@ class SeriesCollection:
     columns : list or None
         The names of the channels, from a DataFrame.
     labels : Index or None
-        The names of the series, from a MultiIndex, in the order in which they appear first.
+        The names of the series, from a MultiIndex, in the order in which they appear first; of texts in a Series, its
+        index.
+    alphabet : Alphabet or None
+        What the codes in ``values`` stand for.
 
     Raises
     ------
     ValueError
-        If a series is empty, has another number of channels than the first, an infinity, text, or times that are not
-        finite, decrease or are not one for each row; the message names the series, the index and the values.
+        If a series is empty, has another number of channels than the first, an infinity, text, a symbol outside the
+        alphabet, or times that are not finite, decrease or are not one for each row; the message names the series, the
+        index and the values.
 
     Examples
     --------
@@ -71,17 +79,28 @@ class SeriesCollection:
            0
     0.0  1.0
     0.5  NaN
+
+    Events in time:
+
+    >>> SeriesCollection(["ACC", "GN"], times=[[0.0, 0.1, 2.0], [0.0, 3.5]], alphabet="dna")
+    SeriesCollection(2 series, 2 to 3 samples, symbols of 'dna', times as numbers)
     """
 
     ndim = 1
     dtype = np.dtype(np.float64)
 
-    def __init__(self, X, times=None):
+    def __init__(self, X, times=None, alphabet=None):
         if isinstance(X, SeriesCollection):
             X = X if times is None else X.with_times(times)
-            self._set(X.values, X.times, X.columns, X.labels)
+            X = X if alphabet is None else X.with_alphabet(alphabet)
+            self._set(X.values, X.times, X.columns, X.labels, X.alphabet)
             return
+        names = None
+        self.alphabet = _alphabet(alphabet)
+        if self.alphabet is not None:
+            X, names = encode_series(X, self.alphabet)
         values, index, self.columns, self.labels = parse(X)
+        self.labels = names if self.labels is None else self.labels
         if times is not None and index is not None:
             if not all(is_default(t) for t in index):
                 raise ValueError("X has times in its index, and times= was given too. Give one of the two.")
@@ -90,8 +109,9 @@ class SeriesCollection:
         self.lengths = np.array([len(v) for v in self.values], dtype=np.int64)
         self.times = self._check_times(times if index is None else index)
 
-    def _set(self, values, times, columns, labels):
+    def _set(self, values, times, columns, labels, alphabet=None):
         self.values, self.times, self.columns, self.labels = values, times, columns, labels
+        self.alphabet = alphabet
         self.lengths = np.array([len(v) for v in values], dtype=np.int64)
         return self
 
@@ -189,9 +209,43 @@ class SeriesCollection:
         """
         if self.times is not None:
             raise ValueError("X is a SeriesCollection with times, and times= was given too. Give one of the two.")
-        result = object.__new__(SeriesCollection)._set(self.values, None, self.columns, self.labels)
+        result = object.__new__(SeriesCollection)._set(self.values, None, self.columns, self.labels, self.alphabet)
         result.times = result._check_times(times)
         return result
+
+    def with_alphabet(self, alphabet):
+        """The same series, of which the values are positions in an alphabet.
+
+        Parameters
+        ----------
+        alphabet : {"dna", "rna", "protein"}, str, sequence, int or Alphabet
+            As for the constructor.
+
+        Returns
+        -------
+        SeriesCollection
+
+        Raises
+        ------
+        ValueError
+            If the series have several channels, values that are no positions, or already another alphabet.
+
+        Examples
+        --------
+        >>> from statespace import SeriesCollection
+        >>> SeriesCollection([[0, 1], [1, 1]]).with_alphabet(2)
+        SeriesCollection(2 series, 2 samples, symbols of 2, no times)
+        """
+        alphabet = _alphabet(alphabet)
+        if self.alphabet == alphabet:
+            return self
+        if self.alphabet is not None:
+            raise ValueError(f"X is a SeriesCollection of symbols of {self.alphabet.spec!r}, not of {alphabet.spec!r}.")
+        if self.n_channels > 1:
+            raise ValueError(f"symbols have one channel, got {self.n_channels}.")
+        codes = [alphabet.encode(v, where=f"series {self.label(i)!r} of X") for i, v in enumerate(self.values)]
+        values = [c[:, np.newaxis].astype(np.float64) for c in codes]
+        return object.__new__(SeriesCollection)._set(values, self.times, self.columns, self.labels, alphabet)
 
     def with_values(self, values):
         """Other values at the same times, under the same names.
@@ -225,13 +279,13 @@ class SeriesCollection:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key):
-        """One series for an integer, as a DataFrame or an array; for anything else a SeriesCollection."""
+        """One series for an integer, a DataFrame or an array, of symbols if it has them; else a SeriesCollection."""
         if isinstance(key, tuple):  # scikit-learn asks for X[rows, ...]
             if len(key) != 2 or key[1] is not Ellipsis:
                 raise IndexError(f"a SeriesCollection is indexed by series only, got {key!r}; arrays are in .values")
             key = key[0]
         if isinstance(key, int | np.integer) and not isinstance(key, bool | np.bool_):
-            values = self.values[key]
+            values = self.values[key] if self.alphabet is None else self.alphabet.decode(self.values[key])
             return values if self.times is None else pd.DataFrame(values, index=self.times[key], columns=self.columns)
         rows = np.arange(len(self))[np.asarray(key, dtype=np.intp) if np.size(key) == 0 else key]
         return object.__new__(SeriesCollection)._set(
@@ -239,6 +293,7 @@ class SeriesCollection:
             None if self.times is None else [self.times[i] for i in rows],
             self.columns,
             None if self.labels is None else self.labels[rows],
+            self.alphabet,
         )
 
     def __array__(self, dtype=None, copy=None):
@@ -251,9 +306,15 @@ class SeriesCollection:
         low, high = (self.lengths.min(), self.lengths.max()) if len(self) else (0, 0)
         samples = f"{low} samples" if low == high else f"{low} to {high} samples"
         channels = f"{self.n_channels} channel" + "s" * (self.n_channels != 1)
+        if self.alphabet is not None:
+            channels = f"symbols of {self.alphabet.spec!r}"
         kinds = {"f": "numbers", "M": "datetimes", "m": "timedeltas"}
         times = f"times as {kinds[self.times[0].dtype.kind]}" if self.times else "no times"
         return f"SeriesCollection({len(self)} series, {samples}, {channels}, {times})"
+
+
+def _alphabet(alphabet):
+    return alphabet if alphabet is None or isinstance(alphabet, Alphabet) else Alphabet(alphabet)
 
 
 def _is_shared(times):

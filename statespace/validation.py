@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=None, allow_equal=True):
+def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=None, allow_equal=True, alphabet=None):
     """Series in any of the accepted forms, as a `SeriesCollection`.
 
     Parameters
@@ -44,6 +44,8 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
         The number of channels that is expected.
     allow_equal : bool, default=True
         Whether two successive times of a series may be equal.
+    alphabet : Alphabet, optional
+        X holds sequences of its symbols; scikit-learn's check of a table is left out.
 
     Returns
     -------
@@ -60,18 +62,27 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     >>> check_collection([[1.0, 2.0], [3.0, 4.0, 5.0]])
     SeriesCollection(2 series, 2 to 3 samples, 1 channel, no times)
     """
-    table = not isinstance(X, SeriesCollection) and is_table(X)
+    table = alphabet is None and not isinstance(X, SeriesCollection) and is_table(X)
     if estimator is not None and reset and not table:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
     if isinstance(X, SeriesCollection):
         collection = X if times is None else X.with_times(times)
+        if alphabet is not None:
+            collection = collection.with_alphabet(alphabet)
+        elif X.alphabet is not None:
+            raise ValueError(f"X is a SeriesCollection of symbols: give the estimator alphabet={X.alphabet.spec!r}.")
     else:
         if estimator is not None and table:
             from sklearn.utils.validation import validate_data
 
             X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
-        collection = SeriesCollection(X, times)
+        if alphabet is None and _is_text(X):
+            raise ValueError(
+                "X holds texts, not numbers. For sequences of symbols give the estimator an alphabet, as in "
+                "alphabet='dna'."
+            )
+        collection = SeriesCollection(X, times, alphabet)
     if len(collection) == 0:
         raise ValueError("X must hold at least one series, got none.")
     if n_channels is not None:
@@ -80,6 +91,11 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
         for i, t in enumerate(collection.times):
             check_times(t, series=collection.label(i), allow_equal=False)
     return collection
+
+
+def _is_text(X):
+    """Whether X is a container of whole texts."""
+    return isinstance(X, list | tuple | pd.Series) and len(X) > 0 and all(isinstance(x, str | bytes) for x in X)
 
 
 def check_n_channels(collection, n_channels, *, estimator=None):

@@ -16,6 +16,7 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
     ["kernels", "forms", "times", "persistence"],
+    ["alphabets"],
     ["series"],
     ["validation", "datasets", "persistence"],
     ["lti"],

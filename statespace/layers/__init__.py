@@ -11,6 +11,7 @@ from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.linear import LinearMixer
 from statespace.layers.mamba import Mamba
+from statespace.layers.mamba3 import Mamba3
 from statespace.layers.registry import LAYERS, make_layer
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
@@ -18,17 +19,6 @@ from statespace.layers.s5 import S5
 from statespace.layers.selective import SelectiveMixer
 
 __all__ = [
-    "DSS",
-    "H3",
-    "LAYERS",
-    "S4",
-    "S4D",
-    "S5",
-    "Attention",
-    "DeltaNet",
-    "LinearMixer",
-    "Mamba",
-    "SelectiveMixer",
-    "SequenceMixer",
-    "make_layer",
-]
+    "DSS", "H3", "LAYERS", "S4", "S4D", "S5", "Attention", "DeltaNet", "LinearMixer", "Mamba", "Mamba3",
+    "SelectiveMixer", "SequenceMixer", "make_layer",
+]  # fmt: skip

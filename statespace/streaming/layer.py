@@ -47,7 +47,7 @@ class LayerStream:
         estimator._check_streamable()
         estimator = copy(estimator)  # what it learned by now, whatever it is fitted to later
         self._encode = estimator._encode
-        self._n_channels = estimator.n_channels_
+        self._read_sample = estimator._read_sample
         self._clock, self._time_scale = estimator.clock_, estimator.time_scale_
         self._answer = estimator._answer
         self._model = estimator._copy_model(torch.device("cpu"), torch.float64).freeze()
@@ -71,7 +71,7 @@ class LayerStream:
         Parameters
         ----------
         x_t : float or array-like of shape (n_channels,)
-            The sample, NaN where missing.
+            The sample, NaN where missing; with an alphabet one symbol.
         dt : float, Timedelta or timedelta64, optional
             Time since the sample before, in the units of the times of ``fit`` (a float counts days where those were
             datetimes or timedeltas). Left out by models that were fitted without times. What leads to the first sample
@@ -85,12 +85,10 @@ class LayerStream:
         Raises
         ------
         ValueError
-            A sample with another number of channels or an infinity; a gap that is missing, not positive or not finite;
-            a gap where the model was fitted without times.
+            A sample with another number of channels or an infinity, or no symbol of the alphabet; a gap that is
+            missing, not positive or not finite; a gap where the model was fitted without times.
         """
-        x = np.array(x_t, dtype=np.float64).reshape(-1)
-        if len(x) != self._n_channels or np.isinf(x).any():
-            raise ValueError(f"x_t must hold {self._n_channels} finite value(s), or NaN where missing. Got {x_t!r}.")
+        x = self._read_sample(x_t)
         gap = self._gap(dt)
         with torch.inference_mode():
             h, self._state = self._model.step_features(torch.from_numpy(self._encode(x))[None], self._state, gap)

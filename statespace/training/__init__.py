@@ -6,10 +6,12 @@ Above: the estimators. Below: any ``torch.nn.Module`` and a loss of the form ``l
 from statespace.training.batches import SeriesBatches, length_batches
 from statespace.training.loop import DivergenceError, History, choose_device, fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
+from statespace.training.strands import RandomStrands
 
 __all__ = [
     "DivergenceError",
     "History",
+    "RandomStrands",
     "SeriesBatches",
     "choose_device",
     "fit",

@@ -53,13 +53,15 @@ class SeriesBatches:
     Parameters
     ----------
     inputs : list of ndarray of shape (n_times_i, d_input)
-        No missing values: they are already encoded.
+        No missing values: they are already encoded. With ``rows``, codes of shape (n_times_i,).
     gaps : list of ndarray of shape (n_times_i,), optional
         Scaled gaps, the first of each series 1. None, or nothing but ones: a regular grid.
     targets : ndarray of shape (n_series, n_outputs) or list of ndarray of shape (n_times_i, n_outputs), optional
         One row a series, or one a step; NaN where unknown.
     dtype : torch.dtype, default=torch.float32
     device : str or torch.device, default="cpu"
+    rows : ndarray of shape (n_codes, d_input), optional
+        What each code stands for: symbols stay codes in memory, and become rows batch by batch.
 
     Attributes
     ----------
@@ -82,11 +84,14 @@ class SeriesBatches:
         targets: np.ndarray | Sequence[np.ndarray] | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        rows: np.ndarray | None = None,
     ):
         self.lengths = np.array([len(values) for values in inputs], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         regular = gaps is None or all(np.all(g == 1) for g in gaps)
-        self._inputs = self._join(inputs, dtype, device)
+        self._dtype = dtype
+        self._rows = None if rows is None else self._join([rows], dtype, device)
+        self._inputs = self._join(inputs, dtype if rows is None else torch.int32, device)
         self._gaps = None if regular else self._join(gaps, dtype, device)
         self._per_step = targets is not None and not isinstance(targets, np.ndarray)
         self._targets = None
@@ -116,11 +121,12 @@ class SeriesBatches:
         mask = steps < lengths[:, None]
         first = torch.as_tensor(self._starts[indices] + start, device=device)
         rows = (first[:, None] + steps).clamp_(max=len(self._inputs) - 1)
-        batch = {"x": torch.where(mask[..., None], self._inputs[rows], 0), "lengths": lengths, "mask": mask}
+        x = self._inputs[rows] if self._rows is None else self._rows[self._inputs[rows]]
+        batch = {"x": torch.where(mask[..., None], x, 0), "lengths": lengths, "mask": mask}
         if self._gaps is not None:
             batch["dt"] = torch.where(mask, self._gaps[rows], 0)
         elif not bool(mask.all()):
-            batch["dt"] = mask.to(self._inputs.dtype)
+            batch["dt"] = mask.to(self._dtype)
         if self._targets is not None:
             if self._per_step:
                 batch["y"] = torch.where(mask[..., None], self._targets[rows], torch.nan)

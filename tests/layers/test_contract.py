@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba
+from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -32,8 +32,6 @@ CASES = {
 }
 # Layers whose system depends on their input, with all their options, for d_model 4 and, where gradients are checked, 2.
 SELECTIVE: dict[str, tuple] = {
-    "attention": (Attention, {}),
-    "attention-window": (Attention, dict(n_heads=1, window=4)),
     "deltanet": (DeltaNet, {}),
     "deltanet-gated": (DeltaNet, dict(gated=True, d_conv=3, n_heads=1)),
     "deltanet-no-conv": (DeltaNet, dict(d_conv=None)),
@@ -43,6 +41,10 @@ SELECTIVE: dict[str, tuple] = {
         Mamba,
         dict(d_state=3, d_conv=1, expand=1.5, dt_rank=2, conv_bias=False, bias=True, **STEPS),
     ),
+    "mamba3": (Mamba3, dict(d_state=4, expand=1, chunk_size=16)),
+    "mamba3-mimo": (Mamba3, dict(d_state=6, expand=2, head_dim=2, mimo_rank=2, rope_fraction=1, chunk_size=5)),
+    "attention": (Attention, {}),
+    "attention-window": (Attention, dict(n_heads=1, window=4)),
 }
 # Layers whose outputs at the old samples stay when each gap is halved and each input repeated: the zero-order hold.
 HOLDS = ["dss-exp", "dss-softmax", "s4d-lin", "s4d-legs", "s4d-real", "s5", "s5-fourier"]

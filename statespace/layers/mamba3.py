@@ -1,0 +1,303 @@
+"""Mamba-3: a matrix state per head, discretised by an exponential-trapezoidal rule and turned by angles that the input
+chooses (Lahoti, Li, Chen, Wang, Bick, Kolter, Dao & Gu 2026, "Mamba-3: Improved Sequence Modeling using State Space
+Principles").
+
+    H_k = α_k R_k H_{k-1} + β_k R_k Σ_r b_{r,k-1} x_{r,k-1}ᵀ + γ_k Σ_r b_{r,k} x_{r,k}ᵀ,    y_{r,k} = H_kᵀ c_{r,k} + D x_{r,k}
+
+    s_k = Δ_k softplus(· + bias),    α_k = exp(s_k a_k),    β_k = (1 - λ_k) s_k α_k,    γ_k = λ_k s_k
+
+Δ_k     (B, L)          gap before sample k: it multiplies the step, and with it the decay and the angle
+s       (B, H, L)       step of a head
+a       (B, H, L)       rate of decay, -softplus(·)
+λ       (B, H, L)       weight of the new sample in the trapezoid, sigmoid(·); 1 is Mamba-2's Euler rule
+R_k                     turns the first pairs of a column of the state by -s_k π tanh(θ_k)
+θ       (B, L, N/4)     angles, shared by the heads; the paper turns half of the state
+b, c    (B, H, L, R, N) root-mean-square normalised, with a bias of each head
+x       (B, H, L, R, P) inputs; R is the rank of what a sample writes (R = 1: an outer product)
+H       (B, H, N, P)    state
+
+All of α, β, γ, θ, b, c and x come from the sample; there is no short convolution.
+
+Turning the state is turning b and c by the angles' running sum φ_k, the paper's rotary embedding: in the frame that stands
+still c_{k} meets b_{j} at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last sample, so
+that no angle has to be remembered, and none grows.
+
+The trapezoid is one scan. With H'_k = H_k + τ_k b_k x_kᵀ, where τ_k = (1 - λ_{k+1}) s_{k+1} is what the next step adds of this
+sample before it decays, β_{k+1} = τ_k α_{k+1} and
+
+    H'_k = α_k H'_{k-1} + (γ_k + τ_k) b_k x_kᵀ,    y_k = c_kᵀ (α_k H'_{k-1}) + γ_k (c_kᵀ b_k) x_k
+
+a recurrence of one input. In chunks of T samples it is matrix products: within a chunk y = (M ∘ C Bᵀ) X, where
+M_kj = (γ_j + τ_j) exp(Σ_{j<i≤k} s_i a_i) below the diagonal and γ_k on it, and between chunks the state.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from statespace.layers.selective import SelectiveMixer
+
+CHUNK = 64  # samples times rank
+SLOWEST = 1e-4  # rate of decay
+STEP_FLOOR = 1e-4
+BELOW_ANY_NUMBER = -800.0  # exp(-800) is 0 in float64
+
+
+class Mamba3(SelectiveMixer):
+    """Mamba-3: a complex, trapezoidal and optionally multi-input state-space layer whose dynamics the input chooses.
+
+        H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k b_{k-1} x_{k-1}ᵀ) + λ_k s_k b_k x_kᵀ,    y_k = H_kᵀ c_k + D x_k
+
+    with s_k = Δ_k softplus(·), α_k = exp(s_k a_k), and R_k a rotation of pairs of states by s_k π tanh(θ_k): the eigenvalues are
+    complex, so that a state can count and alternate where a real decay can only forget.
+
+    Parameters
+    ----------
+    d_model : int
+        Number of channels.
+    d_state : int, default 64
+        Size N of the state of each of a head's channels.
+    expand : int, default 2
+        The state's inputs are ``expand * d_model`` channels.
+    head_dim : int, optional
+        Channels P of a head; None is 64, or the largest number below that divides the channels.
+    mimo_rank : int, default 1
+        Rank R of what a sample writes to a head's state, and number of read-outs: above 1, the paper's multi-input,
+        multi-output form.
+    rope_fraction : float, default 0.5
+        Share of the state's dimensions that turn. 0 is a real state.
+    chunk_size : int, optional
+        Samples of a chunk; None is 64 / mimo_rank.
+    dt_min, dt_max : float, default 1e-3 and 1e-1
+        The bias of a head's step starts log-uniformly in this range; the step multiplies the gaps.
+    bidirectional : bool, default False
+        Add a second layer that runs backwards in time with the same projections, see
+        :class:`~statespace.layers.SelectiveMixer`.
+    backend : str, optional
+        None, or ``"pytorch"``: the layer is made of matrix products.
+
+    Raises
+    ------
+    ValueError
+        Unknown options, wrong shapes, negative gaps.
+
+    Notes
+    -----
+    At Δ ≡ 1 this is the paper's layer, with the parameters, names and order of channels of the authors' code [2]_: a
+    layer of rank 1 takes the weights of theirs. (Their kernel for higher ranks turns other pairs of states, which is a
+    permutation of the state.) A gap multiplies the step, and through it decay, angle and both weights of the trapezoid.
+    The layer does not hold its input: between samples the trapezoid interpolates.
+
+    Time is linear in the length, memory in length · (d_model + chunk_size · heads).
+
+    References
+    ----------
+    .. [1] A. Lahoti, K. Y. Li, B. Chen, C. Wang, A. Bick, J. Z. Kolter, T. Dao, A. Gu (2026). Mamba-3: Improved Sequence
+       Modeling using State Space Principles. arXiv 2603.15569, section 3.
+    .. [2] https://github.com/state-spaces/mamba, mamba_ssm/modules/mamba3.py
+
+    Examples
+    --------
+    >>> import torch
+    >>> from statespace.layers import Mamba3
+    >>> layer = Mamba3(d_model=8, d_state=16, mimo_rank=2)
+    >>> u, dt = torch.randn(2, 100, 8), torch.rand(2, 100)
+    >>> y, state = layer(u, dt)
+    >>> y.shape, state[0].shape
+    (torch.Size([2, 100, 8]), torch.Size([2, 1, 16, 16]))
+    >>> y_next, state = layer.step(torch.randn(2, 8), state, dt=torch.tensor([0.3, 2.0]))
+    >>> y_next.shape
+    torch.Size([2, 8])
+    """
+
+    slow_parameters = {"dt_bias": "dt"}
+
+    def __init__(
+        self,
+        d_model,
+        d_state=64,
+        *,
+        expand=2,
+        head_dim=None,
+        mimo_rank=1,
+        rope_fraction=0.5,
+        chunk_size=None,
+        dt_min=1e-3,
+        dt_max=1e-1,
+        bidirectional=False,
+        backend=None,
+    ):
+        super().__init__(d_model, bidirectional=bidirectional, backend=backend)
+        if backend not in (None, "pytorch"):
+            raise ValueError(f"Mamba3 is made of matrix products: backend must be None or 'pytorch'. Got {backend!r}.")
+        for name, value in (("d_state", d_state), ("expand", expand), ("mimo_rank", mimo_rank)):
+            if value < 1:
+                raise ValueError(f"{name} must be a positive integer. Got {value!r} instead.")
+        d_inner = expand * d_model
+        if head_dim is None:
+            head_dim = next(n for n in range(min(64, d_inner), 0, -1) if d_inner % n == 0)
+        if head_dim < 1 or d_inner % head_dim:
+            raise ValueError(f"head_dim must divide expand * d_model = {d_inner}. Got {head_dim!r} instead.")
+        if not 0 <= rope_fraction <= 1:
+            raise ValueError(f"rope_fraction must lie in [0, 1]. Got {rope_fraction!r} instead.")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be a positive integer. Got {chunk_size!r} instead.")
+        if not 0 < dt_min <= dt_max:
+            raise ValueError(f"steps need 0 < dt_min <= dt_max. Got dt_min={dt_min!r}, dt_max={dt_max!r} instead.")
+        self.d_state, self.d_inner, self.head_dim, self.mimo_rank = d_state, d_inner, head_dim, mimo_rank
+        self.n_heads, self.n_angles = d_inner // head_dim, int(d_state * rope_fraction) // 2
+        self.chunk_size = chunk_size or max(1, CHUNK // mimo_rank)
+        H, R, N = self.n_heads, mimo_rank, d_state
+        self.sizes = d_inner, d_inner, R * N, R * N, H, H, H, self.n_angles
+        self.in_proj = torch.nn.Linear(d_model, sum(self.sizes), bias=False)
+        step = torch.exp(torch.empty(H).uniform_(math.log(dt_min), math.log(dt_max))).clamp(min=STEP_FLOOR)
+        self.dt_bias = torch.nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
+        self.B_norm, self.C_norm = torch.nn.RMSNorm(N, eps=1e-5), torch.nn.RMSNorm(N, eps=1e-5)
+        self.B_bias, self.C_bias = (torch.nn.Parameter(torch.ones(H, R, N)) for _ in range(2))
+        if R > 1:
+            self.mimo_x, self.mimo_o = (torch.nn.Parameter(torch.full((H, R, head_dim), 1 / R)) for _ in range(2))
+            self.mimo_z = torch.nn.Parameter(torch.ones(H, R, head_dim))
+        self.D = torch.nn.Parameter(torch.ones(H))
+        self.out_proj = torch.nn.Linear(d_inner, d_model, bias=False)
+        self._complete(
+            d_state=d_state, expand=expand, head_dim=head_dim, mimo_rank=mimo_rank, rope_fraction=rope_fraction,
+            chunk_size=chunk_size, dt_min=dt_min, dt_max=dt_max,
+        )  # fmt: skip
+
+    def extra_repr(self):
+        return (
+            f"{self.d_model}, d_state={self.d_state}, n_heads={self.n_heads}, head_dim={self.head_dim}, "
+            f"mimo_rank={self.mimo_rank}, bidirectional={self.bidirectional}"
+        )
+
+    def _state_shapes(self, batch_size):
+        H, R, N = self.n_heads, self.mimo_rank, self.d_state
+        return (batch_size, H, N, self.head_dim), (batch_size, R, N), (batch_size, self.d_inner)
+
+    def _project(self, u, dt):
+        """What a sample says, time before the channels: z and x (B, L, D), b and c (B, L, R, N) without their biases,
+        and (B, H, L): the step, its log-decay and the weight λ; the angles' velocities (B, L, S).
+        """
+        z, x, b, c, step, rate, weight, angle = self.in_proj(u).split(self.sizes, dim=-1)
+        b, c = (p.unflatten(-1, (self.mimo_rank, -1)) for p in (b, c))
+        step = F.softplus(step + self.dt_bias)
+        if dt is not None:
+            step = step * dt.to(step.dtype).unsqueeze(-1)
+        decay = -step * F.softplus(rate).clamp(min=SLOWEST)
+        step, decay, weight = (p.transpose(1, 2) for p in (step, decay, torch.sigmoid(weight)))
+        return z, x, self.B_norm(b), self.C_norm(c), step, decay, weight, math.pi * torch.tanh(angle)
+
+    def _ranks(self, x, weights):
+        """Channels (B, L, D) as inputs of each head's ranks, (B, H, L, R, P)."""
+        x = x.unflatten(-1, (self.n_heads, 1, self.head_dim)).transpose(1, 2)
+        return x if self.mimo_rank == 1 else x * weights.unsqueeze(1)
+
+    def _gated(self, y, x, z):
+        """y, x (B, H, L, R, P): skip, gate, the sum over the ranks, and the output's projection."""
+        y = torch.addcmul(y, self.D.view(-1, 1, 1, 1), x)
+        if self.mimo_rank == 1:
+            return self.out_proj(y.squeeze(3).transpose(1, 2).flatten(2) * F.silu(z))
+        y = y * F.silu(self._ranks(z, self.mimo_z)) * self.mimo_o.unsqueeze(1)
+        return self.out_proj(y.sum(3).transpose(1, 2).flatten(2))
+
+    def _read(self, u, dt, lengths, state):
+        z, x, b, c, step, decay, weight, velocity = self._project(u, dt)
+        if state is None:
+            state = (u.new_zeros(shape) for shape in self._state_shapes(len(u)))
+        h, b_before, x_before = (part.to(u.dtype) for part in state)
+        # The angles turn on in float64, and enter as what is left of full turns.
+        angle = torch.cumsum(step.unsqueeze(-1).double() * velocity.unsqueeze(1).double(), dim=2)
+        angle = (angle - 2 * math.pi * torch.round(angle.detach() / (2 * math.pi))).to(u.dtype)
+        turn = torch.polar(torch.ones_like(angle), angle).unsqueeze(3)
+        xs = self._ranks(x, getattr(self, "mimo_x", None))
+        keys, queries = (
+            _turned(p.unsqueeze(1) + bias.unsqueeze(1), turn) for p, bias in ((b, self.B_bias), (c, self.C_bias))
+        )
+        late = (1 - weight) * step
+        written = self._outer(b_before, x_before)
+        h = h + late[:, :, :1, None] * written
+        late = torch.cat([late[:, :, 1:], torch.zeros_like(late[:, :, :1])], dim=2)
+        now = weight * step
+        y, h = _chunked_scan(queries, keys, xs, decay, now + late, now, h, self.chunk_size)
+        h = _turned(h.transpose(2, 3), turn[:, :, -1].conj()).transpose(2, 3)
+        return self._gated(y, xs, z), (h, *_last((b, x), lengths, (b_before, x_before)))
+
+    def _advance(self, u_t, dt, state):
+        z, x, b, c, step, decay, weight, velocity = self._project(u_t.unsqueeze(1), None if dt is None else dt[:, None])
+        h, b_before, x_before = (part.to(u_t.dtype) for part in state)
+        h = torch.exp(decay).unsqueeze(-1) * (h + ((1 - weight) * step).unsqueeze(-1) * self._outer(b_before, x_before))
+        angle = step * velocity
+        turn = torch.polar(torch.ones_like(angle), -angle).unsqueeze(2)
+        h = _turned(h.transpose(2, 3), turn).transpose(2, 3)
+        h = h + (weight * step).unsqueeze(-1) * self._outer(b[:, 0], x[:, 0])
+        queries = c + self.C_bias.unsqueeze(0)  # (B, H, R, N), as L = 1
+        xs = self._ranks(x, getattr(self, "mimo_x", None))
+        y = (queries @ h).unsqueeze(2)
+        return self._gated(y, xs, z).squeeze(1), (h, b[:, 0], x[:, 0])
+
+    def _outer(self, b, x):
+        """Σ_r b_r x_rᵀ of one sample, (B, H, N, P)."""
+        xs = self._ranks(x.unsqueeze(1), getattr(self, "mimo_x", None)).squeeze(2)
+        return (b.unsqueeze(1) + self.B_bias).transpose(2, 3) @ xs
+
+
+def _turned(x, turn):
+    """The first pairs of the last axis, as complex numbers, times ``turn`` (..., pairs)."""
+    n = 2 * turn.shape[-1]
+    if n == 0:
+        return x
+    pairs = torch.view_as_complex(x[..., :n].unflatten(-1, (-1, 2)).contiguous())
+    return torch.cat([torch.view_as_real(pairs * turn).flatten(-2), x[..., n:]], dim=-1)
+
+
+def _last(series, lengths, before):
+    """Each of the ``series`` (B, L, ...) at its record's last real step, or what was ``before`` if it has none."""
+    if lengths is None:
+        return tuple(x[:, -1].clone() for x in series)
+    row = torch.arange(len(lengths), device=lengths.device)
+    return tuple(
+        torch.where((lengths > 0).view(-1, *[1] * (old.ndim - 1)), x[row, lengths - 1], old)
+        for x, old in zip(series, before, strict=True)
+    )
+
+
+def _chunked_scan(c, b, x, decay, write, now, h, size):
+    """y_k = (α_k h_{k-1})ᵀ c_k + now_k Σ (c_k·b_k) x_k and h_k = α_k h_{k-1} + write_k Σ_r b_{r,k} x_{r,k}ᵀ, by matrix products
+    within chunks of ``size`` steps.
+
+    c, b (B, H, L, R, N), x (B, H, L, R, P), log-decays, ``write`` and ``now`` (B, H, L), h (B, H, N, P); returns
+    y (B, H, L, R, P) and the last h.
+    """
+    L, R = x.shape[2:4]
+    # Chunks of equal length: the last one would be mostly padding otherwise.
+    chunks = -(-L // size)
+    size = -(-L // chunks)
+    if chunks * size > L:
+        more = chunks * size - L
+        c, b, x = (F.pad(p, (0, 0, 0, 0, 0, more)) for p in (c, b, x))
+        decay, write, now = (F.pad(p, (0, more)) for p in (decay, write, now))
+    c, b, x = (p.unflatten(2, (chunks, size)).flatten(3, 4) for p in (c, b, x))  # (B, H, chunks, size R, N or P)
+    decay, write, now = (p.unflatten(2, (chunks, size)) for p in (decay, write, now))
+    # Sums of log-decays in float64: a difference of two that follow a long gap has to keep what a short one adds.
+    total = torch.cumsum(decay.double().clamp(min=BELOW_ANY_NUMBER), dim=-1)
+    before = torch.ones(size, size, dtype=torch.bool, device=x.device).tril(-1)
+    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).to(x.dtype)
+    mask = torch.exp(between.masked_fill(~before, -math.inf)) * write.unsqueeze(-2) + torch.diag_embed(now)
+    scores = c @ b.transpose(-1, -2)
+    if R == 1:
+        scores = scores * mask
+    else:
+        scores = (scores.unflatten(-1, (size, R)).unflatten(-3, (size, R)) * mask[..., None, :, None]).flatten(-2)
+        scores = scores.flatten(-3, -2)
+    y = scores @ x
+    from_start, to_end = torch.exp(total).to(x.dtype), torch.exp(total[..., -1:] - total).to(x.dtype) * write
+    if R > 1:
+        from_start, to_end = (p.repeat_interleave(R, dim=-1) for p in (from_start, to_end))
+    added = b.transpose(-1, -2) @ (x * to_end.unsqueeze(-1))
+    starts, kept = [], torch.exp(total[..., -1]).to(x.dtype)[..., None, None]
+    for factor, part in zip(kept.unbind(2), added.unbind(2), strict=True):
+        starts.append(h)
+        h = torch.addcmul(part, factor, h)
+    y = y + (c * from_start.unsqueeze(-1)) @ torch.stack(starts, dim=2)
+    return y.unflatten(3, (size, R)).flatten(2, 3)[:, :, :L], h
