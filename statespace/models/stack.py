@@ -9,13 +9,14 @@ Letters: x (B, L, d_input) inputs, h (B, L, d_model) features, Δ (B, L) gaps, y
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statespace.layers import SelectiveMixer, SequenceMixer, make_layer
+from statespace.layers import LAYERS, SelectiveMixer, SequenceMixer, make_layer
 from statespace.models.experts import MixtureOfExperts, make_feed_forwards
 
 
@@ -107,9 +108,14 @@ def make_mixers(
         raise ValueError("layer must be a name or a sequence of at least one name. Got an empty sequence instead.")
     options = dict(layer_options or {})
     names = [pattern[i % len(pattern)] for i in range(n_layers)]
-    return [
-        make_layer(name, d_model, **(options if isinstance(layer, str) else options.get(name, {}))) for name in names
-    ]
+    mixers = []
+    for i, name in enumerate(names):
+        own = options if isinstance(layer, str) else options.get(name, {})
+        if name in LAYERS and "position" in signature(LAYERS[name]).parameters:
+            # Its starting values depend on its place in the stack.
+            own = {"position": (i, n_layers)} | own
+        mixers.append(make_layer(name, d_model, **own))
+    return mixers
 
 
 class ResidualStack(nn.Module):
