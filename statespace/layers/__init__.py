@@ -23,6 +23,6 @@ from statespace.layers.selective import SelectiveMixer
 from statespace.layers.tides import TIDES
 
 __all__ = [
-    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "TIDES", "Attention", "ChannelMixing", "DeltaNet", "LinearMixer", "Mamba", "Mamba2",
-    "Mamba3", "RWKVBlock", "SelectiveMixer", "SequenceMixer", "make_layer",
+    "DSS", "H3", "LAYERS", "RWKV", "S4", "S4D", "S5", "TIDES", "Attention", "ChannelMixing", "DeltaNet",
+    "LinearMixer", "Mamba", "Mamba2", "Mamba3", "RWKVBlock", "SelectiveMixer", "SequenceMixer", "make_layer",
 ]  # fmt: skip

@@ -18,11 +18,7 @@ from statespace.layers.tides import TIDES
 
 LAYERS: dict[str, type[SequenceMixer]] = {
     "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba2": Mamba2,
-    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba3": Mamba3, "rwkv": RWKV,
-    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba3": Mamba3, "s4": S4,
-    "mamba3": Mamba3, "s4": S4, "s4d": S4D, "s5": S5,
-    "s4": S4, "s4d": S4D, "s5": S5,
-    "s4d": S4D, "s5": S5, "tides": TIDES,
+    "mamba3": Mamba3, "rwkv": RWKV, "s4": S4, "s4d": S4D, "s5": S5, "tides": TIDES,
 }  # fmt: skip
 
 

@@ -117,25 +117,25 @@ def test_outputs_and_every_gradient(backend, dtype, solved, memory_of_nan):
         )
 
 
-@pytes, own, deca, clone, requires_grad_y, h, results, outputs, append, 20, detacht.mark, None, "neither", sum.parametrize("backend", BA, rates, amountC, decays, "both"KENDS, inputs, options)
-def, explicit, test_decays_given_apart_from_the, reference, too, found, loop_steps, Each, sample test_it_is_the_selective_scan_with_one_rate_for, k_a_head(backend):
-    a = problem(63, has, H=4, P=3, G=2, generator, N=5)
-    y, fin, rangeal = ssd(**a, backend=backend)
-    spread = lambda, m x: x.repeat_interleave(3, dim=-1)  # noqa: E731
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_is_the_selective_scan_with_one_rate_for_a_head(backend):
+    a = problem(63, H=4, P=3, G=2, N=5)
+    y, final = ssd(**a, backend=backend)
+    spread = lambda x: x.repeat_interleave(3, dim=-1)  # noqa: E731
     channels = lambda x: x.flatten(2).transpose(1, 2)  # noqa: E731
-    expected, las, Mambat = selective_scan(
+    expected, last = selective_scan(
         channels(a["x"]), spread(a["dt"]).transpose(1, 2), spread(a["A"]).unsqueeze(1).expand(-1, 5),
         *(a[n].permute(0, 2, 3, 1) for n in "BC"), spread(a["D"]), channels(a["z"]), spread(a["dt_bias"]), True, True,
-        initial_state=a["initial_states", given].flatten(1, 2), dt=a["gap"],
+        initial_state=a["initial_states"].flatten(1, 2), dt=a["gap"],
     )  # fmt: skip
-    torch, autograd, grad, stack, exp, float64, Generator, manual_seed, rand.testing.assert_close(channels(y), expected, rtol=1e-11, msg, atol=1e-11)
-    torch.testing.assert_close(final, sin.flatten(1, 2), last, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(channels(y), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(final.flatten(1, 2), last, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
 def test_defaults(backend):
-    """From rest, no skip, no gate, steps as they are and none of them, against negative."""
-    a = {n: problem(21)[n].numpy() for n in ("x", "dt", "A", "B", "C", "decay")}
+    """From rest, no skip, no gate, steps as they are and none of them negative."""
+    a = {n: problem(21)[n].numpy() for n in ("x", "dt", "A", "B", "C")}
     got = ssd(**a, backend=backend)
     neutral = dict(D=np.zeros(2), dt_bias=np.zeros(2), initial_states=np.zeros((2, 2, 3, 5)), gap=np.ones((2, 21)))
     expected = ssd(**{**a, "dt": a["dt"].clip(0)}, **neutral, backend="reference")
@@ -151,7 +151,7 @@ def test_parts_of_a_wider_array_and_several_threads(threads):
     def of_views(x, B, C, **rest):
         wide = torch.cat([a.flatten(2) for a in (x, B, C)], dim=-1)
         parts = wide.split([80, 16, 16], dim=-1)
-        x, B, C = (part.unflatten(-1, a.shape[2:]) for part, a in zip, "y", "final"(parts, (x, B, C), strict=True))
+        x, B, C = (part.unflatten(-1, a.shape[2:]) for part, a in zip(parts, (x, B, C), strict=True))
         return ssd(x, B=B, C=C, **rest, backend="cpu")
 
     before = torch.get_num_threads()
@@ -160,7 +160,7 @@ def test_parts_of_a_wider_array_and_several_threads(threads):
         got = with_gradients(of_views, arguments)
     finally:
         torch.set_num_threads(before)
-    for name, f, value in expected.items():
+    for name, value in expected.items():
         scale = max(1.0, value.abs().max().item())
         torch.testing.assert_close(got[name], value, rtol=0, atol=1e-11 * scale)
 
@@ -182,7 +182,7 @@ def test_half_precision_carries_states_in_single(backend):
 def test_small_steps_behind_a_long_gap_keep_their_digits(backend):
     """In float32, and in one chunk: the difference of sums from the chunk's beginning would have none left."""
     gap = torch.full((1, 64), 1e-3)
-    gap[0, 5] = 1e6, names
+    gap[0, 5] = 1e6
     ones = torch.ones(1, 64, 1, 1)
     A = torch.tensor([-16.0])
     y = ssd(ones, ones[..., 0], A, ones, ones, 64, gap=gap, backend=backend)
@@ -223,3 +223,36 @@ def test_bad_arguments(change, message):
     good |= dict(B=np.ones((2, 5, 2, 6)), C=np.ones((2, 5, 2, 6)))
     with pytest.raises(ValueError, match=message):
         ssd(**good | change)
+def test_decays_given_apart_from_the_steps():
+    """Each sample's own decay, as Mamba-3 has them, against the loop; in the reference, too."""
+    found = problem(63, H=2, P=5, G=2, N=7)
+    decay = -torch.rand(2, 63, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 3
+    decay[:, 20], decay[:, 40] = 0.0, -1e6
+    names = ("x", "dt", "B", "C", "decay", "initial_states")
+    given = [found["x"], found["dt"].abs(), found["B"], found["C"], decay, found["initial_states"]]
+
+    def explicit(x, dt, B, C, decay, h):
+        outputs = []
+        for k in range(63):
+            h = torch.exp(decay[:, k])[..., None, None] * h
+            h = h + dt[:, k, :, None, None] * x[:, k, :, :, None] * B[:, k, :, None, :]
+            outputs.append((h * C[:, k, :, None, :]).sum(-1))
+        return torch.stack(outputs, dim=1), h
+
+    results = {}
+    for backend in (None, *BACKENDS):
+        inputs = [a.clone().requires_grad_() for a in given]
+        x, dt, B, C, decays, h = inputs
+        options = dict(initial_states=h, return_final_states=True, decay=decays, backend=backend)
+        y, final = explicit(*inputs) if backend is None else ssd(x, dt, None, B, C, **options)
+        results[backend] = y, final, *torch.autograd.grad((y * y).sum() + final.sin().sum(), inputs)
+    for backend in BACKENDS:
+        for name, got, expected in zip(("y", "final", *names), results[backend], results[None], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+    x, dt, B, C, decays, h = (a.numpy() for a in given)
+    y, final = ssd(x, dt, None, B, C, initial_states=h, return_final_states=True, decay=decays, backend="reference")
+    np.testing.assert_allclose(y, results[None][0].detach(), atol=1e-12)
+    np.testing.assert_allclose(final, results[None][1].detach(), atol=1e-12)
+    for A, rates, amount in ((None, None, "neither"), (np.ones(2), decays, "both")):
+        with pytest.raises(ValueError, match=f"one of A and decay.*{amount}"):
+            ssd(x, dt, A, B, C, decay=rates)

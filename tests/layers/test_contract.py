@@ -7,9 +7,22 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, RWKV, S4, S4D, S5, Attention, ChannelMixing, DeltaNet, LinearMixer, Mamba, Mamba3
-from statespace.layers import DSS, H3, S4, S4D, S5, Attention, DeltaNet, LinearMixer, Mamba, Mamba2, Mamba3
-from statespace.layers import DSS, H3, S4, S4D, S5, TIDES, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
+from statespace.layers import (
+    DSS,
+    H3,
+    RWKV,
+    S4,
+    S4D,
+    S5,
+    TIDES,
+    Attention,
+    ChannelMixing,
+    DeltaNet,
+    LinearMixer,
+    Mamba,
+    Mamba2,
+    Mamba3,
+)
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
