@@ -13,12 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _HOME = {
+    "FadingFlash": "fading_flash",
     "Oscillators": "oscillators",
     "Pendulum": "pendulum",
     "TokenTask": "tokens",
     "load_co2": "co2",
     "make_associative_recall": "tokens",
     "make_compression": "tokens",
+    "make_fading_flash": "fading_flash",
     "make_induction_heads": "tokens",
     "make_irregular": "sampling",
     "make_memorization": "tokens",
@@ -29,13 +31,14 @@ _HOME = {
 }
 
 __all__ = [
-    "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
-    "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators", "make_pendulum",
-    "make_selective_copying", "read_fasta",
+    "FadingFlash", "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
+    "make_fading_flash", "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators",
+    "make_pendulum", "make_selective_copying", "read_fasta",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.datasets.co2 import load_co2
+    from statespace.datasets.fading_flash import FadingFlash, make_fading_flash
     from statespace.datasets.fasta import read_fasta
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum

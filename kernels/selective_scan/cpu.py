@@ -19,6 +19,8 @@ def unusable(*arguments, **options):
     for x in (*arguments, *options.values()):
         if isinstance(x, torch.Tensor) and x.device.type != "cpu":
             return f"its loops run in main memory, and a tensor is on {x.device}"
+        if x is not None and not isinstance(x, bool) and "complex" in str(x.dtype):
+            return "its states are real"
     return None
 
 

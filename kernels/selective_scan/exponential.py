@@ -33,7 +33,7 @@ REST = 1 / math.log(2) - SCALE
 
 
 def expm1_exp(x):
-    """2^x - 1 and 2^x of a vector, each precise relatively; x is held between the exponents of the smallest and the largest float."""
+    """2^x - 1 and 2^x of a vector, each precise relatively; x is held between the exponents of floats."""
     raise TypeError("called from compiled code only")
 
 

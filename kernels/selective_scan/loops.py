@@ -1,7 +1,7 @@
 """The selective scan compiled: sixteen channels in a vector, states in registers for a segment of steps.
 
-A task is some vectors of channels of one group of one record. They take a segment in turn, so that the group's B and C are
-read once for all, and the gradients in them, sums over channels, gather in vectors that are summed up once a segment.
+A task is some vectors of channels of one group of one record. They take a segment in turn, so that the group's B and C
+are read once for all, and the gradients in them, sums over channels, gather in vectors, summed up once a segment.
 ``sizes`` is (length, groups, tasks of a group, channels of a group, states). Of arrays with strides, flat views:
 
     u, delta, z, y      (record, channel, time)
@@ -12,7 +12,7 @@ read once for all, and the gradients in them, sums over channels, gather in vect
 Contiguous ones, V the vectors of a record and n the states filled up to a multiple of `UNROLLED`:
 
     rate                (channels, states, fields)    what `real` or `complex` make decays of
-    own_b, own_c        (channels, states, parts)     factors of B and C that a channel has for its own, where ``own`` is set
+    own_b, own_c        (channels, states, parts)     a channel's own factors of B and C, where ``own`` is not None
     D, bias             (channels,)
     stored              (records, V, segments, n, parts, lanes)    the state at the beginning of each segment
     of_b, of_c          (tasks, length, n, parts)     a task's share of the gradients
@@ -28,9 +28,20 @@ from statespace.kernels.lanes import load
 from statespace.kernels.selective_scan import real
 from statespace.kernels.selective_scan.real import UNROLLED
 from statespace.kernels.selective_scan.segments import (
-    BUFFERS, ROWS, SEGMENT, W, add_up, aligned, enter, enter_reverse, gather, gather_coefficients, leave, leave_reverse,
+    BUFFERS,
+    ROWS,
+    SEGMENT,
+    W,
+    add_up,
+    aligned,
+    enter,
+    enter_reverse,
+    gather,
+    gather_coefficients,
+    leave,
+    leave_reverse,
     scatter,
-)  # fmt: skip
+)
 from statespace.kernels.vectors import nothing, store
 
 KEPT = 8 * ROWS  # what the reverse sweep keeps of a segment: a state and its decay in four rows of a step

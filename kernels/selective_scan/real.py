@@ -1,7 +1,7 @@
 """Four real states of a vector of channels through a segment, forth and back.
 
-Offsets point into the scratch: ``rows`` to the rows of the segment, ``b`` and ``c`` to its coefficients (steps, n), which
-the channels share; ``own`` is not None where each channel also has factors of its own, ``own_b`` and ``own_c``.
+Offsets point into the scratch: ``rows`` to the rows of the segment, ``b`` and ``c`` to its coefficients (steps, n),
+which the channels share; ``own`` is not None where each channel also has factors of its own, ``own_b`` and ``own_c``.
 """
 
 from numba import njit, types

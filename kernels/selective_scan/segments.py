@@ -1,7 +1,7 @@
-"""What stands around the recurrence in a segment: strided memory to vectors and back, steps, gate, sums over channels.
+"""What stands around the recurrence in a segment: memory to vectors and back, steps, gate, sums over channels.
 
-A segment's rows lie one behind the other, sixteen channels each, in a scratch that stays in the nearest cache. Arrays are
-flat views of tensors in whatever order their axes lie: an index and a stride for each axis find a number.
+A segment's rows lie one behind the other, sixteen channels each, in a scratch that stays in the nearest cache. Arrays
+are flat views of tensors in whatever order their axes lie: an index and a stride for each axis find a number.
 """
 
 from numba import njit
@@ -10,7 +10,7 @@ from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.selective_scan.exponential import silu, softplus
 from statespace.kernels.vectors import nothing, store, turned
 
-SEGMENT = 32  # steps between two stored states; the reverse sweep computes one segment again at a time
+SEGMENT = 64  # steps between two stored states; the reverse sweep computes one segment again at a time
 W = WIDTH
 ROWS = SEGMENT * W
 # Rows of a segment: input, step, their product and output; in the reverse sweep also what follows.

@@ -20,6 +20,7 @@ def ssd(
     return_final_states=False,
     *,
     gap=None,
+    decay=None,
     backend=None,
 ):
     """The structured state-space model of Mamba-2, one decay for each head and step.
@@ -38,8 +39,8 @@ def ssd(
         Inputs, any length.
     dt : ndarray or Tensor of shape (batch, length, heads)
         Steps, before bias, softplus, limits and gap.
-    A : ndarray or Tensor of shape (heads,)
-        Real rates, as a rule negative.
+    A : ndarray or Tensor of shape (heads,), or None
+        Real rates, as a rule negative; None with ``decay``.
     B, C : ndarray or Tensor of shape (batch, length, groups, N)
         Input and read-out of each sample; ``heads`` is a multiple of ``groups``, neighbouring heads make a group.
     chunk_size : int, optional
@@ -64,6 +65,8 @@ def ssd(
     gap : ndarray or Tensor of shape (batch, length), optional
         Time since the sample before, which multiplies the steps of all heads; None is 1. A gap of 0 leaves the states
         as they were.
+    decay : ndarray or Tensor of shape (batch, length, heads), optional
+        Logarithms of the decays of every sample, not positive, in the place of Δ_k A; the gap is in them already.
     backend : {"cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
@@ -73,12 +76,13 @@ def ssd(
         In the type of x.
     final_states : ndarray or Tensor of shape (batch, heads, P, N)
         States after the last sample, in float32 at least; only with ``return_final_states``. Both are differentiable in
-        x, dt, A, B, C, D, z, dt_bias, initial_states and gap.
+        x, dt, A, B, C, D, z, dt_bias, initial_states, gap and decay.
 
     Raises
     ------
     ValueError
-        Shapes that do not fit, an empty axis, limits out of order, a chunk of no steps, or arrays and tensors mixed.
+        Shapes that do not fit, an empty axis, limits out of order, a chunk of no steps, arrays and tensors mixed, or not
+        one of A and decay.
     BackendError
         The backend asked for cannot serve the call.
 
@@ -117,7 +121,7 @@ def ssd(
     expected = {
         "dt": (dt, (batch, L, H)), "A": (A, (H,)), "C": (C, B.shape), "D": (D, (H, P) if per_channel else (H,)),
         "z": (z, x.shape), "dt_bias": (dt_bias, (H,)), "initial_states": (initial_states, (batch, H, P, N)),
-        "seq_idx": (seq_idx, (batch, L)), "gap": (gap, (batch, L)),
+        "seq_idx": (seq_idx, (batch, L)), "gap": (gap, (batch, L)), "decay": (decay, (batch, L, H)),
     }  # fmt: skip
     for name, (array, shape) in expected.items():
         if array is not None and tuple(array.shape) != tuple(shape):
@@ -126,10 +130,12 @@ def ssd(
         raise ValueError("all arguments must be NumPy arrays, or all torch tensors. Got both.")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be a positive integer. Got {chunk_size!r} instead.")
+    if (A is None) == (decay is None):
+        raise ValueError(f"give one of A and decay, and None for the other. Got {'neither' if A is None else 'both'}.")
     lowest, highest = dt_limit
     if not lowest <= highest:
         raise ValueError(f"dt_limit must be (lowest, highest) in this order. Got {dt_limit!r} instead.")
     arguments = (
         x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx, dt_softplus, dt_limit, return_final_states,
     )  # fmt: skip
-    return choose("ssd", backend, *arguments, gap=gap).ssd(*arguments, gap=gap)
+    return choose("ssd", backend, *arguments, gap=gap, decay=decay).ssd(*arguments, gap=gap, decay=decay)

@@ -3,31 +3,37 @@
 import numpy as np
 import torch
 
-from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, flat
 from statespace.kernels.ssd.loops import SEGMENT, TILE, backward, forward
 from statespace.kernels.ssd.steps import around
 from statespace.kernels.threads import in_parallel, number_of_threads
 
 
+def unusable(*arguments, **options):
+    for x in (*arguments, *options.values()):
+        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
+            return f"its loops run in main memory, and a tensor is on {x.device}"
+    return None
+
+
 def ssd(
     x, dt, A, B, C, chunk_size=None, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,
-    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None,
+    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None, decay=None,
 ):  # fmt: skip
     """See :func:`statespace.kernels.ssd`; torch tensors are differentiable, once."""
     return around(
         _scan, x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx, dt_softplus, dt_limit,
-        return_final_states, gap,
+        return_final_states, gap, decay,
     )  # fmt: skip
 
 
-def _scan(x, step, A, B, C, D, initial, starts, chunk_size):
+def _scan(x, step, exponent, B, C, D, initial, starts, chunk_size):
     batch, _, H, P = x.shape
     G, N = B.shape[2:]
     channels = H // G * P
     V = -(-channels // WIDTH)
     # Ā - 1, which keeps the digits of a slow head, and is -1 where nothing passes.
-    decay = torch.expm1(step * A)
+    decay = torch.expm1(exponent)
     if starts is not None:
         decay = decay.masked_fill(starts.unsqueeze(-1), -1.0)
     state = x.new_zeros(batch, H, P, N) if initial is None else initial

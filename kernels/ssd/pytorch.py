@@ -11,24 +11,24 @@ CHUNKS = 16  # are computed again together in the reverse sweep
 
 def ssd(
     x, dt, A, B, C, chunk_size=None, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,
-    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None,
+    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None, decay=None,
 ):  # fmt: skip
     """See :func:`statespace.kernels.ssd`."""
     return around(
         _scan, x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx, dt_softplus, dt_limit,
-        return_final_states, gap,
+        return_final_states, gap, decay,
     )  # fmt: skip
 
 
-def _scan(x, step, A, B, C, D, initial, starts, chunk_size):
+def _scan(x, step, exponent, B, C, D, initial, starts, chunk_size):
     batch, L, H, P = x.shape
     Q = min(chunk_size or CHUNK, L)
     state = x.new_zeros(batch, H, P, B.shape[-1]) if initial is None else initial
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, step, A, B, C, state))
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x, step, exponent, B, C, state))
     outputs = []
     for begin in range(0, L, Q * CHUNKS):
         window = slice(begin, begin + Q * CHUNKS)
-        inputs = x[:, window], step[:, window], A, B[:, window], C[:, window], state
+        inputs = *(a[:, window] for a in (x, step, exponent, B, C)), state
         inputs = *inputs, (None if starts is None else starts[:, window]), Q
         y, state = checkpoint(_chunks, *inputs, use_reentrant=False) if needs_grad else _chunks(*inputs)
         outputs.append(y)
@@ -36,13 +36,12 @@ def _scan(x, step, A, B, C, D, initial, starts, chunk_size):
     return (y if D is None else y + D * x), state
 
 
-def _chunks(x, step, A, B, C, state, starts, Q):
+def _chunks(x, step, exponent, B, C, state, starts, Q):
     """Some chunks of a record at once, the last one filled up with steps of 0, which do nothing."""
     T, G = x.shape[1], B.shape[2]
     # Heads before steps, (batch, chunks, groups, heads of a group, Q, ...); one head of all for B and C.
     x, B, C = (_cut(a, Q).transpose(2, 3).unflatten(2, (G, -1)) for a in (x, B, C))
-    step = _cut(step, Q).transpose(2, 3).unflatten(2, (G, -1))
-    exponent = step * A.view(G, -1, 1)
+    step, exponent = (_cut(a, Q).transpose(2, 3).unflatten(2, (G, -1)) for a in (step, exponent))
     if starts is not None:
         exponent = exponent.masked_fill(_cut(starts, Q)[:, :, None, None], -torch.inf)
     # Element i, j is the sum of the exponents j+1..i. Summed as such, and not as a difference of two sums from the

@@ -7,7 +7,7 @@ from statespace.kernels.dispatch import refuse_tensors as unusable  # noqa: F401
 
 def ssd(
     x, dt, A, B, C, chunk_size=None, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,
-    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None,
+    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None, decay=None,
 ):  # fmt: skip
     batch, L, H, P = x.shape
     B, C = (np.repeat(a.astype(np.float64), H // a.shape[2], axis=2) for a in (B, C))
@@ -19,6 +19,7 @@ def ssd(
     step = np.clip(step, *dt_limit)
     if gap is not None:
         step = step * gap[..., np.newaxis]
+    exponent = step * A if decay is None else decay.astype(np.float64)
     h = np.zeros((batch, H, P, B.shape[-1])) if initial_states is None else initial_states.astype(np.float64)
     y = np.empty(x.shape)
     for b in range(batch):
@@ -26,7 +27,7 @@ def ssd(
             if seq_idx is not None and k > 0 and seq_idx[b, k] != seq_idx[b, k - 1]:
                 h[b] = 0.0
             for i in range(H):
-                h[b, i] = np.exp(step[b, k, i] * A[i]) * h[b, i] + step[b, k, i] * np.outer(x[b, k, i], B[b, k, i])
+                h[b, i] = np.exp(exponent[b, k, i]) * h[b, i] + step[b, k, i] * np.outer(x[b, k, i], B[b, k, i])
                 y[b, k, i] = h[b, i] @ C[b, k, i]
     if D is not None:
         y = y + (D if D.ndim == 2 else D[:, np.newaxis]) * x

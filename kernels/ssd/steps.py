@@ -5,12 +5,12 @@ import torch
 
 def around(
     scan, x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, seq_idx, dt_softplus, dt_limit,
-    return_final_states, gap,
+    return_final_states, gap, decay,
 ):  # fmt: skip
     """The arguments of :func:`statespace.kernels.ssd`, arrays or tensors, around a ``scan`` of tensors.
 
-    ``scan(x, step, A, B, C, D, initial, starts, chunk_size)`` returns y and the final states; all are of one type,
-    float32 at least. ``D`` is (heads, P) or None, ``initial`` may be None, ``starts`` (batch, length) tells where a
+    ``scan(x, step, exponent, B, C, D, initial, starts, chunk_size)`` returns y and the final states; all are of one
+    type, float32 at least. The logarithms of the decays are ``exponent``, ``D`` is (heads, P) or None, ``initial`` may be None, ``starts`` (batch, length) tells where a
     sequence begins, the first one apart, or is None.
     """
     arrays = not isinstance(x, torch.Tensor)
@@ -37,7 +37,8 @@ def around(
     D = working(D)
     if D is not None and D.ndim == 1:
         D = D.unsqueeze(-1).expand(x.shape[2:])
-    y, final = scan(*map(working, (x, step, A, B, C)), D, working(initial_states), starts, chunk_size)
+    exponent = step * working(A) if decay is None else working(decay)
+    y, final = scan(*map(working, (x, step, exponent, B, C)), D, working(initial_states), starts, chunk_size)
     if z is not None:
         y = y * torch.nn.functional.silu(working(z))
     y = y.to(x.dtype)

@@ -172,4 +172,3 @@ class DeltaNet(SelectiveMixer):
     def _output(self, o, gate=None):
         o = self.norm(o).flatten(-2)
         return self.out_proj(o if gate is None else o * silu(gate))
-

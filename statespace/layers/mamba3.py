@@ -2,7 +2,8 @@
 chooses (Lahoti, Li, Chen, Wang, Bick, Kolter, Dao & Gu 2026, "Mamba-3: Improved Sequence Modeling using State Space
 Principles").
 
-    H_k = α_k R_k H_{k-1} + β_k R_k Σ_r b_{r,k-1} x_{r,k-1}ᵀ + γ_k Σ_r b_{r,k} x_{r,k}ᵀ,    y_{r,k} = H_kᵀ c_{r,k} + D x_{r,k}
+    H_k = α_k R_k H_{k-1} + β_k R_k Σ_r b_{r,k-1} x_{r,k-1}ᵀ + γ_k Σ_r b_{r,k} x_{r,k}ᵀ
+    y_{r,k} = H_kᵀ c_{r,k} + D x_{r,k}
 
     s_k = Δ_k softplus(· + bias),    α_k = exp(s_k a_k),    β_k = (1 - λ_k) s_k α_k,    γ_k = λ_k s_k
 
@@ -18,12 +19,12 @@ H       (B, H, N, P)    state
 
 All of α, β, γ, θ, b, c and x come from the sample; there is no short convolution.
 
-Turning the state is turning b and c by the angles' running sum φ_k, the paper's rotary embedding: in the frame that stands
-still c_{k} meets b_{j} at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last sample, so
-that no angle has to be remembered, and none grows.
+Turning the state is turning b and c by the angles' running sum φ_k, the paper's rotary embedding: in the frame that
+stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last
+sample, so that no angle has to be remembered, and none grows.
 
-The trapezoid is one scan. With H'_k = H_k + τ_k b_k x_kᵀ, where τ_k = (1 - λ_{k+1}) s_{k+1} is what the next step adds of this
-sample before it decays, β_{k+1} = τ_k α_{k+1} and
+The trapezoid is one scan. With H'_k = H_k + τ_k b_k x_kᵀ, where τ_k = (1 - λ_{k+1}) s_{k+1} is what the next step adds
+of this sample before it decays, β_{k+1} = τ_k α_{k+1} and
 
     H'_k = α_k H'_{k-1} + (γ_k + τ_k) b_k x_kᵀ,    y_k = c_kᵀ (α_k H'_{k-1}) + γ_k (c_kᵀ b_k) x_k
 
@@ -49,8 +50,8 @@ class Mamba3(SelectiveMixer):
 
         H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k b_{k-1} x_{k-1}ᵀ) + λ_k s_k b_k x_kᵀ,    y_k = H_kᵀ c_k + D x_k
 
-    with s_k = Δ_k softplus(·), α_k = exp(s_k a_k), and R_k a rotation of pairs of states by s_k π tanh(θ_k): the eigenvalues are
-    complex, so that a state can count and alternate where a real decay can only forget.
+    with s_k = Δ_k softplus(·), α_k = exp(s_k a_k), and R_k a rotation of pairs of states by s_k π tanh(θ_k): the
+    eigenvalues are complex, so that a state can count and alternate where a real decay can only forget.
 
     Parameters
     ----------
@@ -93,8 +94,8 @@ class Mamba3(SelectiveMixer):
 
     References
     ----------
-    .. [1] A. Lahoti, K. Y. Li, B. Chen, C. Wang, A. Bick, J. Z. Kolter, T. Dao, A. Gu (2026). Mamba-3: Improved Sequence
-       Modeling using State Space Principles. arXiv 2603.15569, section 3.
+    .. [1] A. Lahoti, K. Y. Li, B. Chen, C. Wang, A. Bick, J. Z. Kolter, T. Dao, A. Gu (2026). Mamba-3: Improved
+       Sequence Modeling using State Space Principles. arXiv 2603.15569, section 3.
     .. [2] https://github.com/state-spaces/mamba, mamba_ssm/modules/mamba3.py
 
     Examples
@@ -263,8 +264,8 @@ def _last(series, lengths, before):
 
 
 def _chunked_scan(c, b, x, decay, write, now, h, size):
-    """y_k = (α_k h_{k-1})ᵀ c_k + now_k Σ (c_k·b_k) x_k and h_k = α_k h_{k-1} + write_k Σ_r b_{r,k} x_{r,k}ᵀ, by matrix products
-    within chunks of ``size`` steps.
+    """y_k = (α_k h_{k-1})ᵀ c_k + now_k Σ_r (c_k·b_{r,k}) x_{r,k} and h_k = α_k h_{k-1} + write_k Σ_r b_{r,k} x_{r,k}ᵀ, by
+    matrix products within chunks of ``size`` steps.
 
     c, b (B, H, L, R, N), x (B, H, L, R, P), log-decays, ``write`` and ``now`` (B, H, L), h (B, H, N, P); returns
     y (B, H, L, R, P) and the last h.

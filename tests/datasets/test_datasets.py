@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scipy.linalg
 
-from statespace.datasets import load_co2, make_irregular, make_oscillators, make_pendulum
+from statespace.datasets import load_co2, make_fading_flash, make_irregular, make_oscillators, make_pendulum
 
 
 def test_co2():
@@ -170,3 +170,51 @@ def test_a_free_pendulum_keeps_its_energy():
 def test_pendulum_refuses(options):
     with pytest.raises(ValueError, match="`n_kept` from 1 to `n_times`"):
         make_pendulum(**options)
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_fading_flash(irregular):
+    X, y = make_fading_flash(40, irregular=irregular, random_state=0)
+    again = make_fading_flash(40, irregular=irregular, random_state=0)
+    np.testing.assert_array_equal(again.y, y)
+    rates = np.array([1.0, 1.5, 2.0])
+    flashes, zones, gaps = set(), set(), []
+    for values, times, target in zip(X.values, X.times, y, strict=True):
+        flash, rate = values[:, 0], values[:, 1:]
+        assert set(np.unique(flash)) <= {0.0, 1.0}
+        assert flash[0] == 0
+        assert (rate.sum(1) == 1).all()
+        changes = np.flatnonzero((np.diff(rate, axis=0) != 0).any(1)) + 1
+        assert changes.min() >= 4
+        assert changes.max() < 36
+        flashes.add(int(flash.sum()))
+        zones.add(len(changes) + 1)
+        # The solution of the differential equation, stretch by stretch.
+        h = 0.0
+        for k in range(1, 40):
+            gap, level = times[k] - times[k - 1], rates @ rate[k]
+            h = flash[k] / level + (h - flash[k] / level) * np.exp(-level * gap)
+            assert target[k] == pytest.approx(h, abs=1e-12)
+            gaps.append(gap)
+        assert target[0] == 0
+        assert irregular or np.ptp(np.diff(times)) < 1e-9
+    assert (flashes, zones) == ({2, 3, 4}, {2, 3})
+    assert 0.5 <= min(gaps) < 0.6 < 1.4 < max(gaps) <= 1.5
+
+
+def test_fading_flash_at_its_edges():
+    X, y = make_fading_flash(2, 2, 0.3, rates=[2.0], n_flashes=1, n_zones=1, random_state=0)
+    np.testing.assert_allclose(y, [[0, (1 - np.exp(-0.6)) / 2]] * 2)
+    assert X.n_channels == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [(dict(gap=0.0), "must be positive"), (dict(gap=(2.0, 1.0)), "`gap` must be at least 0.0, or"),
+     (dict(rates=[1.0]), "two rates at least"), (dict(n_flashes=40), "leaves no room for 40 flashes"),
+     (dict(n_times=9), "no room for 4 flashes and 3 zones"), (dict(n_zones=0), "`n_zones` must be at least 1"),
+     (dict(n_series=0), "`n_series`")],
+)  # fmt: skip
+def test_fading_flash_refuses(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make_fading_flash(random_state=0, **options)

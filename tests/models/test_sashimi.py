@@ -1,5 +1,7 @@
 """SaShiMi: both faces agree, records can be cut anywhere and padded, whatever their phases in the pooling windows."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,8 @@ FACTORS = [(), (2,), (4, 3), (2, 2, 2)]
 
 def make_model(pooling=None, layer="s4d", factors=(4, 3), d_model=4, n_layers=1, unet=False, **options):
     torch.manual_seed(0)
-    own = {"d_state": 4, **options}
+    small = {"d_state": 4} if "d_state" in signature(LAYERS[layer]).parameters else {}
+    own = {**small, **options}
     model = SaShiMi(2, 3, d_model, n_layers, layer, own, 0.3, pooling, factors, unet=unet)
     return model.double().eval()
 
