@@ -15,6 +15,8 @@ SHARED = {
 REGRESSOR = SHARED | {"d_model": 16, "max_epochs": 6, "learning_rate": 0.05, "ssm_learning_rate": 0.01}
 CLASSIFIER = SHARED | {"d_model": 4, "max_epochs": 3, "learning_rate": 0.1}
 LAYER = {"Regressor": {"d_state": 16, "dt_min": 0.3, "dt_max": 1.0}, "Classifier": {"d_state": 4, "dt_max": 1.0}}
+# What the selective layers need to learn as fast.
+SELECTIVE = {"Mamba": {}, "DeltaNet": {"d_conv": None}}
 # The state of S5 is one for all channels.
 JOINT = {"Regressor": {"d_state": 64, "dt_min": 0.1}, "Classifier": {"d_state": 16, "dt_min": 0.1}}
 
@@ -24,6 +26,8 @@ def estimators():
         yield getattr(statespace, f"SSM{kind}")(layer_options=LAYER[kind], **options)
         for layer in ("S4", "S4D", "S5", "H3"):
             own = LAYER[kind] | (JOINT[kind] if layer == "S5" else {})
+            yield getattr(statespace, f"{layer}{kind}")(**own, **options)
+        for layer, own in SELECTIVE.items():
             yield getattr(statespace, f"{layer}{kind}")(**own, **options)
 
 
