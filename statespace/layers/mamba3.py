@@ -2,34 +2,33 @@
 chooses (Lahoti, Li, Chen, Wang, Bick, Kolter, Dao & Gu 2026, "Mamba-3: Improved Sequence Modeling using State Space
 Principles").
 
-    H_k = α_k R_k H_{k-1} + β_k R_k Σ_r b_{r,k-1} x_{r,k-1}ᵀ + γ_k Σ_r b_{r,k} x_{r,k}ᵀ
-    y_{r,k} = H_kᵀ c_{r,k} + D x_{r,k}
+    H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k Σ_r x_{r,k-1} b_{r,k-1}ᵀ) + λ_k s_k Σ_r x_{r,k} b_{r,k}ᵀ
+    y_{r,k} = H_k c_{r,k} + D x_{r,k},    s_k = Δ_k softplus(· + bias),    α_k = exp(s_k a_k)
 
-    s_k = Δ_k softplus(· + bias),    α_k = exp(s_k a_k),    β_k = (1 - λ_k) s_k α_k,    γ_k = λ_k s_k
+Δ_k     (B, L)              gap before sample k: it multiplies the step, and with it the decay and the angle
+s       (B, L, H)           step of a head
+a       (B, L, H)           minus the rate of decay, -softplus(·)
+λ       (B, L, H)           weight of the new sample in the trapezoid, sigmoid(·); 1 is the Euler rule of Mamba-2
+R_k                         turns neighbouring pairs of states by -s_k π tanh(θ_k)
+θ       (B, L, N/4)         angles, shared by the heads; the paper turns half of the state
+b, c    (B, L, R, H, N)     divided by their root mean square, with a bias of each head
+x       (B, L, R, H, P)     inputs; R is the rank of what a sample writes (R = 1: an outer product)
+H       (B, H, P, N)        state
 
-Δ_k     (B, L)          gap before sample k: it multiplies the step, and with it the decay and the angle
-s       (B, H, L)       step of a head
-a       (B, H, L)       rate of decay, -softplus(·)
-λ       (B, H, L)       weight of the new sample in the trapezoid, sigmoid(·); 1 is Mamba-2's Euler rule
-R_k                     turns the first pairs of a column of the state by -s_k π tanh(θ_k)
-θ       (B, L, N/4)     angles, shared by the heads; the paper turns half of the state
-b, c    (B, H, L, R, N) root-mean-square normalised, with a bias of each head
-x       (B, H, L, R, P) inputs; R is the rank of what a sample writes (R = 1: an outer product)
-H       (B, H, N, P)    state
+a, s, λ, θ, b, c and x come from the sample; there is no short convolution.
 
-All of α, β, γ, θ, b, c and x come from the sample; there is no short convolution.
-
-Turning the state is turning b and c by the angles' running sum φ_k, the paper's rotary embedding: in the frame that
-stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last
+Turning the state is turning b and c by the running sum φ_k of the angles, the paper's rotary embedding: in the frame
+that stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last
 sample, so that no angle has to be remembered, and none grows.
 
-The trapezoid is one scan. With H'_k = H_k + τ_k b_k x_kᵀ, where τ_k = (1 - λ_{k+1}) s_{k+1} is what the next step adds
-of this sample before it decays, β_{k+1} = τ_k α_{k+1} and
+The trapezoid is one scan. In the frame that stands still, let g_k be what is left of the past at sample k, its own
+writing aside: H_k = g_k + γ_k x_k b_kᵀ with γ_k = λ_k s_k. Then
 
-    H'_k = α_k H'_{k-1} + (γ_k + τ_k) b_k x_kᵀ,    y_k = c_kᵀ (α_k H'_{k-1}) + γ_k (c_kᵀ b_k) x_k
+    g_k = α_k g_{k-1} + α_k (γ_{k-1} + (1 - λ_k) s_k) x_{k-1} b_{k-1}ᵀ,    y_k = g_k c_k + γ_k (b_k · c_k) x_k
 
-a recurrence of one input. In chunks of T samples it is matrix products: within a chunk y = (M ∘ C Bᵀ) X, where
-M_kj = (γ_j + τ_j) exp(Σ_{j<i≤k} s_i a_i) below the diagonal and γ_k on it, and between chunks the state.
+the recurrence of `ssd` over the samples before, with a decay of each sample's own. Everything is added and nothing taken
+off again: a long gap costs the sample before it no digits. Several ranks follow each other in that scan without decay
+between them, each seeing what those before it wrote; what those behind it write is added.
 """
 
 import math
@@ -47,7 +46,7 @@ STEP_FLOOR = 1e-4
 class Mamba3(SelectiveMixer):
     """Mamba-3: a complex, trapezoidal and optionally multi-input state-space layer whose dynamics the input chooses.
 
-        H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k b_{k-1} x_{k-1}ᵀ) + λ_k s_k b_k x_kᵀ,    y_k = H_kᵀ c_k + D x_k
+        H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k x_{k-1} b_{k-1}ᵀ) + λ_k s_k x_k b_kᵀ,    y_k = H_k c_k + D x_k
 
     with s_k = Δ_k softplus(·), α_k = exp(s_k a_k), and R_k a rotation of pairs of states by s_k π tanh(θ_k): the
     eigenvalues are complex, so that a state can count and alternate where a real decay can only forget.
@@ -68,14 +67,14 @@ class Mamba3(SelectiveMixer):
     rope_fraction : float, default 0.5
         Share of the state's dimensions that turn. 0 is a real state.
     chunk_size : int, optional
-        Samples of a chunk; None is 64 / mimo_rank.
+        Steps of a chunk, see :func:`statespace.kernels.ssd`; None chooses.
     dt_min, dt_max : float, default 1e-3 and 1e-1
         The bias of a head's step starts log-uniformly in this range; the step multiplies the gaps.
     bidirectional : bool, default False
         Add a second layer that runs backwards in time with the same projections, see
         :class:`~statespace.layers.SelectiveMixer`.
     backend : str, optional
-        None, or ``"pytorch"``: the layer is made of matrix products.
+        Backend of the scan, see :func:`statespace.kernels.ssd`; None takes the best one.
 
     Raises
     ------
@@ -89,7 +88,7 @@ class Mamba3(SelectiveMixer):
     permutation of the state.) A gap multiplies the step, and through it decay, angle and both weights of the trapezoid.
     The layer does not hold its input: between samples the trapezoid interpolates.
 
-    Time is linear in the length, memory in length · (d_model + chunk_size · heads).
+    The rate of decay is at least 1e-4. Time and memory are linear in the length, also of the kernel.
 
     References
     ----------
@@ -202,12 +201,19 @@ class Mamba3(SelectiveMixer):
         if state is None:
             state = (u.new_zeros(shape) for shape in self._state_shapes(len(u)))
         h, *before = (part.to(u.dtype) for part in state)
-        b_before, x_before = (torch.cat([old.unsqueeze(1), p[:, :-1]], dim=1) for old, p in zip(before, (b, x)))
+        b_before, x_before = (
+            torch.cat([old.unsqueeze(1), p[:, :-1]], dim=1) for old, p in zip(before, (b, x), strict=True)
+        )
         # The angles add up in float64; what is left of full turns is no larger than a float32 holds.
         angle = torch.cumsum(step.unsqueeze(-1).double() * speed.unsqueeze(2).double(), dim=1)
         angle = (angle - 2 * math.pi * torch.round(angle.detach() / (2 * math.pi))).to(u.dtype)
-        keys = _turned(b_before, self.B_bias, F.pad(angle[:, :-1], (0, 0, 0, 0, 1, 0)))
-        queries = _turned(c, self.C_bias, angle)
+        turn = torch.polar(torch.ones_like(angle), angle.detach())
+        earlier = (
+            F.pad(angle[:, :-1], (0, 0, 0, 0, 1, 0)),
+            torch.cat([torch.ones_like(turn[:, :1]), turn[:, :-1]], dim=1),
+        )
+        keys = _turned(b_before, self.B_bias, *earlier)
+        queries = _turned(c, self.C_bias, angle, turn)
         now = weight * step
         write = torch.exp(decay) * (F.pad(now[:, :-1], (0, 0, 1, 0)) + (1 - weight) * step)
         y, h = self._scan(self._ranks(x_before, "mimo_x"), write, decay, keys, queries, h)
@@ -244,7 +250,8 @@ class Mamba3(SelectiveMixer):
         """
         with_b = torch.einsum("blrn,hjn->blhrj", c, self.B_bias)
         with_c = torch.einsum("bljn,hrn->blhrj", b, self.C_bias)
-        return (c @ b.mT).unsqueeze(2) + with_b + with_c + self.C_bias @ self.B_bias.mT
+        without = c @ b.mT if self.mimo_rank > 1 else (c * b).sum(-1, keepdim=True)
+        return without.unsqueeze(2) + with_b + with_c + self.C_bias @ self.B_bias.mT
 
     def _advance(self, u_t, dt, state):
         gaps = None if dt is None else dt.unsqueeze(1)
@@ -264,41 +271,44 @@ class Mamba3(SelectiveMixer):
 
 
 class _Turned(torch.autograd.Function):
-    """p (B, L, R, N) plus a bias (H, R, N) of each head, neighbouring pairs turned by angles (B, L, H, S): (B, L, R, H, N)."""
+    """p (B, L, R, N) plus a bias (H, R, N) of each head, neighbouring pairs turned by angles (B, L, H, S), of which
+    ``turn`` is exp(iφ): (B, L, R, H, N).
+    """
 
     @staticmethod
-    def forward(ctx, p, bias, angle):
+    def forward(ctx, p, bias, angle, turn):
         N = p.shape[-1]
         # Complex pairs need rows of even length.
         out = p.new_empty(*p.shape[:3], len(bias), N + N % 2)
         torch.add(p.unsqueeze(3), bias.transpose(0, 1), out=out[..., :N])
-        turn = torch.polar(torch.ones_like(angle), angle).unsqueeze(2)
-        _pairs(out, angle).mul_(turn)
-        ctx.save_for_backward(out, turn, angle)
+        turn = turn.unsqueeze(2)
+        _pairs(out, turn).mul_(turn)
+        ctx.save_for_backward(out, turn)
         return out[..., :N]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        out, turn, angle = ctx.saved_tensors
+        out, turn = ctx.saved_tensors
         N = grad.shape[-1]
         g = out.new_empty(out.shape)
         g[..., :N].copy_(grad)
-        pairs, turned = _pairs(g, angle), _pairs(out, angle)
+        pairs, turned = _pairs(g, turn), _pairs(out, turn)
         grad_angle = (turned.real * pairs.imag - turned.imag * pairs.real).sum(2)
         pairs.mul_(turn.conj())
         g = g[..., :N]
-        return g.sum(3), g.sum((0, 1)).transpose(0, 1), grad_angle
+        return g.sum(3), g.sum((0, 1)).transpose(0, 1), grad_angle, None
 
 
-def _pairs(x, angle):
-    return torch.view_as_complex(x[..., : 2 * angle.shape[-1]].unflatten(-1, (-1, 2)))
+def _pairs(x, turn):
+    """The pairs of the last axis that turn, as complex numbers."""
+    return torch.view_as_complex(x[..., : 2 * turn.shape[-1]].unflatten(-1, (-1, 2)))
 
 
-def _turned(p, bias, angle):
+def _turned(p, bias, angle, turn):
     if angle.shape[-1] == 0:
         return p.unsqueeze(3) + bias.transpose(0, 1)
-    return _Turned.apply(p, bias, angle)
+    return _Turned.apply(p, bias, angle, turn)
 
 
 def _turned_back(h, angle):
