@@ -18,8 +18,8 @@ def token_shift(u, mix, register=None, *, backend=None):
 
     Returns
     -------
-    x : ndarray or Tensor of shape (mixes, batch, length, channels)
-        Differentiable in all arguments.
+    x : tuple of ndarray or Tensor of shape (batch, length, channels)
+        One for each mix, differentiable in all arguments.
 
     Raises
     ------
@@ -36,9 +36,9 @@ def token_shift(u, mix, register=None, *, backend=None):
     --------
     >>> import numpy as np
     >>> from statespace.kernels import token_shift
-    >>> token_shift(np.array([[[1.0], [2.0], [4.0]]]), np.array([[0.0], [0.5]]))[..., 0]
-    array([[[0. , 1. , 2. ]],
-           [[0.5, 1.5, 3. ]]])
+    >>> before, between = token_shift(np.array([[[1.0], [2.0], [4.0]]]), np.array([[0.0], [0.5]]))
+    >>> before[..., 0], between[..., 0]
+    (array([[0., 1., 2.]]), array([[0.5, 1.5, 3. ]]))
     """
     if u.ndim != 3 or 0 in u.shape:
         raise ValueError(f"u must have shape (batch, length, channels), no axis empty. Got {tuple(u.shape)} instead.")

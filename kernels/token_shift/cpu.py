@@ -14,7 +14,7 @@ def token_shift(u, mix, register=None):
     u, mix = torch.as_tensor(u), torch.as_tensor(mix)
     register = u.new_zeros(u.shape[0], u.shape[2]) if register is None else torch.as_tensor(register).to(u.dtype)
     x = _Shift.apply(u.contiguous(), mix.to(u.dtype).contiguous(), register.contiguous())
-    return x.numpy() if arrays else x
+    return tuple(each.numpy() for each in x) if arrays else x
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
@@ -24,7 +24,7 @@ def _forward(first, last, u, mix, register, x):
         for t in range(L):
             before, now = (register[b] if t == 0 else u[b, t - 1]), u[b, t]
             for j in range(J):
-                row, out = mix[j], x[j, b, t]
+                row, out = mix[j], x[j][b, t]
                 for d in range(D):
                     out[d] = before[d] + row[d] * (now[d] - before[d])
 
@@ -40,7 +40,7 @@ def _backward(first, last, u, mix, register, grad, grad_u, grad_mix, grad_regist
             of_now[:] = 0
             of_both[:] = 0
             for j in range(J):
-                row, back, total = mix[j], grad[j, b, t], grad_mix[b, j]
+                row, back, total = mix[j], grad[j][b, t], grad_mix[b, j]
                 for d in range(D):
                     of_both[d] += back[d]
                     of_now[d] += row[d] * back[d]
@@ -51,20 +51,25 @@ def _backward(first, last, u, mix, register, grad, grad_u, grad_mix, grad_regist
                 of_before[d] += of_both[d] - of_now[d]
 
 
+def _array(x):
+    return x.detach().numpy()
+
+
 class _Shift(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, mix, register):
-        x = u.new_empty(len(mix), *u.shape)
-        in_parallel(_forward, len(u), x.numel(), *(a.detach().numpy() for a in (u, mix, register, x)))
+        x = tuple(torch.empty_like(u) for _ in mix)
+        in_parallel(_forward, len(u), len(x) * u.numel(), *map(_array, (u, mix, register)), tuple(map(_array, x)))
         ctx.save_for_backward(u, mix, register)
         return x
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, *grad):
         u, mix, register = ctx.saved_tensors
         grad_u, grad_register = torch.empty_like(u), torch.zeros_like(register)
         grad_mix = mix.new_zeros(len(u), *mix.shape)
-        tensors = u, mix, register, grad.contiguous(), grad_u, grad_mix, grad_register
-        in_parallel(_backward, len(u), 2 * grad.numel(), *(a.detach().numpy() for a in tensors))
+        grad = tuple(_array(x.contiguous()) for x in grad)
+        results = map(_array, (grad_u, grad_mix, grad_register))
+        in_parallel(_backward, len(u), 2 * len(grad) * u.numel(), *map(_array, (u, mix, register)), grad, *results)
         return grad_u, grad_mix.sum(0), grad_register

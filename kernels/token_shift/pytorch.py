@@ -10,4 +10,4 @@ def token_shift(u, mix, register=None):
     """See :func:`statespace.kernels.token_shift`."""
     first = torch.zeros_like(u[:, 0]) if register is None else register.to(u.dtype)
     before = torch.cat([first.unsqueeze(1), u[:, :-1]], dim=1)
-    return torch.lerp(before, u, mix.to(u.dtype)[:, None, None])
+    return tuple(torch.lerp(before, u, row) for row in mix.to(u.dtype))

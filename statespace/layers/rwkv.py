@@ -15,6 +15,7 @@ state       the last sample (B, D), and the sums with their exponent (B, D, 3)
 import math
 
 import torch
+from torch.nn.functional import linear
 
 from statespace.kernels import token_shift, wkv
 from statespace.kernels.wkv.step import advance
@@ -113,8 +114,7 @@ class RWKV(SelectiveMixer):
 
     def _read(self, u, dt, lengths, state):
         register, sums = (None, None) if state is None else state
-        x = token_shift(u, self._mixes(), register)
-        r, k, v = self._projected(x.flatten(1, 2)).unflatten(1, u.shape[:2])
+        r, k, v = self._projected(token_shift(u, self._mixes(), register))
         average, sums = wkv(self._rate(), self.bonus, k, v, sums, dt, backend=self.backend)
         return self.out_proj(torch.sigmoid(r) * average), (last_sample(u, register, lengths), sums)
 
@@ -132,8 +132,8 @@ class RWKV(SelectiveMixer):
         return torch.stack([self.mix_r, self.mix_k, self.mix_v])
 
     def _projected(self, x):
-        """r, k and v of their mixes (3, samples, d_model), in one product and each by itself in memory."""
-        return torch.bmm(x, self.in_proj.weight.view(3, self.d_model, self.d_model).transpose(1, 2))
+        """r, k and v, each by itself in memory, as the kernel reads them."""
+        return (linear(mix, weight) for mix, weight in zip(x, self.in_proj.weight.chunk(3), strict=True))
 
 
 class RWKVBlock(SequenceMixer):
