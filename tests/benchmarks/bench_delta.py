@@ -28,8 +28,8 @@ def naive(rule):
     path = Path(os.environ.get("FLA_REPOSITORY", "")) / "fla" / "ops" / rule / "naive.py"
     if "FLA_REPOSITORY" not in os.environ or not path.exists():
         return None
-    if importlib.util.find_spec("einops") is None:
-        sys.modules.setdefault("einops", stand_in())
+    if "einops" not in sys.modules and importlib.util.find_spec("einops") is None:
+        sys.modules["einops"] = stand_in()
     spec = importlib.util.spec_from_file_location(f"fla_{rule}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -97,7 +97,7 @@ def kernels():
                 "statespace, cpu": backward(ours, inputs),
                 "statespace, pytorch": backward(lambda *x: delta_rule(*x, backend="pytorch")[0], inputs),
             }
-            if (B, L, H, K) == SHAPES[0]:
+            if K == 16:  # it takes seconds
                 runs["plain loop in torch"] = backward(plain_loop, inputs)
             peer = theirs(gated)
             if peer is None:
