@@ -81,8 +81,8 @@ def ssd(
     Raises
     ------
     ValueError
-        Shapes that do not fit, an empty axis, limits out of order, a chunk of no steps, arrays and tensors mixed, or not
-        one of A and decay.
+        Shapes that do not fit, an empty axis, limits out of order, a chunk of no steps, arrays and tensors mixed, or
+        not one of A and decay.
     BackendError
         The backend asked for cannot serve the call.
 
