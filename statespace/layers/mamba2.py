@@ -197,8 +197,11 @@ class Mamba2(SelectiveMixer):
         register, h = state
         z, sample, delta = linear(u_t, self.in_proj.weight).split(self._sizes(), dim=-1)
         window = torch.cat([register.to(sample.dtype), sample.unsqueeze(-1)], dim=-1)
-        x, B, C = self._parts(silu((window * self.conv1d.weight.squeeze(1)).sum(-1) + self.conv1d.bias))
-        step = softplus(delta + self.dt_bias, threshold=40)
+        convolved = silu((window * self.conv1d.weight.squeeze(1)).sum(-1) + self.conv1d.bias)
+        # The state and what meets it in float32 at least, as in the kernel.
+        working = torch.promote_types(u_t.dtype, torch.float32)
+        x, B, C = self._parts(convolved.to(working))
+        h, step = h.to(working), softplus(delta.to(working) + self.dt_bias, threshold=40)
         if dt is not None:
             step = step * dt.unsqueeze(-1).to(step.dtype)
         # Ā - 1, which keeps the digits of a slow head.
@@ -207,6 +210,6 @@ class Mamba2(SelectiveMixer):
         written = (step.unsqueeze(-1) * x).reshape(len(x), self.n_groups, -1, 1) * B.unsqueeze(-2)
         h = torch.addcmul(h + written.view(h.shape), decay[..., None, None], h)
         y = h.reshape(len(x), self.n_groups, -1, self.d_state) @ C.unsqueeze(-1)
-        y = torch.addcmul(y.view(x.shape), self.D.unsqueeze(-1), x)
+        y = y.view(x.shape) + self.D.unsqueeze(-1) * x
         # One row is not worth a call of the loops.
-        return self._out(y, z, "pytorch"), (window[..., 1:], h)
+        return self._out(y.to(z.dtype), z, "pytorch"), (window[..., 1:], h)
