@@ -174,8 +174,8 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         h = E x + e,    h = h + dropout(GLU(W gelu(layer(norm(h), Δ)))),    y = V norm(h) + v
 
     Each of ``n_layers`` blocks runs a state-space layer over the gaps Δ that the samples really have and mixes its
-    outputs by a gated linear unit. Inputs and targets are scaled to mean 0 and standard deviation 1, gaps by their
-    median. The loss is the mean square.
+    outputs by a gated linear unit; a layer that has a gate of its own, as Mamba has, is added as it is. Inputs and
+    targets are scaled to mean 0 and standard deviation 1, gaps by their median. The loss is the mean square.
 
     Parameters
     ----------

@@ -37,7 +37,8 @@ def selective_copying(n_series=64_000, epochs=3, batch=32, rate=3e-3):
             layer, X, y, max_epochs=epochs, batch_size=batch, learning_rate=rate, ssm_learning_rate=rate
         )
         share = np.mean([classifier.score(test_X[i : i + 100], test_y[i : i + 100]) for i in range(0, 1000, 100)])
-        print(f"  {layer:10s}{size:9d} parameters   test accuracy {100 * share:5.1f} %   {minutes:.1f} minutes", flush=True)
+        line = f"  {layer:10s}{size:9d} parameters   test accuracy {100 * share:5.1f} %   {minutes:.1f} minutes"
+        print(line, flush=True)
 
 
 def induction_heads(n_series=48_000, epochs=2, batch=32, rate=3e-3):
