@@ -2,7 +2,8 @@
 
 A group's channels (head, p) stand side by side, filled up to ``V`` vectors; its states are filled up to ``N``, a
 multiple of eight. Backwards four states of two vectors share a register's room: gradients in B and C are sums over all
-channels, and what waits for them is loaded and stored half as often. A task is one of ``parts`` of the vectors of one group of one record. Flat arrays, time first:
+channels, and what waits for them is loaded and stored half as often. A task is one of ``parts`` of the vectors of one
+group of one record. Flat arrays, time first:
 
     x               (records, L, ·)             channels of all groups; a step has ``row_x`` numbers
     y, gradients    (records, L, G · V · lanes)
@@ -138,7 +139,7 @@ def backward(
     S = SEGMENT * W
     most = (V - 1) // parts + 1
     # Of a segment: for each vector its decays, steps, inputs times steps, and the gradients in decays and inputs; for
-    # four states of two vectors those before each step, and the gradients in B and C, still to be summed over the lanes.
+    # four states of two vectors those before each step, and the gradients in B and C, yet to be summed over the lanes.
     scratch = np.empty((5 * most + 2 * TILE) * S + 16, x.dtype)
     decays = _aligned(scratch)
     steps, inputs = decays + most * S, decays + 2 * most * S
