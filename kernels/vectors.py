@@ -391,25 +391,6 @@ def turned(typingctx, rows):
     return rows(rows), codegen
 
 
-def spreading(width):
-    """A ``spread`` over vectors of so many lanes."""
-
-    @intrinsic
-    def spread(typingctx, x, i):
-        """The number x[i] of a flat array in every lane."""
-        if not isinstance(x, types.Array) or x.dtype not in ELEMENTS:
-            return None
-        vector = Vector(x.dtype, width)
-
-        def codegen(context, builder, signature, arguments):
-            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            return _spread(builder, builder.load(builder.gep(data, [arguments[1]])), vector)
-
-        return vector(x, types.intp), codegen
-
-    return spread
-
-
 @intrinsic
 def total(typingctx, x):
     """The sum of all lanes."""

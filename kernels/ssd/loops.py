@@ -28,7 +28,7 @@ TILE, BLOCK = 8, 4  # states of a vector at a time, forth and, of two vectors, b
 W = WIDTH
 # A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
 TINY = 1e-30
-spread = spreading(W)
+spread = spreading(W, W)
 
 
 @njit(cache=True, error_model="numpy")
