@@ -28,6 +28,7 @@ from statespace.kernels.rms_norm import rms_norm
 from statespace.kernels.selective_scan import selective_scan
 from statespace.kernels.selective_state_update import selective_state_update
 from statespace.kernels.ssd import ssd
+from statespace.kernels.token_shift import token_shift
 from statespace.kernels.vandermonde import vandermonde
 from statespace.kernels.wkv import wkv
 
@@ -48,6 +49,7 @@ __all__ = [
     "selective_scan",
     "selective_state_update",
     "ssd",
+    "token_shift",
     "vandermonde",
     "wkv",
 ]

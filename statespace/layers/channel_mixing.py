@@ -10,10 +10,11 @@ state   (B, D)        the last sample
 """
 
 import torch
-from torch.nn.functional import linear, relu
+from torch.nn.functional import relu
 
+from statespace.kernels import token_shift
 from statespace.layers.selective import SelectiveMixer
-from statespace.layers.token_shift import check_position, orthogonal_, shifted, starting_mix
+from statespace.layers.token_shift import check_position, last_sample, orthogonal_, starting_mix
 
 
 class ChannelMixing(SelectiveMixer):
@@ -85,13 +86,14 @@ class ChannelMixing(SelectiveMixer):
         return batch_size, self.d_model
 
     def _read(self, u, dt, lengths, state):
-        before, register = shifted(u, state, lengths)
-        return self._mixed(u, before), register
+        return self._gated(*token_shift(u, self._mixes(), state)), last_sample(u, state, lengths)
 
     def _advance(self, u_t, dt, state):
-        return self._mixed(u_t, state.to(u_t.dtype)), u_t
+        return self._gated(*torch.lerp(state.to(u_t.dtype), u_t, self._mixes().unsqueeze(1))), u_t
 
-    def _mixed(self, u, before):
-        r = self.gate(torch.lerp(before, u, self.mix_r))
-        features = relu(linear(torch.lerp(before, u, self.mix_k), self.in_proj.weight))
-        return torch.sigmoid(r) * self.out_proj(features * features)
+    def _mixes(self):
+        return torch.stack([self.mix_r, self.mix_k])
+
+    def _gated(self, of_gate, of_key):
+        features = relu(self.in_proj(of_key))
+        return torch.sigmoid(self.gate(of_gate)) * self.out_proj(features * features)

@@ -2,34 +2,33 @@
 chooses (Lahoti, Li, Chen, Wang, Bick, Kolter, Dao & Gu 2026, "Mamba-3: Improved Sequence Modeling using State Space
 Principles").
 
-    H_k = α_k R_k H_{k-1} + β_k R_k Σ_r b_{r,k-1} x_{r,k-1}ᵀ + γ_k Σ_r b_{r,k} x_{r,k}ᵀ
-    y_{r,k} = H_kᵀ c_{r,k} + D x_{r,k}
+    H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k Σ_r x_{r,k-1} b_{r,k-1}ᵀ) + λ_k s_k Σ_r x_{r,k} b_{r,k}ᵀ
+    y_{r,k} = H_k c_{r,k} + D x_{r,k},    s_k = Δ_k softplus(· + bias),    α_k = exp(s_k a_k)
 
-    s_k = Δ_k softplus(· + bias),    α_k = exp(s_k a_k),    β_k = (1 - λ_k) s_k α_k,    γ_k = λ_k s_k
+Δ_k     (B, L)              gap before sample k: it multiplies the step, and with it the decay and the angle
+s       (B, L, H)           step of a head
+a       (B, L, H)           minus the rate of decay, -softplus(·)
+λ       (B, L, H)           weight of the new sample in the trapezoid, sigmoid(·); 1 is the Euler rule of Mamba-2
+R_k                         turns neighbouring pairs of states by -s_k π tanh(θ_k)
+θ       (B, L, N/4)         angles, shared by the heads; the paper turns half of the state
+b, c    (B, L, R, H, N)     divided by their root mean square, with a bias of each head
+x       (B, L, R, H, P)     inputs; R is the rank of what a sample writes (R = 1: an outer product)
+H       (B, H, P, N)        state
 
-Δ_k     (B, L)          gap before sample k: it multiplies the step, and with it the decay and the angle
-s       (B, H, L)       step of a head
-a       (B, H, L)       rate of decay, -softplus(·)
-λ       (B, H, L)       weight of the new sample in the trapezoid, sigmoid(·); 1 is Mamba-2's Euler rule
-R_k                     turns the first pairs of a column of the state by -s_k π tanh(θ_k)
-θ       (B, L, N/4)     angles, shared by the heads; the paper turns half of the state
-b, c    (B, H, L, R, N) root-mean-square normalised, with a bias of each head
-x       (B, H, L, R, P) inputs; R is the rank of what a sample writes (R = 1: an outer product)
-H       (B, H, N, P)    state
+a, s, λ, θ, b, c and x come from the sample; there is no short convolution.
 
-All of α, β, γ, θ, b, c and x come from the sample; there is no short convolution.
+Turning the state is turning b and c by the running sum φ_k of the angles, the paper's rotary embedding: in the frame
+that stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own
+last sample, so that no angle has to be remembered, and none grows.
 
-Turning the state is turning b and c by the angles' running sum φ_k, the paper's rotary embedding: in the frame that
-stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last
-sample, so that no angle has to be remembered, and none grows.
+The trapezoid is one scan. In the frame that stands still, let g_k be what is left of the past at sample k, its own
+writing aside: H_k = g_k + γ_k x_k b_kᵀ with γ_k = λ_k s_k. Then
 
-The trapezoid is one scan. With H'_k = H_k + τ_k b_k x_kᵀ, where τ_k = (1 - λ_{k+1}) s_{k+1} is what the next step adds
-of this sample before it decays, β_{k+1} = τ_k α_{k+1} and
+    g_k = α_k g_{k-1} + α_k (γ_{k-1} + (1 - λ_k) s_k) x_{k-1} b_{k-1}ᵀ,    y_k = g_k c_k + γ_k (b_k · c_k) x_k
 
-    H'_k = α_k H'_{k-1} + (γ_k + τ_k) b_k x_kᵀ,    y_k = c_kᵀ (α_k H'_{k-1}) + γ_k (c_kᵀ b_k) x_k
-
-a recurrence of one input. In chunks of T samples it is matrix products: within a chunk y = (M ∘ C Bᵀ) X, where
-M_kj = (γ_j + τ_j) exp(Σ_{j<i≤k} s_i a_i) below the diagonal and γ_k on it, and between chunks the state.
+the recurrence of `ssd` over the samples before, with a decay of each sample's own. Everything is added and nothing
+taken off again: a long gap costs the sample before it no digits. Several ranks follow each other in that scan without
+decay between them, each seeing what those before it wrote; what those behind it write is added.
 """
 
 import math
@@ -37,18 +36,17 @@ import math
 import torch
 from torch.nn import functional as F
 
+from statespace.kernels import ssd
 from statespace.layers.selective import SelectiveMixer
 
-CHUNK = 64  # samples times rank
 SLOWEST = 1e-4  # rate of decay
 STEP_FLOOR = 1e-4
-BELOW_ANY_NUMBER = -800.0  # exp(-800) is 0 in float64
 
 
 class Mamba3(SelectiveMixer):
     """Mamba-3: a complex, trapezoidal and optionally multi-input state-space layer whose dynamics the input chooses.
 
-        H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k b_{k-1} x_{k-1}ᵀ) + λ_k s_k b_k x_kᵀ,    y_k = H_kᵀ c_k + D x_k
+        H_k = α_k R_k (H_{k-1} + (1 - λ_k) s_k x_{k-1} b_{k-1}ᵀ) + λ_k s_k x_k b_kᵀ,    y_k = H_k c_k + D x_k
 
     with s_k = Δ_k softplus(·), α_k = exp(s_k a_k), and R_k a rotation of pairs of states by s_k π tanh(θ_k): the
     eigenvalues are complex, so that a state can count and alternate where a real decay can only forget.
@@ -69,14 +67,14 @@ class Mamba3(SelectiveMixer):
     rope_fraction : float, default 0.5
         Share of the state's dimensions that turn. 0 is a real state.
     chunk_size : int, optional
-        Samples of a chunk; None is 64 / mimo_rank.
+        Steps of a chunk, see :func:`statespace.kernels.ssd`; None chooses.
     dt_min, dt_max : float, default 1e-3 and 1e-1
         The bias of a head's step starts log-uniformly in this range; the step multiplies the gaps.
     bidirectional : bool, default False
         Add a second layer that runs backwards in time with the same projections, see
         :class:`~statespace.layers.SelectiveMixer`.
     backend : str, optional
-        None, or ``"pytorch"``: the layer is made of matrix products.
+        Backend of the scan, see :func:`statespace.kernels.ssd`; None takes the best one.
 
     Raises
     ------
@@ -90,7 +88,7 @@ class Mamba3(SelectiveMixer):
     permutation of the state.) A gap multiplies the step, and through it decay, angle and both weights of the trapezoid.
     The layer does not hold its input: between samples the trapezoid interpolates.
 
-    Time is linear in the length, memory in length · (d_model + chunk_size · heads).
+    The rate of decay is at least 1e-4. Time and memory are linear in the length, also of the kernel.
 
     References
     ----------
@@ -130,8 +128,6 @@ class Mamba3(SelectiveMixer):
         backend=None,
     ):
         super().__init__(d_model, bidirectional=bidirectional, backend=backend)
-        if backend not in (None, "pytorch"):
-            raise ValueError(f"Mamba3 is made of matrix products: backend must be None or 'pytorch'. Got {backend!r}.")
         for name, value in (("d_state", d_state), ("expand", expand), ("mimo_rank", mimo_rank)):
             if value < 1:
                 raise ValueError(f"{name} must be a positive integer. Got {value!r} instead.")
@@ -148,7 +144,7 @@ class Mamba3(SelectiveMixer):
             raise ValueError(f"steps need 0 < dt_min <= dt_max. Got dt_min={dt_min!r}, dt_max={dt_max!r} instead.")
         self.d_state, self.d_inner, self.head_dim, self.mimo_rank = d_state, d_inner, head_dim, mimo_rank
         self.n_heads, self.n_angles = d_inner // head_dim, int(d_state * rope_fraction) // 2
-        self.chunk_size = chunk_size or max(1, CHUNK // mimo_rank)
+        self.chunk_size = chunk_size
         H, R, N = self.n_heads, mimo_rank, d_state
         self.sizes = d_inner, d_inner, R * N, R * N, H, H, H, self.n_angles
         self.in_proj = torch.nn.Linear(d_model, sum(self.sizes), bias=False)
@@ -174,11 +170,11 @@ class Mamba3(SelectiveMixer):
 
     def _state_shapes(self, batch_size):
         H, R, N = self.n_heads, self.mimo_rank, self.d_state
-        return (batch_size, H, N, self.head_dim), (batch_size, R, N), (batch_size, self.d_inner)
+        return (batch_size, H, self.head_dim, N), (batch_size, R, N), (batch_size, self.d_inner)
 
     def _project(self, u, dt):
-        """What a sample says, time before the channels: z and x (B, L, D), b and c (B, L, R, N) without their biases,
-        and (B, H, L): the step, its log-decay and the weight λ; the angles' velocities (B, L, S).
+        """What the samples say: z and x (B, L, D), b and c (B, L, R, N) without their biases; step, log-decay and the
+        weight λ (B, L, H); the speeds of the angles (B, L, S).
         """
         z, x, b, c, step, rate, weight, angle = self.in_proj(u).split(self.sizes, dim=-1)
         b, c = (p.unflatten(-1, (self.mimo_rank, -1)) for p in (b, c))
@@ -186,70 +182,150 @@ class Mamba3(SelectiveMixer):
         if dt is not None:
             step = step * dt.to(step.dtype).unsqueeze(-1)
         decay = -step * F.softplus(rate).clamp(min=SLOWEST)
-        step, decay, weight = (p.transpose(1, 2) for p in (step, decay, torch.sigmoid(weight)))
-        return z, x, self.B_norm(b), self.C_norm(c), step, decay, weight, math.pi * torch.tanh(angle)
+        return z, x, self.B_norm(b), self.C_norm(c), step, decay, torch.sigmoid(weight), math.pi * torch.tanh(angle)
 
     def _ranks(self, x, weights):
-        """Channels (B, L, D) as inputs of each head's ranks, (B, H, L, R, P)."""
-        x = x.unflatten(-1, (self.n_heads, 1, self.head_dim)).transpose(1, 2)
-        return x if self.mimo_rank == 1 else x * weights.unsqueeze(1)
+        """Channels (B, L, D) as those of each rank and head, (B, L, R, H, P)."""
+        x = x.unflatten(-1, (1, self.n_heads, self.head_dim))
+        return x if self.mimo_rank == 1 else x * getattr(self, weights).transpose(0, 1)
 
-    def _gated(self, y, x, z):
-        """y, x (B, H, L, R, P): skip, gate, the sum over the ranks, and the output's projection."""
-        y = torch.addcmul(y, self.D.view(-1, 1, 1, 1), x)
+    def _gated(self, y, z):
+        """y (B, L, R, H, P): the gate, the sum over the ranks, and the output's projection."""
         if self.mimo_rank == 1:
-            return self.out_proj(y.squeeze(3).transpose(1, 2).flatten(2) * F.silu(z))
-        y = y * F.silu(self._ranks(z, self.mimo_z)) * self.mimo_o.unsqueeze(1)
-        return self.out_proj(y.sum(3).transpose(1, 2).flatten(2))
+            return self.out_proj(y.flatten(2) * F.silu(z))
+        y = y * F.silu(self._ranks(z, "mimo_z")) * self.mimo_o.transpose(0, 1)
+        return self.out_proj(y.sum(2).flatten(2))
 
     def _read(self, u, dt, lengths, state):
-        z, x, b, c, step, decay, weight, velocity = self._project(u, dt)
+        z, x, b, c, step, decay, weight, speed = self._project(u, dt)
         if state is None:
             state = (u.new_zeros(shape) for shape in self._state_shapes(len(u)))
-        h, b_before, x_before = (part.to(u.dtype) for part in state)
-        # The angles turn on in float64, and enter as what is left of full turns.
-        angle = torch.cumsum(step.unsqueeze(-1).double() * velocity.unsqueeze(1).double(), dim=2)
-        angle = (angle - 2 * math.pi * torch.round(angle.detach() / (2 * math.pi))).to(u.dtype)
-        turn = torch.polar(torch.ones_like(angle), angle).unsqueeze(3)
-        xs = self._ranks(x, getattr(self, "mimo_x", None))
-        keys, queries = (
-            _turned(p.unsqueeze(1) + bias.unsqueeze(1), turn) for p, bias in ((b, self.B_bias), (c, self.C_bias))
+        h, *before = (part.to(u.dtype) for part in state)
+        b_before, x_before = (
+            torch.cat([old.unsqueeze(1), p[:, :-1]], dim=1) for old, p in zip(before, (b, x), strict=True)
         )
-        late = (1 - weight) * step
-        written = self._outer(b_before, x_before)
-        h = h + late[:, :, :1, None] * written
-        late = torch.cat([late[:, :, 1:], torch.zeros_like(late[:, :, :1])], dim=2)
+        # The angles add up in float64; what is left of full turns is no larger than a float32 holds.
+        angle = torch.cumsum(step.unsqueeze(-1).double() * speed.unsqueeze(2).double(), dim=1)
+        angle = (angle - 2 * math.pi * torch.round(angle.detach() / (2 * math.pi))).to(u.dtype)
+        turn = torch.polar(torch.ones_like(angle), angle.detach())
+        earlier = (
+            F.pad(angle[:, :-1], (0, 0, 0, 0, 1, 0)),
+            torch.cat([torch.ones_like(turn[:, :1]), turn[:, :-1]], dim=1),
+        )
+        keys = _turned(b_before, self.B_bias, *earlier)
+        queries = _turned(c, self.C_bias, angle, turn)
         now = weight * step
-        y, h = _chunked_scan(queries, keys, xs, decay, now + late, now, h, self.chunk_size)
-        h = _turned(h.transpose(2, 3), turn[:, :, -1].conj()).transpose(2, 3)
-        return self._gated(y, xs, z), (h, *_last((b, x), lengths, (b_before, x_before)))
+        write = torch.exp(decay) * (F.pad(now[:, :-1], (0, 0, 1, 0)) + (1 - weight) * step)
+        y, h = self._scan(self._ranks(x_before, "mimo_x"), write, decay, keys, queries, h)
+        xs = self._ranks(x, "mimo_x")
+        own = now[..., None, None] * self._products(c, b) + self.D.view(-1, 1, 1) * torch.eye(self.mimo_rank).to(y)
+        y = y + _applied(own, xs)
+        # The state of the last sample's own frame, with what it writes itself.
+        h = _turned_back(h, angle[:, -1]) + now[:, -1, :, None, None] * self._outer(b[:, -1], x[:, -1])
+        return self._gated(y, z), (h, *_last((b, x), lengths, before))
+
+    def _scan(self, x, write, decay, keys, queries, h):
+        """g_k = α_k g_{k-1} + write_k Σ_r x_{r,k} b_{r,k}ᵀ, from h; y_{r,k} = g_k c_{r,k} and the last g."""
+        R = self.mimo_rank
+        if R == 1:
+            x, keys, queries = (p.squeeze(2) for p in (x, keys, queries))
+            y, h = ssd(
+                x, write, None, keys, queries, self.chunk_size, None, None, None, h, decay=decay,
+                return_final_states=True, backend=self.backend,
+            )  # fmt: skip
+            return y.unsqueeze(2), h
+        # One rank after the other, without decay between them; each sees what those before it wrote.
+        times = write.unsqueeze(2).expand(*keys.shape[:4])
+        decays = F.pad(decay.unsqueeze(2), (0, 0, 0, R - 1))
+        y, h = ssd(
+            *(p.flatten(1, 2) for p in (x, times)), None, *(p.flatten(1, 2) for p in (keys, queries)), self.chunk_size,
+            None, None, None, h, decay=decays.flatten(1, 2), return_final_states=True, backend=self.backend,
+        )  # fmt: skip
+        later = torch.einsum("blrhn,bljhn->blhrj", queries, keys).triu(1)
+        return y.unflatten(1, (-1, R)) + _applied(write[..., None, None] * later, x), h
+
+    def _products(self, c, b):
+        """c_r · b_j of every sample and head, biases included, (B, L, H, R, R): turned by one angle both, they are what
+        they are without it.
+        """
+        with_b = torch.einsum("blrn,hjn->blhrj", c, self.B_bias)
+        with_c = torch.einsum("bljn,hrn->blhrj", b, self.C_bias)
+        without = c @ b.mT if self.mimo_rank > 1 else (c * b).sum(-1, keepdim=True)
+        return without.unsqueeze(2) + with_b + with_c + self.C_bias @ self.B_bias.mT
 
     def _advance(self, u_t, dt, state):
-        z, x, b, c, step, decay, weight, velocity = self._project(u_t.unsqueeze(1), None if dt is None else dt[:, None])
+        gaps = None if dt is None else dt.unsqueeze(1)
+        z, x, b, c, step, decay, weight, speed = self._project(u_t.unsqueeze(1), gaps)
         h, b_before, x_before = (part.to(u_t.dtype) for part in state)
-        h = torch.exp(decay).unsqueeze(-1) * (h + ((1 - weight) * step).unsqueeze(-1) * self._outer(b_before, x_before))
-        angle = step * velocity
-        turn = torch.polar(torch.ones_like(angle), -angle).unsqueeze(2)
-        h = _turned(h.transpose(2, 3), turn).transpose(2, 3)
-        h = h + (weight * step).unsqueeze(-1) * self._outer(b[:, 0], x[:, 0])
-        queries = c + self.C_bias.unsqueeze(0)  # (B, H, R, N), as L = 1
-        xs = self._ranks(x, getattr(self, "mimo_x", None))
-        y = (queries @ h).unsqueeze(2)
-        return self._gated(y, xs, z).squeeze(1), (h, b[:, 0], x[:, 0])
+        step, decay, weight = (p[:, 0, :, None, None] for p in (step, decay, weight))
+        h = torch.exp(decay) * (h + (1 - weight) * step * self._outer(b_before, x_before))
+        h = _turned_back(h, step.squeeze(-1) * speed) + weight * step * self._outer(b[:, 0], x[:, 0])
+        y = torch.einsum("bhpn,brhn->brhp", h, c[:, 0].unsqueeze(2) + self.C_bias.transpose(0, 1))
+        y = y.unsqueeze(1) + self.D.unsqueeze(1) * self._ranks(x, "mimo_x")
+        return self._gated(y, z).squeeze(1), (h, b[:, 0], x[:, 0])
 
     def _outer(self, b, x):
-        """Σ_r b_r x_rᵀ of one sample, (B, H, N, P)."""
-        xs = self._ranks(x.unsqueeze(1), getattr(self, "mimo_x", None)).squeeze(2)
-        return (b.unsqueeze(1) + self.B_bias).transpose(2, 3) @ xs
+        """Σ_r x_r b_rᵀ of one sample, (B, H, P, N)."""
+        keys = b.unsqueeze(2) + self.B_bias.transpose(0, 1)
+        return torch.einsum("brhp,brhn->bhpn", self._ranks(x.unsqueeze(1), "mimo_x")[:, 0], keys)
 
 
-def _turned(x, turn):
-    """The first pairs of the last axis, as complex numbers, times ``turn`` (..., pairs)."""
-    n = 2 * turn.shape[-1]
+class _Turned(torch.autograd.Function):
+    """p (B, L, R, N) plus a bias (H, R, N) of each head, neighbouring pairs turned by angles (B, L, H, S), of which
+    ``turn`` is exp(iφ): (B, L, R, H, N).
+    """
+
+    @staticmethod
+    def forward(ctx, p, bias, angle, turn):
+        N = p.shape[-1]
+        # Complex pairs need rows of even length.
+        out = p.new_empty(*p.shape[:3], len(bias), N + N % 2)
+        torch.add(p.unsqueeze(3), bias.transpose(0, 1), out=out[..., :N])
+        turn = turn.unsqueeze(2)
+        _pairs(out, turn).mul_(turn)
+        ctx.save_for_backward(out, turn)
+        return out[..., :N]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        out, turn = ctx.saved_tensors
+        N = grad.shape[-1]
+        g = out.new_empty(out.shape)
+        g[..., :N].copy_(grad)
+        pairs, turned = _pairs(g, turn), _pairs(out, turn)
+        grad_angle = (turned.real * pairs.imag - turned.imag * pairs.real).sum(2)
+        pairs.mul_(turn.conj())
+        g = g[..., :N]
+        return g.sum(3), g.sum((0, 1)).transpose(0, 1), grad_angle, None
+
+
+def _pairs(x, turn):
+    """The pairs of the last axis that turn, as complex numbers."""
+    return torch.view_as_complex(x[..., : 2 * turn.shape[-1]].unflatten(-1, (-1, 2)))
+
+
+def _turned(p, bias, angle, turn):
+    if angle.shape[-1] == 0:
+        return p.unsqueeze(3) + bias.transpose(0, 1)
+    return _Turned.apply(p, bias, angle, turn)
+
+
+def _turned_back(h, angle):
+    """The first pairs of the states of h (B, H, P, N), turned by -angle (B, H, S)."""
+    n = 2 * angle.shape[-1]
     if n == 0:
-        return x
-    pairs = torch.view_as_complex(x[..., :n].unflatten(-1, (-1, 2)).contiguous())
-    return torch.cat([torch.view_as_real(pairs * turn).flatten(-2), x[..., n:]], dim=-1)
+        return h
+    pairs = torch.view_as_complex(h[..., :n].unflatten(-1, (-1, 2)).contiguous())
+    turn = torch.polar(torch.ones_like(angle), -angle).unsqueeze(2)
+    return torch.cat([torch.view_as_real(pairs * turn).flatten(-2), h[..., n:]], dim=-1)
+
+
+def _applied(products, x):
+    """Σ_j products_{r,j} x_j for products (B, L, H, R, R) and x (B, L, R, H, P)."""
+    if x.shape[2] == 1:
+        return products[..., 0].unsqueeze(2) * x
+    return (products @ x.transpose(2, 3)).transpose(2, 3)
 
 
 def _last(series, lengths, before):
@@ -261,44 +337,3 @@ def _last(series, lengths, before):
         torch.where((lengths > 0).view(-1, *[1] * (old.ndim - 1)), x[row, lengths - 1], old)
         for x, old in zip(series, before, strict=True)
     )
-
-
-def _chunked_scan(c, b, x, decay, write, now, h, size):
-    """y_k = (α_k h_{k-1})ᵀ c_k + now_k Σ_r (c_k·b_{r,k}) x_{r,k} and h_k = α_k h_{k-1} + write_k Σ_r b_{r,k} x_{r,k}ᵀ, by
-    matrix products within chunks of ``size`` steps.
-
-    c, b (B, H, L, R, N), x (B, H, L, R, P), log-decays, ``write`` and ``now`` (B, H, L), h (B, H, N, P); returns
-    y (B, H, L, R, P) and the last h.
-    """
-    L, R = x.shape[2:4]
-    # Chunks of equal length: the last one would be mostly padding otherwise.
-    chunks = -(-L // size)
-    size = -(-L // chunks)
-    if chunks * size > L:
-        more = chunks * size - L
-        c, b, x = (F.pad(p, (0, 0, 0, 0, 0, more)) for p in (c, b, x))
-        decay, write, now = (F.pad(p, (0, more)) for p in (decay, write, now))
-    c, b, x = (p.unflatten(2, (chunks, size)).flatten(3, 4) for p in (c, b, x))  # (B, H, chunks, size R, N or P)
-    decay, write, now = (p.unflatten(2, (chunks, size)) for p in (decay, write, now))
-    # Sums of log-decays in float64: a difference of two that follow a long gap has to keep what a short one adds.
-    total = torch.cumsum(decay.double().clamp(min=BELOW_ANY_NUMBER), dim=-1)
-    before = torch.ones(size, size, dtype=torch.bool, device=x.device).tril(-1)
-    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).to(x.dtype)
-    mask = torch.exp(between.masked_fill(~before, -math.inf)) * write.unsqueeze(-2) + torch.diag_embed(now)
-    scores = c @ b.transpose(-1, -2)
-    if R == 1:
-        scores = scores * mask
-    else:
-        scores = (scores.unflatten(-1, (size, R)).unflatten(-3, (size, R)) * mask[..., None, :, None]).flatten(-2)
-        scores = scores.flatten(-3, -2)
-    y = scores @ x
-    from_start, to_end = torch.exp(total).to(x.dtype), torch.exp(total[..., -1:] - total).to(x.dtype) * write
-    if R > 1:
-        from_start, to_end = (p.repeat_interleave(R, dim=-1) for p in (from_start, to_end))
-    added = b.transpose(-1, -2) @ (x * to_end.unsqueeze(-1))
-    starts, kept = [], torch.exp(total[..., -1]).to(x.dtype)[..., None, None]
-    for factor, part in zip(kept.unbind(2), added.unbind(2), strict=True):
-        starts.append(h)
-        h = torch.addcmul(part, factor, h)
-    y = y + (c * from_start.unsqueeze(-1)) @ torch.stack(starts, dim=2)
-    return y.unflatten(3, (size, R)).flatten(2, 3)[:, :, :L], h

@@ -17,12 +17,12 @@ import math
 import torch
 from torch.nn.functional import linear
 
-from statespace.kernels import wkv
+from statespace.kernels import token_shift, wkv
 from statespace.kernels.wkv.step import advance
 from statespace.layers.base import SequenceMixer
 from statespace.layers.channel_mixing import ChannelMixing
 from statespace.layers.selective import SelectiveMixer
-from statespace.layers.token_shift import check_position, orthogonal_, shifted, starting_mix
+from statespace.layers.token_shift import check_position, last_sample, orthogonal_, starting_mix
 
 
 class RWKV(SelectiveMixer):
@@ -114,14 +114,13 @@ class RWKV(SelectiveMixer):
 
     def _read(self, u, dt, lengths, state):
         register, sums = (None, None) if state is None else state
-        before, register = shifted(u, register, lengths)
-        r, k, v = self._projected(u, before)
+        r, k, v = self._projected(token_shift(u, self._mixes(), register))
         average, sums = wkv(self._rate(), self.bonus, k, v, sums, dt, backend=self.backend)
-        return self.out_proj(torch.sigmoid(r) * average), (register, sums)
+        return self.out_proj(torch.sigmoid(r) * average), (last_sample(u, register, lengths), sums)
 
     def _advance(self, u_t, dt, state):
         register, sums = state
-        r, k, v = self._projected(u_t, register.to(u_t.dtype))
+        r, k, v = self._projected(torch.lerp(register.to(u_t.dtype), u_t, self._mixes().unsqueeze(1)))
         gap = None if dt is None else dt.unsqueeze(1)
         average, sums = advance(self._rate(), self.bonus, k, v, sums, gap)
         return self.out_proj(torch.sigmoid(r) * average.to(r.dtype)), (u_t, sums)
@@ -129,11 +128,12 @@ class RWKV(SelectiveMixer):
     def _rate(self):
         return torch.exp(self.log_decay.to(torch.promote_types(self.log_decay.dtype, torch.float32)))
 
-    def _projected(self, u, before):
+    def _mixes(self):
+        return torch.stack([self.mix_r, self.mix_k, self.mix_v])
+
+    def _projected(self, x):
         """r, k and v, each by itself in memory, as the kernel reads them."""
-        mixes = self.mix_r, self.mix_k, self.mix_v
-        weights = self.in_proj.weight.chunk(3)
-        return (linear(torch.lerp(before, u, mix), weight) for mix, weight in zip(mixes, weights, strict=True))
+        return (linear(mix, weight) for mix, weight in zip(x, self.in_proj.weight.chunk(3), strict=True))
 
 
 class RWKVBlock(SequenceMixer):

@@ -1,4 +1,4 @@
-"""RWKV's token shift (Peng et al. 2023, section 3.1.1): each projection sees a mix of this sample and the one before.
+"""What RWKV's two halves share: the register of their token shifts, and how they start (Peng et al. 2023).
 
     x_k = μ ⊙ u_k + (1 - μ) ⊙ u_{k-1}
 
@@ -11,8 +11,8 @@ import math
 import torch
 
 
-def shifted(u, register, lengths):
-    """The sample before each one, and the register behind the record.
+def last_sample(u, register, lengths):
+    """The register (batch, channels) behind a record.
 
     Parameters
     ----------
@@ -23,25 +23,18 @@ def shifted(u, register, lengths):
     lengths : Tensor of shape (batch,) or None
         Real steps; None: all.
 
-    Returns
-    -------
-    before : Tensor of shape (batch, length, channels)
-    register : Tensor of shape (batch, channels)
-
     Examples
     --------
     >>> import torch
-    >>> from statespace.layers.token_shift import shifted
-    >>> before, register = shifted(torch.tensor([[[1.0], [2.0], [0.0]]]), None, torch.tensor([2]))
-    >>> before.flatten().tolist(), register.tolist()
-    ([0.0, 1.0, 2.0], [[2.0]])
+    >>> from statespace.layers.token_shift import last_sample
+    >>> last_sample(torch.tensor([[[1.0], [2.0], [0.0]]]), None, torch.tensor([2])).tolist()
+    [[2.0]]
     """
-    register = torch.zeros_like(u[:, 0]) if register is None else register.to(u.dtype)
-    before = torch.cat([register.unsqueeze(1), u[:, :-1]], dim=1)
     if lengths is None:
-        return before, u[:, -1]
+        return u[:, -1]
     last = u.gather(1, (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, u.shape[2])).squeeze(1)
-    return before, torch.where(lengths.unsqueeze(1) > 0, last, register)
+    before = torch.zeros_like(last) if register is None else register.to(u.dtype)
+    return torch.where(lengths.unsqueeze(1) > 0, last, before)
 
 
 def check_position(position):

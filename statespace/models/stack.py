@@ -2,6 +2,7 @@
 
     h = E x + e                                           encoder, at every step
     h = h + dropout(GLU(W gelu(mixer(norm(h), Δ))))       each block; only the mixer looks across time
+    h = h + dropout(mixer(norm(h), Δ))                    where it is gated by itself, as Mamba is
     h = h + dropout(experts(norm(h)))                     after it, with `moe`
     y = V norm(h) + v                                     head, at every step or on the pooled features
 
@@ -23,8 +24,9 @@ from statespace.models.experts import MixtureOfExperts, make_feed_forwards
 class ResidualBlock(nn.Module):
     """One block: norm, sequence mixer, GELU, gated linear unit, dropout, and the residual around them.
 
-    With a feed-forward map there follow norm, map, dropout, and a residual around these. A selective layer, which has
-    a gate and an output projection of its own, is then added as it is, as in Jamba [1]_; a linear one keeps its unit.
+    A mixer that is ``gated`` by itself, as Mamba is, is added as it is, without unit, as in its paper. With a
+    feed-forward map there follow norm, map, dropout, and a residual around these; then no selective layer has a unit,
+    as in Jamba [1]_.
 
     Parameters
     ----------
@@ -61,8 +63,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.mixer: SequenceMixer = mixer
-        gated = feed_forward is None or not isinstance(mixer, SelectiveMixer)
-        self.gate = nn.Linear(d_model, 2 * d_model) if gated else None
+        alone = mixer.gated or (feed_forward is not None and isinstance(mixer, SelectiveMixer))
+        self.gate = None if alone else nn.Linear(d_model, 2 * d_model)
         self.dropout = nn.Dropout(dropout)
         self.feed_forward = feed_forward
         if feed_forward is not None:

@@ -222,3 +222,23 @@ def test_bad_arguments(change, message):
     arguments = dict(q=keys, k=keys, v=np.ones((2, 4, 3, 6)), beta=np.ones((2, 4, 3)))
     with pytest.raises(ValueError, match=message):
         delta_rule(**arguments | change)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_read_that_was_not_written(backend):
+    """With this setting torch fills what it allocates with NaN."""
+    arrays = problem(L=57, K=20, V=9)
+
+    def results():
+        tensors = {n: torch.from_numpy(x).requires_grad_() for n, x in arrays.items()}
+        o, state = delta_rule(**tensors, qk_l2norm=True, backend=backend)
+        return o, state, *torch.autograd.grad(o.square().sum() + state.square().sum(), list(tensors.values()))
+
+    expected = results()
+    try:
+        torch.use_deterministic_algorithms(True)
+        got = results()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)

@@ -104,7 +104,7 @@ def test_single_precision_around_long_gaps():
     expected, _ = layer.double()(u.double(), dt.double())
     # After a long gap what it wrote is as long as it; elsewhere outputs are of their own size.
     scale = expected.abs().amax(-1, keepdim=True)
-    assert ((y - expected).abs() / scale).max() < 3e-4
+    assert ((y - expected).abs() / scale).max() < 1e-3
 
 
 @torch.no_grad()
@@ -163,7 +163,7 @@ def test_initial_values():
         (dict(rope_fraction=1.5), r"rope_fraction must lie in \[0, 1\]"),
         (dict(chunk_size=0), "chunk_size must be a positive integer"),
         (dict(dt_min=0.2), "0 < dt_min <= dt_max"),
-        (dict(backend="cpu"), "backend must be None or 'pytorch'"),
+        (dict(d_state=0), "d_state must be a positive integer"),
     ],
 )
 def test_bad_options(options, message):
