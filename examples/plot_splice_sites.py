@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import CategoricalNB
 
 import statespace
-from statespace import S4DClassifier
+from statespace import MambaClassifier
 from statespace.datasets import read_fasta
 
 JUNCTION, LENGTH = 30, 60
@@ -79,7 +79,6 @@ print(len(train), "to train,", len(test), "to test;", pd.Series(labels).value_co
 # %%
 # The question is what happens at one base, the one after the junction. So that base has the label, and the others have
 # none: a model that reads both ways answers at every base, from what stands to its left and to its right.
-EPOCHS = 8
 
 
 def at_junction(labels):
@@ -88,9 +87,9 @@ def at_junction(labels):
     return y
 
 
-clf = S4DClassifier(
-    alphabet="dna", bidirectional=True, d_model=32, n_layers=2, d_state=32, dt_min=0.1, dt_max=1.0, dropout=0.3,
-    learning_rate=1e-2, max_epochs=EPOCHS, random_state=0,
+clf = MambaClassifier(
+    alphabet="dna", bidirectional=True, d_model=32, n_layers=1, d_state=8, dropout=0.3, learning_rate=1e-2,
+    max_epochs=8, random_state=0,
 )  # fmt: skip
 clf.fit(train, at_junction(y_train))
 predicted = clf.predict(test)[:, JUNCTION]
@@ -100,7 +99,7 @@ predicted = clf.predict(test)[:, JUNCTION]
 known = {letter: i for i, letter in enumerate("ACGT")}
 codes = [np.array([[known.get(letter, 4) for letter in x] for x in part]) for part in (train, test)]
 bayes = CategoricalNB(min_categories=5).fit(codes[0], y_train)
-print(f"naive Bayes {bayes.score(codes[1], y_test):.3f}, S4D both ways {np.mean(predicted == y_test):.3f}")
+print(f"naive Bayes {bayes.score(codes[1], y_test):.3f}, Mamba both ways {np.mean(predicted == y_test):.3f}")
 print(pd.crosstab(pd.Series(y_test, name="true"), pd.Series(predicted, name="predicted")))
 
 # %%

@@ -135,6 +135,7 @@ class Mamba2(SelectiveMixer):
         self.D = torch.nn.Parameter(torch.ones(H))
         self.norm = torch.nn.RMSNorm(inner, eps=1e-5)
         self.out_proj = torch.nn.Linear(inner, d_model, bias=False)
+        self._frozen = None
         self._complete(
             d_state=d_state, d_conv=d_conv, expand=expand, head_dim=head_dim, n_groups=n_groups, chunk_size=chunk_size,
             dt_min=dt_min, dt_max=dt_max,
@@ -146,27 +147,38 @@ class Mamba2(SelectiveMixer):
             f"head_dim={self.head_dim}, n_groups={self.n_groups}, bidirectional={self.bidirectional}"
         )
 
+    def freeze(self):
+        """Compute A once, for steps with weights that no longer change; returns self."""
+        with torch.no_grad():
+            self._frozen = self._rates()
+        return self
+
+    def _rates(self):
+        return -torch.exp(self.A_log)
+
     def _state_shapes(self, batch_size):
         register = batch_size, self.conv1d.in_channels, self.d_conv - 1
         return register, (batch_size, self.n_heads, self.head_dim, self.d_state)
 
     def _branches(self, u):
         """The gate z, what goes through the convolution, and δ: one product each, so that each lies in a block."""
-        sizes = self.d_inner, self.conv1d.in_channels, self.n_heads
-        return [linear(u, weight) for weight in self.in_proj.weight.split(sizes)]
+        return [linear(u, weight) for weight in self.in_proj.weight.split(self._sizes())]
+
+    def _sizes(self):
+        return self.d_inner, self.conv1d.in_channels, self.n_heads
 
     def _parts(self, convolved):
         """x (…, H, P), B and C (…, G, N)."""
         size = self.n_groups * self.d_state
         x, B, C = convolved.split([self.d_inner, size, size], dim=-1)
-        groups = self.n_groups, self.d_state
-        return x.unflatten(-1, (self.n_heads, self.head_dim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
+        rest, groups = convolved.shape[:-1], (self.n_groups, self.d_state)
+        return x.view(*rest, self.n_heads, self.head_dim), B.view(*rest, *groups), C.view(*rest, *groups)
 
-    def _out(self, y, z):
+    def _out(self, y, z, backend):
         """RMSNorm of the gated outputs, over all channels of a group, projected back."""
         size = self.d_inner // self.n_groups
-        y = rms_norm(y.flatten(-2), self.norm.weight, z, eps=self.norm.eps, group_size=size, backend=self.backend)
-        return self.out_proj(y)
+        y = rms_norm(y.flatten(-2), self.norm.weight, z, eps=self.norm.eps, group_size=size, backend=backend)
+        return linear(y, self.out_proj.weight)
 
     def _read(self, u, dt, lengths, state):
         register, h = (None, None) if state is None else state
@@ -177,22 +189,28 @@ class Mamba2(SelectiveMixer):
         )  # fmt: skip
         x, B, C = self._parts(convolved.transpose(1, 2))
         y, h = ssd(
-            x, delta, -torch.exp(self.A_log), B, C, self.chunk_size, self.D, None, self.dt_bias, h, None, True,
+            x, delta, self._rates(), B, C, self.chunk_size, self.D, None, self.dt_bias, h, None, True,
             return_final_states=True, gap=dt, backend=self.backend,
         )  # fmt: skip
-        return self._out(y, z), (register, h)
+        return self._out(y, z, self.backend), (register, h)
 
     def _advance(self, u_t, dt, state):
         register, h = state
-        z, sample, delta = self._branches(u_t)
+        z, sample, delta = linear(u_t, self.in_proj.weight).split(self._sizes(), dim=-1)
         window = torch.cat([register.to(sample.dtype), sample.unsqueeze(-1)], dim=-1)
-        x, B, C = self._parts(silu((window * self.conv1d.weight.squeeze(1)).sum(-1) + self.conv1d.bias))
-        B, C = (part.repeat_interleave(self.n_heads // self.n_groups, dim=1).unsqueeze(-2) for part in (B, C))
-        step = softplus(delta + self.dt_bias, threshold=40)
+        convolved = silu((window * self.conv1d.weight.squeeze(1)).sum(-1) + self.conv1d.bias)
+        # The state and what meets it in float32 at least, as in the kernel.
+        working = torch.promote_types(u_t.dtype, torch.float32)
+        x, B, C = self._parts(convolved.to(working))
+        h, step = h.to(working), softplus(delta.to(working) + self.dt_bias, threshold=40)
         if dt is not None:
             step = step * dt.unsqueeze(-1).to(step.dtype)
         # Ā - 1, which keeps the digits of a slow head.
-        decay = torch.expm1(step * -torch.exp(self.A_log))
-        h = h + decay[..., None, None] * h + (step.unsqueeze(-1) * x).unsqueeze(-1) * B
-        y = (h * C).sum(-1) + self.D.unsqueeze(-1) * x
-        return self._out(y, z), (window[..., 1:], h)
+        decay = torch.expm1(step * (self._rates() if self._frozen is None else self._frozen))
+        # The heads of a group side by side: (batch, G, heads of a group · P, N) times rows of N.
+        written = (step.unsqueeze(-1) * x).reshape(len(x), self.n_groups, -1, 1) * B.unsqueeze(-2)
+        h = torch.addcmul(h + written.view(h.shape), decay[..., None, None], h)
+        y = h.reshape(len(x), self.n_groups, -1, self.d_state) @ C.unsqueeze(-1)
+        y = y.view(x.shape) + self.D.unsqueeze(-1) * x
+        # One row is not worth a call of the loops.
+        return self._out(y.to(z.dtype), z, "pytorch"), (window[..., 1:], h)

@@ -18,17 +18,17 @@ H       (B, H, P, N)        state
 a, s, λ, θ, b, c and x come from the sample; there is no short convolution.
 
 Turning the state is turning b and c by the running sum φ_k of the angles, the paper's rotary embedding: in the frame
-that stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own last
-sample, so that no angle has to be remembered, and none grows.
+that stands still c_k meets b_j at the angle φ_k - φ_j. The state handed on is turned back into the frame of its own
+last sample, so that no angle has to be remembered, and none grows.
 
 The trapezoid is one scan. In the frame that stands still, let g_k be what is left of the past at sample k, its own
 writing aside: H_k = g_k + γ_k x_k b_kᵀ with γ_k = λ_k s_k. Then
 
     g_k = α_k g_{k-1} + α_k (γ_{k-1} + (1 - λ_k) s_k) x_{k-1} b_{k-1}ᵀ,    y_k = g_k c_k + γ_k (b_k · c_k) x_k
 
-the recurrence of `ssd` over the samples before, with a decay of each sample's own. Everything is added and nothing taken
-off again: a long gap costs the sample before it no digits. Several ranks follow each other in that scan without decay
-between them, each seeing what those before it wrote; what those behind it write is added.
+the recurrence of `ssd` over the samples before, with a decay of each sample's own. Everything is added and nothing
+taken off again: a long gap costs the sample before it no digits. Several ranks follow each other in that scan without
+decay between them, each seeing what those before it wrote; what those behind it write is added.
 """
 
 import math

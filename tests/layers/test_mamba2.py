@@ -75,6 +75,22 @@ def test_the_gap_is_how_much_time_passes():
     torch.testing.assert_close(long, 1e6 * written, rtol=1e-12, atol=0)
 
 
+@torch.no_grad()
+def test_weights_in_half_precision_keep_states_in_single():
+    exact = build(d_conv=1)
+    layer, u = build(d_conv=1).bfloat16(), torch.randn(2, 20, 6, dtype=torch.bfloat16)
+    y, (_, h) = layer(u)
+    state, outputs = layer.initial_state(2), []
+    for k in range(20):
+        y_t, state = layer.step(u[:, k], state)
+        outputs.append(y_t)
+    assert {y.dtype, y_t.dtype} == {torch.bfloat16}
+    assert {h.dtype, state[1].dtype} == {torch.float32}
+    expected, _ = exact(u.double())
+    for got in (y, torch.stack(outputs, dim=1)):
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=0.05 * expected.abs().max().item())
+
+
 @pytest.mark.parametrize(("d_model", "heads", "head_dim"), [(64, 2, 64), (4, 1, 8), (10, 5, 4), (3, 3, 2), (96, 3, 64)])
 def test_heads_of_small_layers(d_model, heads, head_dim):
     layer = Mamba2(d_model)
