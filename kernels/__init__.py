@@ -24,9 +24,11 @@ from statespace.kernels.dplr_scan import dplr_scan
 from statespace.kernels.kalman_filter import kalman_filter
 from statespace.kernels.linear_scan import linear_scan
 from statespace.kernels.long_convolution import long_convolution
+from statespace.kernels.rms_norm import rms_norm
 from statespace.kernels.selective_scan import selective_scan
 from statespace.kernels.selective_state_update import selective_state_update
 from statespace.kernels.ssd import ssd
+from statespace.kernels.token_shift import token_shift
 from statespace.kernels.vandermonde import vandermonde
 from statespace.kernels.wkv import wkv
 
@@ -43,9 +45,11 @@ __all__ = [
     "kalman_filter",
     "linear_scan",
     "long_convolution",
+    "rms_norm",
     "selective_scan",
     "selective_state_update",
     "ssd",
+    "token_shift",
     "vandermonde",
     "wkv",
 ]

@@ -5,7 +5,7 @@ A hidden state evolves in continuous time, is written to by an input, and is rea
     x'(t) = A x(t) + B u(t),    y(t) = C x(t) + D u(t),
 
 discretised with the gap Δ_k = t_k − t_{k−1} that each sample really has. The same object carries the
-Kalman filters (``KalmanRegressor``) and the deep layers (``S4DRegressor``, ``S5Classifier``, ...).
+Kalman filters (``KalmanRegressor``) and the deep layers (``S4DRegressor``, ``MambaClassifier``, ...).
 
 Five words from top to bottom, and imports that only point down:
 estimator → model → layer → kernel → backend.
@@ -25,11 +25,19 @@ _HOME = {
     "S4DRegressor": "regression",
     "S5Regressor": "regression",
     "H3Regressor": "regression",
+    "MambaRegressor": "regression",
+    "Mamba2Regressor": "regression",
+    "RWKVRegressor": "regression",
+    "DeltaNetRegressor": "regression",
     "SSMClassifier": "classification",
     "S4Classifier": "classification",
     "S4DClassifier": "classification",
     "S5Classifier": "classification",
     "H3Classifier": "classification",
+    "MambaClassifier": "classification",
+    "Mamba2Classifier": "classification",
+    "RWKVClassifier": "classification",
+    "DeltaNetClassifier": "classification",
     "SeriesCollection": "series",
     "HiPPOMemory": "lti",
     "KalmanForecaster": "forecasting",
@@ -38,6 +46,10 @@ _HOME = {
     "S4DForecaster": "forecasting",
     "S5Forecaster": "forecasting",
     "H3Forecaster": "forecasting",
+    "MambaForecaster": "forecasting",
+    "Mamba2Forecaster": "forecasting",
+    "RWKVForecaster": "forecasting",
+    "DeltaNetForecaster": "forecasting",
     "load": "persistence",
 }
 _SUBPACKAGES = (
@@ -47,17 +59,34 @@ _SUBPACKAGES = (
 )  # fmt: skip
 
 __all__ = [
-    "H3Classifier", "H3Forecaster", "H3Regressor", "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "S4Classifier",
-    "S4DClassifier", "S4DForecaster", "S4DRegressor", "S4Forecaster", "S4Regressor", "S5Classifier", "S5Forecaster",
-    "S5Regressor", "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__", "load",
+    "DeltaNetClassifier", "DeltaNetForecaster", "DeltaNetRegressor", "H3Classifier", "H3Forecaster", "H3Regressor",
+    "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "Mamba2Classifier", "Mamba2Forecaster", "Mamba2Regressor",
+    "MambaClassifier", "MambaForecaster", "MambaRegressor", "RWKVClassifier", "RWKVForecaster", "RWKVRegressor",
+    "S4Classifier", "S4DClassifier", "S4DForecaster", "S4DRegressor", "S4Forecaster", "S4Regressor", "S5Classifier",
+    "S5Forecaster", "S5Regressor", "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__",
+    "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from statespace.classification import H3Classifier, S4Classifier, S4DClassifier, S5Classifier, SSMClassifier
+    from statespace.classification import (
+        DeltaNetClassifier,
+        H3Classifier,
+        Mamba2Classifier,
+        MambaClassifier,
+        RWKVClassifier,
+        S4Classifier,
+        S4DClassifier,
+        S5Classifier,
+        SSMClassifier,
+    )
     from statespace.filtering import KalmanRegressor
     from statespace.forecasting import (
+        DeltaNetForecaster,
         H3Forecaster,
         KalmanForecaster,
+        Mamba2Forecaster,
+        MambaForecaster,
+        RWKVForecaster,
         S4DForecaster,
         S4Forecaster,
         S5Forecaster,
@@ -65,7 +94,17 @@ if TYPE_CHECKING:
     )
     from statespace.lti import HiPPOMemory
     from statespace.persistence import load
-    from statespace.regression import H3Regressor, S4DRegressor, S4Regressor, S5Regressor, SSMRegressor
+    from statespace.regression import (
+        DeltaNetRegressor,
+        H3Regressor,
+        Mamba2Regressor,
+        MambaRegressor,
+        RWKVRegressor,
+        S4DRegressor,
+        S4Regressor,
+        S5Regressor,
+        SSMRegressor,
+    )
     from statespace.series import SeriesCollection
 
 

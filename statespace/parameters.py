@@ -100,3 +100,50 @@ class S4Parameters(LayerParameters):
     rank: int | None = None
     dt_min: float = 1e-3
     dt_max: float = 1e-1
+
+
+@dataclass(init=False, eq=False, repr=False)
+class MambaParameters(LayerParameters):
+    """Of `statespace.layers.Mamba`."""
+
+    _layer: ClassVar[str] = "mamba"
+    d_state: int = 16
+    _: KW_ONLY
+    d_conv: int = 4
+    expand: float = 2
+    dt_rank: int | str = "auto"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+
+@dataclass(init=False, eq=False, repr=False)
+class Mamba2Parameters(LayerParameters):
+    """Of `statespace.layers.Mamba2`."""
+
+    _layer: ClassVar[str] = "mamba2"
+    d_state: int = 64
+    _: KW_ONLY
+    d_conv: int = 4
+    expand: int = 2
+    head_dim: int | None = None
+    n_groups: int = 1
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+
+@dataclass(init=False, eq=False, repr=False)
+class RWKVParameters(LayerParameters):
+    """Of `statespace.layers.RWKV`, which has none but those of all layers."""
+
+    _layer: ClassVar[str] = "rwkv"
+
+
+@dataclass(init=False, eq=False, repr=False)
+class DeltaNetParameters(LayerParameters):
+    """Of `statespace.layers.DeltaNet`."""
+
+    _layer: ClassVar[str] = "deltanet"
+    _: KW_ONLY
+    n_heads: int | None = None
+    d_conv: int | None = 4
+    gated: bool = False

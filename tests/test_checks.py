@@ -15,6 +15,17 @@ SHARED = {
 REGRESSOR = SHARED | {"d_model": 16, "max_epochs": 6, "learning_rate": 0.05, "ssm_learning_rate": 0.01}
 CLASSIFIER = SHARED | {"d_model": 4, "max_epochs": 3, "learning_rate": 0.1}
 LAYER = {"Regressor": {"d_state": 16, "dt_min": 0.3, "dt_max": 1.0}, "Classifier": {"d_state": 4, "dt_max": 1.0}}
+# The selective layers tell steps apart by a convolution over all ten, and learn in smaller batches.
+SHARP = {"Regressor": {"d_conv": 10, "batch_size": 16}, "Classifier": {"d_model": 8}}
+SELECTIVE = {"Mamba": {"d_state": 4}, "Mamba2": {"d_state": 4}, "DeltaNet": {}}
+# Checks that fail, each with the reason why it should.
+EXPECTED = {
+    (
+        "RWKVRegressor",
+        "check_regressors_train",
+    ): "averages behind a shift by one step do not tell the steps of ten noisy "
+    "features apart in the two epochs that are allowed here; three layers and fifteen do",
+}
 # The state of S5 is one for all channels.
 JOINT = {"Regressor": {"d_state": 64, "dt_min": 0.1}, "Classifier": {"d_state": 16, "dt_min": 0.1}}
 
@@ -25,6 +36,10 @@ def estimators():
         for layer in ("S4", "S4D", "S5", "H3"):
             own = LAYER[kind] | (JOINT[kind] if layer == "S5" else {})
             yield getattr(statespace, f"{layer}{kind}")(**own, **options)
+        for layer, own in SELECTIVE.items():
+            yield getattr(statespace, f"{layer}{kind}")(**options | SHARP[kind] | own)
+    yield statespace.RWKVRegressor(**REGRESSOR | {"d_model": 4, "max_epochs": 2})
+    yield statespace.RWKVClassifier(**CLASSIFIER | {"d_model": 8})
 
 
 def checks():
@@ -34,7 +49,9 @@ def checks():
         for _, check in estimator_checks_generator(estimator):
             title = check.func.__name__
             if title not in seen or name.startswith("SSM"):
-                yield pytest.param(estimator, check, id=f"{name}-{title}")
+                reason = EXPECTED.get((name, title))
+                marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+                yield pytest.param(estimator, check, id=f"{name}-{title}", marks=marks)
             seen.add(title)
 
 

@@ -16,8 +16,18 @@ from statespace.models import BACKBONES, ResidualStack
 
 # What the estimators have in common for all layers, or decide themselves.
 SHARED = {"d_model", "mode", "bidirectional", "backend"}
+# What a layer has and its estimators have not: S4's bilinear rule is the only one there is; and what is for people who
+# write PyTorch: weights to be taken from elsewhere, chunks of a computation, a place in a stack.
+NOT_SHOWN = {
+    "s4": {"discretization"},
+    "mamba": {"conv_bias", "bias"},
+    "mamba2": {"chunk_size"},
+    "rwkv": {"position", "zero_init"},
+}
 KINDS = ("Regressor", "Classifier", "Forecaster")
-NAMES = [f"{layer}{kind}" for layer in ("S4", "S4D", "S5", "H3") for kind in KINDS]
+LINEAR = ("S4", "S4D", "S5", "H3")
+SELECTIVE = ("Mamba", "Mamba2", "RWKV", "DeltaNet")
+NAMES = [f"{layer}{kind}" for layer in (*LINEAR, *SELECTIVE) for kind in KINDS]
 TINY = {"d_model": 4, "n_layers": 1, "max_epochs": 1, "device": "cpu", "random_state": 0}
 X = np.random.default_rng(0).normal(size=(10, 8))
 
@@ -35,12 +45,11 @@ def test_a_named_estimator_has_its_layers_arguments_and_defaults(name):
     kind = find(name)
     layer = defaults(LAYERS[kind._layer])
     own = {key: value for key, value in defaults(kind).items() if key in layer and key not in SHARED}
-    if name.endswith("Forecaster"):
+    if name.endswith("Forecaster") and "d_state" in own:
         assert own.pop("d_state") == 16
         layer.pop("d_state")
     assert own == {key: layer[key] for key in own}
-    # S4's bilinear rule is the only one there is.
-    assert set(layer) - set(own) - SHARED <= ({"discretization"} if kind._layer == "s4" else set())
+    assert set(layer) - set(own) - SHARED == NOT_SHOWN.get(kind._layer, set())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,7 +59,7 @@ def test_a_named_estimator_shares_all_other_parameters(name):
     shared = set(general) - {"layer", "layer_options"}
     assert {key: kind[key] for key in shared} == {key: general[key] for key in shared}
     positional = [p for p in inspect.signature(find(name)).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert [p.name for p in positional] == ["d_model", "n_layers", "d_state"]
+    assert [p.name for p in positional] == ["d_model", "n_layers", *(["d_state"] if "d_state" in kind else [])]
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(f"SSM{kind}" for kind in KINDS)])
@@ -85,13 +94,22 @@ def test_a_layer_by_name_is_the_named_estimator(general, name):
         ("S5Regressor", {"bidirectional": True, "dt_min": 0.01, "dt_max": 0.5}),
         ("H3Regressor", {"head_dim": 2, "d_shift": 3, "init": "inv"}),
         ("H3Classifier", {"discretization": "bilinear", "init": "real", "bidirectional": True}),
+        ("MambaRegressor", {"d_conv": 2, "expand": 1.5, "dt_rank": 2}),
+        ("MambaClassifier", {"d_state": 3, "dt_min": 0.1, "dt_max": 0.5, "bidirectional": True}),
+        ("Mamba2Regressor", {"head_dim": 2, "n_groups": 2, "d_conv": 3}),
+        ("Mamba2Classifier", {"expand": 1, "dt_min": 0.1, "dt_max": 0.5, "bidirectional": True}),
+        ("RWKVRegressor", {}),
+        ("RWKVClassifier", {"bidirectional": True}),
+        ("DeltaNetRegressor", {"gated": True, "n_heads": 2, "moe": {"n_experts": 3, "every": 1}}),
+        ("DeltaNetClassifier", {"d_conv": None, "bidirectional": True}),
     ],
     ids=str,
 )
 def test_every_option_of_a_layer_works_on_irregular_times(name, options):
     times = np.cumsum(np.random.default_rng(1).exponential(size=X.shape) + 0.1, axis=1)
     y = (X.sum(1) > 0).astype(int)
-    model = find(name)(d_state=4, **options, **TINY).fit(X, y, times=times)
+    small = {"d_state": 4} if "d_state" in defaults(find(name)) else {}
+    model = find(name)(**small | options, **TINY).fit(X, y, times=times)
     answer = model.predict_proba if name.endswith("Classifier") else model.predict
     expected = answer(X, times=times)
     assert np.isfinite(expected).all()
@@ -121,13 +139,20 @@ def test_a_forecaster_by_name_is_the_named_one():
     )
 
 
-@pytest.mark.parametrize("layer", [["s4d", "s5"], ("h3", "s4d", "s5")])
-def test_a_pattern_of_layers(layer, tmp_path):
-    options = {name: {"d_state": 4} for name in layer}
-    model = SSMRegressor(layer, layer_options=options, **(TINY | {"n_layers": 4})).fit(X, X.sum(1))
+@pytest.mark.parametrize(
+    ("layer", "moe"),
+    [
+        (["s4d", "s5"], None),
+        (("h3", "s4d", "s5"), {"n_experts": 2, "top_k": 1, "every": 1}),
+        (["mamba", "mamba", "attention"], 4),
+    ],
+)
+def test_a_pattern_of_layers(layer, moe, tmp_path):
+    options = {name: {"d_state": 4} for name in layer if name != "attention"}
+    model = SSMRegressor(layer, layer_options=options, moe=moe, **(TINY | {"n_layers": 4})).fit(X, X.sum(1))
     names = [type(block.mixer).__name__.lower() for block in model.model_.blocks]
     assert names == (list(layer) * 2)[:4]
-    assert all(block.mixer.d_state == 4 for block in model.model_.blocks)
+    assert all(block.mixer.d_state == 4 for block in model.model_.blocks if hasattr(block.mixer, "d_state"))
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(statespace.load(tmp_path / "model").predict(X), model.predict(X))
     stream = model.stream()
@@ -157,6 +182,8 @@ def test_a_pattern_may_leave_options_out_and_is_bidirectional_throughout():
         ({"backbone_options": {"d_model": 3}}, "'stack' has no option 'd_model'. It takes none"),
         ({"ssm_learning_rate": {"C": 0.1}}, "ssm_learning_rate has rates for 'A', 'B' and 'dt'"),
         ({"ssm_learning_rate": -1.0}, "ssm_learning_rate"),
+        ({"moe": {"n_expert": 4}}, "moe has no option 'n_expert'. It takes n_experts, top_k, every"),
+        ({"moe": 4, "n_layers": 1}, "a mixture in every 2 blocks, and there are 1: take more layers"),
     ],
 )
 def test_bad_parameters_are_named(options, message):
@@ -208,6 +235,28 @@ def test_a_forecaster_on_the_sashimi_backbone():
     model = forecasting.S4DForecaster(d_state=4, **options).fit(y)
     many, few = model.predict(np.arange(-10, 20)), model.predict([-3, 7])
     np.testing.assert_allclose(many.loc[few.index], few, rtol=1e-9)
+
+
+def test_the_balance_of_experts_reaches_training():
+    options = {"layer_options": {"d_state": 4}} | TINY | {"max_epochs": 3}
+    free, pulled = (
+        SSMRegressor(moe={"n_experts": 3, "every": 1, "load_balance": factor}, **options).fit(X, X.sum(1))
+        for factor in (0.0, 100.0)
+    )
+    routers = [model.model_.blocks[0].feed_forward.router.weight for model in (free, pulled)]
+    assert bool((routers[0] != routers[1]).any())
+    # What training reports is the loss of the targets alone.
+    assert pulled.history_["loss"].iloc[0] < 3
+
+
+def test_a_forecaster_of_a_hybrid(tmp_path):
+    y = pd.Series(np.sin(np.arange(40.0)), index=pd.RangeIndex(40))
+    layers = {"layer": ["s4d", "attention"], "layer_options": {"s4d": {"d_state": 4}}, "moe": {"n_experts": 3}}
+    model = SSMForecaster(**layers, **TINY | {"windows_per_epoch": 4, "n_layers": 2}).fit(y, fh=[1, 5])
+    many, few = model.predict(np.arange(-10, 20)), model.predict([-3, 7])
+    np.testing.assert_allclose(many.loc[few.index], few, rtol=1e-9)
+    model.save(tmp_path / "model")
+    pd.testing.assert_series_equal(statespace.load(tmp_path / "model").predict([1, 5]), model.predict([1, 5]))
 
 
 def test_the_rates_reach_the_dynamics():

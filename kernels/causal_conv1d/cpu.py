@@ -1,11 +1,14 @@
 """The short convolution as compiled loops over vectors of channels; threads over pieces of the records."""
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.causal_conv1d.loops import backward, forward
-from statespace.kernels.causal_conv1d.pytorch import final_states, runs
+from statespace.kernels.causal_conv1d.pytorch import final_states
 from statespace.kernels.lanes import WIDTH, flat
 from statespace.kernels.threads import in_parallel
 
@@ -28,34 +31,42 @@ def causal_conv1d(
     working = torch.promote_types(x.dtype, torch.float32)
     # The loops take taps in fours, and rows of one vector at least. Older taps than there are weigh nothing.
     taps, lanes = -K % 4, max(0, WIDTH - D)
-    rows = pad(x.to(working).transpose(1, 2), (0, lanes))
+    rows = x.to(working).transpose(1, 2)
+    # Padding by nothing would copy.
+    rows = pad(rows, (0, lanes)) if lanes else rows
     register = rows.new_zeros(0)
     if initial_states is not None:
         register = pad(initial_states.to(working).transpose(1, 2), (0, lanes, taps, 0))
     bias = rows.new_zeros(D) if bias is None else bias.to(working)
     columns = pad(weight.to(working).t(), (0, lanes, taps, 0))
-    y = _Convolution.apply(rows, columns, pad(bias, (0, lanes)), register, activation is not None, _pieces(x, seq_idx))
-    y = y[..., :D].transpose(1, 2).to(x.dtype)
+    pieces = _whole(len(x), x.shape[-1]) if seq_idx is None else _packed(seq_idx.numpy())
+    y = _Convolution.apply(rows, columns, pad(bias, (0, lanes)), register, activation is not None, pieces)
+    y = (y[..., :D] if lanes else y).transpose(1, 2).to(x.dtype)
     return (y, final_states(x, K - 1, seq_idx, initial_states, lengths)) if return_final_states else y
 
 
-def _pieces(x, seq_idx):
-    """The rows that `loops.py` describes."""
-    B, _, L = x.shape
-    if seq_idx is None:
-        table = torch.arange(B).unsqueeze(1) * torch.tensor([1, 0, 0, 0]) + torch.tensor([0, 0, L, 1])
-    else:
-        changes = pad(runs(seq_idx).diff(dim=1) != 0, (1, 0), value=True)
-        record, start = torch.nonzero(changes, as_tuple=True)
-        last = pad(record[1:] != record[:-1], (0, 1), value=True)
-        table = torch.stack([record, start, torch.where(last, L, start.roll(-1)), (start == 0).long()], dim=1)
-    table = table.repeat_interleave(-(-(table[:, 2] - table[:, 1]) // PIECE), dim=0)
-    record, start, stop, begins = table.unbind(1)
-    # Pieces of one run follow each other: how many came before one of them.
-    own = torch.arange(len(table))
-    fresh = pad((record[1:] != record[:-1]) | (start[1:] != start[:-1]), (1, 0), value=True)
-    begin = start + PIECE * (own - torch.cummax(torch.where(fresh, own, 0), dim=0).values)
-    return torch.stack([record, begin, torch.minimum(begin + PIECE, stop), start, stop, begins], dim=1).numpy()
+def _packed(seq_idx):
+    """The pieces of records in which several sequences are packed."""
+    L = seq_idx.shape[1]
+    begins = np.diff(seq_idx, axis=1, prepend=seq_idx[:, :1]) != 0
+    begins[:, 0] = True
+    record, start = np.nonzero(begins)
+    stop = np.where(np.roll(start, -1) == 0, L, np.roll(start, -1))
+    return _cut(record, start, stop)
+
+
+@lru_cache(maxsize=64)
+def _whole(B, L):
+    """The pieces of records that are one sequence each."""
+    return _cut(np.arange(B), np.zeros(B, np.int64), np.full(B, L))
+
+
+def _cut(record, start, stop):
+    """Runs, cut into the rows that `loops.py` describes."""
+    n = -((start - stop) // PIECE)
+    record, start, stop, first = (np.repeat(x, n) for x in (record, start, stop, np.cumsum(n) - n))
+    begin = start + PIECE * (np.arange(len(record)) - first)
+    return np.stack([record, begin, np.minimum(begin + PIECE, stop), start, stop, start == 0], axis=1)
 
 
 def _placed(x):

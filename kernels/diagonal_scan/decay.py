@@ -16,21 +16,11 @@ import math
 from numba import types
 from numba.extending import overload
 
+from statespace.kernels.exponential import POWER
 from statespace.kernels.vectors import at_least, fused, nearest, power_of_two
 
 ROOT = math.sqrt(2)
-# (2^r - 1) / r on [-1/2, 1/2]; √2 sin(πt) / t and √2 cos(πt) as polynomials in t², t in [-1/2, 1/2].
-POWER = {
-    types.float32: (
-        0.69314718792669306, 0.24022649794962265, 0.055503574336426599, 0.0096182374949070143, 0.0013390735477607874,
-        0.00015403512367553546,
-    ),
-    types.float64: (
-        0.69314718055994530926, 0.24022650695910071286, 0.05550410866482162654, 0.009618129107628436948,
-        0.0013333558146406629814, 0.00015403530393466168344, 0.000015252733841378433742, 1.3215486721358576058e-6,
-        1.0178057169304502643e-7, 7.0549322716041566848e-9, 4.455804851545879953e-10, 2.5678429104123610884e-11,
-    ),
-}  # fmt: skip
+# √2 sin(πt) / t and √2 cos(πt) as polynomials in t², t in [-1/2, 1/2].
 SINE = {
     types.float32: (
         3.1415926368954115, -5.1677096847994767, 2.5500697263299961, -0.59824212634209369, 0.077560386790797222,

@@ -9,7 +9,7 @@ they mean for the parameters). The formulas are those of README.md, in r and N.
 """
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, TREND
-from statespace.kernels.kalman_filter.compiled import CHUNK, COLUMN, NO, YES, ZERO, helper, shared
+from statespace.kernels.kalman_filter.compiled import CHUNK, COLUMN, NO, YES, ZERO, embedded, helper
 from statespace.kernels.kalman_filter.projective import (
     A00,
     A01,
@@ -302,7 +302,7 @@ def gather_adjoints(units, count, steps, B):
                 steps.Q_bar[s, 2] += 0.5 * B[QB01 + i]
 
 
-@shared(fastmath={"contract"})
+@embedded()
 def gradient_pair(record, units, by_observation, first, last, stop, kept, base, b, out, steps, work):
     """``gradient_any`` for one or two states after the diffuse start, from the rows that the filter kept."""
     n = len(b.r0)

@@ -7,11 +7,11 @@ this one has not, has 1/F = 0 and v = 0, from which follows 0 for all that an ob
 from typing import NamedTuple
 
 from statespace.kernels.kalman_filter.batch import sum_of
-from statespace.kernels.kalman_filter.compiled import entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import embedded, entry, helper
 from statespace.kernels.kalman_filter.lockstep import (
     CHUNK,
-    ahead,
     board,
+    group_ahead,
     land,
     prepare,
     width_of_way,
@@ -130,7 +130,7 @@ def back_over_observation(n, by_observation, S, P, C, h, inverse, gain, V, q):
     return F_bar
 
 
-@helper()
+@embedded()
 def group_back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h):
     """From the last step of a group to its first, before which the adjoints of the predicted moments stay in ``V``.
 
@@ -207,19 +207,6 @@ def group_back(n, record, units, flat, some, by_observation, longest, room, V, w
         contract_vectors(record, units, n, known, S, A, V, q.A_bar, q.Q_bar, q.by_block, scratch)
 
 
-@shared()
-def back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h):
-    """``group_back`` with the number of states known to the compiler."""
-    if n == 1:
-        group_back(1, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
-    elif n == 2:
-        group_back(2, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
-    elif n == 3:
-        group_back(3, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
-    else:
-        group_back(4, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
-
-
 @helper()
 def collect(n, members, V, found_a, found_P, out, each_R, each_h):
     """Add a group's sums to ``out``; write the adjoints of each record's first moments."""
@@ -241,11 +228,11 @@ def collect(n, members, V, found_a, found_P, out, each_R, each_h):
 
 @entry(nogil=True)
 def gradient_lanes(
-    first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums, a_bar, P_bar,
-    room, V, way, by_R, by_h,
+    states, first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums, a_bar,
+    P_bar, room, V, way, by_R, by_h,
 ):  # fmt: skip
     """Sums g = first..last−1 of groups bounds[g]..bounds[g + 1] − 1; leaves the adjoints where lanes begin."""
-    n = found.mean.shape[1]
+    n = len(states)
     each_R = len(flat.noise_variance) > 1
     each_h = len(flat.observation) > n
     prepare(n, flat, room)
@@ -253,7 +240,7 @@ def gradient_lanes(
         out = sum_of(sums, g)
         for group in range(bounds[g], bounds[g + 1]):
             longest = board(n, members[group], starts, found, room)
-            ahead(n, record, units, flat, longest, room, PREDICTED, way)
+            group_ahead(n, record, units, flat, longest, room, PREDICTED, way)
             land(members[group], room.totals, values)
-            back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
+            group_back(n, record, units, flat, some, by_observation, longest, room, V, way, by_R, by_h)
             collect(n, members[group], V, a_bar, P_bar, out, each_R, each_h)

@@ -6,9 +6,10 @@ summed over records is summed group by group, and the groups in their order: the
 
 import numpy as np
 
+from statespace.kernels.intrinsics import address_of
 from statespace.kernels.kalman_filter.compiled import entry, helper, workspace
-from statespace.kernels.kalman_filter.forward import forward, log_likelihood
-from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
+from statespace.kernels.kalman_filter.forward import log_likelihood
+from statespace.kernels.kalman_filter.gradient import add_initial_adjoints
 from statespace.kernels.kalman_filter.record import (
     FILTERED,
     NOTHING,
@@ -21,6 +22,7 @@ from statespace.kernels.kalman_filter.record import (
     width_of,
 )
 from statespace.kernels.kalman_filter.results import Gradient
+from statespace.kernels.kalman_filter.routes import forward_by, forward_sweeps, gradient_by, gradient_sweeps, run
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
 from statespace.kernels.threads import in_parallel
 
@@ -49,11 +51,12 @@ def filter_batch(record, units, origin, starts, kept):
 
 def filter_each(record, units, origin, starts, records, keep, kept, values, left, counts):
     """Filter ``records``, one after the other in each thread."""
+    sweeps = forward_sweeps(record, units, copied(origin), keep, kept, own_workspace(units, origin))
 
     def part(first, last):
         filter_records(
-            first, last, records, starts, record, units, origin, copied(origin), keep, kept, values, left, counts,
-            own_workspace(units, origin),
+            first, last, sweeps, records, starts, record, units, origin, copied(origin), keep, kept, values, left,
+            counts, own_workspace(units, origin),
         )  # fmt: skip
 
     in_parallel(part, len(records), operations(starts, origin))
@@ -70,12 +73,17 @@ def gradient_each(record, units, origin, starts, records, moving, by_observation
     n, d = origin.diffuse.shape[::-1]
     keep, blocks = way_back(units, n), width_of(units)[1]
     bounds, sums = in_sums(gradient, record, len(records), len(records) // 4)
+    state, kept, work = copied(origin), room(0, n, d, keep, blocks), own_workspace(units, origin)
+    forwards = forward_sweeps(record, units, state, keep, kept, work)
+    sweeps = gradient_sweeps(
+        record, units, moving, by_observation, keep == TILES, origin, kept, nothing_seen(n), first_of(sums), work
+    )
 
     def part(first, last):
         kept = room(longest(starts, records[bounds[first] : bounds[last]]), n, d, keep, blocks)
         gradient_records(
-            first, last, keep, bounds, records, starts, record, units, moving, by_observation, origin, copied(origin),
-            values, sums, kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
+            first, last, forwards, sweeps, keep, bounds, records, starts, record, units, moving, by_observation, origin,
+            copied(origin), values, sums, kept, nothing_seen(len(origin.mean)), own_workspace(units, origin),
         )  # fmt: skip
 
     in_parallel(part, len(bounds) - 1, operations(starts, origin))
@@ -112,14 +120,30 @@ def smooth_batch(record, units, origin, starts, readout, means, variances, covar
 
 
 def smooth_each(record, units, origin, starts, records, readout, values, means, variances, covariances):
+    state, work, n = copied(origin), own_workspace(units, origin), len(origin.mean)
+    kept = room(0, n, len(origin.diffuse), PREDICTED)
+    forwards = forward_sweeps(record, units, state, PREDICTED, kept, work)
+    sweep = smoothing_sweep(record, units, kept, n, readout, means, variances, covariances, work)
+
     def part(first, last):
         kept = room(longest(starts, records[first:last]), len(origin.mean), len(origin.diffuse), PREDICTED)
         smooth_records(
-            first, last, records, starts, record, units, origin, copied(origin), values, kept,
+            first, last, forwards, sweep, records, starts, record, units, origin, copied(origin), values, kept,
             nothing_seen(len(origin.mean)), readout, means, variances, covariances, own_workspace(units, origin),
         )  # fmt: skip
 
     in_parallel(part, len(records), operations(starts, origin))
+
+
+def smoothing_sweep(record, units, kept, n, readout, means, variances, covariances, work):
+    return address_of(
+        smooth_segment, record, units, 0, 0, 0, 0, True, kept, 0, nothing_seen(n), readout, means, variances,
+        covariances, work,
+    )  # fmt: skip
+
+
+def first_of(sums):
+    return Gradient(*(array[0] for array in sums))
 
 
 def everyone(starts):
@@ -159,12 +183,12 @@ def restart(origin, state):
 
 @entry(nogil=True)
 def filter_records(
-    first, last, records, starts, record, units, origin, state, keep, kept, values, left, counts, work
+    first, last, sweeps, records, starts, record, units, origin, state, keep, kept, values, left, counts, work
 ):  # fmt: skip
     for q in range(first, last):
         i = records[q]
         restart(origin, state)
-        forward(record, units, starts[i], starts[i + 1], state, keep, kept, 0, work)
+        forward_by(sweeps, record, units, starts[i], starts[i + 1], state, keep, kept, 0, work)
         values[i] = log_likelihood(state)
         if len(counts) > 0:
             counts[i] = state.counts[3]
@@ -184,8 +208,8 @@ def sum_of(sums, g):
 
 @entry(nogil=True)
 def gradient_records(
-    first, last, keep, bounds, records, starts, record, units, moving, by_observation, origin, state, values, sums,
-    kept, b, work,
+    first, last, forwards, sweeps, keep, bounds, records, starts, record, units, moving, by_observation, origin, state,
+    values, sums, kept, b, work,
 ):  # fmt: skip
     """The g-th sum, g = first..last−1, of records[bounds[g]], …, records[bounds[g + 1] − 1]."""
     for g in range(first, last):
@@ -195,11 +219,11 @@ def gradient_records(
             start = starts[i]
             stop = starts[i + 1]
             restart(origin, state)
-            forward(record, units, start, stop, state, keep, kept, start, work)
+            forward_by(forwards, record, units, start, stop, state, keep, kept, start, work)
             values[i] = log_likelihood(state)
             nothing(b)
-            gradient_segment(
-                record, units, moving, by_observation, start, stop, start, stop, state.counts[2],
+            gradient_by(
+                sweeps, record, units, moving, by_observation, start, stop, start, stop, state.counts[2],
                 keep == TILES and state.counts[0] == 0, origin, kept, start, b, out, work,
             )  # fmt: skip
             add_initial_adjoints(b, origin, out)
@@ -207,20 +231,21 @@ def gradient_records(
 
 @entry(nogil=True)
 def smooth_records(
-    first, last, records, starts, record, units, origin, state, values, kept, b, readout, means, variances,
-    covariances, work,
+    first, last, forwards, sweep, records, starts, record, units, origin, state, values, kept, b, readout, means,
+    variances, covariances, work,
 ):  # fmt: skip
     for q in range(first, last):
         i = records[q]
         start = starts[i]
         stop = starts[i + 1]
         restart(origin, state)
-        forward(record, units, start, stop, state, PREDICTED, kept, start, work)
+        forward_by(forwards, record, units, start, stop, state, PREDICTED, kept, start, work)
         values[i] = log_likelihood(state)
         nothing(b)
-        smooth_segment(
-            record, units, start, stop, stop, state.counts[2], state.counts[0] > 0, kept, start, b, readout, means,
-            variances, covariances, work,
+        run(
+            sweep,
+            (record, units, start, stop, stop, state.counts[2], state.counts[0] > 0, kept, start, b, readout, means,
+             variances, covariances, work),
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import NO, entry, shared
+from statespace.kernels.kalman_filter.compiled import NO, embedded, entry
 from statespace.kernels.kalman_filter.pair import forward_pair, forward_single
 from statespace.kernels.kalman_filter.projective import forward_projective
 from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED, TILES
@@ -31,23 +31,7 @@ from statespace.kernels.kalman_filter.sweep import (
 from statespace.kernels.kalman_filter.tiles import fits_tiles, forward_tiles
 from statespace.kernels.kalman_filter.transitions import discretize_chunk
 
-
-@entry()
-def forward(record, units, first, last, state, keep, kept, base, work):
-    """Filter samples first..last−1; what is kept of sample t stands at t − base."""
-    t = forward_any(record, units, first, last, state, keep, kept, base, work)
-    if t < last and len(state.mean) <= 2 and keep in (NOTHING, TILES):
-        t = forward_projective(record, units, t, last, state, keep, kept, base, work.steps, work)
-    if t < last:
-        if len(state.mean) == 1:
-            forward_single(record, units, t, last, state, keep, kept, base, work)
-        elif len(state.mean) == 2:
-            forward_pair(record, units, t, last, state, keep, kept, base, work)
-        else:
-            forward_tiles(record, units, t, last, state, keep, kept, base, work)
-
-
-# The parts of ``forward`` on their own: ``routes.py`` compiles what a record needs.
+# What ``routes.py`` chooses from: each is compiled when a record first needs it.
 
 
 @entry()
@@ -55,17 +39,17 @@ def forward_start(record, units, first, last, state, keep, kept, base, work):
     return forward_any(record, units, first, last, state, keep, kept, base, work)
 
 
-@entry()
+@entry(fastmath={"contract"})
 def forward_direct(record, units, first, last, state, keep, kept, base, work):
     return forward_projective(record, units, first, last, state, keep, kept, base, None, work)
 
 
-@entry()
+@entry(fastmath={"contract"})
 def forward_slotted(record, units, first, last, state, keep, kept, base, work):
     return forward_projective(record, units, first, last, state, keep, kept, base, work.steps, work)
 
 
-@entry()
+@entry(fastmath={"contract"})
 def forward_small(record, units, first, last, state, keep, kept, base, work):
     if len(state.mean) == 1:
         forward_single(record, units, first, last, state, keep, kept, base, work)
@@ -73,12 +57,12 @@ def forward_small(record, units, first, last, state, keep, kept, base, work):
         forward_pair(record, units, first, last, state, keep, kept, base, work)
 
 
-@entry()
+@entry(fastmath={"contract"})
 def forward_tiled(record, units, first, last, state, keep, kept, base, work):
     forward_tiles(record, units, first, last, state, keep, kept, base, work)
 
 
-@shared()
+@embedded()
 def forward_any(record, units, first, last, state, keep, kept, base, work):
     """Returns where it stopped: where a faster path takes over, else ``last``."""
     a, P, D, counts, totals = state

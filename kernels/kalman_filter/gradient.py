@@ -10,7 +10,7 @@ from statespace.kernels.kalman_filter.backward import (
     observe_backward,
     recover,
 )
-from statespace.kernels.kalman_filter.compiled import NO, entry, shared
+from statespace.kernels.kalman_filter.compiled import NO, embedded, entry
 from statespace.kernels.kalman_filter.sweep import (
     DIFFUSE,
     MISSING,
@@ -22,36 +22,7 @@ from statespace.kernels.kalman_filter.sweep import (
 from statespace.kernels.kalman_filter.tiles import gradient_tiles
 from statespace.kernels.kalman_filter.transitions import contract_chunk, discretize_chunk
 
-
-@entry()
-def gradient_segment(
-    record, units, moving, by_observation, first, last, start, stop, last_diffuse, tiled, origin, kept, base, b,
-    out, work,
-):  # fmt: skip
-    """Take ``b`` from after sample last−1 to after sample first−1, or to before the start if first = start.
-
-    Adds to ``out``. The record is samples start..stop−1, ``origin`` the state before them; ``kept`` holds what it
-    left of sample t at t − base. The predicted moments are read where a block is ``moving`` (its A depends on a
-    parameter), where the gradient is wanted ``by_observation``, and through the diffuse start; elsewhere m, F and v
-    are enough. ``tiled``: the filter kept TILES, and nothing is diffuse after ``last_diffuse``.
-    """
-    resolved = last
-    if tiled and len(b.r0) <= 2:
-        resolved = min(last, max(first, last_diffuse))
-        gradient_pair(record, units, by_observation, resolved, last, stop, kept, base, b, out, work.steps, work)
-    elif tiled:
-        some = NO
-        for moved in moving:
-            some = some or moved
-        resolved = min(last, max(first, last_diffuse))
-        gradient_tiles(record, units, some, by_observation, resolved, last, stop, kept, base, b, out, work)
-    gradient_any(
-        record, units, moving, by_observation, first, resolved, start, stop, last_diffuse, origin, kept, base, b, out,
-        work,
-    )  # fmt: skip
-
-
-# The parts of ``gradient_segment`` on their own, for ``routes.py``.
+# What ``routes.py`` chooses from: each is compiled when a record first needs it.
 
 
 @entry()
@@ -63,17 +34,17 @@ def gradient_start(
     )  # fmt: skip
 
 
-@entry()
+@entry(fastmath={"contract"})
 def gradient_direct(record, units, by_observation, first, last, stop, kept, base, b, out, work):
     gradient_pair(record, units, by_observation, first, last, stop, kept, base, b, out, None, work)
 
 
-@entry()
+@entry(fastmath={"contract"})
 def gradient_slotted(record, units, by_observation, first, last, stop, kept, base, b, out, work):
     gradient_pair(record, units, by_observation, first, last, stop, kept, base, b, out, work.steps, work)
 
 
-@entry()
+@entry(fastmath={"contract"})
 def gradient_tiled(record, units, some, by_observation, first, last, stop, kept, base, b, out, work):
     gradient_tiles(record, units, some, by_observation, first, last, stop, kept, base, b, out, work)
 
@@ -91,7 +62,7 @@ def add_initial_adjoints(b, origin, out):
                 out.diffuse[i, k] += c * origin.diffuse[k, j]
 
 
-@shared()
+@embedded()
 def gradient_any(
     record, units, moving, by_observation, first, last, start, stop, last_diffuse, origin, kept, base, b, out, work
 ):  # fmt: skip

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from statespace.kernels.kalman_filter.adjoints import place
-from statespace.kernels.kalman_filter.compiled import entry, helper, shared
-from statespace.kernels.kalman_filter.lockstep import CHUNK, ahead, board, land, prepare, width_of_way
+from statespace.kernels.kalman_filter.compiled import embedded, entry, helper
+from statespace.kernels.kalman_filter.lockstep import CHUNK, board, group_ahead, land, prepare, width_of_way
 from statespace.kernels.kalman_filter.record import PREDICTED
 from statespace.kernels.kalman_filter.transposition import WIDTH, bring_in, hand_out, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import discretize_vectors
@@ -127,7 +127,7 @@ def whole_state(n, S, P, V, r, N, W, B, mean, covariance):
             store(x, B, covariance + (j * n + i) * WIDTH)
 
 
-@helper()
+@embedded()
 def group_behind(n, record, units, flat, longest, room, V, way, rows, wanted):
     """From the last step of a group to its first, before which r and N stay in ``V``; ``rows``: r of the readout."""
     S, C, _, _, scratch, at, stops = room
@@ -193,34 +193,22 @@ def group_behind(n, record, units, flat, longest, room, V, way, rows, wanted):
             hand_out(B, to_variances, width_2, begin, size, at, stops, variances, scratch)
 
 
-@shared()
-def behind(n, record, units, flat, longest, room, V, way, rows, wanted):
-    """``group_behind`` with the number of states known to the compiler."""
-    if n == 1:
-        group_behind(1, record, units, flat, longest, room, V, way, rows, wanted)
-    elif n == 2:
-        group_behind(2, record, units, flat, longest, room, V, way, rows, wanted)
-    elif n == 3:
-        group_behind(3, record, units, flat, longest, room, V, way, rows, wanted)
-    else:
-        group_behind(4, record, units, flat, longest, room, V, way, rows, wanted)
-
-
 @entry(nogil=True)
 def smooth_lanes(
-    first, last, members, starts, found, record, units, flat, values, rows, wanted, before_r, before_N, room, V, way
+    states, first, last, members, starts, found, record, units, flat, values, rows, wanted, before_r, before_N, room, V,
+    way,
 ):  # fmt: skip
     """The groups first..last−1; leaves r and N where each record's lane begins."""
-    n = found.mean.shape[1]
+    n = len(states)
     prepare(n, flat, room)
     for k in range(CHUNK if len(wanted.readout) == rows * n else 0):
         for j in range(rows * n):
             store(splat(wanted.readout[j]), wanted.vectors, (k * rows * n + j) * WIDTH)
     for g in range(first, last):
         longest = board(n, members[g], starts, found, room)
-        ahead(n, record, units, flat, longest, room, PREDICTED, way)
+        group_ahead(n, record, units, flat, longest, room, PREDICTED, way)
         land(members[g], room.totals, values)
-        behind(n, record, units, flat, longest, room, V, way, rows, wanted)
+        group_behind(n, record, units, flat, longest, room, V, way, rows, wanted)
         for l in range(WIDTH):
             i = members[g, l]
             for j in range(n if i >= 0 else 0):

@@ -14,20 +14,21 @@ from statespace.kernels.kalman_filter.adjoints import gradient_lanes, vectors_ne
 from statespace.kernels.kalman_filter.batch import (
     add_up,
     copied,
+    first_of,
     in_sums,
     nothing,
     operations,
     own_workspace,
     restart,
+    smoothing_sweep,
     sum_of,
 )
-from statespace.kernels.kalman_filter.compiled import entry, shared
-from statespace.kernels.kalman_filter.forward import forward_any
-from statespace.kernels.kalman_filter.gradient import add_initial_adjoints, gradient_segment
+from statespace.kernels.kalman_filter.compiled import entry, helper
+from statespace.kernels.kalman_filter.gradient import add_initial_adjoints
 from statespace.kernels.kalman_filter.hindsight import Wanted, smooth_lanes, vectors_carried
 from statespace.kernels.kalman_filter.lockstep import CHUNK, Flat, Room, filter_lanes, width_of_way
 from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, nothing_seen, room
-from statespace.kernels.kalman_filter.smoothing import smooth_segment
+from statespace.kernels.kalman_filter.routes import advance, gradient_by, gradient_sweeps, run, start_sweep
 from statespace.kernels.kalman_filter.transposition import WIDTH
 from statespace.kernels.kalman_filter.vector_blocks import KINDS
 from statespace.kernels.threads import in_parallel
@@ -113,10 +114,11 @@ def starts_of(record, units, origin, starts, keep, kept):
         )  # fmt: skip
     begin, n_diffuse = np.empty((2, R), dtype=np.int64)
     found = Starts(begin, np.empty((R, n)), np.empty((R, n, n)), np.empty((R, 5)), n_diffuse)
+    sweep = start_sweep(record, units, copied(origin), keep, kept, own_workspace(units, origin))
 
     def part(first, last):
         start_records(
-            first, last, HEAD, starts, record, units, origin, copied(origin), keep, kept, found,
+            first, last, sweep, HEAD, starts, record, units, origin, copied(origin), keep, kept, found,
             own_workspace(units, origin),
         )  # fmt: skip
 
@@ -146,7 +148,7 @@ def filtered(record, units, origin, starts, keep, kept):
     flat = flat_arrays(record, kept)
 
     def part(first, last):
-        filter_lanes(first, last, members, starts, found, record, units, flat, keep, values, room_for(n))
+        filter_lanes((0,) * n, first, last, members, starts, found, record, units, flat, keep, values, room_for(n))
 
     in_parallel(part, len(members), operations(starts, origin) // 4)
     left = np.zeros((R if keep == FILTERED else 0, *origin.diffuse.shape))
@@ -171,8 +173,8 @@ def gradient_batch(record, units, origin, starts, moving, by_observation, gradie
     def part(first, last):
         steps = longest(starts, found, members[bounds[first] : bounds[last]])
         gradient_lanes(
-            first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values, sums,
-            a_bar, P_bar, room_for(n), aligned(vectors_needed(n, len(record.parameters)) * WIDTH),
+            (0,) * n, first, last, bounds, members, starts, found, record, units, flat, some, by_observation, values,
+            sums, a_bar, P_bar, room_for(n), aligned(vectors_needed(n, len(record.parameters)) * WIDTH),
             aligned(steps * step // 8), by_R, by_h,
         )  # fmt: skip
 
@@ -182,11 +184,17 @@ def gradient_batch(record, units, origin, starts, moving, by_observation, gradie
     # back through the diffuse start, or over the first gap
     records = np.sort(members[members >= 0])
     bounds, sums = in_sums(gradient, record, len(records), len(records) // 16)
+    ahead, state, work = room(HEAD, n, d, PREDICTED), copied(origin), own_workspace(units, origin)
+    sweep = start_sweep(record, units, state, PREDICTED, ahead, work)
+    sweeps = gradient_sweeps(
+        record, units, moving, by_observation, False, origin, ahead, nothing_seen(n), first_of(sums), work
+    )
 
     def beginnings(first, last):
         finish_records(
-            first, last, bounds, records, HEAD, starts, record, units, moving, by_observation, origin, copied(origin),
-            room(HEAD, n, d, PREDICTED), nothing_seen(n), a_bar, P_bar, sums, own_workspace(units, origin),
+            first, last, sweep, sweeps, bounds, records, HEAD, starts, record, units, moving, by_observation, origin,
+            copied(origin), room(HEAD, n, d, PREDICTED), nothing_seen(n), a_bar, P_bar, sums,
+            own_workspace(units, origin),
         )  # fmt: skip
 
     in_parallel(beginnings, len(bounds) - 1, 200 * R * n * n)
@@ -211,7 +219,7 @@ def smooth_batch(record, units, origin, starts, readout, means, variances, covar
     def part(first, last):
         vectors = aligned(CHUNK * (rows * n + (2 * rows if rows else n + n * n)) * WIDTH)
         smooth_lanes(
-            first, last, members, starts, found, record, units, flat, values, rows,
+            (0,) * n, first, last, members, starts, found, record, units, flat, values, rows,
             Wanted(readout.reshape(-1), *results, vectors), r, N, room_for(n), aligned(vectors_carried(n) * WIDTH),
             aligned(longest(starts, found, members[first:last]) * step // 8),
         )  # fmt: skip
@@ -220,12 +228,16 @@ def smooth_batch(record, units, origin, starts, readout, means, variances, covar
 
     def beginnings(first, last):
         finish_smoothing(
-            first, last, records, HEAD, starts, record, units, origin, copied(origin), room(HEAD, n, d, PREDICTED),
-            nothing_seen(n), r, N, readout, means, variances, covariances, own_workspace(units, origin),
+            first, last, sweep, last_sweep, records, HEAD, starts, record, units, origin, copied(origin),
+            room(HEAD, n, d, PREDICTED), nothing_seen(n), r, N, readout, means, variances, covariances,
+            own_workspace(units, origin),
         )  # fmt: skip
 
     if d > 0:
         records = members[members >= 0]
+        ahead, work = room(HEAD, n, d, PREDICTED), own_workspace(units, origin)
+        sweep = start_sweep(record, units, copied(origin), PREDICTED, ahead, work)
+        last_sweep = smoothing_sweep(record, units, ahead, n, readout, means, variances, covariances, work)
         in_parallel(beginnings, len(records), 200 * R * n * n)
     if len(alone):
         batch.smooth_each(record, units, origin, starts, alone, readout, values, means, variances, covariances)
@@ -243,22 +255,22 @@ def longest(starts, found, members):
     return int(np.where(members >= 0, starts[1:][members] - found.begin[members], 0).max(initial=0))
 
 
-@shared()
-def resolve(record, units, first, last, state, keep, kept, base, work):
+@helper()
+def resolve(sweep, record, units, first, last, state, keep, kept, base, work):
     """Filter until nothing is diffuse any more, or to the end; returns the next sample."""
     t = first
     while t < last and state.counts[0] > 0:
-        t = forward_any(record, units, t, t + 1, state, keep, kept, base, work)
+        t = advance(sweep, (record, units, t, t + 1, state, keep, kept, base, work))
     return t
 
 
 @entry(nogil=True)
-def start_records(first, last, most, starts, record, units, origin, state, keep, kept, found, work):
+def start_records(first, last, sweep, most, starts, record, units, origin, state, keep, kept, found, work):
     """Filter records first..last−1 until nothing is diffuse any more, at most ``most`` samples."""
     n = len(origin.mean)
     for i in range(first, last):
         restart(origin, state)
-        t = resolve(record, units, starts[i], min(starts[i + 1], starts[i] + most), state, keep, kept, 0, work)
+        t = resolve(sweep, record, units, starts[i], min(starts[i + 1], starts[i] + most), state, keep, kept, 0, work)
         found.begin[i] = t if state.counts[0] == 0 else -1
         found.n_diffuse[i] = state.counts[3]
         for j in range(n):
@@ -272,8 +284,8 @@ def start_records(first, last, most, starts, record, units, origin, state, keep,
 
 @entry(nogil=True)
 def finish_records(
-    first, last, bounds, records, most, starts, record, units, moving, by_observation, origin, state, kept, b, a_bar,
-    P_bar, sums, work,
+    first, last, sweep, sweeps, bounds, records, most, starts, record, units, moving, by_observation, origin, state,
+    kept, b, a_bar, P_bar, sums, work,
 ):  # fmt: skip
     """The gradient's sweep from where the lanes began back to the start, filtered once more."""
     n = len(origin.mean)
@@ -284,23 +296,23 @@ def finish_records(
             start = starts[i]
             stop = starts[i + 1]
             restart(origin, state)
-            t = resolve(record, units, start, min(stop, start + most), state, PREDICTED, kept, start, work)
+            t = resolve(sweep, record, units, start, min(stop, start + most), state, PREDICTED, kept, start, work)
             nothing(b)
             for j in range(n):
                 b.r0[j] = a_bar[i, j]
                 for k in range(n):
                     b.N0[j, k] = a_bar[i, j] * a_bar[i, k] - 2.0 * P_bar[i, j, k]
-            gradient_segment(
-                record, units, moving, by_observation, start, t, start, stop, state.counts[2], False, origin, kept,
-                start, b, out, work,
+            gradient_by(
+                sweeps, record, units, moving, by_observation, start, t, start, stop, state.counts[2], False, origin,
+                kept, start, b, out, work,
             )  # fmt: skip
             add_initial_adjoints(b, origin, out)
 
 
 @entry(nogil=True)
 def finish_smoothing(
-    first, last, records, most, starts, record, units, origin, state, kept, b, r, N, readout, means, variances,
-    covariances, work,
+    first, last, sweep, last_sweep, records, most, starts, record, units, origin, state, kept, b, r, N, readout, means,
+    variances, covariances, work,
 ):  # fmt: skip
     """The smoother's sweep from where the lanes began back to the start, filtered once more."""
     n = len(origin.mean)
@@ -309,13 +321,14 @@ def finish_smoothing(
         start = starts[i]
         stop = starts[i + 1]
         restart(origin, state)
-        t = resolve(record, units, start, min(stop, start + most), state, PREDICTED, kept, start, work)
+        t = resolve(sweep, record, units, start, min(stop, start + most), state, PREDICTED, kept, start, work)
         nothing(b)
         for j in range(n):
             b.r0[j] = r[i, j]
             for k in range(n):
                 b.N0[j, k] = N[i, j, k]
-        smooth_segment(
-            record, units, start, t, stop, state.counts[2], False, kept, start, b, readout, means, variances,
-            covariances, work,
+        run(
+            last_sweep,
+            (record, units, start, t, stop, state.counts[2], False, kept, start, b, readout, means, variances,
+             covariances, work),
         )  # fmt: skip

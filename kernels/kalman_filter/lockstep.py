@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import embedded, entry, helper, shared
 from statespace.kernels.kalman_filter.record import FILTERED, PREDICTED
 from statespace.kernels.kalman_filter.transposition import WIDTH, bring_in, hand_out, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import discretize_vectors
@@ -128,7 +128,7 @@ def leave(n, S, P, gap, error, inverse, way, w):
             w += WIDTH
 
 
-@helper()
+@embedded()
 def group_ahead(n, record, units, flat, longest, room, keep, way):
     """One group of records, from the moments and the totals in ``room`` on."""
     S, C, T, O, scratch, at, stops = room
@@ -221,19 +221,6 @@ def group_ahead(n, record, units, flat, longest, room, keep, way):
 
 
 @shared()
-def ahead(n, record, units, flat, longest, room, keep, way):
-    """``group_ahead`` with the number of states known to the compiler."""
-    if n == 1:
-        group_ahead(1, record, units, flat, longest, room, keep, way)
-    elif n == 2:
-        group_ahead(2, record, units, flat, longest, room, keep, way)
-    elif n == 3:
-        group_ahead(3, record, units, flat, longest, room, keep, way)
-    else:
-        group_ahead(4, record, units, flat, longest, room, keep, way)
-
-
-@shared()
 def board(n, members, starts, found, room):
     """Give the records of a group their lanes; returns how many steps the longest has."""
     S, T, at, stops = room.moments, room.totals, room.at, room.stops
@@ -267,11 +254,11 @@ def land(members, T, values):
 
 
 @entry(nogil=True)
-def filter_lanes(first, last, members, starts, found, record, units, flat, keep, values, room):
-    """The groups first..last−1."""
-    n = found.mean.shape[1]
+def filter_lanes(states, first, last, members, starts, found, record, units, flat, keep, values, room):
+    """The groups first..last−1. ``states`` has one entry for each, so that the compiler knows their number."""
+    n = len(states)
     prepare(n, flat, room)
     for g in range(first, last):
         longest = board(n, members[g], starts, found, room)
-        ahead(n, record, units, flat, longest, room, keep, room.totals)
+        group_ahead(n, record, units, flat, longest, room, keep, room.totals)
         land(members[g], room.totals, values)

@@ -7,7 +7,7 @@ where they can.
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import NO, helper, shared
+from statespace.kernels.kalman_filter.compiled import NO, embedded, helper
 from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, TILES
 from statespace.kernels.kalman_filter.sweep import CERTAIN, MISSING, SEEN, contradicts, is_certain
 from statespace.kernels.kalman_filter.transitions import discretize_chunk
@@ -23,7 +23,7 @@ def spread_out(size, count, X):
             X[i, 2] = 0.0
 
 
-@shared(fastmath={"contract"})
+@embedded()
 def forward_single(record, units, first, last, state, keep, kept, base, work):
     """``forward_any`` for one state and no diffuse direction left: ``forward_pair`` in one dimension."""
     steps = work.steps
@@ -116,7 +116,7 @@ def forward_single(record, units, first, last, state, keep, kept, base, work):
     state.totals[3] = before
 
 
-@shared(fastmath={"contract"})
+@embedded()
 def forward_pair(record, units, first, last, state, keep, kept, base, work):
     """``forward_any`` for two states and no diffuse direction left, with the state in registers.
 

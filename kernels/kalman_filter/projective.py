@@ -12,7 +12,7 @@ it to ``pair.py``, as it does where rows of h see the second state.
 import numpy as np
 
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, TREND
-from statespace.kernels.kalman_filter.compiled import CHUNK, COLUMN, NO, ZERO, helper, shared
+from statespace.kernels.kalman_filter.compiled import CHUNK, COLUMN, NO, ZERO, embedded, helper, shared
 from statespace.kernels.kalman_filter.discretization import matern32, matern32_roots, ornstein_uhlenbeck
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.transitions import discretize_chunk
@@ -343,7 +343,7 @@ def is_aligned(observation, first, last):
     return other == 0.0
 
 
-@shared(fastmath={"contract"})
+@embedded()
 def forward_projective(record, units, first, last, state, keep, kept, base, steps, work):
     """Filter samples from ``first`` on; returns where it stopped, ``last`` or a chunk that is for ``pair.py``.
 

@@ -8,7 +8,7 @@ row; ā, P̄ and the formulas of the way back stand in README.md.
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import YES, helper, shared
+from statespace.kernels.kalman_filter.compiled import YES, embedded, helper, shared
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.sweep import CERTAIN, MISSING, SEEN, contradicts, is_certain
 from statespace.kernels.kalman_filter.transitions import contract_chunk, discretize_chunk
@@ -168,7 +168,7 @@ def predict_tiles(blocks, A, Q, P, m, inverse, turned, h, product):
         product[2 * b + 1] += m1
 
 
-@shared(fastmath={"contract"})
+@embedded()
 def forward_tiles(record, units, first, last, state, keep, kept, base, work):
     """``forward_any`` for blocks of one or two states and no diffuse direction left; keeps nothing or TILES.
 
@@ -346,7 +346,7 @@ def lift_tiles(blocks, S, x, h):
             q += 4
 
 
-@shared(fastmath={"contract"})
+@embedded()
 def gradient_tiles(record, units, some, by_observation, first, last, stop, kept, base, b, out, work):
     """``gradient_any`` for what ``forward_tiles`` kept; Ā only where ``some`` block moves."""
     _, size, _ = units

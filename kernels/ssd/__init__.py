@@ -104,7 +104,7 @@ def ssd(
     >>> B = C = np.ones((1, 3, 1, 1))
     >>> y, final = ssd(x, dt, np.array([-1.0]), B, C, gap=np.array([[1.0, 0.0, 2.0]]), return_final_states=True)
     >>> y.ravel().round(6)  # 0.5; nothing passes; exp(-1) 0.5 + 1
-    array([0.5     , 0.5     , 1.18394 ])
+    array([0.5    , 0.5    , 1.18394])
     >>> final.shape
     (1, 1, 1, 1)
     """

@@ -3,11 +3,17 @@
 import numpy as np
 import torch
 
-from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, flat
 from statespace.kernels.ssd.loops import SEGMENT, TILE, backward, forward
 from statespace.kernels.ssd.steps import around
 from statespace.kernels.threads import in_parallel, number_of_threads
+
+
+def unusable(*arguments, **options):
+    for x in (*arguments, *options.values()):
+        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
+            return f"its loops run in main memory, and a tensor is on {x.device}"
+    return None
 
 
 def ssd(
@@ -43,7 +49,8 @@ def _scan(x, step, exponent, B, C, D, initial, starts, chunk_size):
         .transpose(2, 3),
         P,
     )
-    y = y[..., :channels].reshape(x.shape)
+    # A slice of everything would be copied on the way back.
+    y = (y[..., :channels] if channels % WIDTH else y).reshape(x.shape)
     final = final.transpose(2, 3)[..., :N, :, :].flatten(3)[..., :channels].transpose(2, 3)
     return y, final.reshape(batch, H, P, N)
 

@@ -10,7 +10,7 @@ def around(
     """The arguments of :func:`statespace.kernels.ssd`, arrays or tensors, around a ``scan`` of tensors.
 
     ``scan(x, step, exponent, B, C, D, initial, starts, chunk_size)`` returns y and the final states; all are of one
-    type, float32 at least. ``exponent`` has the logarithms of the decays, ``D`` is (heads, P) or None, ``initial`` may
+    type, float32 at least. The logarithms of the decays are ``exponent``, ``D`` is (heads, P) or None, ``initial`` may
     be None, ``starts`` (batch, length) tells where a sequence begins, the first one apart, or is None.
     """
     arrays = not isinstance(x, torch.Tensor)

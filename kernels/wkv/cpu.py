@@ -6,7 +6,7 @@ from statespace.kernels.dispatch import is_tensor
 from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, from_lanes, to_lanes
 from statespace.kernels.threads import in_parallel
 from statespace.kernels.wkv.loops import SEGMENT, backward, forward
-from statespace.kernels.wkv.state import given, taken
+from statespace.kernels.wkv.state import NOTHING, given, taken
 
 # Of a step of a vector, forth and back; what a thread must be worth.
 OPERATIONS = 4
@@ -27,8 +27,8 @@ def wkv(w, u, k, v, state=None, dt=None):
     B, L, D = k.shape
     given_type = torch.promote_types(k.dtype, v.dtype)
     dtype = torch.promote_types(given_type, torch.float32)
-    a, b, o = taken(state, B, D, k.new_empty(0, dtype=dtype))
-    sums = torch.stack([a, b, o, torch.zeros_like(o)], dim=-1)
+    mean, weight = taken(state, B, D, k.new_empty(0, dtype=dtype))
+    sums = torch.stack([mean, (weight > NOTHING).to(dtype), weight, torch.zeros_like(weight)], dim=-1)
     # Records share their vectors of channels where these fill vectors.
     systems, gaps = (1 if D % WIDTH == 0 else B), None
     if dt is not None:
@@ -41,8 +41,10 @@ def wkv(w, u, k, v, state=None, dt=None):
         to_lanes(sums),
     )
     y = channels_back(y, B, D).transpose(1, 2).to(given_type)
-    a, b, *o = from_lanes(sums, B, D).unbind(-1)
-    final = given(a, b, sum(o))
+    a, b, top, drift = from_lanes(sums, B, D).unbind(-1)
+    known = b > 0
+    b = torch.where(known, b, 1.0)
+    final = given(a / b, torch.where(known, top + drift + b.log(), NOTHING))
     return (y.numpy(), final.numpy()) if arrays else (y, final)
 
 

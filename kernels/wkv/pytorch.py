@@ -1,65 +1,77 @@
-"""The weighted average in torch operations on any device: attention within a chunk, chunks in turn."""
+"""The weighted average in torch operations on any device: doubling within windows, windows in turn.
+
+A piece of the record is a decay d over it, the mean m of its values and the logarithm of their weight at its end; two
+pieces, one after the other, are a piece again:
+
+    d = d₁ + d₂,    e^l = e^{l₁ + d₂} + e^{l₂},    m = m₁ + σ(l₂ - l₁ - d₂) (m₂ - m₁)
+
+The logarithm is kept as a pair (top, rest), the largest key and what decay and company add to it, as in `loops.py`.
+"""
 
 import torch
+from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
 from statespace.kernels.arrays import accepts_numpy
-from statespace.kernels.wkv.state import EMPTY, given, taken
+from statespace.kernels.wkv.state import NOTHING, given, taken
 
-CHUNK = 32
+WINDOW = 128
 
 
 @accepts_numpy
 def wkv(w, u, k, v, state=None, dt=None):
-    """See :func:`statespace.kernels.wkv`; memory is that of one chunk of exponents and one state a chunk."""
+    """See :func:`statespace.kernels.wkv`; memory is that of the pieces of one window, and one state a window."""
     B, L, D = k.shape
     given_type = torch.promote_types(k.dtype, v.dtype)
     dtype = torch.promote_types(given_type, torch.float32)
     w, u = w.to(dtype), u.to(dtype)
     if dt is None:
         dt = torch.ones(B, L, dtype=dtype, device=k.device)
-    sums = taken(state, B, D, k.new_empty(0, dtype=dtype))
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, dt, *sums))
+    mean, top = taken(state, B, D, k.new_empty(0, dtype=dtype))
+    past = mean, top, torch.zeros_like(top)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, dt, mean, top))
     outputs = []
-    for start in range(0, L, CHUNK):
-        window = slice(start, start + CHUNK)
-        inputs = w, u, k[:, window].to(dtype), v[:, window].to(dtype), dt[:, window].to(dtype), *sums
+    for start in range(0, L, WINDOW):
+        window = slice(start, start + WINDOW)
+        inputs = w, u, k[:, window].to(dtype), v[:, window].to(dtype), dt[:, window].to(dtype), *past
         if needs_grad:
-            y, *sums = checkpoint(_chunk, *inputs, use_reentrant=False)
+            y, *past = checkpoint(_window, *inputs, use_reentrant=False)
         else:
-            y, *sums = _chunk(*inputs)
+            y, *past = _window(*inputs)
         outputs.append(y)
-    return torch.cat(outputs, dim=1).to(given_type), given(*sums)
+    mean, top, rest = past
+    return torch.cat(outputs, dim=1).to(given_type), given(mean, top + rest)
 
 
-def _chunk(w, u, k, v, dt, a, b, o):
-    """y (B, T, D), and the sums behind the chunk from those before it."""
-    T = k.shape[1]
-    step, source = torch.arange(T, device=k.device)[:, None], torch.arange(T + 1, device=k.device)
+def _window(w, u, k, v, dt, mean, top, rest):
+    """y (B, T, D), and mean, top and rest of all behind the window from those before it."""
     real = (dt > 0).unsqueeze(-1)
     # Padding may hold anything.
-    k, v, dt = torch.where(real, k, 0.0), torch.where(real, v, 0.0), torch.where(real[..., 0], dt, 0.0)
-    # elapsed[t, i] = Δ_{i+1} + … + Δ_t, a sum of what lies between and no difference of two: a long gap before a burst
-    # would leave no digits of it. Column 0 is the time since the state, column i that since sample i.
-    elapsed = (dt.unsqueeze(-1) * (step >= source)).cumsum(1)  # (B, T, T + 1)
-    keys = torch.cat([o.unsqueeze(1), torch.where(real, k, EMPTY)], dim=1)  # (B, T + 1, D)
-    masses = torch.cat([b.unsqueeze(1), torch.ones_like(k)], dim=1)
-    values = torch.cat([a.unsqueeze(1), v], dim=1)
-    own, later = (source == step + 1).unsqueeze(-1), (source > step + 1).unsqueeze(-1)
-    decay = torch.where(later, EMPTY, torch.where(own, u, w * (1 - elapsed.unsqueeze(-1))))  # (B, T, T + 1, D)
-    weights, _ = _weights(torch.where(own, k.unsqueeze(2), keys.unsqueeze(1)), decay)
-    y = (weights * values.unsqueeze(1)).sum(2) / (weights * masses.unsqueeze(1)).sum(2)
-    weights, o = _weights(keys, -w * elapsed[:, -1].unsqueeze(-1))
-    # With no sample at all and none before, every exponent is that of nothing, and every weight would be 1.
-    weights = torch.where(keys > EMPTY / 2, weights, 0.0)
-    return torch.where(real, y, 0.0), (weights * values).sum(1), (weights * masses).sum(1), o
+    k, v, gap = torch.where(real, k, 0.0), torch.where(real, v, 0.0), torch.where(real, dt.unsqueeze(-1), 0.0)
+    # The past is a piece like each sample, and stands before them.
+    pieces = (
+        torch.cat([torch.zeros_like(mean).unsqueeze(1), -w * gap], dim=1),
+        torch.cat([mean.unsqueeze(1), v], dim=1),
+        torch.cat([top.unsqueeze(1), torch.where(real, k, NOTHING)], dim=1),
+        torch.cat([rest.unsqueeze(1), torch.zeros_like(k)], dim=1),
+    )
+    reach = 1
+    while reach < pieces[0].shape[1]:
+        joined = _joined([x[:, :-reach] for x in pieces], [x[:, reach:] for x in pieces])
+        pieces = tuple(torch.cat([x[:, :reach], new], dim=1) for x, new in zip(pieces, joined, strict=True))
+        reach *= 2
+    _, mean, top, rest = pieces
+    before = [x[:, :-1] for x in (mean, top, rest)]
+    share = torch.sigmoid((k - before[1]) + (u - before[2] - w * (1 - gap)))
+    y = torch.where(real, before[0] + share * (v - before[0]), 0.0)
+    return y, mean[:, -1], top[:, -1], rest[:, -1]
 
 
-def _weights(keys, decay):
-    """exp(keys + decay) on the last axis but one, divided by the largest; and the logarithm of that one."""
-    keys, decay = torch.broadcast_tensors(keys, decay)
-    with torch.no_grad():
-        index = (keys + decay).argmax(-2, keepdim=True)
-        key, least = keys.gather(-2, index), decay.gather(-2, index)
+def _joined(first, second):
+    (d1, m1, top1, rest1), (d2, m2, top2, rest2) = first, second
+    rest1 = rest1 + d2
     # Large keys meet first: where they are close, and it matters, their difference is exact.
-    return torch.exp((keys - key) + (decay - least)), (key + least).squeeze(-2)
+    ahead = (top1 - top2) + (rest1 - rest2)
+    larger = ahead > 0
+    rest = torch.where(larger, rest1 + softplus(-ahead), rest2 + softplus(ahead))
+    return d1 + d2, m1 + torch.sigmoid(-ahead) * (m2 - m1), torch.where(larger, top1, top2), rest

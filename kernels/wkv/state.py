@@ -2,24 +2,25 @@
 
 import torch
 
-# The exponent of nothing: finite, so that no difference of two of them is NaN.
-EMPTY = -1e30
+# The logarithm of no weight: finite, so that no difference of two of them is NaN.
+NOTHING = -1e30
 
 
 def taken(state, B, D, like):
-    """a, b and o (B, D) of a state (B, D, 3), of None or of one whose denominator is 0: sums of nothing."""
+    """The mean a / b of a state (B, D, 3) and the logarithm of its weight, o + log b, both (B, D).
+
+    They are 0 and `NOTHING` where b is 0, and where there is no state.
+    """
     if state is None:
-        zero = like.new_zeros(B, D)
-        return zero, zero, zero + EMPTY
+        mean = like.new_zeros(B, D)
+        return mean, mean + NOTHING
     a, b, o = state.to(like.dtype).unbind(-1)
     known = b > 0
-    return torch.where(known, a, 0.0), torch.where(known, b, 0.0), torch.where(known, o, EMPTY)
+    b = torch.where(known, b, 1.0)
+    return torch.where(known, a / b, 0.0), torch.where(known, o + b.log(), NOTHING)
 
 
-def given(a, b, o):
-    """The one form (mean, 1, logarithm of the weight) of all triples of the same sums; zeros where there is none."""
-    known = b > 0
-    divisor = torch.where(known, b, 1.0)
-    return torch.stack(
-        [torch.where(known, a / divisor, 0.0), known.to(a.dtype), torch.where(known, o + divisor.log(), 0.0)], dim=-1
-    )
+def given(mean, weight):
+    """The triple (mean, 1, logarithm of the weight) (B, D, 3); zeros where there is no weight."""
+    known = weight > NOTHING / 2
+    return torch.stack([torch.where(known, mean, 0.0), known.to(mean.dtype), torch.where(known, weight, 0.0)], dim=-1)

@@ -2,7 +2,7 @@
 
 import torch
 
-from statespace.kernels.wkv.state import EMPTY
+from statespace.kernels.wkv.state import given, taken
 
 
 def advance(w, u, k, v, state, gap=None):
@@ -20,12 +20,10 @@ def advance(w, u, k, v, state, gap=None):
     >>> y.tolist(), state.exp().round().tolist()  # the mean of 2 and 4
     ([[3.0]], [[[20.0, 3.0, 2.0]]])
     """
-    a, b, o = state.to(torch.promote_types(k.dtype, torch.float32)).unbind(-1)
-    known = b > 0
-    b = torch.where(known, b, 1.0)
-    mean, weight = torch.where(known, a / b, 0.0), torch.where(known, o + b.log(), EMPTY)
+    dtype = torch.promote_types(torch.promote_types(k.dtype, v.dtype), torch.float32)
+    mean, weight = taken(state, *k.shape, k.new_empty(0, dtype=dtype))
     past = weight if gap is None else weight + w * (1 - gap)
     y = mean + torch.sigmoid(u + k - past) * (v - mean)
     past = weight - (w if gap is None else w * gap)
-    after = mean + torch.sigmoid(k - past) * (v - mean)
-    return y, torch.stack([after, torch.ones_like(after), torch.logaddexp(past, k)], dim=-1)
+    mean = mean + torch.sigmoid(k - past) * (v - mean)
+    return y.to(torch.promote_types(k.dtype, v.dtype)), given(mean, torch.logaddexp(past, k.to(dtype)))

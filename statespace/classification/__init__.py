@@ -4,9 +4,14 @@ Above: the user. Below: ``statespace.deep`` fits, streams and saves; ``statespac
 
 ssm        SSMClassifier: any layer by name, or a pattern of them; DeepClassifier, what all have in common
 linear     S4Classifier, S4DClassifier, S5Classifier, H3Classifier
+selective  MambaClassifier, Mamba2Classifier, RWKVClassifier, DeltaNetClassifier
 """
 
 from statespace.classification.linear import H3Classifier, S4Classifier, S4DClassifier, S5Classifier
+from statespace.classification.selective import DeltaNetClassifier, Mamba2Classifier, MambaClassifier, RWKVClassifier
 from statespace.classification.ssm import DeepClassifier, SSMClassifier
 
-__all__ = ["DeepClassifier", "H3Classifier", "S4Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier"]
+__all__ = [
+    "DeepClassifier", "DeltaNetClassifier", "H3Classifier", "Mamba2Classifier", "MambaClassifier", "RWKVClassifier",
+    "S4Classifier", "S4DClassifier", "S5Classifier", "SSMClassifier",
+]  # fmt: skip

@@ -48,7 +48,8 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         X : array-like
             Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
             of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
-            indexed by time; or a SeriesCollection. NaN is a missing value.
+            indexed by time; or a SeriesCollection. NaN is a missing value. With an ``alphabet``: a list or Series of
+            texts, or a symbol or its position in the place of each number.
         y : array-like
             Labels: numbers, texts or booleans. One a series, (n_series,); or one a step, (n_series, n_times), a list of
             (n_times_i,) arrays, or a Series with a (series, time) MultiIndex. NaN or None is a label that is not known
@@ -287,4 +288,12 @@ class SSMClassifier(DeepClassifier, SSMParameters):
     True
     >>> clf.predict_proba(np.sin(phase), times=t).shape
     (60, 2)
+
+    DNA, on either strand:
+
+    >>> sequences = ["".join(rng.choice(list("ACGT"), n)) for n in rng.integers(10, 20, size=60)]
+    >>> rich = [s.count("G") + s.count("C") > len(s) / 2 for s in sequences]
+    >>> clf = SSMClassifier(alphabet="dna", reverse_complement="equivariant", d_model=8, n_layers=1, random_state=0)
+    >>> clf.set_params(max_epochs=15).fit(sequences, rich).predict(["ACGGCCN", "TATATATA"])
+    array([ True, False])
     """

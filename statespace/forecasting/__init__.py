@@ -6,6 +6,7 @@ sktime is imported with the first name that is asked for, and nowhere else in th
 kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
 ssm         SSMForecaster: a stack of any layers
 linear      S4Forecaster, S4DForecaster, S5Forecaster, H3Forecaster
+selective   MambaForecaster, Mamba2Forecaster, RWKVForecaster, DeltaNetForecaster
 deep        DeepForecaster: one network for every horizon and query time, whatever its layers
 windows     history and query times as tokens; random windows to train on
 baseline    level, trend, seasons and covariates of a window by least squares
@@ -26,18 +27,28 @@ _HOME = {
     "S4DForecaster": "linear",
     "S5Forecaster": "linear",
     "H3Forecaster": "linear",
+    "MambaForecaster": "selective",
+    "Mamba2Forecaster": "selective",
+    "RWKVForecaster": "selective",
+    "DeltaNetForecaster": "selective",
     "TimeSplitter": "splitter",
 }
 
 __all__ = [
-    "DeepForecaster", "H3Forecaster", "KalmanForecaster", "S4DForecaster", "S4Forecaster", "S5Forecaster",
-    "SSMForecaster", "TimeSplitter",
+    "DeepForecaster", "DeltaNetForecaster", "H3Forecaster", "KalmanForecaster", "Mamba2Forecaster", "MambaForecaster",
+    "RWKVForecaster", "S4DForecaster", "S4Forecaster", "S5Forecaster", "SSMForecaster", "TimeSplitter",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from statespace.forecasting.deep import DeepForecaster
     from statespace.forecasting.kalman import KalmanForecaster
     from statespace.forecasting.linear import H3Forecaster, S4DForecaster, S4Forecaster, S5Forecaster
+    from statespace.forecasting.selective import (
+        DeltaNetForecaster,
+        Mamba2Forecaster,
+        MambaForecaster,
+        RWKVForecaster,
+    )
     from statespace.forecasting.splitter import TimeSplitter
     from statespace.forecasting.ssm import SSMForecaster
 

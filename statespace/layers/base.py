@@ -24,6 +24,9 @@ class SequenceMixer(torch.nn.Module, ABC):
         Number of channels of input and output.
     slow_parameters : dict of str to {"A", "B", "dt"}
         The parameters that carry ``_optim``, by name ("A", "projection.bias"), and the role of each.
+    gated : bool
+        Whether the layer is a block by itself, with a gate and a projection out: a residual stack then adds its
+        outputs as they are, where it gives those of others a gated linear unit.
 
     Examples
     --------
@@ -38,6 +41,7 @@ class SequenceMixer(torch.nn.Module, ABC):
 
     d_model: int
     slow_parameters: Mapping[str, str] = {}
+    gated = False
 
     def _mark_slow_parameters(self):
         for name, role in self.slow_parameters.items():

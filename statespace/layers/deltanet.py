@@ -154,10 +154,12 @@ class DeltaNet(SelectiveMixer):
         """q and k of any length, v, β and log α over the gaps; of records or, without an axis of time, of samples."""
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, self.head_dim)).unbind(-3)
         working = torch.promote_types(qkv.dtype, torch.float32)
-        of_beta = of_beta.to(working)
+        # Columns of a wider matrix: torch takes transcendental functions of what lies together in vectors.
+        of_beta = of_beta.to(working).contiguous()
         a = None
         if self.gated:
-            a = torch.exp(self.A_log.to(working)) * softplus(of_alpha.to(working) + self.dt_bias.to(working))
+            rate = softplus(of_alpha.to(working).contiguous() + self.dt_bias.to(working))
+            a = torch.exp(self.A_log.to(working)) * rate
         if dt is None:
             return q, k, v, torch.sigmoid(of_beta), None if a is None else -a
         dt, b = dt.to(working).unsqueeze(-1), softplus(of_beta) + LEAST

@@ -91,6 +91,7 @@ class Mamba(SelectiveMixer):
     """
 
     slow_parameters = {"A_log": "A", "dt_proj.bias": "dt"}
+    gated = True
 
     def __init__(
         self,
@@ -181,7 +182,8 @@ class Mamba(SelectiveMixer):
         return (batch_size, self.d_inner, self.d_conv - 1), (batch_size, self.d_inner, self.d_state)
 
     def _rates(self):
-        return -torch.exp(self.A_log)
+        """A, in float32 at least: its rounding would decay with every step."""
+        return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
 
     def _branches(self, u):
         """x and z, (B, E, L) with channels last in memory.
@@ -219,7 +221,7 @@ class Mamba(SelectiveMixer):
         x = silu(x if self.conv1d.bias is None else x + self.conv1d.bias)
         step, B, C = self._chosen(x)
         h = softplus(step + self.dt_proj.bias, threshold=40)
-        h = h if dt is None else h * dt.unsqueeze(-1).to(h.dtype)
+        h = h if dt is None else h * dt.unsqueeze(-1)
         A = self._rates() if self._frozen is None else self._frozen
         y, s = selective_state_update(s, x, h, A, B, C, self.D, z)
         return self.out_proj(y), (window[..., 1:], s)

@@ -8,15 +8,17 @@ from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
 from statespace.layers.mamba import Mamba
+from statespace.layers.mamba2 import Mamba2
 from statespace.layers.mamba3 import Mamba3
+from statespace.layers.rwkv import RWKV
 from statespace.layers.s4 import S4
 from statespace.layers.s4d import S4D
 from statespace.layers.s5 import S5
 from statespace.layers.tides import TIDES
 
 LAYERS: dict[str, type[SequenceMixer]] = {
-    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba3": Mamba3, "s4": S4,
-    "s4d": S4D, "s5": S5, "tides": TIDES,
+    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba2": Mamba2,
+    "mamba3": Mamba3, "rwkv": RWKV, "s4": S4, "s4d": S4D, "s5": S5, "tides": TIDES,
 }  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"attention", "deltanet", "dss", "h3", "mamba", "mamba3", "s4", "s4d", "s5", "tides"}
+    name : {"attention", "deltanet", "dss", "h3", "mamba", "mamba2", "mamba3", "rwkv", "s4", "s4d", "s5", "tides"}
         Key of ``LAYERS``.
     d_model : int
         Number of channels.

@@ -2,6 +2,7 @@
 
     h = E x + e                                           encoder, at every step
     h = h + dropout(GLU(W gelu(mixer(norm(h), Δ))))       each block; only the mixer looks across time
+    h = h + dropout(mixer(norm(h), Δ))                    where it is gated by itself, as Mamba is
     h = h + dropout(experts(norm(h)))                     after it, with `moe`
     y = V norm(h) + v                                     head, at every step or on the pooled features
 
@@ -9,21 +10,23 @@ Letters: x (B, L, d_input) inputs, h (B, L, d_model) features, Δ (B, L) gaps, y
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statespace.layers import SelectiveMixer, SequenceMixer, make_layer
+from statespace.layers import LAYERS, SelectiveMixer, SequenceMixer, make_layer
 from statespace.models.experts import MixtureOfExperts, make_feed_forwards
 
 
 class ResidualBlock(nn.Module):
     """One block: norm, sequence mixer, GELU, gated linear unit, dropout, and the residual around them.
 
-    With a feed-forward map there follow norm, map, dropout, and a residual around these. A selective layer, which has
-    a gate and an output projection of its own, is then added as it is, as in Jamba [1]_; a linear one keeps its unit.
+    A mixer that is ``gated`` by itself, as Mamba is, is added as it is, without unit, as in its paper. With a
+    feed-forward map there follow norm, map, dropout, and a residual around these; then no selective layer has a unit,
+    as in Jamba [1]_.
 
     Parameters
     ----------
@@ -60,8 +63,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.mixer: SequenceMixer = mixer
-        gated = feed_forward is None or not isinstance(mixer, SelectiveMixer)
-        self.gate = nn.Linear(d_model, 2 * d_model) if gated else None
+        alone = mixer.gated or (feed_forward is not None and isinstance(mixer, SelectiveMixer))
+        self.gate = None if alone else nn.Linear(d_model, 2 * d_model)
         self.dropout = nn.Dropout(dropout)
         self.feed_forward = feed_forward
         if feed_forward is not None:
@@ -107,9 +110,14 @@ def make_mixers(
         raise ValueError("layer must be a name or a sequence of at least one name. Got an empty sequence instead.")
     options = dict(layer_options or {})
     names = [pattern[i % len(pattern)] for i in range(n_layers)]
-    return [
-        make_layer(name, d_model, **(options if isinstance(layer, str) else options.get(name, {}))) for name in names
-    ]
+    mixers = []
+    for i, name in enumerate(names):
+        own = options if isinstance(layer, str) else options.get(name, {})
+        if name in LAYERS and "position" in signature(LAYERS[name]).parameters:
+            # Its starting values depend on its place in the stack.
+            own = {"position": (i, n_layers)} | own
+        mixers.append(make_layer(name, d_model, **own))
+    return mixers
 
 
 class ResidualStack(nn.Module):

@@ -46,7 +46,8 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         X : array-like
             Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
             of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
-            indexed by time; or a SeriesCollection. NaN is a missing value.
+            indexed by time; or a SeriesCollection. NaN is a missing value. With an ``alphabet``: a list or Series of
+            texts, or a symbol or its position in the place of each number.
         y : array-like
             One target a series, (n_series,) or (n_series, n_outputs); or one a step, (n_series, n_times), (n_series,
             n_times, n_outputs) or a list of (n_times_i,) or (n_times_i, n_outputs) arrays. NaN is a target that is not
@@ -173,8 +174,8 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         h = E x + e,    h = h + dropout(GLU(W gelu(layer(norm(h), Δ)))),    y = V norm(h) + v
 
     Each of ``n_layers`` blocks runs a state-space layer over the gaps Δ that the samples really have and mixes its
-    outputs by a gated linear unit. Inputs and targets are scaled to mean 0 and standard deviation 1, gaps by their
-    median. The loss is the mean square.
+    outputs by a gated linear unit; a layer that has a gate of its own, as Mamba has, is added as it is. Inputs and
+    targets are scaled to mean 0 and standard deviation 1, gaps by their median. The loss is the mean square.
 
     Parameters
     ----------
@@ -186,6 +187,16 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
+    alphabet : {"dna", "rna", "protein"}, str, sequence, int or None, default=None
+        X then holds sequences of symbols: a list of texts, or of arrays of symbols or of their positions. ``"dna"``,
+        ``"rna"`` and ``"protein"`` know upper and lower case and IUPAC's codes of what is uncertain, N for any base;
+        another text is its characters, a sequence holds the symbols, and an integer n means the tokens 0 to n - 1. See
+        `statespace.alphabets.Alphabet`. None: X holds numbers.
+    reverse_complement : {None, "equivariant", "augment"}, default=None
+        For what does not depend on the strand of DNA or RNA that was read. ``"equivariant"`` reads both strands with
+        the same weights [1]_: the reverse complement of a sequence has the same answer, or the same answers a step in
+        reverse; such a model cannot stream. ``"augment"`` trains on either strand at random. None reads what is given,
+        as where the strand tells something: a promoter, a splice site.
     backbone : {"stack", "sashimi"}, default="stack"
         The network around the layers: a residual stack, or blocks on several time scales for long records; see
         `statespace.models.SaShiMi`, in which ``n_layers`` counts the blocks of each scale.
@@ -193,7 +204,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Arguments of the network that the estimator has no parameter for, such as ``{"factors": (4, 4)}``.
     moe : int or mapping, optional
         A number of experts: a feed-forward map follows each layer, and every other one of them is a mixture of so many
-        experts, of which each step takes two, as in Jamba [1]_. A mapping sets ``"n_experts"``, ``"every"`` and
+        experts, of which each step takes two, as in Jamba [2]_. A mapping sets ``"n_experts"``, ``"every"`` and
         what else `statespace.models.ResidualStack` has. None: no such maps.
     bidirectional : bool, default=False
         Read the series in both directions. Such a model cannot stream, and holds a whole series in memory.
@@ -242,7 +253,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Whether there is one target a step.
     n_outputs_ : int
         Number of outputs.
-    n_channels_, x_mean_, x_scale_, has_missing_, clock_, time_scale_, n_features_in_
+    n_channels_, x_mean_, x_scale_, alphabet_, has_missing_, clock_, time_scale_, n_features_in_
         As in `statespace.base.SeriesEstimator`.
     y_mean_, y_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the known targets.
@@ -255,9 +266,13 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     Times. Gaps are taken in float64, divided by ``time_scale_``, and only then cast; the gap before the first sample of
     a series is 1. Fitted with times, the model refuses series without. Equal times within a series are refused.
 
+    Symbols. Each is a row of the identity, of which the encoder E makes its embedding. An uncertain one has equal
+    shares of what it may be, so that its embedding is their mean, whether such symbols were seen in ``fit`` or not.
+
     References
     ----------
-    .. [1] O. Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024.
+    .. [1] Y. Schiff et al., "Caduceus: Bi-Directional Equivariant Long-Range DNA Sequence Modeling", 2024.
+    .. [2] O. Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024.
 
     Examples
     --------

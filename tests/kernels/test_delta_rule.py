@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from statespace.kernels import delta_rule
+from statespace.kernels import BackendError, delta_rule
 
 BACKENDS = ["cpu", "pytorch"]
 NAMES = ["q", "k", "v", "beta", "decay", "initial_state"]
@@ -97,3 +97,148 @@ def test_equals_the_reference_with_every_gradient(backend, dtype, options, monke
         given, gradients(delta_rule(**own, **unit, backend=backend), own), gradients(oracle, exact), strict=True
     ):
         assert_close(x.numpy(), y.numpy(), dtype, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_defaults_are_no_decay_from_rest(backend):
+    arrays = problem(L=40)
+    plain = {n: arrays[n] for n in NAMES[:4]}
+    zeros = dict(decay=np.zeros_like(arrays["decay"]), initial_state=np.zeros_like(arrays["initial_state"]))
+    got, expected = delta_rule(**plain, backend=backend), delta_rule(**plain, **zeros, backend="reference")
+    for name, x, y in zip(("o", "state"), got, expected, strict=True):
+        assert_close(x, y, np.float64, name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_factor_of_zero_forgets_all_and_has_no_gradient(backend):
+    """Not even one of rounding, which a rate times a long gap would blow up."""
+    arrays = {n: torch.from_numpy(x).requires_grad_() for n, x in problem(L=45, dtype=np.float32).items()}
+    with torch.no_grad():
+        arrays["decay"][:, [7, 16, 30]] = -1e6
+        arrays["decay"][:, 33] = -torch.inf
+    o, state = delta_rule(**arrays, backend=backend)
+    later = {n: arrays[n][:, 33:].detach().numpy() for n in NAMES[:5]}
+    expected, final = delta_rule(**later, backend="reference")
+    assert_close(o[:, 33:].detach().numpy(), expected, np.float32, "o")
+    assert_close(state.detach().numpy(), final, np.float32, "state")
+    (of_decay,) = torch.autograd.grad(o.square().sum() + state.square().sum(), arrays["decay"], retain_graph=True)
+    assert (of_decay[:, [7, 16, 30, 33]] == 0).all()
+    assert (of_decay != 0).any()
+    (of_initial,) = torch.autograd.grad(o[:, 7:].square().sum(), arrays["initial_state"])
+    assert (of_initial == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_writes_nothing_changes_nothing(backend):
+    arrays = problem(L=37)
+    silent = np.array([0, 1, 15, 16, 31, 36])
+    arrays["beta"][:, silent], arrays["decay"][:, silent] = 0, 0
+    rest = np.setdiff1d(np.arange(37), silent)
+    o, state = delta_rule(**arrays, backend=backend)
+    kept = {n: x if n == "initial_state" else x[:, rest] for n, x in arrays.items()}
+    expected, final = delta_rule(**kept, backend=backend)
+    assert_close(o[:, rest], expected, np.float64, "o")
+    assert_close(state, final, np.float64, "state")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_records_and_heads_of_any_layout_in_memory(backend):
+    """Slices of what one projection gives, a broadcast gradient, memory that holds something else before."""
+    together = torch.randn(2, 35, 3, 2, 20, dtype=torch.float64)
+    q, k, v = together[..., :18].unbind(2)
+    v = v.mT.contiguous().mT
+    beta = torch.rand(2, 2, 35, dtype=torch.float64).mT
+    expected = delta_rule(*(x.contiguous().numpy() for x in (q, k, v, beta)), qk_l2norm=True, backend="reference")
+    inputs = [x.requires_grad_() for x in (q, k, v, beta)]
+    got = delta_rule(*inputs, qk_l2norm=True, backend=backend)
+    for name, x, y in zip(("o", "state"), got, expected, strict=True):
+        assert_close(x.detach().numpy(), y, np.float64, name)
+    exact = [x.detach().contiguous().requires_grad_() for x in inputs]
+    for name, x, y in zip(
+        NAMES,
+        torch.autograd.grad(got[0].sum(), inputs),
+        torch.autograd.grad(loop(*exact, qk_l2norm=True)[0].sum(), exact),
+        strict=False,
+    ):
+        assert_close(x.numpy(), y.numpy(), np.float64, name)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 100])
+def test_chunks_of_any_size(size):
+    arrays = problem(L=33)
+    for x, y in zip(delta_rule(**arrays, chunk_size=size), delta_rule(**arrays, backend="reference"), strict=True):
+        assert_close(x, y, np.float64, size)
+
+
+def test_the_chunks_of_the_compiled_loops_have_sixteen_steps():
+    with pytest.raises(BackendError, match="its chunks have 16 steps, not 64"):
+        delta_rule(**problem(), chunk_size=64, backend="cpu")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_has_states_in_single(backend, dtype):
+    arrays = problem(L=70)
+    q, k, v, beta = (torch.from_numpy(arrays[n]).to(dtype).requires_grad_() for n in NAMES[:4])
+    decay = torch.from_numpy(arrays["decay"]).float()
+    o, state = delta_rule(q, k, v, beta, decay, backend=backend)
+    assert (o.dtype, state.dtype) == (dtype, torch.float32)
+    exact = [x.detach().double().numpy() for x in (q, k, v, beta, decay)]
+    expected, final = delta_rule(*exact, backend="reference")
+    assert_close(state.detach().numpy(), final, np.float32, "state")
+    np.testing.assert_allclose(o.detach().double(), expected, rtol=0.01, atol=0.01)
+    o.float().square().sum().backward()
+    assert {x.grad.dtype for x in (q, k, v, beta)} == {dtype}
+
+
+def test_second_derivatives_are_left_to_torch():
+    arrays = {n: torch.from_numpy(x).requires_grad_() for n, x in problem(B=1, L=5, H=1, K=2, V=2).items()}
+    call = lambda *x: delta_rule(*x, chunk_size=2, backend="pytorch")  # noqa: E731
+    assert torch.autograd.gradgradcheck(call, tuple(arrays.values()), atol=1e-6)
+    o, _ = delta_rule(**arrays, backend="cpu")
+    (first,) = torch.autograd.grad(o.square().sum(), arrays["v"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(k=np.ones((2, 3, 4))), "k must have shape"),
+        (dict(k=np.ones((2, 0, 3, 4))), "no axis empty"),
+        (dict(q=np.ones((2, 4, 3, 6))), r"q must have shape \(2, 4, 3, 5\)"),
+        (dict(v=np.ones((2, 4, 1, 6))), r"v must have shape \(2, 4, 3, d_value\)"),
+        (dict(beta=np.ones((2, 4, 3, 1))), r"beta must have shape \(2, 4, 3\)"),
+        (dict(decay=np.ones((2, 4))), r"decay must have shape \(2, 4, 3\)"),
+        (dict(initial_state=np.ones((2, 3, 6, 5))), r"initial_state must have shape \(2, 3, 5, 6\)"),
+        (dict(chunk_size=0), "chunk_size must be a positive integer or None. Got 0"),
+        (dict(chunk_size=2.5), "chunk_size must be a positive integer or None. Got 2.5"),
+        (dict(beta=torch.ones(2, 4, 3)), "all torch tensors"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(change, message):
+    keys = np.ones((2, 4, 3, 5))
+    arguments = dict(q=keys, k=keys, v=np.ones((2, 4, 3, 6)), beta=np.ones((2, 4, 3)))
+    with pytest.raises(ValueError, match=message):
+        delta_rule(**arguments | change)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_read_that_was_not_written(backend):
+    """With this setting torch fills what it allocates with NaN."""
+    arrays = problem(L=57, K=20, V=9)
+
+    def results():
+        tensors = {n: torch.from_numpy(x).requires_grad_() for n, x in arrays.items()}
+        o, state = delta_rule(**tensors, qk_l2norm=True, backend=backend)
+        return o, state, *torch.autograd.grad(o.square().sum() + state.square().sum(), list(tensors.values()))
+
+    expected = results()
+    try:
+        torch.use_deterministic_algorithms(True)
+        got = results()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from statespace.kernels import BackendError, ssd
+from statespace.kernels import selective_scan, ssd
 
 BACKENDS = ["cpu", "pytorch"]
 TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-11}
@@ -117,6 +117,112 @@ def test_outputs_and_every_gradient(backend, dtype, solved, memory_of_nan):
         )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_is_the_selective_scan_with_one_rate_for_a_head(backend):
+    a = problem(63, H=4, P=3, G=2, N=5)
+    y, final = ssd(**a, backend=backend)
+    spread = lambda x: x.repeat_interleave(3, dim=-1)  # noqa: E731
+    channels = lambda x: x.flatten(2).transpose(1, 2)  # noqa: E731
+    expected, last = selective_scan(
+        channels(a["x"]), spread(a["dt"]).transpose(1, 2), spread(a["A"]).unsqueeze(1).expand(-1, 5),
+        *(a[n].permute(0, 2, 3, 1) for n in "BC"), spread(a["D"]), channels(a["z"]), spread(a["dt_bias"]), True, True,
+        initial_state=a["initial_states"].flatten(1, 2), dt=a["gap"],
+    )  # fmt: skip
+    torch.testing.assert_close(channels(y), expected, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(final.flatten(1, 2), last, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_defaults(backend):
+    """From rest, no skip, no gate, steps as they are and none of them negative."""
+    a = {n: problem(21)[n].numpy() for n in ("x", "dt", "A", "B", "C")}
+    got = ssd(**a, backend=backend)
+    neutral = dict(D=np.zeros(2), dt_bias=np.zeros(2), initial_states=np.zeros((2, 2, 3, 5)), gap=np.ones((2, 21)))
+    expected = ssd(**{**a, "dt": a["dt"].clip(0)}, **neutral, backend="reference")
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parts_of_a_wider_array_and_several_threads(threads):
+    """What a split leaves is read where it lies; the channels of one record are shared by threads."""
+    arguments = problem(2500, batch=1, P=40, N=16)
+    expected = with_gradients(lambda **a: ssd(**a, backend="pytorch"), arguments)
+
+    def of_views(x, B, C, **rest):
+        wide = torch.cat([a.flatten(2) for a in (x, B, C)], dim=-1)
+        parts = wide.split([80, 16, 16], dim=-1)
+        x, B, C = (part.unflatten(-1, a.shape[2:]) for part, a in zip(parts, (x, B, C), strict=True))
+        return ssd(x, B=B, C=C, **rest, backend="cpu")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = with_gradients(of_views, arguments)
+    finally:
+        torch.set_num_threads(before)
+    for name, value in expected.items():
+        scale = max(1.0, value.abs().max().item())
+        torch.testing.assert_close(got[name], value, rtol=0, atol=1e-11 * scale)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_carries_states_in_single(backend):
+    arguments = problem(257, P=8, N=8)
+    low = {n: a.bfloat16() if n in INPUTS else a for n, a in arguments.items()}
+    y, final = ssd(**low, backend=backend)
+    assert (y.dtype, final.dtype) == (torch.bfloat16, torch.float32)
+    exact, exact_final = ssd(**{n: a.double() if n in INPUTS else a for n, a in low.items()})
+    torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=1e-4)
+    torch.testing.assert_close(final.double(), exact_final, rtol=0, atol=3e-5 * exact_final.abs().max().item())
+    gradients = with_gradients(lambda **a: ssd(**a, backend=backend), low)
+    assert all(g.isfinite().all() and g.dtype == torch.bfloat16 for n, g in gradients.items() if n in INPUTS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_small_steps_behind_a_long_gap_keep_their_digits(backend):
+    """In float32, and in one chunk: the difference of sums from the chunk's beginning would have none left."""
+    gap = torch.full((1, 64), 1e-3)
+    gap[0, 5] = 1e6
+    ones = torch.ones(1, 64, 1, 1)
+    A = torch.tensor([-16.0])
+    y = ssd(ones, ones[..., 0], A, ones, ones, 64, gap=gap, backend=backend)
+    exact = ssd(*(a.double() for a in (ones, ones[..., 0], A, ones, ones)), gap=gap.double())
+    torch.testing.assert_close(y.double(), exact, rtol=2e-6, atol=0)
+
+
+def test_dying_states_stay_out_of_subnormal_numbers():
+    x = torch.zeros(1, 3000, 1, 16)
+    x[:, 0] = 1
+    ones = torch.ones(1, 3000, 1, 8)
+    _, final = ssd(x, ones[..., 0], -0.1 * ones[0, 0, :, 0], ones, ones, return_final_states=True, backend="cpu")
+    assert not ((final != 0) & (final.abs() < torch.finfo(torch.float32).tiny)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(x=np.ones((2, 3, 4))), "x must have shape"),
+        (dict(x=np.ones((2, 0, 4, 3))), "no axis empty"),
+        (dict(B=np.ones((2, 5, 3, 6))), "a number of groups that divides 4 heads"),
+        (dict(B=np.ones((2, 4, 2, 6))), r"B must have shape \(2, 5, groups, N\)"),
+        (dict(C=np.ones((2, 5, 2, 7))), r"C must have shape \(2, 5, 2, 6\)"),
+        (dict(dt=np.ones((2, 5))), r"dt must have shape \(2, 5, 4\)"),
+        (dict(A=np.ones(3)), r"A must have shape \(4,\)"),
+        (dict(D=np.ones((4, 2))), r"D must have shape \(4, 3\)"),
+        (dict(seq_idx=np.ones((2, 4), int)), r"seq_idx must have shape \(2, 5\)"),
+        (dict(gap=np.ones((2, 5, 4))), r"gap must have shape \(2, 5\)"),
+        (dict(initial_states=np.ones((2, 4, 6, 3))), r"initial_states must have shape \(2, 4, 3, 6\)"),
+        (dict(z=torch.ones(2, 5, 4, 3)), "all torch tensors"),
+        (dict(chunk_size=0), "chunk_size must be a positive integer. Got 0 instead"),
+        (dict(dt_limit=(1.0, 0.5)), r"dt_limit must be \(lowest, highest\)"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(change, message):
+    good = dict(x=np.ones((2, 5, 4, 3)), dt=np.ones((2, 5, 4)), A=-np.ones(4))
+    good |= dict(B=np.ones((2, 5, 2, 6)), C=np.ones((2, 5, 2, 6)))
+    with pytest.raises(ValueError, match=message):
+        ssd(**good | change)
 def test_decays_given_apart_from_the_steps():
     """Each sample's own decay, as Mamba-3 has them, against the loop; in the reference, too."""
     found = problem(63, H=2, P=5, G=2, N=7)

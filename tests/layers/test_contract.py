@@ -7,7 +7,22 @@ from functools import partial
 import pytest
 import torch
 
-from statespace.layers import DSS, H3, S4, S4D, S5, TIDES, Attention, DeltaNet, LinearMixer, Mamba, Mamba3
+from statespace.layers import (
+    DSS,
+    H3,
+    RWKV,
+    S4,
+    S4D,
+    S5,
+    TIDES,
+    Attention,
+    ChannelMixing,
+    DeltaNet,
+    LinearMixer,
+    Mamba,
+    Mamba2,
+    Mamba3,
+)
 
 D = 4
 STEPS = dict(dt_min=0.02, dt_max=0.5)
@@ -41,10 +56,15 @@ SELECTIVE: dict[str, tuple] = {
         Mamba,
         dict(d_state=3, d_conv=1, expand=1.5, dt_rank=2, conv_bias=False, bias=True, **STEPS),
     ),
+    "mamba2": (Mamba2, dict(d_state=3, **STEPS)),
+    "mamba2-groups": (Mamba2, dict(d_state=2, d_conv=2, head_dim=1, n_groups=2, **STEPS)),
     "mamba3": (Mamba3, dict(d_state=4, expand=1, chunk_size=16)),
     "mamba3-mimo": (Mamba3, dict(d_state=6, expand=2, head_dim=2, mimo_rank=2, rope_fraction=1, chunk_size=5)),
     "attention": (Attention, {}),
     "attention-window": (Attention, dict(n_heads=1, window=4)),
+    "rwkv": (RWKV, dict(zero_init=False)),
+    "rwkv-deep": (RWKV, dict(zero_init=False, position=(1, 3))),
+    "rwkv-channels": (ChannelMixing, dict(zero_init=False, d_hidden=3)),
     "tides": (TIDES, dict(d_state=4, rank=3, init_scale=0.5, **STEPS)),
     "tides-factors": (TIDES, dict(d_state=4, n_blocks=2, rank=0, rate="softplus", init_scale=0.5, **STEPS)),
     "tides-bilinear": (TIDES, dict(d_state=4, rank=2, normalize=False, discretization="bilinear", init_scale=0.5)),
