@@ -165,6 +165,64 @@ def loading(width):
     return load
 
 
+def spreading(width, times):
+    """A ``spread`` of numbers of a flat array, each into ``times`` lanes side by side, to vectors of so many lanes."""
+
+    @intrinsic
+    def spread(typingctx, x, i):
+        """x[i] in the first lanes, x[i + 1] in the next, …"""
+        if not isinstance(x, types.Array) or x.dtype not in ELEMENTS:
+            return None
+        few, vector = Vector(x.dtype, width // times), Vector(x.dtype, width)
+
+        def codegen(context, builder, signature, arguments):
+            place = _address(context, builder, signature.args[0], *arguments, few)
+            return _choose(builder, builder.load(place, align=ELEMENTS[x.dtype][2]), [j // times for j in range(width)])
+
+        return vector(x, types.intp), codegen
+
+    return spread
+
+
+def repeating(times):
+    """A ``repeat`` of a vector, so often, in a longer one."""
+
+    @intrinsic
+    def repeat(typingctx, x):
+        """x, one copy after the other."""
+
+        def codegen(context, builder, signature, arguments):
+            return _choose(builder, arguments[0], list(range(x.width)) * times)
+
+        return Vector(x.element, times * x.width)(x), codegen
+
+    return repeat
+
+
+def folding(times):
+    """A ``fold`` of a vector into one with so many times fewer lanes, a sum of its parts."""
+
+    @intrinsic
+    def fold(typingctx, x):
+        """The sum of the parts of x, one behind the other."""
+        part = x.width // times
+
+        def codegen(context, builder, signature, arguments):
+            parts = [_choose(builder, arguments[0], list(range(k * part, (k + 1) * part))) for k in range(times)]
+            while len(parts) > 1:
+                parts = [builder.fadd(one, two, flags=FLAGS) for one, two in zip(parts[::2], parts[1::2], strict=True)]
+            return parts[0]
+
+        return Vector(x.element, part)(x), codegen
+
+    return fold
+
+
+def _choose(builder, x, lanes):
+    """The lanes of x with these numbers."""
+    return builder.shuffle_vector(x, x, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
 def splatting(width):
     """A ``splat`` to vectors of so many lanes."""
 
@@ -331,25 +389,6 @@ def turned(typingctx, rows):
         return context.make_tuple(builder, signature.return_type, rows)
 
     return rows(rows), codegen
-
-
-def spreading(width):
-    """A ``spread`` over vectors of so many lanes."""
-
-    @intrinsic
-    def spread(typingctx, x, i):
-        """The number x[i] of a flat array in every lane."""
-        if not isinstance(x, types.Array) or x.dtype not in ELEMENTS:
-            return None
-        vector = Vector(x.dtype, width)
-
-        def codegen(context, builder, signature, arguments):
-            data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            return _spread(builder, builder.load(builder.gep(data, [arguments[1]])), vector)
-
-        return vector(x, types.intp), codegen
-
-    return spread
 
 
 @intrinsic

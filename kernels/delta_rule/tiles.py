@@ -59,24 +59,25 @@ def _multiplying(transposed, fresh):
         def codegen(context, builder, signature, arguments):
             emit = _Emitter(context, builder, signature.args[0], arguments[0])
             out, a, a_step, b, b_step, n = arguments[1:]
-            for first in range(0, SIDE, ROWS):
-                sums = [cgutils.alloca_once(builder, emit.vector) for _ in range(ROWS)]
+            constant = lambda x: ir.Constant(n.type, x)  # noqa: E731
+            sums = [cgutils.alloca_once(builder, emit.vector) for _ in range(ROWS)]
+            with cgutils.for_range(builder, constant(SIDE // ROWS)) as block:
+                to = builder.add(out, builder.mul(block.index, constant(ROWS * SIDE)))
+                first = builder.add(a, builder.mul(block.index, constant(ROWS if transposed else ROWS * SIDE)))
                 for r, place in enumerate(sums):
-                    start = ir.Constant(emit.vector, None) if fresh else emit.row(out, (first + r) * SIDE)
-                    builder.store(start, place)
-                with cgutils.for_range(builder, n) as loop:
-                    left = builder.add(a, builder.mul(loop.index, a_step))
-                    right = builder.add(b, builder.mul(loop.index, b_step))
-                    values = [builder.load(place) for place in sums]
-                    for p in range(SIDE):
-                        row = emit.row(right, p * SIDE)
-                        for r in range(ROWS):
-                            at = p * SIDE + first + r if transposed else (first + r) * SIDE + p
-                            values[r] = emit.add(emit.number(left, at), row, values[r])
-                    for value, place in zip(values, sums, strict=True):
-                        builder.store(value, place)
+                    builder.store(ir.Constant(emit.vector, None) if fresh else emit.row(to, r * SIDE), place)
+                with cgutils.for_range(builder, n) as tile:
+                    left = builder.add(first, builder.mul(tile.index, a_step))
+                    right = builder.add(b, builder.mul(tile.index, b_step))
+                    with cgutils.for_range(builder, constant(SIDE)) as p:
+                        row = emit.row(builder.add(right, builder.mul(p.index, constant(SIDE))), 0)
+                        column = builder.mul(p.index, constant(SIDE)) if transposed else p.index
+                        column = builder.add(left, column)
+                        for r, place in enumerate(sums):
+                            factor = emit.number(column, r if transposed else r * SIDE)
+                            builder.store(emit.add(factor, row, builder.load(place)), place)
                 for r, place in enumerate(sums):
-                    emit.put(builder.load(place), out, (first + r) * SIDE)
+                    emit.put(builder.load(place), to, r * SIDE)
             return context.get_dummy_value()
 
         return types.none(w, *[types.intp] * 6), codegen

@@ -6,8 +6,9 @@ import torch
 
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.lanes import WIDTH
-from statespace.kernels.selective_scan.loops import SEGMENT, UNROLLED, backward, forward
+from statespace.kernels.selective_scan.loops import backward, forward
 from statespace.kernels.selective_scan.pytorch import kinds
+from statespace.kernels.selective_scan.segments import SEGMENT, UNROLLED
 from statespace.kernels.threads import in_parallel
 
 LN2 = math.log(2)
@@ -19,8 +20,6 @@ def unusable(*arguments, **options):
     for x in (*arguments, *options.values()):
         if isinstance(x, torch.Tensor) and x.device.type != "cpu":
             return f"its loops run in main memory, and a tensor is on {x.device}"
-        if x is not None and not isinstance(x, bool) and "complex" in str(x.dtype):
-            return "its states are real"
     return None
 
 
@@ -49,7 +48,7 @@ def selective_scan(
     shared = [
         one.expand(batch, groups, A.shape[1], length) if x.ndim == 2 else _grouped(x, groups).to(kind) for x in (B, C)
     ]
-    if any(x is not None for x in own):
+    if kind.is_complex or any(x is not None for x in own):
         own = [(one.expand(A.shape) if x is None else x.to(kind)) for x in own]
     state = u.new_zeros(batch, *A.shape, dtype=kind) if initial_state is None else initial_state.to(kind)
     vectors = [torch.zeros(channels, dtype=real) if x is None else x.to(real) for x in (D, delta_bias)]
@@ -123,11 +122,11 @@ class _Scan(torch.autograd.Function):
     def backward(ctx, grad_y, grad_final):
         u, delta, A, B, C, own_b, own_c, D, bias, z, gaps, stored = ctx.saved_tensors
         (batch, channels, length), (_, groups, states, _), tasks = u.shape, B.shape, ctx.sizes[2]
-        n, per_record = -(-states // UNROLLED) * UNROLLED, (batch, channels, states)
+        n, parts, per_record = -(-states // UNROLLED) * UNROLLED, 2 if A.is_complex() else 1, (batch, channels, states)
         grad_state = grad_final.clone(memory_format=torch.contiguous_format)
         of_u, of_delta, of_z = (_like(x) for x in (u, delta, z))
         of_gaps = u.new_empty(batch * groups * tasks, length)
-        of_b, of_c = (A.new_empty(batch, groups, tasks, length, n) for _ in range(2))
+        of_b, of_c = (u.new_empty(batch, groups, tasks, length, parts, n) for _ in range(2))
         of_rate = A.new_empty(per_record)
         of_own_b, of_own_c = (A.new_empty(0 if own_b is None else per_record) for _ in range(2))
         of_D, of_bias = (u.new_empty(batch, channels) for _ in range(2))
@@ -138,13 +137,18 @@ class _Scan(torch.autograd.Function):
             *_view(grad_y), _flat(grad_state), *_view(of_u), *_view(of_delta), *_view(of_z), *map(_flat, results),
             *ctx.kinds,
         )  # fmt: skip
-        of_b, of_c = (x.sum(2)[..., :states].transpose(2, 3) for x in (of_b, of_c))
+        of_b, of_c = (_joined(x.sum(2)[..., :states]).transpose(2, 3) for x in (of_b, of_c))
         of_own = (None, None) if own_b is None else (of_own_b.sum(0), of_own_c.sum(0))
         of_gaps = of_gaps.view(batch, -1, length).sum(1)
         return (
             of_u, of_delta, of_rate.sum(0), of_b, of_c, *of_own, of_D.sum(0), of_bias.sum(0), of_z, grad_state, of_gaps,
             None,
         )  # fmt: skip
+
+
+def _joined(x):
+    """(…, parts, states) -> (…, states), complex where there are two parts."""
+    return torch.complex(x[..., 0, :], x[..., 1, :]) if x.shape[-2] == 2 else x.squeeze(-2)
 
 
 def _inputs(u, delta, z, gaps, B, C, A, own_b, own_c, D, bias):

@@ -13,7 +13,7 @@ import math
 from numba import njit, types
 from numba.extending import overload
 
-from statespace.kernels.diagonal_scan.decay import POWER
+from statespace.kernels.diagonal_scan.decay import COSINE, POWER, ROOT, SINE
 from statespace.kernels.vectors import at_least, at_most, fused, nearest, nothing, power_of_two, where
 
 # artanh(s) / s as a polynomial in s² on [0, 1/9], where s = t / (2 + t) lies for t in [0, 1].
@@ -65,6 +65,37 @@ def _expm1_exp(x):
             p = p6 + r * (p7 + r * (p8 + r * (p9 + r * (p10 + r * p11))))
             p = r * (p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * (p5 + r * p))))))
             return power * p + (power - 1.0), power * p + power
+
+    return implementation
+
+
+def half_turns(gap, f, f_low):
+    """√2 sin and √2 cos of half of gap · (f + f_low) turns: what `decay` of diagonal_scan makes exp(z) - 1 of."""
+    raise TypeError("called from compiled code only")
+
+
+@overload(half_turns)
+def _half_turns(gap, f, f_low):
+    if gap.element == types.float32:
+        s0, s1, s2, s3, s4 = (ROOT * s for s in SINE[gap.element])
+        c0, c1, c2, c3, c4, c5 = (ROOT * c for c in COSINE[gap.element])
+
+        def implementation(gap, f, f_low):
+            t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
+            q = t * t
+            s = t * (s0 + q * (s1 + q * (s2 + q * (s3 + q * s4))))
+            return s, c0 + q * (c1 + q * (c2 + q * (c3 + q * (c4 + q * c5))))
+
+    else:
+        s0, s1, s2, s3, s4, s5, s6, s7, s8 = (ROOT * s for s in SINE[gap.element])
+        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 = (ROOT * c for c in COSINE[gap.element])
+
+        def implementation(gap, f, f_low):
+            t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
+            q = t * t
+            s = t * (s0 + q * (s1 + q * (s2 + q * (s3 + q * (s4 + q * (s5 + q * (s6 + q * (s7 + q * s8))))))))
+            c = c4 + q * (c5 + q * (c6 + q * (c7 + q * (c8 + q * c9))))
+            return s, c0 + q * (c1 + q * (c2 + q * (c3 + q * c)))
 
     return implementation
 

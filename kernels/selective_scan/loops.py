@@ -11,11 +11,11 @@ are read once for all, and the gradients in them, sums over channels, gather in 
 
 Contiguous ones, V the vectors of a record and n the states filled up to a multiple of `UNROLLED`:
 
-    rate                (channels, states, fields)    what `real` or `complex` make decays of
+    rate                (channels, states, fields)    what `real` or `turning` make decays of
     own_b, own_c        (channels, states, parts)     a channel's own factors of B and C, where ``own`` is not None
     D, bias             (channels,)
-    stored              (records, V, segments, n, parts, lanes)    the state at the beginning of each segment
-    of_b, of_c          (tasks, length, n, parts)     a task's share of the gradients
+    stored              (records, V, segments, parts, n, lanes)    the state at the beginning of each segment
+    of_b, of_c          (tasks, length, parts, n)     a task's share of the gradients
     of_gaps             (tasks, length)
     of_rate, of_own_b, of_own_c     (records, channels, states, parts)
     of_D, of_bias       (records, channels)
@@ -25,12 +25,12 @@ import numpy as np
 from numba import njit
 
 from statespace.kernels.lanes import load
-from statespace.kernels.selective_scan import real
-from statespace.kernels.selective_scan.real import UNROLLED
+from statespace.kernels.selective_scan import real, turning
 from statespace.kernels.selective_scan.segments import (
     BUFFERS,
     ROWS,
     SEGMENT,
+    UNROLLED,
     W,
     add_up,
     aligned,
@@ -38,13 +38,16 @@ from statespace.kernels.selective_scan.segments import (
     enter_reverse,
     gather,
     gather_coefficients,
+    gather_states,
     leave,
     leave_reverse,
     scatter,
+    scatter_states,
 )
 from statespace.kernels.vectors import nothing, store
 
-KEPT = 8 * ROWS  # what the reverse sweep keeps of a segment: a state and its decay in four rows of a step
+# What the reverse sweep keeps of each part of four states in a segment: themselves, decayed, and their decays.
+KEPT = 2 * UNROLLED * ROWS
 
 
 @njit(cache=True, error_model="numpy")
@@ -64,13 +67,13 @@ def _place(strides, record, channel, time):
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(
     first, last, sizes, u, u_at, delta, delta_at, z, z_at, gaps, gaps_at, B, B_at, C, C_at, rate, own_b, own_c, D, bias,
-    soft, state, y, y_at, stored, own, turning,
+    soft, state, y, y_at, stored, own, complex_,
 ):  # fmt: skip
     """Of the tasks first..last−1: writes y, and leaves the last state in ``state``; ``stored`` may be empty."""
     length, groups, tasks, channels, states = sizes
-    fields, parts, scale = (1, 1, 1.0) if turning is None else (3, 2, 2.0)
+    fields, parts, scale = (1, 1, 1.0) if complex_ is None else (3, 2, 2.0)
     n, per = -(-states // UNROLLED) * UNROLLED, -(-channels // W)
-    block, size, coefficients = n * parts * W, states * parts, SEGMENT * n * parts
+    block, coefficients = n * parts * W, SEGMENT * n * parts
     most, segments = -(-per // tasks), (length - 1) // SEGMENT + 1
     scratch = np.zeros(BUFFERS + 2 * coefficients + most * (3 * block + n * fields * W + 2 * W) + 16, u.dtype)
     rows = aligned(scratch)
@@ -83,12 +86,11 @@ def forward(
             k, lanes, m = group * channels + j * W, min(W, channels - j * W), j - begin
             gather(D, k, 0, 1, 1, lanes, scratch, constants + 2 * m * W)
             gather(bias, k, 0, 1, 1, lanes, scratch, constants + (2 * m + 1) * W)
-            gather(rate, k * states * fields, 1, states * fields, states * fields, lanes,
-                   scratch, rates + m * n * fields * W)  # fmt: skip
-            gather(state, (record * groups * channels + k) * size, 1, size, size, lanes, scratch, x + m * block)
+            gather_states(rate, k, states, fields, n, lanes, scratch, rates + m * n * fields * W)
+            gather_states(state, record * groups * channels + k, states, parts, n, lanes, scratch, x + m * block)
             if own is not None:
-                gather(own_b, k * size, 1, size, size, lanes, scratch, factors_b + m * block)
-                gather(own_c, k * size, 1, size, size, lanes, scratch, factors_c + m * block)
+                gather_states(own_b, k, states, parts, n, lanes, scratch, factors_b + m * block)
+                gather_states(own_c, k, states, parts, n, lanes, scratch, factors_c + m * block)
         for start in range(0, length, SEGMENT):
             steps = min(SEGMENT, length - start)
             gather_coefficients(B, B_at, record, group, start, steps, states, n, parts, 1.0, scratch, b)
@@ -107,10 +109,15 @@ def forward(
                     scratch, rows,
                 )  # fmt: skip
                 for i in range(0, n, UNROLLED):
-                    if turning is None:
+                    if complex_ is None:
                         real.advance(
                             steps, n, i, rows, b, c, own_rates, own_x, own, factors_b + m * block,
                             factors_c + m * block, scratch,
+                        )  # fmt: skip
+                    else:
+                        turning.advance(
+                            steps, n, i, rows, b, c, own_rates, own_x, factors_b + m * block, factors_c + m * block,
+                            scratch,
                         )  # fmt: skip
                 leave(
                     steps, z, _place(z_at, record, k, start), z_at, y, _place(y_at, record, k, start), y_at, lanes,
@@ -118,28 +125,30 @@ def forward(
                 )  # fmt: skip
         for j in range(begin, end):
             k, lanes = group * channels + j * W, min(W, channels - j * W)
-            at = (record * groups * channels + k) * size
-            scatter(scratch, x + (j - begin) * block, state, at, 1, size, size, lanes)
+            row, at = record * groups * channels + k, x + (j - begin) * block
+            scatter_states(scratch, at, state, row, states, parts, n, lanes)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(
     first, last, sizes, u, u_at, delta, delta_at, z, z_at, gaps, gaps_at, B, B_at, C, C_at, rate, own_b, own_c, D, bias,
     soft, stored, grad_y, grad_y_at, grad_state, of_u, of_u_at, of_delta, of_delta_at, of_z, of_z_at, of_gaps, of_b,
-    of_c, of_rate, of_own_b, of_own_c, of_D, of_bias, own, turning,
+    of_c, of_rate, of_own_b, of_own_c, of_D, of_bias, own, complex_,
 ):  # fmt: skip
     """Of the tasks first..last−1: writes all gradients, that of the first state into ``grad_state``."""
     length, groups, tasks, channels, states = sizes
-    fields, parts, scale = (1, 1, 1.0) if turning is None else (3, 2, 2.0)
+    fields, parts, scale = (1, 1, 1.0) if complex_ is None else (3, 2, 2.0)
     n, per = -(-states // UNROLLED) * UNROLLED, -(-channels // W)
-    block, size, coefficients = n * parts * W, states * parts, SEGMENT * n * parts
+    block, coefficients = n * parts * W, SEGMENT * n * parts
     most, segments = -(-per // tasks), (length - 1) // SEGMENT + 1
     scratch = np.zeros(
-        BUFFERS + KEPT + ROWS + 2 * coefficients * (1 + W) + block + most * (6 * block + n * fields * W + 4 * W) + 272,
+        BUFFERS + parts * KEPT + ROWS + 2 * coefficients * (1 + W) + block
+        + most * (6 * block + n * fields * W + 4 * W) + 272,
         u.dtype,
     )  # fmt: skip
     rows = aligned(scratch)
-    kept, sums_gaps, sums_b = rows + BUFFERS, rows + BUFFERS + KEPT, rows + BUFFERS + KEPT + ROWS
+    kept, sums_gaps = rows + BUFFERS, rows + BUFFERS + parts * KEPT
+    sums_b = sums_gaps + ROWS
     sums_c, x = sums_b + coefficients * W, sums_b + 2 * coefficients * W
     b, c = x + block, x + block + coefficients
     g, sums_rate = c + coefficients, c + coefficients + most * block
@@ -158,12 +167,11 @@ def backward(
             gather(bias, k, 0, 1, 1, lanes, scratch, constants + (4 * m + 1) * W)
             store(nothing(load(D, 0)), scratch, constants + (4 * m + 2) * W)
             store(nothing(load(D, 0)), scratch, constants + (4 * m + 3) * W)
-            gather(rate, k * states * fields, 1, states * fields, states * fields, lanes,
-                   scratch, rates + m * n * fields * W)  # fmt: skip
-            gather(grad_state, (record * groups * channels + k) * size, 1, size, size, lanes, scratch, g + m * block)
+            gather_states(rate, k, states, fields, n, lanes, scratch, rates + m * n * fields * W)
+            gather_states(grad_state, record * groups * channels + k, states, parts, n, lanes, scratch, g + m * block)
             if own is not None:
-                gather(own_b, k * size, 1, size, size, lanes, scratch, factors_b + m * block)
-                gather(own_c, k * size, 1, size, size, lanes, scratch, factors_c + m * block)
+                gather_states(own_b, k, states, parts, n, lanes, scratch, factors_b + m * block)
+                gather_states(own_c, k, states, parts, n, lanes, scratch, factors_c + m * block)
         for start in range((segments - 1) * SEGMENT, -1, -SEGMENT):
             steps = min(SEGMENT, length - start)
             gather_coefficients(B, B_at, record, group, start, steps, states, n, parts, 1.0, scratch, b)
@@ -186,9 +194,15 @@ def backward(
                     grad_y_at, lanes, scratch, rows,
                 )  # fmt: skip
                 for i in range(0, n, UNROLLED):
-                    if turning is None:
+                    if complex_ is None:
                         real.reverse(
                             steps, n, i, rows, b, c, rates + m * n * fields * W, x, own, factors_b + m * block,
+                            factors_c + m * block, sums_b, sums_c, sums_rate + m * block, g + m * block,
+                            sums_own_b + m * block, sums_own_c + m * block, kept, len(z) > 0, scratch,
+                        )  # fmt: skip
+                    else:
+                        turning.reverse(
+                            steps, n, i, rows, b, c, rates + m * n * fields * W, x, factors_b + m * block,
                             factors_c + m * block, sums_b, sums_c, sums_rate + m * block, g + m * block,
                             sums_own_b + m * block, sums_own_c + m * block, kept, len(z) > 0, scratch,
                         )  # fmt: skip
@@ -207,10 +221,10 @@ def backward(
         for j in range(begin, end):
             k, lanes, m = group * channels + j * W, min(W, channels - j * W), j - begin
             row = record * groups * channels + k
-            scatter(scratch, g + m * block, grad_state, row * size, 1, size, size, lanes)
-            scatter(scratch, sums_rate + m * block, of_rate, row * size, 1, size, size, lanes)
+            scatter_states(scratch, g + m * block, grad_state, row, states, parts, n, lanes)
+            scatter_states(scratch, sums_rate + m * block, of_rate, row, states, parts, n, lanes)
             scatter(scratch, constants + (4 * m + 2) * W, of_D, row, 0, 1, 1, lanes)
             scatter(scratch, constants + (4 * m + 3) * W, of_bias, row, 0, 1, 1, lanes)
             if own is not None:
-                scatter(scratch, sums_own_b + m * block, of_own_b, row * size, 1, size, size, lanes)
-                scatter(scratch, sums_own_c + m * block, of_own_c, row * size, 1, size, size, lanes)
+                scatter_states(scratch, sums_own_b + m * block, of_own_b, row, states, parts, n, lanes)
+                scatter_states(scratch, sums_own_c + m * block, of_own_c, row, states, parts, n, lanes)

@@ -8,10 +8,15 @@ from numba import njit
 
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.selective_scan.exponential import silu, softplus
-from statespace.kernels.vectors import nothing, store, turned
+from statespace.kernels.vectors import folding, loading, nothing, repeating, spreading, store, turned
 
 SEGMENT = 64  # steps between two stored states; the reverse sweep computes one segment again at a time
 W = WIDTH
+UNROLLED = 4  # states beside each other in one vector, which fills as many registers
+BLOCK = UNROLLED * W
+load_block, spread, repeat, fold = loading(BLOCK), spreading(BLOCK, W), repeating(UNROLLED), folding(UNROLLED)
+# A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
+TINY = 1e-30
 ROWS = SEGMENT * W
 # Rows of a segment: input, step, their product and output; in the reverse sweep also what follows.
 U, H, V, Y, RATE, SLOPE, GATE, OF_Y, OF_V, OF_H = (ROWS * i for i in range(10))
@@ -25,14 +30,30 @@ def aligned(scratch):
 
 
 @njit(cache=True, error_model="numpy")
+def _turn_tile(x, at, row, y, to, column):
+    """Sixteen rows of sixteen numbers of x into as many columns of y."""
+    s = turned((
+        load(x, at), load(x, at + row), load(x, at + 2 * row), load(x, at + 3 * row), load(x, at + 4 * row),
+        load(x, at + 5 * row), load(x, at + 6 * row), load(x, at + 7 * row), load(x, at + 8 * row),
+        load(x, at + 9 * row), load(x, at + 10 * row), load(x, at + 11 * row), load(x, at + 12 * row),
+        load(x, at + 13 * row), load(x, at + 14 * row), load(x, at + 15 * row),
+    ))  # fmt: skip
+    for i in range(W):
+        store(s[i], y, to + i * column)
+
+
+@njit(cache=True, error_model="numpy")
 def gather(x, at, row, lane, rows, lanes, scratch, to):
     """x[at + i · row + l · lane] into rows of vectors; zeros in the lanes that no channel fills."""
     if lane == 1 and lanes == W:
         for i in range(rows):
             store(load(x, at + i * row), scratch, to + i * W)
     else:
+        tiled = rows // W * W if row == 1 and lanes == W else 0
+        for i in range(0, tiled, W):
+            _turn_tile(x, at + i, lane, scratch, to + i * W, W)
         for j in range(W):
-            for i in range(rows):
+            for i in range(tiled, rows):
                 scratch[to + i * W + j] = x[at + i * row + j * lane] if j < lanes else 0.0
 
 
@@ -43,20 +64,41 @@ def scatter(scratch, at, x, to, row, lane, rows, lanes):
         for i in range(rows):
             store(load(scratch, at + i * W), x, to + i * row)
     else:
+        tiled = rows // W * W if row == 1 and lanes == W else 0
+        for i in range(0, tiled, W):
+            _turn_tile(scratch, at + i * W, W, x, to + i, lane)
         for j in range(lanes):
-            for i in range(rows):
+            for i in range(tiled, rows):
                 x[to + i * row + j * lane] = scratch[at + i * W + j]
 
 
 @njit(cache=True, error_model="numpy")
+def gather_states(x, row, states, parts, n, lanes, scratch, to):
+    """A vector's channels of x (rows, states, parts), from this row on, as vectors (parts, n)."""
+    for p in range(parts):
+        gather(x, row * states * parts + p, parts, states * parts, states, lanes, scratch, to + p * n * W)
+
+
+@njit(cache=True, error_model="numpy")
+def scatter_states(scratch, at, x, row, states, parts, n, lanes):
+    """The inverse of `gather_states`."""
+    for p in range(parts):
+        scatter(scratch, at + p * n * W, x, row * states * parts + p, parts, states * parts, states, lanes)
+
+
+@njit(cache=True, error_model="numpy")
 def gather_coefficients(x, strides, record, group, start, steps, states, n, parts, scale, scratch, to):
-    """B or C of a segment, (steps, n, parts), times ``scale``; what pads the states stays as it is."""
+    """B or C of a segment, (steps, parts, n), times ``scale``; what pads the states stays as it is."""
     begin = record * strides[0] + group * strides[1] + start * strides[3]
     for t in range(steps):
-        for i in range(states):
-            for p in range(parts):
-                at = begin + t * strides[3] + i * strides[2] + p * strides[4]
-                scratch[to + (t * n + i) * parts + p] = scale * x[at]
+        for p in range(parts):
+            at, row = begin + t * strides[3] + p * strides[4], to + (t * parts + p) * n
+            if strides[2] == 1:
+                for i in range(states):
+                    scratch[row + i] = scale * x[at + i]
+            else:
+                for i in range(states):
+                    scratch[row + i] = scale * x[at + i * strides[2]]
 
 
 @njit(cache=True, error_model="numpy")

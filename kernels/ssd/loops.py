@@ -1,7 +1,9 @@
 """The recurrence compiled: sixteen channels in a vector, eight of their states in registers, segment by segment.
 
 A group's channels (head, p) stand side by side, filled up to ``V`` vectors; its states are filled up to ``N``, a
-multiple of eight. A task is one of ``parts`` of the vectors of one group of one record. Flat arrays, time first:
+multiple of eight. Backwards four states of two vectors share a register's room: gradients in B and C are sums over all
+channels, and what waits for them is loaded and stored half as often. A task is one of ``parts`` of the vectors of one
+group of one record. Flat arrays, time first:
 
     x               (records, L, ·)             channels of all groups; a step has ``row_x`` numbers
     y, gradients    (records, L, G · V · lanes)
@@ -22,11 +24,11 @@ from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import nothing, spreading, store, total, totals, without_tiny
 
 SEGMENT = 16  # steps between two stored states; the reverse sweep computes one segment again at a time
-TILE = 8
+TILE, BLOCK = 8, 4  # states of a vector at a time, forth and, of two vectors, back
 W = WIDTH
 # A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
 TINY = 1e-30
-spread = spreading(W)
+spread = spreading(W, W)
 
 
 @njit(cache=True, error_model="numpy")
@@ -110,6 +112,11 @@ def forward(
 
 
 @njit(cache=True, error_model="numpy")
+def _four(x, at):
+    return load(x, at), load(x, at + W), load(x, at + 2 * W), load(x, at + 3 * W)
+
+
+@njit(cache=True, error_model="numpy")
 def _sixteen(x, at):
     return (
         load(x, at), load(x, at + W), load(x, at + 2 * W), load(x, at + 3 * W), load(x, at + 4 * W),
@@ -128,18 +135,18 @@ def backward(
     one. ``grad_step``, ``grad_decay`` (parts, records, L, H) and ``grad_skip`` (records, G · V · lanes) come as zeros;
     ``grad_B`` and ``grad_C`` are (parts, records, L, G, N).
     """
-    segments, records = (L - 1) // SEGMENT + 1, last
+    segments = (L - 1) // SEGMENT + 1
     S = SEGMENT * W
     most = (V - 1) // parts + 1
-    # Of a segment: for each vector its decays, its inputs times steps and the gradients in both; for eight states of a
-    # vector those before each step; for eight states the gradients in B and C, still to be summed over the lanes.
-    scratch = np.empty((5 * most + 3 * TILE) * S + 64 * W, x.dtype)
+    # Of a segment: for each vector its decays, steps, inputs times steps, and the gradients in decays and inputs; for
+    # four states of two vectors those before each step, and the gradients in B and C, yet to be summed over the lanes.
+    scratch = np.empty((5 * most + 2 * TILE) * S + 16, x.dtype)
     decays = _aligned(scratch)
     steps, inputs = decays + most * S, decays + 2 * most * S
     of_decays, of_inputs = decays + 3 * most * S, decays + 4 * most * S
     states = decays + 5 * most * S
-    of_B = states + TILE * S + 21 * W
-    of_C = of_B + TILE * S + 21 * W
+    of_B = states + TILE * S
+    of_C = of_B + BLOCK * S
     records = len(step) // (L * heads)
     for task in range(first, last):
         record, g, part = task // (G * parts), task // parts % G, task % parts
@@ -163,106 +170,94 @@ def backward(
                     store(load(scratch, steps + at) * u, scratch, inputs + at)
                     store(nothing(u), scratch, of_decays + at)
                     store(nothing(u), scratch, of_inputs + at)
-            for n in range(0, N, TILE):
-                for i in range(TILE * SEGMENT):
+            for n in range(0, N, BLOCK):
+                for i in range(BLOCK * SEGMENT):
                     store(nothing(load(x, 0)), scratch, of_B + i * W)
                     store(nothing(load(x, 0)), scratch, of_C + i * W)
-                for v in range(begin, end):
-                    lanes = (g * V + v) * W
-                    k = (((record * G + g) * V + v) * N + n) * W
+                for v in range(begin, end, 2):
+                    # Two vectors at a time, h and g of the one, i and f of the other; of an odd number the last one is
+                    # taken twice, the second time without gradient.
+                    other, both = min(v + 1, end - 1), 1.0 if v + 1 < end else 0.0
+                    lanes, lanes2 = (g * V + v) * W, (g * V + other) * W
+                    k, k2 = ((record * G * V * W + lanes) * N + n * W), ((record * G * V * W + lanes2) * N + n * W)
                     s = ((((record * G + g) * V + v) * segments + segment) * N + n) * W
-                    h0, h1 = load(stored, s), load(stored, s + W)
-                    h2, h3 = load(stored, s + 2 * W), load(stored, s + 3 * W)
-                    h4, h5 = load(stored, s + 4 * W), load(stored, s + 5 * W)
-                    h6, h7 = load(stored, s + 6 * W), load(stored, s + 7 * W)
+                    s2 = ((((record * G + g) * V + other) * segments + segment) * N + n) * W
+                    h0, h1, h2, h3 = _four(stored, s)
+                    i0, i1, i2, i3 = _four(stored, s2)
                     for t in range(start, stop):
-                        at, j = (v - begin) * S + (t - start) * W, states + (t - start) * TILE * W
+                        at, j = (v - begin) * S + (t - start) * W, states + (t - start) * 2 * BLOCK * W
+                        at2 = (other - begin) * S + (t - start) * W
                         store(h0, scratch, j)
                         store(h1, scratch, j + W)
                         store(h2, scratch, j + 2 * W)
                         store(h3, scratch, j + 3 * W)
-                        store(h4, scratch, j + 4 * W)
-                        store(h5, scratch, j + 5 * W)
-                        store(h6, scratch, j + 6 * W)
-                        store(h7, scratch, j + 7 * W)
+                        store(i0, scratch, j + 4 * W)
+                        store(i1, scratch, j + 5 * W)
+                        store(i2, scratch, j + 6 * W)
+                        store(i3, scratch, j + 7 * W)
                         b = (record * L + t) * row_b + g * N + n
                         d, u = load(scratch, decays + at), load(scratch, inputs + at)
-                        h0 = h0 + d * h0 + u * spread(B, b)
-                        h1 = h1 + d * h1 + u * spread(B, b + 1)
-                        h2 = h2 + d * h2 + u * spread(B, b + 2)
-                        h3 = h3 + d * h3 + u * spread(B, b + 3)
-                        h4 = h4 + d * h4 + u * spread(B, b + 4)
-                        h5 = h5 + d * h5 + u * spread(B, b + 5)
-                        h6 = h6 + d * h6 + u * spread(B, b + 6)
-                        h7 = h7 + d * h7 + u * spread(B, b + 7)
-                    g0, g1 = without_tiny(load(grad_state, k), TINY), without_tiny(load(grad_state, k + W), TINY)
-                    g2, g3 = load(grad_state, k + 2 * W), load(grad_state, k + 3 * W)
-                    g2, g3 = without_tiny(g2, TINY), without_tiny(g3, TINY)
-                    g4, g5 = load(grad_state, k + 4 * W), load(grad_state, k + 5 * W)
-                    g4, g5 = without_tiny(g4, TINY), without_tiny(g5, TINY)
-                    g6, g7 = load(grad_state, k + 6 * W), load(grad_state, k + 7 * W)
-                    g6, g7 = without_tiny(g6, TINY), without_tiny(g7, TINY)
+                        e, w = load(scratch, decays + at2), load(scratch, inputs + at2)
+                        h0, i0 = h0 + d * h0 + u * spread(B, b), i0 + e * i0 + w * spread(B, b)
+                        h1, i1 = h1 + d * h1 + u * spread(B, b + 1), i1 + e * i1 + w * spread(B, b + 1)
+                        h2, i2 = h2 + d * h2 + u * spread(B, b + 2), i2 + e * i2 + w * spread(B, b + 2)
+                        h3, i3 = h3 + d * h3 + u * spread(B, b + 3), i3 + e * i3 + w * spread(B, b + 3)
+                    g0, g1, g2, g3 = _four(grad_state, k)
+                    f0, f1, f2, f3 = _four(grad_state, k2)
+                    g0, g1, g2, g3 = (
+                        without_tiny(g0, TINY), without_tiny(g1, TINY), without_tiny(g2, TINY), without_tiny(g3, TINY)
+                    )  # fmt: skip
+                    f0, f1 = both * without_tiny(f0, TINY), both * without_tiny(f1, TINY)
+                    f2, f3 = both * without_tiny(f2, TINY), both * without_tiny(f3, TINY)
                     for t in range(stop - 1, start - 1, -1):
-                        at, i = (v - begin) * S + (t - start) * W, (t - start) * TILE * W
+                        at, j = (v - begin) * S + (t - start) * W, states + (t - start) * 2 * BLOCK * W
+                        at2, i = (other - begin) * S + (t - start) * W, (t - start) * BLOCK * W
                         b, c = (record * L + t) * row_b + g * N + n, (record * L + t) * row_c + g * N + n
                         d, u = load(scratch, decays + at), load(scratch, inputs + at)
-                        back = load(grad_y, (record * L + t) * G * V * W + lanes)
-                        store(load(scratch, of_C + i) + (h0 * back), scratch, of_C + i)
-                        store(load(scratch, of_C + i + W) + (h1 * back), scratch, of_C + i + W)
-                        store(load(scratch, of_C + i + 2 * W) + (h2 * back), scratch, of_C + i + 2 * W)
-                        store(load(scratch, of_C + i + 3 * W) + (h3 * back), scratch, of_C + i + 3 * W)
-                        store(load(scratch, of_C + i + 4 * W) + (h4 * back), scratch, of_C + i + 4 * W)
-                        store(load(scratch, of_C + i + 5 * W) + (h5 * back), scratch, of_C + i + 5 * W)
-                        store(load(scratch, of_C + i + 6 * W) + (h6 * back), scratch, of_C + i + 6 * W)
-                        store(load(scratch, of_C + i + 7 * W) + (h7 * back), scratch, of_C + i + 7 * W)
-                        g0, g1 = g0 + back * spread(C, c), g1 + back * spread(C, c + 1)
-                        g2, g3 = g2 + back * spread(C, c + 2), g3 + back * spread(C, c + 3)
-                        g4, g5 = g4 + back * spread(C, c + 4), g5 + back * spread(C, c + 5)
-                        g6, g7 = g6 + back * spread(C, c + 6), g7 + back * spread(C, c + 7)
-                        store(load(scratch, of_B + i) + (g0 * u), scratch, of_B + i)
-                        store(load(scratch, of_B + i + W) + (g1 * u), scratch, of_B + i + W)
-                        store(load(scratch, of_B + i + 2 * W) + (g2 * u), scratch, of_B + i + 2 * W)
-                        store(load(scratch, of_B + i + 3 * W) + (g3 * u), scratch, of_B + i + 3 * W)
-                        store(load(scratch, of_B + i + 4 * W) + (g4 * u), scratch, of_B + i + 4 * W)
-                        store(load(scratch, of_B + i + 5 * W) + (g5 * u), scratch, of_B + i + 5 * W)
-                        store(load(scratch, of_B + i + 6 * W) + (g6 * u), scratch, of_B + i + 6 * W)
-                        store(load(scratch, of_B + i + 7 * W) + (g7 * u), scratch, of_B + i + 7 * W)
+                        e, w = load(scratch, decays + at2), load(scratch, inputs + at2)
+                        row = (record * L + t) * G * V * W
+                        back, back2 = load(grad_y, row + lanes), both * load(grad_y, row + lanes2)
+                        store(load(scratch, of_C + i) + h0 * back + i0 * back2, scratch, of_C + i)
+                        store(load(scratch, of_C + i + W) + h1 * back + i1 * back2, scratch, of_C + i + W)
+                        store(load(scratch, of_C + i + 2 * W) + h2 * back + i2 * back2, scratch, of_C + i + 2 * W)
+                        store(load(scratch, of_C + i + 3 * W) + h3 * back + i3 * back2, scratch, of_C + i + 3 * W)
+                        g0, f0 = g0 + back * spread(C, c), f0 + back2 * spread(C, c)
+                        g1, f1 = g1 + back * spread(C, c + 1), f1 + back2 * spread(C, c + 1)
+                        g2, f2 = g2 + back * spread(C, c + 2), f2 + back2 * spread(C, c + 2)
+                        g3, f3 = g3 + back * spread(C, c + 3), f3 + back2 * spread(C, c + 3)
+                        store(load(scratch, of_B + i) + g0 * u + f0 * w, scratch, of_B + i)
+                        store(load(scratch, of_B + i + W) + g1 * u + f1 * w, scratch, of_B + i + W)
+                        store(load(scratch, of_B + i + 2 * W) + g2 * u + f2 * w, scratch, of_B + i + 2 * W)
+                        store(load(scratch, of_B + i + 3 * W) + g3 * u + f3 * w, scratch, of_B + i + 3 * W)
                         one = g0 * spread(B, b) + g1 * spread(B, b + 1) + g2 * spread(B, b + 2) + g3 * spread(B, b + 3)
-                        two = g4 * spread(B, b + 4) + g5 * spread(B, b + 5)
-                        two = two + g6 * spread(B, b + 6) + g7 * spread(B, b + 7)
-                        store(load(scratch, of_inputs + at) + (one + two), scratch, of_inputs + at)
-                        j = states + i
-                        h0, h1, h2, h3 = (
-                            load(scratch, j), load(scratch, j + W), load(scratch, j + 2 * W), load(scratch, j + 3 * W),
-                        )  # fmt: skip
-                        h4, h5 = load(scratch, j + 4 * W), load(scratch, j + 5 * W)
-                        h6, h7 = load(scratch, j + 6 * W), load(scratch, j + 7 * W)
-                        one = g0 * h0 + g1 * h1 + g2 * h2 + g3 * h3
-                        two = g4 * h4 + g5 * h5 + g6 * h6 + g7 * h7
-                        store(load(scratch, of_decays + at) + (one + two), scratch, of_decays + at)
+                        two = f0 * spread(B, b) + f1 * spread(B, b + 1) + f2 * spread(B, b + 2) + f3 * spread(B, b + 3)
+                        store(load(scratch, of_inputs + at) + one, scratch, of_inputs + at)
+                        store(load(scratch, of_inputs + at2) + two, scratch, of_inputs + at2)
+                        h0, h1, h2, h3 = _four(scratch, j)
+                        i0, i1, i2, i3 = _four(scratch, j + 4 * W)
+                        one, two = g0 * h0 + g1 * h1 + g2 * h2 + g3 * h3, f0 * i0 + f1 * i1 + f2 * i2 + f3 * i3
+                        store(load(scratch, of_decays + at) + one, scratch, of_decays + at)
+                        store(load(scratch, of_decays + at2) + two, scratch, of_decays + at2)
                         g0, g1, g2, g3 = g0 + d * g0, g1 + d * g1, g2 + d * g2, g3 + d * g3
-                        g4, g5, g6, g7 = g4 + d * g4, g5 + d * g5, g6 + d * g6, g7 + d * g7
+                        f0, f1, f2, f3 = f0 + e * f0, f1 + e * f1, f2 + e * f2, f3 + e * f3
+                    store(f0, grad_state, k2)
+                    store(f1, grad_state, k2 + W)
+                    store(f2, grad_state, k2 + 2 * W)
+                    store(f3, grad_state, k2 + 3 * W)
                     store(g0, grad_state, k)
                     store(g1, grad_state, k + W)
                     store(g2, grad_state, k + 2 * W)
                     store(g3, grad_state, k + 3 * W)
-                    store(g4, grad_state, k + 4 * W)
-                    store(g5, grad_state, k + 5 * W)
-                    store(g6, grad_state, k + 6 * W)
-                    store(g7, grad_state, k + 7 * W)
-                for t in range(start, stop, 2):
-                    # Two steps fill the sixteen rows.
-                    i = (t - start) * TILE * W
-                    j = (((part * records + record) * L + t) * G + g) * N + n
+                for t in range(start, stop, 4):
+                    # Four steps fill the sixteen rows.
+                    i = (t - start) * BLOCK * W
                     store(totals(_sixteen(scratch, of_B + i)), scratch, states)
                     store(totals(_sixteen(scratch, of_C + i)), scratch, states + W)
-                    for m in range(TILE):
-                        grad_B[j + m] = scratch[states + m]
-                        grad_C[j + m] = scratch[states + W + m]
-                    if t + 1 < stop:
-                        for m in range(TILE):
-                            grad_B[j + G * N + m] = scratch[states + TILE + m]
-                            grad_C[j + G * N + m] = scratch[states + W + TILE + m]
+                    for later in range(min(4, stop - t)):
+                        j = (((part * records + record) * L + t + later) * G + g) * N + n
+                        for m in range(BLOCK):
+                            grad_B[j + m] = scratch[states + later * BLOCK + m]
+                            grad_C[j + m] = scratch[states + W + later * BLOCK + m]
             for v in range(begin, end):
                 lanes = (g * V + v) * W
                 direct = load(skip, lanes)

@@ -158,8 +158,8 @@ class DeltaNet(SelectiveMixer):
         of_beta = of_beta.to(working).contiguous()
         a = None
         if self.gated:
-            step = softplus(of_alpha.to(working).contiguous() + self.dt_bias.to(working))
-            a = torch.exp(self.A_log.to(working)) * step
+            rate = softplus(of_alpha.to(working).contiguous() + self.dt_bias.to(working))
+            a = torch.exp(self.A_log.to(working)) * rate
         if dt is None:
             return q, k, v, torch.sigmoid(of_beta), None if a is None else -a
         dt, b = dt.to(working).unsqueeze(-1), softplus(of_beta) + LEAST

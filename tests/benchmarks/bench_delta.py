@@ -7,13 +7,12 @@ variable FLA_REPOSITORY names. Its kernels are Triton's; what runs without a GPU
 
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import torch
-from harness import machine, race, table
+from harness import machine, measures_memory, peak, print_memory, race, table
 
 from statespace.kernels import delta_rule
 from statespace.layers import DeltaNet
@@ -129,27 +128,10 @@ def contenders(B, L, D):
     }
 
 
-def peak(name, *shape):
-    """Megabytes above the process's size before the call, in a process of its own."""
-    command = [sys.executable, __file__, "memory", name, *map(str, shape)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-
-
 def measure_memory(name, *shape):
     contenders(1, 32, shape[-1])[name]()  # compilation
     run = contenders(*shape)[name]
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark starts again at the present size
-    before = size("VmRSS")
-    run()
-    print((size("VmHWM") - before) / 1024)
-
-
-def size(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field))
+    print_memory(run)
 
 
 def main():
@@ -159,11 +141,11 @@ def main():
     for shape in ((4, 2048, 64), (1, 8192, 64), (2, 1024, 256)):
         runs = contenders(*shape)
         table("layer, B {}, L {}, D {}: forward + backward".format(*shape), race(runs, rounds=5), "DeltaNet", unit="ms")
-    if os.path.exists("/proc/self/clear_refs"):
+    if measures_memory():
         print("\npeak memory of forward + backward above the inputs, MB")
         for shape in ((4, 2048, 64), (1, 16384, 64)):
             for name in contenders(1, 1, 4):
-                print("  B {}, L {:5d}, D {}".format(*shape), f"  {name:28s}{peak(name, *shape):8.0f}")
+                print("  B {}, L {:5d}, D {}".format(*shape), f"  {name:28s}{peak(__file__, name, *shape):8.0f}")
 
 
 if __name__ == "__main__":

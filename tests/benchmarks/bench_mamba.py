@@ -6,11 +6,10 @@ names. It has no irregular times.
 """
 
 import os
-import subprocess
 import sys
 
 import torch
-from harness import machine, race, table
+from harness import machine, measures_memory, peak, print_memory, race, table
 from torch.nn.functional import conv1d, silu
 
 from statespace.kernels import causal_conv1d
@@ -89,27 +88,10 @@ def streams():
     return {name: torch.no_grad()(run) for name, run in runs.items()}
 
 
-def peak(name, length):
-    """Megabytes above the process's size before the call, in a process of its own: what `name` needs."""
-    command = [sys.executable, __file__, "memory", name, str(length)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-
-
 def measure_memory(name, length):
     contenders(64)[0][name]()  # compilation
     run = contenders(length)[0][name]
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark starts again at the present size
-    before = size("VmRSS")
-    run()
-    print((size("VmHWM") - before) / 1024)
-
-
-def size(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field))
+    print_memory(run)
 
 
 def main():
@@ -129,12 +111,12 @@ def main():
         title = f"short convolution, forward + backward, B {batch}, L {length}, {2 * WIDTH} channels, {taps} taps"
         table(title, race(runs), "causal_conv1d", per=batch * length, unit="ns")
     table(f"one step, B 1, D {WIDTH}, N {STATE}", race(streams(), calls=200), "Mamba.step", unit="us")
-    if os.path.exists("/proc/self/clear_refs"):
+    if measures_memory():
         print("\npeak memory of forward + backward above the inputs, MB")
         for length in LENGTHS:
             batch = min(BATCH, max(1, SAMPLES // length))
             for name in contenders(64)[0]:
-                print(f"  B {batch:2d}, L {length:6d}  {name:28s}{peak(name, length):10.0f}")
+                print(f"  B {batch:2d}, L {length:6d}  {name:28s}{peak(__file__, name, length):10.0f}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,10 @@ its dual form by matrix products, over shapes; its gated norm against torch oper
 Mamba's sixteen states are the default there, Mamba-2's sixty-four here; both are also timed with the other's number.
 """
 
-import os
-import subprocess
 import sys
 
 import torch
-from harness import machine, race, table
+from harness import machine, measures_memory, peak, print_memory, race, table
 
 from statespace.kernels import rms_norm, ssd
 from statespace.layers import Mamba, Mamba2
@@ -83,27 +81,10 @@ def streams():
     return {"Mamba2.step": steps(second), "Mamba2.step, with a gap": steps(second, gap), "Mamba.step": steps(first)}
 
 
-def peak(name, length):
-    """Megabytes above the process's size before the call, in a process of its own: what `name` needs."""
-    command = [sys.executable, __file__, "memory", name, str(length)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-
-
 def measure_memory(name, length):
     contenders(64)[0][name]()  # compilation
     run = contenders(length)[0][name]
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark starts again at the present size
-    before = size("VmRSS")
-    run()
-    print((size("VmHWM") - before) / 1024)
-
-
-def size(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field))
+    print_memory(run)
 
 
 def main():
@@ -122,12 +103,12 @@ def main():
     title = f"gated norm, forward + backward, B {BATCH}, L 2048, {2 * WIDTH} channels"
     table(title, race(norms()), "rms_norm", per=BATCH * 2048, unit="ns")
     table(f"one step, B 1, D {WIDTH}", race(streams(), calls=200), "Mamba2.step", unit="us")
-    if os.path.exists("/proc/self/clear_refs"):
+    if measures_memory():
         print("\npeak memory of forward + backward above the inputs, MB")
         for length in LENGTHS:
             for name in ("Mamba-2, N 64, regular", "Mamba-2, N 16", "Mamba, N 16", "torch LSTM"):
                 batch = min(BATCH, max(1, SAMPLES // length))
-                print(f"  B {batch:2d}, L {length:6d}  {name:28s}{peak(name, length):10.0f}")
+                print(f"  B {batch:2d}, L {length:6d}  {name:28s}{peak(__file__, name, length):10.0f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """Mamba3 and TIDES, forward and backward, against torch's LSTM, S5, and the same layers as plain loops over time."""
 
-import os
-import subprocess
 import sys
 
 import torch
-from harness import machine, race, table
+from harness import machine, measures_memory, peak, print_memory, race, table
 
 from statespace.layers import S5, TIDES, Mamba3
 
@@ -56,26 +54,10 @@ def contenders(length, loops=False):
     return runs
 
 
-def peak(name, length):
-    """Megabytes above the process's size before the call, in a process of its own."""
-    command = [sys.executable, __file__, "memory", name, str(length)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-
-
 def measure_memory(name, length):
     contenders(64)[name]()  # compilation
     run = contenders(length)[name]
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark starts again at the present size
-    before = size("VmRSS")
-    run()
-    print((size("VmHWM") - before) / 1024)
-
-
-def size(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field))
+    print_memory(run)
 
 
 def main():
@@ -91,11 +73,11 @@ def main():
     for ours in ("Mamba3", "TIDES"):
         own = {k: v for k, v in seconds.items() if k.split(",")[0] == ours}
         table(f"against its own steps, B {BATCH}, L {LOOP}, D {WIDTH}", own, ours, per=BATCH * LOOP, unit="ns")
-    if os.path.exists("/proc/self/clear_refs"):
+    if measures_memory():
         print(f"\npeak memory of forward + backward above the inputs, MB, B {BATCH}, D {WIDTH}")
         for length in (2048, 8192):
             for name in contenders(64):
-                print(f"  L {length:6d}  {name:32s}{peak(name, length):10.0f}")
+                print(f"  L {length:6d}  {name:32s}{peak(__file__, name, length):10.0f}")
 
 
 if __name__ == "__main__":

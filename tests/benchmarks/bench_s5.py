@@ -6,11 +6,10 @@ of ours; a row with as many complex numbers as it has stands beside.
 """
 
 import os
-import subprocess
 import sys
 
 import torch
-from harness import machine, race, table
+from harness import machine, measures_memory, peak, print_memory, race, table
 
 from statespace.layers import S5
 
@@ -65,27 +64,10 @@ def matrices(length, width, states):
     return 8 * max(1, SAMPLES // length) * length * states * width
 
 
-def peak(name, length, width, states):
-    """Megabytes above the process's size before the call, in a process of its own: what `name` needs."""
-    command = [sys.executable, __file__, "memory", name, str(length), str(width), str(states)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
-
-
 def measure_memory(name, length, width, states):
     contenders(SAMPLES, 4, 2)[0].get(name, lambda: None)()  # compilation
     run = contenders(length, width, states)[0][name]
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark starts again at the present size
-    before = size("VmRSS")
-    run()
-    print((size("VmHWM") - before) / 1024)
-
-
-def size(field):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(field))
+    print_memory(run)
 
 
 def main():
@@ -101,7 +83,7 @@ def main():
             of_gaps = lambda kind: {k: v for k, v in seconds.items() if kind in k.split(", ") or "LSTM" in k}  # noqa: B023, E731
             table(f"{title}: regular", of_gaps("regular"), "S5, regular", per=batch * length, unit="ns")
             table(f"{title}: irregular", of_gaps("irregular"), "S5, irregular", per=batch * length, unit="ns")
-    if os.path.exists("/proc/self/clear_refs"):
+    if measures_memory():
         print("\npeak memory of forward + backward above the inputs, MB, H 128, P 128")
         for length in (512, 2048, 8192, 65536):
             batch = max(1, SAMPLES // length)
@@ -111,7 +93,7 @@ def main():
                 if name == "s5-pytorch, irregular" and matrices(length, 128, 128) > MOST_BYTES:
                     needed = f"not run: its matrices alone take {matrices(length, 128, 128) / 1e9:.1f} GB"
                 else:
-                    needed = f"{peak(name, length, 128, 128):10.0f}"
+                    needed = f"{peak(__file__, name, length, 128, 128):10.0f}"
                 print(f"  B {batch:2d}, L {length:6d}  {name:24s}{needed}")
 
 

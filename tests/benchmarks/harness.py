@@ -3,6 +3,8 @@
 import gc
 import os
 import platform
+import subprocess
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 
@@ -71,3 +73,30 @@ def table(title, seconds, ours, per=None, unit="s"):
     for name, values in seconds.items():
         if name != ours and min(values) < best:
             print(f"  behind {name} here")
+
+
+def measures_memory():
+    """Whether the peak of a process's memory can be read and reset here."""
+    return os.path.exists("/proc/self/clear_refs")
+
+
+def peak(script, *arguments):
+    """Megabytes that ``script`` prints, run by itself with "memory" and the arguments; NaN if it fails."""
+    command = [sys.executable, script, "memory", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
+
+
+def print_memory(run):
+    """Print the megabytes that ``run`` needs above the process's size before it."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the high-water mark starts again at the present size
+    before = _kilobytes("VmRSS")
+    run()
+    print((_kilobytes("VmHWM") - before) / 1024)
+
+
+def _kilobytes(field):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))

@@ -81,6 +81,17 @@ def test_steps_are_equivariant(dtype, backbone, bidirectional, irregular):
         assert (other.turned(y) - y)[real].abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_selective_layer_is_equivariant(bidirectional):
+    model = make(bidirectional=bidirectional, layer="mamba")
+    x, dt, real = batch()
+    other = reverse_complement(x, dt, COMPLEMENT)
+    with torch.no_grad():
+        y, y_other = model(x, dt)[0], model(other.x, other.dt)[0]
+    torch.testing.assert_close(other.turned(y_other)[real], y[real], rtol=0, atol=1e-12)
+    assert (other.turned(y) - y)[real].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_series_are_invariant(bidirectional, pooling):
