@@ -62,7 +62,7 @@ class ChannelMixing(SelectiveMixer):
     >>> y_next, state = layer.step(torch.randn(2, 4), state)
     """
 
-    gated = True
+    gated_unit = False
     shared = ("in_proj", "gate", "out_proj")
 
     def __init__(self, d_model, *, d_hidden=None, position=(0, 1), zero_init=True, bidirectional=False, backend=None):

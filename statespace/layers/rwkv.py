@@ -91,7 +91,7 @@ class RWKV(SelectiveMixer):
     def __init__(self, d_model, *, position=(0, 1), zero_init=True, gated_unit=True, bidirectional=False, backend=None):
         super().__init__(d_model, bidirectional=bidirectional, backend=backend)
         check_position(position)
-        self.position, self.zero_init, self.gated = tuple(position), zero_init, not gated_unit
+        self.position, self.zero_init, self.gated_unit = tuple(position), zero_init, gated_unit
         index, count = position
         channel = torch.arange(d_model)
         ratio = (channel / max(d_model - 1, 1)) ** (0.7 + 1.3 * index / max(count - 1, 1))
