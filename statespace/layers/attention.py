@@ -143,13 +143,18 @@ class Attention(SelectiveMixer):
     def _turned(self, x, times):
         """Heads (B, H, L, P) of x (B, L, d_model), each pair of channels turned by its phase at ``times`` (B, L)."""
         x = self._heads(x)
-        n = x.shape[-1] // 2
-        exponents = torch.arange(n, device=x.device, dtype=times.dtype) * (2 / x.shape[-1])
+        P = x.shape[-1]
+        if P == 1:
+            return x
+        exponents = torch.arange(P // 2, device=x.device, dtype=times.dtype) * (2 / P)
         angles = times.unsqueeze(-1) * _BASE**-exponents
-        cos, sin = (wave.to(x.dtype).unsqueeze(1) for wave in (angles.cos(), angles.sin()))
-        even, odd, alone = x[..., 0 : 2 * n : 2], x[..., 1 : 2 * n : 2], x[..., 2 * n :]
-        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
-        return torch.cat([turned, alone], dim=-1) if alone.shape[-1] else turned
+        # A pair of channels as one complex number, which is several times as fast as two real ones.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        phases = torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)).unsqueeze(1)
+        pairs = x if P % 2 == 0 else x[..., :-1].clone(memory_format=torch.contiguous_format)
+        pairs = torch.view_as_complex(pairs.to(dtype).unflatten(-1, (-1, 2)))
+        turned = torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)
+        return turned if P % 2 == 0 else torch.cat([turned, x[..., -1:]], dim=-1)
 
     def _attend(self, q, k, v, present):
         """Values (B, H, L, P) that the queries (B, H, L, P) find.

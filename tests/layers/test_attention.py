@@ -177,3 +177,4 @@ def test_heads_that_fit(d_model, n_heads):
     layer = Attention(d_model)
     assert layer.n_heads == n_heads
     assert layer(torch.randn(2, 3, d_model))[0].shape == (2, 3, d_model)
+    assert layer.step(torch.randn(1, d_model), None)[0].shape == (1, d_model)
