@@ -37,7 +37,7 @@ class Alphabet:
 
     Parameters
     ----------
-    symbols : {"dna", "rna", "protein"}, str, sequence or int
+    symbols : {"dna", "rna", "protein"}, str, sequence, int or Alphabet
         ``"dna"``, ``"rna"`` and ``"protein"`` are A C G T, A C G U and the twenty amino acids in the order of their
         letters, upper or lower case, with the ambiguity codes of IUPAC. Any other text is its characters. A sequence
         holds texts, of any length each, or integers. An integer n means the tokens 0 to n - 1.
@@ -271,6 +271,8 @@ or, where a symbol is uncertain, R, Y, S, W, K, M, B, D, H, V, N; in upper or lo
 
 def _checked(symbols):
     """The parameter ``alphabet`` as a constant."""
+    if isinstance(symbols, Alphabet):
+        return symbols.spec
     if isinstance(symbols, Integral) and not isinstance(symbols, bool):
         if symbols < 1:
             raise ValueError(f"alphabet as a number of tokens must be at least 1. Got {symbols!r} instead.")

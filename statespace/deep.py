@@ -16,6 +16,7 @@ import torch
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from statespace.alphabets import Alphabet
 from statespace.base import SeriesEstimator
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
 from statespace.streaming.layer import LayerStream
@@ -141,7 +142,8 @@ class DeepEstimator(SeriesEstimator):
             raise ValueError(
                 f"reverse_complement must be None, 'equivariant' or 'augment'. Got {self.reverse_complement!r} instead."
             )
-        if self.reverse_complement and not (isinstance(self.alphabet, str) and self.alphabet in ("dna", "rna")):
+        alphabet = None if self.alphabet is None else Alphabet(self.alphabet)
+        if self.reverse_complement is not None and (alphabet is None or alphabet.complement is None):
             raise ValueError(
                 f"reverse_complement={self.reverse_complement!r} needs alphabet='dna' or 'rna', whose bases have "
                 f"partners. Got alphabet={self.alphabet!r}."

@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, train_test_
 
 import statespace
 from statespace import S4DClassifier, S4DRegressor, S5Classifier, SeriesCollection, SSMRegressor
+from statespace.alphabets import Alphabet
 
 TINY = {"d_model": 8, "n_layers": 1, "d_state": 4, "max_epochs": 2, "device": "cpu", "random_state": 0}
 PARTNERS = str.maketrans("ACGTRYNacgt", "TGCAYRNtgca")
@@ -94,6 +95,14 @@ def test_labels_a_step_streams_copies_and_files(alphabet, tmp_path):
             np.testing.assert_array_equal(row, other)
     assert clone(reg).get_params()["alphabet"] == alphabet
     assert clone(again).fit(X, steps).history_.equals(reg.history_)
+
+
+def test_an_alphabet_as_alphabet(tmp_path):
+    X, y, _ = make_sequences(6)
+    clf = S4DClassifier(alphabet=Alphabet("dna"), reverse_complement="equivariant", **TINY).fit(X, y)
+    assert clf.alphabet_ == "dna"
+    clf.save(tmp_path / "model")
+    np.testing.assert_array_equal(statespace.load(tmp_path / "model").predict(X), clone(clf).fit(X, y).predict(X))
 
 
 def test_an_array_as_alphabet(tmp_path):
