@@ -22,7 +22,7 @@ NOT_SHOWN = {
     "s4": {"discretization"},
     "mamba": {"conv_bias", "bias"},
     "mamba2": {"chunk_size"},
-    "rwkv": {"position", "zero_init"},
+    "rwkv": {"gated_unit", "position", "zero_init"},
 }
 KINDS = ("Regressor", "Classifier", "Forecaster")
 LINEAR = ("S4", "S4D", "S5", "H3")
