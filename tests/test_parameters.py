@@ -249,6 +249,15 @@ def test_the_balance_of_experts_reaches_training():
     assert pulled.history_["loss"].iloc[0] < 3
 
 
+def test_a_file_from_before_there_were_experts_loads():
+    model = statespace.S4DRegressor(d_state=4, **TINY).fit(X, X.sum(1))
+    state, arrays = model._export()
+    del state["params"]["moe"], state["model"]["moe"]
+    again = statespace.S4DRegressor._import(state, arrays)
+    assert again.moe is None
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
 def test_a_forecaster_of_a_hybrid(tmp_path):
     y = pd.Series(np.sin(np.arange(40.0)), index=pd.RangeIndex(40))
     layers = {"layer": ["s4d", "attention"], "layer_options": {"s4d": {"d_state": 4}}, "moe": {"n_experts": 3}}
