@@ -2,6 +2,7 @@
 
 import torch
 
+from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.delta_rule.loops import backward, forward
 from statespace.kernels.delta_rule.tiles import SIDE, TILE
 from statespace.kernels.dispatch import is_tensor
@@ -15,17 +16,15 @@ def unusable(*arguments, chunk_size=None):
     return None if chunk_size in (None, SIDE) else f"its chunks have {SIDE} steps, not {chunk_size}"
 
 
+@accepts_numpy
 def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None, qk_l2norm=False):
     """See :func:`statespace.kernels.delta_rule`; torch tensors are differentiable, once."""
-    arrays = not isinstance(v, torch.Tensor)
-    q, k, v, beta = (torch.as_tensor(x) for x in (q, k, v, beta))
     dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), torch.promote_types(v.dtype, torch.float32))
-    alpha = None if decay is None else torch.as_tensor(decay).to(dtype)
+    decay = None if decay is None else decay.to(dtype)
     (B, _, H, K), V = k.shape, v.shape[-1]
-    state = v.new_zeros(B, H, K, V, dtype=dtype) if initial_state is None else torch.as_tensor(initial_state).to(dtype)
-    o, state = _DeltaRule.apply(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), alpha, state, bool(qk_l2norm))
-    o = o.to(v.dtype) if v.is_floating_point() else o
-    return (o.numpy(), state.numpy()) if arrays else (o, state)
+    state = v.new_zeros(B, H, K, V, dtype=dtype) if initial_state is None else initial_state.to(dtype)
+    o, state = _DeltaRule.apply(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), decay, state, bool(qk_l2norm))
+    return o.to(v.dtype) if v.is_floating_point() else o, state
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -38,10 +37,7 @@ class _DeltaRule(torch.autograd.Function):
         segments = -(-L // (SIDE * every))
         stored = v.new_empty(B * H * segments * n * m * TILE if any(ctx.needs_input_grad) else 0)
         alpha = v.new_empty(0, 0, 0) if decay is None else decay.exp()
-        final, o = (
-            state.clone(memory_format=torch.contiguous_format),
-            torch.empty_like(v, memory_format=torch.contiguous_format),
-        )
+        final, o = state.clone(memory_format=torch.contiguous_format), v.new_empty(v.shape)
         inputs = _inputs(q, k, v, beta, alpha)
         in_parallel(forward, B * H, 3 * B * L * H * K * V, L, H, K, V, every, unit, *inputs, *_flat(final, o, stored))
         ctx.save_for_backward(q, k, v, beta, alpha, stored)

@@ -31,9 +31,11 @@ from statespace.kernels.delta_rule.tiles import (
     solve_transposed,
     transpose,
 )
-from statespace.kernels.vectors import nothing, store
+from statespace.kernels.vectors import nothing, store, without_tiny
 
 LARGEST = 0.999 / SHORTEST  # of the factors of rows that are given length 1, but for rounding
+# A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
+TINY = 1e-30
 # Single tiles at the beginning of the scratch: the identity; Γ; Γ ∘ K Kᵀ below the diagonal; T; P; and rows of numbers.
 UNIT, BETWEEN, OVERLAPS, SYSTEM, READS, NUMBERS = (TILE * i for i in range(6))
 OF_READS, OF_SYSTEM, SUMS, WORK = (TILE * i for i in range(6, 10))
@@ -124,7 +126,7 @@ def _advance(w, z, n, m, keys, state, after, written):
         for j in range(m):
             place = (i * m + j) * TILE
             for r in range(0, TILE, SIDE):
-                store(load(w, state + place + r) * over, w, after + place + r)
+                store(without_tiny(load(w, state + place + r) * over, TINY), w, after + place + r)
             add_product_of_transpose(w, after + place, keys + i * TILE, 0, written + j * TILE, 0, 1)
 
 
@@ -320,7 +322,7 @@ def backward(
                         for r in range(0, TILE, SIDE):
                             rest = load(w, g + r)
                             whole = whole + rest * load(w, s + r)
-                            store(rest * w[z + SINCE + SIDE - 1], w, g + r)
+                            store(without_tiny(rest * w[z + SINCE + SIDE - 1], TINY), w, g + r)
                         add_product_of_transpose(w, g, query, 0, of_outputs + j * TILE, 0, 1)
                         add_product_of_transpose(w, g, key, 0, Z + j * TILE, 0, 1)
                     for r in range(0, TILE, SIDE):

@@ -242,3 +242,14 @@ def test_nothing_is_read_that_was_not_written(backend):
         torch.use_deterministic_algorithms(False)
     for x, y in zip(got, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+def test_dying_states_stay_out_of_subnormal_numbers():
+    rng = np.random.default_rng(0)
+    k, beta = rng.normal(size=(1, 3000, 1, 4)).astype(np.float32), np.full((1, 3000, 1), 0.1, np.float32)
+    v = np.zeros_like(k)
+    v[:, 0] = 1
+    for end in (2500, 2750, 3000):
+        inputs = (x[:, :end] for x in (k, k, v, beta, -0.3 * beta))
+        _, state = delta_rule(*inputs, qk_l2norm=True, backend="cpu")
+        assert not ((state != 0) & (np.abs(state) < np.finfo(np.float32).tiny)).any()
