@@ -7,7 +7,7 @@ Principles").
 
 Δ_k     (B, L)              gap before sample k: it multiplies the step, and with it the decay and the angle
 s       (B, L, H)           step of a head
-a       (B, L, H)           minus the rate of decay, -softplus(·)
+a       (B, L, H)           minus the rate of decay, -softplus(·) by default
 λ       (B, L, H)           weight of the new sample in the trapezoid, sigmoid(·); 1 is the Euler rule of Mamba-2
 R_k                         turns neighbouring pairs of states by -s_k π tanh(θ_k)
 θ       (B, L, N/4)         angles, shared by the heads; the paper turns half of the state
@@ -42,6 +42,10 @@ from statespace.layers.selective import SelectiveMixer
 EPS = 1e-5
 SLOWEST = 1e-4  # rate of decay
 STEP_FLOOR = 1e-4
+RATES = {
+    "softplus": F.softplus,
+    "heavy-tail": lambda raw: raw.clamp(min=0) + 1 / (1 - raw.clamp(max=0)),
+}
 
 
 class Mamba3(SelectiveMixer):
@@ -67,6 +71,9 @@ class Mamba3(SelectiveMixer):
         multi-output form.
     rope_fraction : float, default 0.5
         Share of the state's dimensions that turn. 0 is a real state.
+    rate : {"softplus", "heavy-tail"}, default "softplus"
+        How a real number z becomes a rate of decay: log(1 + exp(z)), or 1 + z above zero and 1 / (1 - z) below, which
+        the authors' code has come to since.
     chunk_size : int, optional
         Steps of a chunk, see :func:`statespace.kernels.ssd`; None chooses.
     dt_min, dt_max : float, default 1e-3 and 1e-1
@@ -122,6 +129,7 @@ class Mamba3(SelectiveMixer):
         head_dim=None,
         mimo_rank=1,
         rope_fraction=0.5,
+        rate="softplus",
         chunk_size=None,
         dt_min=1e-3,
         dt_max=1e-1,
@@ -139,13 +147,15 @@ class Mamba3(SelectiveMixer):
             raise ValueError(f"head_dim must divide expand * d_model = {d_inner}. Got {head_dim!r} instead.")
         if not 0 <= rope_fraction <= 1:
             raise ValueError(f"rope_fraction must lie in [0, 1]. Got {rope_fraction!r} instead.")
+        if rate not in RATES:
+            raise ValueError(f"rate must be one of {', '.join(map(repr, RATES))}. Got {rate!r} instead.")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size must be a positive integer. Got {chunk_size!r} instead.")
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"steps need 0 < dt_min <= dt_max. Got dt_min={dt_min!r}, dt_max={dt_max!r} instead.")
         self.d_state, self.d_inner, self.head_dim, self.mimo_rank = d_state, d_inner, head_dim, mimo_rank
         self.n_heads, self.n_angles = d_inner // head_dim, int(d_state * rope_fraction) // 2
-        self.chunk_size = chunk_size
+        self.chunk_size, self.rate = chunk_size, rate
         H, R, N = self.n_heads, mimo_rank, d_state
         self.sizes = d_inner, d_inner, R * N, R * N, H, H, H, self.n_angles
         self.in_proj = torch.nn.Linear(d_model, sum(self.sizes), bias=False)
@@ -160,7 +170,7 @@ class Mamba3(SelectiveMixer):
         self.out_proj = torch.nn.Linear(d_inner, d_model, bias=False)
         self._complete(
             d_state=d_state, expand=expand, head_dim=head_dim, mimo_rank=mimo_rank, rope_fraction=rope_fraction,
-            chunk_size=chunk_size, dt_min=dt_min, dt_max=dt_max,
+            rate=rate, chunk_size=chunk_size, dt_min=dt_min, dt_max=dt_max,
         )  # fmt: skip
 
     def extra_repr(self):
@@ -182,7 +192,7 @@ class Mamba3(SelectiveMixer):
         step = F.softplus(step + self.dt_bias)
         if dt is not None:
             step = step * dt.to(step.dtype).unsqueeze(-1)
-        decay = -step * F.softplus(rate).clamp(min=SLOWEST)
+        decay = -step * RATES[self.rate](rate).clamp(min=SLOWEST)
         b, c = (
             rms_norm(p, norm.weight, eps=EPS, backend=self.backend) for p, norm in ((b, self.B_norm), (c, self.C_norm))
         )

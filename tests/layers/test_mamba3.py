@@ -41,7 +41,8 @@ def paper(layer, u, dt):
         z, x, b, c, step, rate, weight, theta = np.split(value["in_proj.weight"] @ u[k], cuts)
         b, c = (normalised(v.reshape(R, N), norm) for v, norm in ((b, layer.B_norm), (c, layer.C_norm)))
         step = softplus(step + value["dt_bias"]) * dt[k]
-        decay = np.exp(-np.maximum(softplus(rate), 1e-4) * step)
+        rate = softplus(rate) if layer.rate == "softplus" else np.where(rate >= 0, 1 + rate, 1 / (1 + np.abs(rate)))
+        decay = np.exp(-np.maximum(rate, 1e-4) * step)
         weight = sigmoid(weight)
         gated = np.zeros((H, P))
         for h in range(H):
@@ -70,7 +71,8 @@ def scrambled(layer):
 
 
 @pytest.mark.parametrize(
-    "options", [dict(), dict(mimo_rank=3, head_dim=2), dict(rope_fraction=0), dict(d_state=7, rope_fraction=1)]
+    "options",
+    [dict(), dict(mimo_rank=3, head_dim=2), dict(rope_fraction=0), dict(d_state=7, rope_fraction=1, rate="heavy-tail")],
 )
 @pytest.mark.parametrize("regular", [True, False])
 def test_equals_the_papers_equations(options, regular):
@@ -163,6 +165,7 @@ def test_initial_values():
         (dict(rope_fraction=1.5), r"rope_fraction must lie in \[0, 1\]"),
         (dict(chunk_size=0), "chunk_size must be a positive integer"),
         (dict(dt_min=0.2), "0 < dt_min <= dt_max"),
+        (dict(rate="exp"), "rate must be one of 'softplus', 'heavy-tail'"),
         (dict(d_state=0), "d_state must be a positive integer"),
     ],
 )
