@@ -27,9 +27,9 @@ y = np.where(lost, reading, np.nan)
 train, test = slice(300), slice(300, None)
 
 # %%
-# Two blocks of Mamba, and one of Mamba and one of attention. Behind each comes a feed-forward map, the second of which is
-# a mixture of four experts, as in Jamba. Ten epochs of three hundred records are few for a state that would have to learn
-# to keep eight levels apart.
+# Two blocks of Mamba, and one of Mamba and one of attention. Behind each comes a feed-forward map, the second of which
+# is a mixture of four experts, as in Jamba. Ten epochs of three hundred records are few for a state that would have to
+# learn to keep eight levels apart.
 shared = {"d_model": 32, "n_layers": 2, "dropout": 0.0, "batch_size": 16, "max_epochs": 10, "random_state": 0}
 models = {
     "Mamba": SSMRegressor("mamba", moe=4, **shared),

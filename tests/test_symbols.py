@@ -123,6 +123,18 @@ def test_a_stream_says_what_is_no_symbol(symbol, message):
     assert stream.n_steps == 6
 
 
+def test_a_label_for_one_letter():
+    """Numbers beside None are labels as they are elsewhere."""
+    X, y, _ = make_sequences()
+    labels = [np.full(len(x), None, dtype=object) for x in X]
+    for row, label in zip(labels, y == "many", strict=True):
+        row[1] = int(label)
+    clf = S4DClassifier(alphabet="dna", **TINY).fit(X, labels)
+    assert clf.classes_.tolist() == [0, 1]
+    numbers = [np.where(np.arange(len(x)) == 1, float(row[1]), np.nan) for x, row in zip(X, labels, strict=True)]
+    pd.testing.assert_frame_equal(S4DClassifier(alphabet="dna", **TINY).fit(X, numbers).history_, clf.history_)
+
+
 def test_events_in_time():
     X, _, steps = make_sequences()
     times = [np.cumsum(np.random.default_rng(i).exponential(size=len(x)) + 0.01) for i, x in enumerate(X)]

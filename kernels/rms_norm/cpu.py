@@ -25,7 +25,8 @@ def rms_norm(x, weight, z=None, *, eps=1e-5, group_size=None):
     rows = [None if a is None else _filled(a.to(dtype), size) for a in (x, z, weight)]
     y = _Norm.apply(*rows, size, eps)
     y = y if size % WIDTH == 0 else y.unflatten(-1, (-1, size + -size % WIDTH))[..., :size].flatten(-2)
-    return y.reshape(x.shape).to(x.dtype)
+    y = y.reshape(x.shape)
+    return y.to(x.dtype) if x.is_floating_point() else y
 
 
 def _filled(x, size):

@@ -14,4 +14,5 @@ def rms_norm(x, weight, z=None, *, eps=1e-5, group_size=None):
         v = v * torch.nn.functional.silu(z.to(dtype))
     v = v.unflatten(-1, (-1, group_size or x.shape[-1]))
     v = v * torch.rsqrt(v.square().mean(-1, keepdim=True) + eps)
-    return (v.flatten(-2) * weight.to(dtype)).to(x.dtype)
+    y = v.flatten(-2) * weight.to(dtype)
+    return y.to(x.dtype) if x.is_floating_point() else y

@@ -13,7 +13,7 @@ from statespace.kernels.threads import in_parallel
 
 LN2 = math.log(2)
 # Tasks to share among threads, and the vectors that one may have: the gradients in B and C are kept once for each task.
-TASKS, VECTORS = 16, 32
+TASKS, VECTORS = 8, 32
 
 
 def unusable(*arguments, **options):

@@ -1,11 +1,11 @@
-"""Selective scan in torch operations: doubling within chunks, chunks in turn, differentiable, on any device."""
+"""Selective scan in torch operations: chunks in turn, their parts side by side, differentiable, on any device."""
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from statespace.kernels.arrays import accepts_numpy
 
-CHUNK = 64
+CHUNK, PART = 256, 16
 
 
 @accepts_numpy
@@ -66,30 +66,41 @@ def gated(y, u, D, z):
 
 
 def _chunk(inputs, h, A, B, C, state):
-    """Hillis & Steele: after the pass of reach r a state holds the last 2r inputs' share. Its decay over them is
-    exp(A · their steps' sum), so that roundings of it do not add up as in a product of factors.
+    """A chunk as parts of a few steps, all of them at once from zero states, then the states between the parts in turn.
+
+    What a part's first state leaves to a later step is exp(A · the steps' sum): one rounding, not one for each step.
     """
-    x = _times(B, inputs)  # (batch, channels, states, steps)
-    first = x[..., 0] + torch.exp(h[..., :1] * A) * state
-    x = torch.cat([first.unsqueeze(-1), x[..., 1:]], dim=-1)
-    A, reach, length = A.unsqueeze(-1), 1, x.shape[-1]
-    while reach < length:
-        decay = torch.exp(A * h[..., reach:].unsqueeze(-2))
-        x = torch.cat([x[..., :reach], x[..., reach:] + decay * x[..., :-reach]], dim=-1)
-        h = torch.cat([h[..., :reach], h[..., reach:] + h[..., :-reach]], dim=-1)
-        reach *= 2
-    if C.ndim == 2:
-        y = torch.einsum("dn,bdnl->bdl", C, x)
-    else:
-        C = C if C.ndim == 4 else C.unsqueeze(1)
-        y = torch.einsum("bgnl,bgdnl->bgdl", C, x.unflatten(1, (C.shape[1], -1))).flatten(1, 2)
-    return 2 * y.real if y.is_complex() else y, x[..., -1]
+    length = h.shape[-1]
+    parts = -(-length // PART)
+    # Steps within a part first, so that each is a piece of memory; steps of 0 fill the last part up.
+    h, inputs = (_in_parts(x, parts) for x in (h, inputs))  # (steps, batch, channels, 1, parts)
+    B, C = (_coefficients(x, parts, h.shape[2]) for x in (B, C))  # (steps, batch, channels, states, parts)
+    A = A.unsqueeze(-1)
+    v, decay = (B * inputs).unbind(0), torch.exp(A * h).unbind(0)
+    x = [v[0]]
+    for k in range(1, PART):
+        x.append(torch.addcmul(v[k], decay[k], x[-1]))
+    x, reach = torch.stack(x), torch.exp(A * h.cumsum(0))
+    starts = []
+    for own, whole in zip(x[-1].unbind(-1), reach[-1].unbind(-1), strict=True):
+        starts.append(state)
+        state = torch.addcmul(own, whole, state)
+    x = torch.addcmul(x, reach, torch.stack(starts, dim=-1))
+    y = (C * x).sum(3).permute(1, 2, 3, 0).flatten(2)[..., :length]
+    return 2 * y.real if y.is_complex() else y, state
 
 
-def _times(B, inputs):
-    """B_k times the numbers of each channel, (batch, channels, states, steps)."""
-    if B.ndim == 2:
-        return B.unsqueeze(-1) * inputs.unsqueeze(2)
-    B = B if B.ndim == 4 else B.unsqueeze(1)
-    inputs = inputs.unflatten(1, (B.shape[1], -1))
-    return (B.unsqueeze(2) * inputs.unsqueeze(3)).flatten(1, 2)
+def _in_parts(x, parts):
+    """(batch, channels, length) -> (steps, batch, channels, 1, parts)."""
+    x = torch.nn.functional.pad(x, (0, parts * PART - x.shape[-1])).unflatten(-1, (parts, PART))
+    return x.permute(3, 0, 1, 2).unsqueeze(3).contiguous()
+
+
+def _coefficients(x, parts, channels):
+    """B or C -> what broadcasts with (steps, batch, channels, states, parts)."""
+    if x.ndim == 2:
+        return x.unsqueeze(-1)
+    x = x if x.ndim == 4 else x.unsqueeze(1)
+    x = torch.nn.functional.pad(x, (0, parts * PART - x.shape[-1])).unflatten(-1, (parts, PART))
+    x = x.permute(4, 0, 1, 2, 3).contiguous()
+    return x if x.shape[2] == 1 else x.repeat_interleave(channels // x.shape[2], dim=2)

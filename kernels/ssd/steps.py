@@ -1,5 +1,6 @@
 """What stands around the scan in every backend of tensors: types, the steps Δ, the sequences' starts, the gate."""
 
+import numpy as np
 import torch
 
 
@@ -14,11 +15,11 @@ def around(
     be None, ``starts`` (batch, length) tells where a sequence begins, the first one apart, or is None.
     """
     arrays = not isinstance(x, torch.Tensor)
-    x = torch.as_tensor(x)
+    x = _tensor(x)
     dtype = torch.promote_types(x.dtype, torch.float32)
 
     def working(a):
-        return None if a is None else torch.as_tensor(a).to(dtype)
+        return None if a is None else _tensor(a).to(dtype)
 
     step = working(dt)
     if dt_bias is not None:
@@ -31,7 +32,7 @@ def around(
         step = step * working(gap).unsqueeze(-1)
     starts = None
     if seq_idx is not None:
-        seq_idx = torch.as_tensor(seq_idx)
+        seq_idx = _tensor(seq_idx)
         starts = torch.nn.functional.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
         starts = starts if bool(starts.any()) else None
     D = working(D)
@@ -41,7 +42,12 @@ def around(
     y, final = scan(*map(working, (x, step, exponent, B, C)), D, working(initial_states), starts, chunk_size)
     if z is not None:
         y = y * torch.nn.functional.silu(working(z))
-    y = y.to(x.dtype)
+    y = y.to(x.dtype) if x.is_floating_point() else y
     if arrays:
         y, final = y.numpy(), final.numpy()
     return (y, final) if return_final_states else y
+
+
+def _tensor(a):
+    """Arrays are copied: they may be read-only or run backwards, which tensors cannot."""
+    return a if isinstance(a, torch.Tensor) else torch.from_numpy(np.array(a, order="C"))

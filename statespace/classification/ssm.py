@@ -176,17 +176,20 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         known = ~pd.isna(labels)
         if labels.dtype.kind == "f":
             assert_all_finite(labels, allow_nan=True, input_name="y")
+        given = labels[known]
+        if given.dtype == object:  # None beside integers makes objects of them
+            given = pd.Series(given).infer_objects().to_numpy()
         numbers = np.full(len(labels), np.nan)
         if known.any():
             try:
-                self.classes_, numbers[known] = np.unique(labels[known], return_inverse=True)
+                self.classes_, numbers[known] = np.unique(given, return_inverse=True)
             except TypeError as error:
                 raise ValueError(f"y has labels of several kinds: {error}. Give all of them one type.") from None
-            check_classification_targets(labels[known])
+            check_classification_targets(given)
         targets, self.per_step_ = check_numbers(restore(numbers), collection)
         self.ragged_ = self.per_step_ and not isinstance(y, np.ndarray)
         self.class_weight_ = compute_class_weight(
-            None if self.class_weight is None else self.class_weight, classes=self.classes_, y=labels[known]
+            None if self.class_weight is None else self.class_weight, classes=self.classes_, y=given
         )
         return targets, len(self.classes_)
 

@@ -16,7 +16,7 @@ from statespace.layers.selective import SelectiveMixer
 # Angles of rotary phases fall from 1 to almost this fraction of it.
 _BASE = 10000.0
 # Pairs of a query and a key that are masked at once, which is what a chunk of queries costs in memory; and the queries
-# of a chunk where the window is small.
+# of a block where the window is small.
 _PAIRS, _QUERIES = 2**22, 256
 
 
@@ -143,13 +143,18 @@ class Attention(SelectiveMixer):
     def _turned(self, x, times):
         """Heads (B, H, L, P) of x (B, L, d_model), each pair of channels turned by its phase at ``times`` (B, L)."""
         x = self._heads(x)
-        n = x.shape[-1] // 2
-        exponents = torch.arange(n, device=x.device, dtype=times.dtype) * (2 / x.shape[-1])
+        P = x.shape[-1]
+        if P == 1:
+            return x
+        exponents = torch.arange(P // 2, device=x.device, dtype=times.dtype) * (2 / P)
         angles = times.unsqueeze(-1) * _BASE**-exponents
-        cos, sin = (wave.to(x.dtype).unsqueeze(1) for wave in (angles.cos(), angles.sin()))
-        even, odd, alone = x[..., 0 : 2 * n : 2], x[..., 1 : 2 * n : 2], x[..., 2 * n :]
-        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
-        return torch.cat([turned, alone], dim=-1) if alone.shape[-1] else turned
+        # A pair of channels as one complex number, which is several times as fast as two real ones.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        phases = torch.complex(angles.cos().to(dtype), angles.sin().to(dtype)).unsqueeze(1)
+        pairs = x if P % 2 == 0 else x[..., :-1].clone(memory_format=torch.contiguous_format)
+        pairs = torch.view_as_complex(pairs.to(dtype).unflatten(-1, (-1, 2)))
+        turned = torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)
+        return turned if P % 2 == 0 else torch.cat([turned, x[..., -1:]], dim=-1)
 
     def _attend(self, q, k, v, present):
         """Values (B, H, L, P) that the queries (B, H, L, P) find.
@@ -163,8 +168,9 @@ class Attention(SelectiveMixer):
                 return F.scaled_dot_product_attention(q, k, v)
             if n == 0:
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        wide = min(n + L, max(reach, _QUERIES))
-        size = min(wide, max(1, _PAIRS // (len(q) * min(n + L, 2 * wide))))
+        if max(reach, _QUERIES) < L:
+            return self._attend_in_blocks(q, k, v, present)
+        size = max(1, _PAIRS // (len(q) * (n + L)))
         parts = []
         for start in range(0, L, size):
             end = min(start + size, L)
@@ -181,6 +187,34 @@ class Attention(SelectiveMixer):
                 F.scaled_dot_product_attention(q[:, :, start:end], k[:, :, low:high], v[:, :, low:high], attn_mask=seen)
             )
         return torch.cat(parts, dim=2)
+
+    def _attend_in_blocks(self, q, k, v, present):
+        """As `_attend` with a window shorter than the record, in time and memory that are linear in its length.
+
+        A block of S queries reads the keys of its own S samples and those that a window adds; all are alike.
+        """
+        B, L, n, reach = len(q), q.shape[2], k.shape[2] - q.shape[2], self.window
+        ahead = reach if self.bidirectional else 0
+        S = max(reach, _QUERIES)
+        C, W = -(-L // S), S + reach + ahead
+        front, back = reach - n, C * S - L + ahead
+        if present is None:
+            present = torch.ones(B, n + L, dtype=torch.bool, device=q.device)
+        present = F.pad(present, (front, back)).unfold(1, W, S)
+        q = F.pad(q, (0, 0, 0, C * S - L)).unflatten(2, (C, S))
+        k, v = (F.pad(x, (0, 0, front, back)).unfold(2, W, S).transpose(-1, -2) for x in (k, v))
+        query, key = torch.arange(S, device=q.device).unsqueeze(-1), torch.arange(W, device=q.device)
+        band, own = (key >= query) & (key <= query + reach + ahead), key == query + reach
+        together = max(1, _PAIRS // (B * S * W))
+        parts = []
+        for queries, keys, values, there in zip(
+            *(x.split(together, dim=2) for x in (q, k, v)), present.split(together, dim=1), strict=True
+        ):
+            blocks = (x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values))
+            seen = (band & there.unsqueeze(-2) | own).flatten(0, 1).unsqueeze(1)
+            answers = F.scaled_dot_product_attention(*blocks, attn_mask=seen)
+            parts.append(answers.unflatten(0, (B, -1)).transpose(1, 2).flatten(2, 3))
+        return torch.cat(parts, dim=2)[:, :, :L]
 
     def _kept(self, k, v, here, ages, lengths, n):
         """The state: each record's newest samples, the last in the last slot; ``n`` slots are of the state before."""

@@ -24,9 +24,9 @@ class SequenceMixer(torch.nn.Module, ABC):
         Number of channels of input and output.
     slow_parameters : dict of str to {"A", "B", "dt"}
         The parameters that carry ``_optim``, by name ("A", "projection.bias"), and the role of each.
-    gated : bool
-        Whether the layer is a block by itself, with a gate and a projection out: a residual stack then adds its
-        outputs as they are, where it gives those of others a gated linear unit.
+    gated_unit : bool
+        Whether a residual stack gives the layer's outputs a gated linear unit. It adds those of a layer that has a
+        gate and a projection out of its own, as Mamba has, as they are.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class SequenceMixer(torch.nn.Module, ABC):
 
     d_model: int
     slow_parameters: Mapping[str, str] = {}
-    gated = False
+    gated_unit = True
 
     def _mark_slow_parameters(self):
         for name, role in self.slow_parameters.items():

@@ -22,7 +22,8 @@ class ChannelMixing(SelectiveMixer):
 
         y_k = σ(W_r x^r_k) ⊙ W_v max(W_k x^k_k, 0)²,    x_k = μ ⊙ u_k + (1 - μ) ⊙ u_{k-1}
 
-    It looks one sample back and no further; gaps do not enter, but a padded step (gap 0) is no sample.
+    It looks one sample back and no further; gaps do not enter, but a padded step (gap 0) is no sample. The paper's
+    block is :class:`RWKV` and this layer, each behind a norm and in a residual: :class:`RWKVBlock`.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ class ChannelMixing(SelectiveMixer):
     >>> y_next, state = layer.step(torch.randn(2, 4), state)
     """
 
+    gated_unit = False
     shared = ("in_proj", "gate", "out_proj")
 
     def __init__(self, d_model, *, d_hidden=None, position=(0, 1), zero_init=True, bidirectional=False, backend=None):

@@ -91,7 +91,7 @@ class Mamba(SelectiveMixer):
     """
 
     slow_parameters = {"A_log": "A", "dt_proj.bias": "dt"}
-    gated = True
+    gated_unit = False
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class Mamba2(SelectiveMixer):
     """
 
     slow_parameters = {"A_log": "A", "dt_bias": "dt"}
-    gated = True
+    gated_unit = False
 
     def __init__(
         self,

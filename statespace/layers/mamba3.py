@@ -36,9 +36,10 @@ import math
 import torch
 from torch.nn import functional as F
 
-from statespace.kernels import ssd
+from statespace.kernels import rms_norm, ssd
 from statespace.layers.selective import SelectiveMixer
 
+EPS = 1e-5
 SLOWEST = 1e-4  # rate of decay
 STEP_FLOOR = 1e-4
 
@@ -150,7 +151,7 @@ class Mamba3(SelectiveMixer):
         self.in_proj = torch.nn.Linear(d_model, sum(self.sizes), bias=False)
         step = torch.exp(torch.empty(H).uniform_(math.log(dt_min), math.log(dt_max))).clamp(min=STEP_FLOOR)
         self.dt_bias = torch.nn.Parameter(step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
-        self.B_norm, self.C_norm = torch.nn.RMSNorm(N, eps=1e-5), torch.nn.RMSNorm(N, eps=1e-5)
+        self.B_norm, self.C_norm = (torch.nn.RMSNorm(N, eps=EPS) for _ in range(2))
         self.B_bias, self.C_bias = (torch.nn.Parameter(torch.ones(H, R, N)) for _ in range(2))
         if R > 1:
             self.mimo_x, self.mimo_o = (torch.nn.Parameter(torch.full((H, R, head_dim), 1 / R)) for _ in range(2))
@@ -182,7 +183,10 @@ class Mamba3(SelectiveMixer):
         if dt is not None:
             step = step * dt.to(step.dtype).unsqueeze(-1)
         decay = -step * F.softplus(rate).clamp(min=SLOWEST)
-        return z, x, self.B_norm(b), self.C_norm(c), step, decay, torch.sigmoid(weight), math.pi * torch.tanh(angle)
+        b, c = (
+            rms_norm(p, norm.weight, eps=EPS, backend=self.backend) for p, norm in ((b, self.B_norm), (c, self.C_norm))
+        )
+        return z, x, b, c, step, decay, torch.sigmoid(weight), math.pi * torch.tanh(angle)
 
     def _ranks(self, x, weights):
         """Channels (B, L, D) as those of each rank and head, (B, L, R, H, P)."""

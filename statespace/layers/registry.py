@@ -4,6 +4,7 @@ from inspect import signature
 
 from statespace.layers.attention import Attention
 from statespace.layers.base import SequenceMixer
+from statespace.layers.channel_mixing import ChannelMixing
 from statespace.layers.deltanet import DeltaNet
 from statespace.layers.dss import DSS
 from statespace.layers.h3 import H3
@@ -17,8 +18,8 @@ from statespace.layers.s5 import S5
 from statespace.layers.tides import TIDES
 
 LAYERS: dict[str, type[SequenceMixer]] = {
-    "attention": Attention, "deltanet": DeltaNet, "dss": DSS, "h3": H3, "mamba": Mamba, "mamba2": Mamba2,
-    "mamba3": Mamba3, "rwkv": RWKV, "s4": S4, "s4d": S4D, "s5": S5, "tides": TIDES,
+    "attention": Attention, "channel_mixing": ChannelMixing, "deltanet": DeltaNet, "dss": DSS, "h3": H3,
+    "mamba": Mamba, "mamba2": Mamba2, "mamba3": Mamba3, "rwkv": RWKV, "s4": S4, "s4d": S4D, "s5": S5, "tides": TIDES,
 }  # fmt: skip
 
 
@@ -27,8 +28,9 @@ def make_layer(name: str, d_model: int, **options) -> SequenceMixer:
 
     Parameters
     ----------
-    name : {"attention", "deltanet", "dss", "h3", "mamba", "mamba2", "mamba3", "rwkv", "s4", "s4d", "s5", "tides"}
-        Key of ``LAYERS``.
+    name : str
+        Key of ``LAYERS``: "attention", "channel_mixing", "deltanet", "dss", "h3", "mamba", "mamba2", "mamba3", "rwkv",
+        "s4", "s4d", "s5" or "tides".
     d_model : int
         Number of channels.
     **options

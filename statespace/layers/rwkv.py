@@ -44,6 +44,9 @@ class RWKV(SelectiveMixer):
     zero_init : bool, default True
         W_r, W_k and W_o start at zero, as in the paper: the layer's first outputs are zero, a residual block around it
         starts as the identity, and the first average weighs all keys alike. False draws them orthogonal, as W_v.
+    gated_unit : bool, default True
+        Whether a residual stack gives the outputs a gated linear unit, in the place of the paper's channel mixing.
+        False has them added as they are, for stacks in which :class:`ChannelMixing` follows.
     bidirectional : bool, default False
         Add a second layer run backwards in time, with the gaps shifted by one; the two share W_r, W_k, W_v and W_o.
         Such a layer has neither ``step`` nor a state to pass on.
@@ -62,7 +65,8 @@ class RWKV(SelectiveMixer):
     0.3 l/(L-1), and μ_r = (i/d)^((1 - l/L)/2). The fastest rate is 20 per unit of time. log w carries
     ``_optim = {"group": "ssm"}``.
 
-    The paper's block is :class:`RWKVBlock`.
+    The paper's block is :class:`RWKVBlock`. An estimator has it as the pattern ``layer=["rwkv", "channel_mixing"]``
+    with ``layer_options={"rwkv": {"gated_unit": False}}``.
 
     References
     ----------
@@ -84,10 +88,10 @@ class RWKV(SelectiveMixer):
 
     slow_parameters = {"log_decay": "A"}
 
-    def __init__(self, d_model, *, position=(0, 1), zero_init=True, bidirectional=False, backend=None):
+    def __init__(self, d_model, *, position=(0, 1), zero_init=True, gated_unit=True, bidirectional=False, backend=None):
         super().__init__(d_model, bidirectional=bidirectional, backend=backend)
         check_position(position)
-        self.position, self.zero_init = tuple(position), zero_init
+        self.position, self.zero_init, self.gated_unit = tuple(position), zero_init, gated_unit
         index, count = position
         channel = torch.arange(d_model)
         ratio = (channel / max(d_model - 1, 1)) ** (0.7 + 1.3 * index / max(count - 1, 1))
@@ -104,7 +108,7 @@ class RWKV(SelectiveMixer):
             if zero_init:
                 self.in_proj.weight[: 2 * d_model] = 0
                 self.out_proj.weight.zero_()
-        self._complete(position=position, zero_init=zero_init)
+        self._complete(position=position, zero_init=zero_init, gated_unit=gated_unit)
 
     def extra_repr(self):
         return f"{self.d_model}, position={self.position}, bidirectional={self.bidirectional}"

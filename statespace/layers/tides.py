@@ -242,7 +242,7 @@ class TIDES(SelectiveMixer):
         matrices = torch.cat([self.B[..., 0], self.B[..., 1]], dim=-1)  # (1 + rank, H, 2 P)
         if self.normalize:
             u = u * _inverse_size(matrices, weights, self.d_state)
-        v = torch.complex(*_mixed(matrices, weights, u).chunk(2, dim=1))
+        v = torch.complex(*_Mixed.apply(matrices, weights, u).chunk(2, dim=1))
         return v if self.B_norm is None else v * self.B_norm.unsqueeze(1)
 
     def _output(self, u, x):
@@ -257,7 +257,7 @@ class TIDES(SelectiveMixer):
             y = matrices[0] @ x
         else:
             weights = self._weights(self.C_proj, u)
-            y = _mixed(matrices.transpose(1, 2), weights, x)
+            y = _Mixed.apply(matrices.transpose(1, 2), weights, x)
             if self.normalize:
                 y = y * _inverse_size(matrices, weights, self.d_state)
         return torch.addcmul(y, self.D.unsqueeze(1), u)
@@ -278,14 +278,55 @@ class TIDES(SelectiveMixer):
         return torch.cat([torch.ones_like(weights[:, :1]), weights], dim=1)
 
 
-def _mixed(matrices, weights, u):
-    """Σ_r weights_r matrices_rᵀ u for matrices (R, M, N), weights (B, R, L) and u (B, M, L): (B, N, L)."""
-    _, M, N = matrices.shape
-    if M <= N:
-        products = (weights.unsqueeze(2) * u.unsqueeze(1)).flatten(1, 2)
-        return matrices.flatten(0, 1).T @ products
-    products = (matrices.transpose(1, 2).flatten(0, 1) @ u).unflatten(1, (-1, N))
-    return (weights.unsqueeze(2) * products).sum(1)
+class _Mixed(torch.autograd.Function):
+    """Σ_r weights_r matrices_rᵀ u for matrices (R, M, N), weights (B, R, L) and u (B, M, L): (B, N, L).
+
+    One matrix product for all r, with the weights on its smaller side, one r after the other: what is written for an r
+    is still at hand when it is read.
+    """
+
+    @staticmethod
+    def forward(ctx, matrices, weights, u):
+        R, M, N = matrices.shape
+        ctx.save_for_backward(matrices, weights, u)
+        if M <= N:
+            return matrices.flatten(0, 1).T @ _weighted(u, weights).flatten(1, 2)
+        return _summed((matrices.mT.flatten(0, 1) @ u).unflatten(1, (R, N)), weights)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        matrices, weights, u = ctx.saved_tensors
+        R, M, N = matrices.shape
+        if M <= N:
+            back = (matrices.flatten(0, 1) @ grad).unflatten(1, (R, M))
+            grad_matrices = (_weighted(u, weights).flatten(1, 2) @ grad.mT).sum(0).unflatten(0, (R, M))
+            return grad_matrices, _dots(back, u), _summed(back, weights)
+        weighted = _weighted(grad, weights).flatten(1, 2)
+        grad_matrices = (weighted @ u.mT).sum(0).unflatten(0, (R, N)).mT
+        grad_u = matrices.mT.flatten(0, 1).T @ weighted
+        return grad_matrices, _dots((matrices.mT.flatten(0, 1) @ u).unflatten(1, (R, N)), grad), grad_u
+
+
+def _weighted(u, weights):
+    """weights_r u, (B, R, M, L)."""
+    out = u.new_empty(len(u), weights.shape[1], *u.shape[1:])
+    for r in range(weights.shape[1]):
+        torch.mul(u, weights[:, r : r + 1], out=out[:, r])
+    return out
+
+
+def _summed(parts, weights):
+    """Σ_r weights_r parts_r for parts (B, R, M, L)."""
+    out = parts[:, 0] * weights[:, :1]
+    for r in range(1, weights.shape[1]):
+        out.addcmul_(parts[:, r], weights[:, r : r + 1])
+    return out
+
+
+def _dots(parts, u):
+    """parts_r · u over the channels, (B, R, L)."""
+    return torch.stack([(parts[:, r] * u).sum(1) for r in range(parts.shape[1])], dim=1)
 
 
 def _inverse_size(matrices, weights, n):

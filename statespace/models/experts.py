@@ -20,6 +20,20 @@ _TOP_K, _EVERY = 2, 2
 _OPTIONS = ("n_experts", "top_k", "every", "expand", "load_balance", "router_z")
 
 
+class _Permutation(torch.autograd.Function):
+    """The rows of x in another order; its gradient goes by the inverse and adds nothing up."""
+
+    @staticmethod
+    def forward(ctx, x, order, inverse):
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        order, inverse = ctx.saved_tensors
+        return _Permutation.apply(gradient, inverse, order), None, None
+
+
 class MixtureOfExperts(nn.Module):
     """A feed-forward map, at each step alone, as a sum over the ``top_k`` experts that a router finds most probable.
 
@@ -119,9 +133,10 @@ class MixtureOfExperts(nn.Module):
         counts = torch.bincount(chosen.flatten(), minlength=self.n_experts)
         # A choice is one row: sorted, those of an expert stand together; every row goes to one place and comes back.
         order = torch.argsort(chosen.flatten(), stable=True)
-        rows = h.unsqueeze(1).expand(-1, self.top_k, -1).flatten(0, 1)[order]
+        back = torch.argsort(order)
+        rows = _Permutation.apply(h.unsqueeze(1).expand(-1, self.top_k, -1).flatten(0, 1), order, back)
         answers = torch.cat([self._expert(e, own) for e, own in enumerate(rows.split(counts.tolist()))])
-        answers = answers[torch.argsort(order)].unflatten(0, (-1, self.top_k))
+        answers = _Permutation.apply(answers, back, order).unflatten(0, (-1, self.top_k))
         if self.training and torch.is_grad_enabled():
             self._seen.append((len(h), counts, logits))
         return (weights.to(h.dtype).unsqueeze(-1) * answers).sum(dim=1)

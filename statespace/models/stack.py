@@ -2,7 +2,7 @@
 
     h = E x + e                                           encoder, at every step
     h = h + dropout(GLU(W gelu(mixer(norm(h), Δ))))       each block; only the mixer looks across time
-    h = h + dropout(mixer(norm(h), Δ))                    where it is gated by itself, as Mamba is
+    h = h + dropout(mixer(norm(h), Δ))                    where it has a gate of its own, as Mamba
     h = h + dropout(experts(norm(h)))                     after it, with `moe`
     y = V norm(h) + v                                     head, at every step or on the pooled features
 
@@ -24,7 +24,7 @@ from statespace.models.experts import MixtureOfExperts, make_feed_forwards
 class ResidualBlock(nn.Module):
     """One block: norm, sequence mixer, GELU, gated linear unit, dropout, and the residual around them.
 
-    A mixer that is ``gated`` by itself, as Mamba is, is added as it is, without unit, as in its paper. With a
+    A mixer with a gate of its own (``gated_unit`` False), as Mamba, is added as it is, as in its paper. With a
     feed-forward map there follow norm, map, dropout, and a residual around these; then no selective layer has a unit,
     as in Jamba [1]_.
 
@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.mixer: SequenceMixer = mixer
-        alone = mixer.gated or (feed_forward is not None and isinstance(mixer, SelectiveMixer))
+        alone = not mixer.gated_unit or (feed_forward is not None and isinstance(mixer, SelectiveMixer))
         self.gate = None if alone else nn.Linear(d_model, 2 * d_model)
         self.dropout = nn.Dropout(dropout)
         self.feed_forward = feed_forward

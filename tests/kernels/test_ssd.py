@@ -126,7 +126,7 @@ def test_it_is_the_selective_scan_with_one_rate_for_a_head(backend):
     expected, last = selective_scan(
         channels(a["x"]), spread(a["dt"]).transpose(1, 2), spread(a["A"]).unsqueeze(1).expand(-1, 5),
         *(a[n].permute(0, 2, 3, 1) for n in "BC"), spread(a["D"]), channels(a["z"]), spread(a["dt_bias"]), True, True,
-        initial_state=a["initial_states"].flatten(1, 2), dt=a["gap"],
+        initial_state=a["initial_states"].flatten(1, 2), dt=a["gap"], backend="pytorch",
     )  # fmt: skip
     torch.testing.assert_close(channels(y), expected, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(final.flatten(1, 2), last, rtol=1e-11, atol=1e-11)
@@ -140,6 +140,17 @@ def test_defaults(backend):
     neutral = dict(D=np.zeros(2), dt_bias=np.zeros(2), initial_states=np.zeros((2, 2, 3, 5)), gap=np.ones((2, 21)))
     expected = ssd(**{**a, "dt": a["dt"].clip(0)}, **neutral, backend="reference")
     np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whole_numbers_and_arrays_that_run_backwards(backend):
+    """Read-only ones, too."""
+    a = {n: problem(9)[n].numpy() for n in ("x", "dt", "A", "B", "C")}
+    a["x"] = (10 * a["x"]).astype(int)[:, ::-1]
+    a["B"].flags.writeable = False
+    got = ssd(**a, dt_softplus=True, backend=backend)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, ssd(**a, dt_softplus=True, backend="reference"), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -223,6 +234,8 @@ def test_bad_arguments(change, message):
     good |= dict(B=np.ones((2, 5, 2, 6)), C=np.ones((2, 5, 2, 6)))
     with pytest.raises(ValueError, match=message):
         ssd(**good | change)
+
+
 def test_decays_given_apart_from_the_steps():
     """Each sample's own decay, as Mamba-3 has them, against the loop; in the reference, too."""
     found = problem(63, H=2, P=5, G=2, N=7)

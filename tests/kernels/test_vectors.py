@@ -143,6 +143,20 @@ def test_turned(dtype):
 
 
 @njit
+def sums4(x, out):
+    out[0] = vectors.total(load4(x, 0))
+    store(vectors.totals((load4(x, 0), load4(x, 4), load4(x, 8), load4(x, 12))), out, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_lanes(dtype):
+    x = 2.0 ** np.arange(16).astype(dtype)
+    out = np.empty(5, dtype)
+    sums4(x, out)
+    np.testing.assert_array_equal(out, [15, *x.reshape(4, 4).sum(1)])
+
+
+@njit
 def between_widths(x, y):
     return somewhere(load4(x, 0) + load8(x, 0) > 0.0)
 

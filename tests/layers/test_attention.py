@@ -85,17 +85,24 @@ def test_a_channel_alone_has_no_phase():
     torch.testing.assert_close(layer(u, dt)[0], attention_by_loops(layer, u, dt.cumsum(1), sees({})))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@torch.no_grad()
-def test_queries_in_chunks_are_queries_at_once(options, monkeypatch):
+@pytest.mark.parametrize("options", [*OPTIONS, {"window": 9}, {"bidirectional": True, "window": 9}], ids=str)
+def test_queries_in_chunks_and_blocks_are_queries_at_once(options, monkeypatch):
     layer = make(**options)
     u, dt = record(37)
-    whole = layer(u, dt)[0]
-    monkeypatch.setattr("statespace.layers.attention._PAIRS", 300)
-    torch.testing.assert_close(layer(u, dt)[0], whole, rtol=1e-12, atol=1e-12)
-    if not layer.bidirectional:
-        _, state = layer(u[:, :11], dt[:, :11])
-        torch.testing.assert_close(layer(u[:, 11:], dt[:, 11:], state)[0], whole[:, 11:], rtol=1e-12, atol=1e-12)
+    dt[0, 5:8], dt[1, 30:] = 0, 0
+    weights = record(36)[0][:, :1]
+
+    def results(*arguments):
+        y, state = layer(*arguments)
+        return [y, state, *torch.autograd.grad((y * weights).sum(), [*layer.parameters()])]
+
+    state = None if layer.bidirectional else layer(*record(11))[1].detach()
+    whole = [results(u, dt, before) for before in ([None] if state is None else [None, state])]
+    for pairs, queries in ((300, 256), (10**6, 5), (300, 5)):
+        monkeypatch.setattr("statespace.layers.attention._PAIRS", pairs)
+        monkeypatch.setattr("statespace.layers.attention._QUERIES", queries)
+        for before, expected in zip((None, state), whole, strict=False):
+            torch.testing.assert_close(results(u, dt, before), expected, rtol=1e-12, atol=1e-12)
 
 
 @torch.no_grad()
@@ -177,3 +184,4 @@ def test_heads_that_fit(d_model, n_heads):
     layer = Attention(d_model)
     assert layer.n_heads == n_heads
     assert layer(torch.randn(2, 3, d_model))[0].shape == (2, 3, d_model)
+    assert layer.step(torch.randn(1, d_model), None)[0].shape == (1, d_model)

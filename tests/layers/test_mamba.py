@@ -22,7 +22,7 @@ def papers_block(layer, u, dt):
     A = -np.exp(weights["A_log"])
     taps = weights["conv1d.weight"][:, 0]
     before = np.zeros((E, layer.d_conv))
-    s, outputs = np.zeros((E, N)), np.empty_like(u)
+    s, outputs, steps = np.zeros((E, N)), np.empty_like(u), np.empty((len(u), E))
     for k in range(len(u)):
         projected = weights["in_proj.weight"] @ u[k] + weights.get("in_proj.bias", 0.0)
         x, z = projected[:E], projected[E:]
@@ -31,12 +31,12 @@ def papers_block(layer, u, dt):
         chosen = weights["x_proj.weight"] @ x
         r, B, C = chosen[:R], chosen[R : R + N], chosen[R + N :]
         h = np.logaddexp(0.0, weights["dt_proj.weight"] @ r + weights["dt_proj.bias"]) * dt[k]
-        y = np.empty(E)
+        y, steps[k] = np.empty(E), h
         for e in range(E):
             s[e] = np.exp(h[e] * A[e]) * s[e] + h[e] * B * x[e]
             y[e] = C @ s[e] + weights["D"][e] * x[e]
         outputs[k] = weights["out_proj.weight"] @ (y * silu(z)) + weights.get("out_proj.bias", 0.0)
-    return outputs
+    return outputs, steps
 
 
 @pytest.mark.parametrize("regular", [True, False])
@@ -55,10 +55,12 @@ def test_equals_the_papers_block(options, regular):
     layer = Mamba(6, **options).double()
     u = torch.randn(2, 70, 6, dtype=torch.float64)
     dt = torch.ones(2, 70, dtype=torch.float64) if regular else torch.rand(2, 70, dtype=torch.float64) * 3
-    y, _ = layer(u, None if regular else dt)
+    given = u, None if regular else dt
+    y, _ = layer(*given)
     for i in range(2):
-        expected = papers_block(layer, u[i].numpy(), dt[i].numpy())
+        expected, steps = papers_block(layer, u[i].numpy(), dt[i].numpy())
         np.testing.assert_allclose(y[i].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(layer.steps(*given)[i], steps, rtol=1e-10)
 
 
 def test_starts_as_the_paper_says():

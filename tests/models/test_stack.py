@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from statespace.layers import LAYERS
+from statespace.layers import LAYERS, RWKVBlock
 from statespace.models import ResidualStack, predict_series, predict_steps
 from statespace.training import SeriesBatches
 
@@ -56,6 +56,19 @@ def test_a_frozen_stack_steps_the_same(irregular, layer):
         y, state = model.step(x[:, k], state, part(dt, slice(None), k))
         same, other = frozen.step(x[:, k], other, part(dt, slice(None), k))
         torch.testing.assert_close(same, y, rtol=0, atol=0)
+
+
+def test_a_pattern_of_both_halves_is_a_stack_of_rwkv_blocks():
+    options = {"rwkv": {"gated_unit": False, "zero_init": False}, "channel_mixing": {"zero_init": False}}
+    model = ResidualStack(3, 2, 8, 4, ["rwkv", "channel_mixing"], options).double()
+    x, dt = make_record(True)
+    h = model.encoder(x)
+    for time, channels in zip(model.blocks[::2], model.blocks[1::2], strict=True):
+        block = RWKVBlock(8).double()
+        block.time_mixing.load_state_dict(time.mixer.state_dict())
+        block.channel_mixing.load_state_dict(channels.mixer.state_dict())
+        h, _ = block(h, dt)
+    torch.testing.assert_close(model(x, dt)[0], model.head(model.norm(h)))
 
 
 @pytest.mark.parametrize("irregular", [False, True])
