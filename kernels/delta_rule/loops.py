@@ -118,6 +118,12 @@ def _write(w, z, n, m, keys, values, state, written):
 
 
 @njit(cache=True, nogil=True)
+def _forget_tiny(w, a):
+    for r in range(0, TILE, SIDE):
+        store(without_tiny(load(w, a + r), TINY), w, a + r)
+
+
+@njit(cache=True, nogil=True)
 def _advance(w, z, n, m, keys, state, after, written):
     """The state after the chunk; the keys leave multiplied by Γ to its end."""
     over = w[z + SINCE + SIDE - 1]
@@ -126,8 +132,9 @@ def _advance(w, z, n, m, keys, state, after, written):
         for j in range(m):
             place = (i * m + j) * TILE
             for r in range(0, TILE, SIDE):
-                store(without_tiny(load(w, state + place + r) * over, TINY), w, after + place + r)
+                store(load(w, state + place + r) * over, w, after + place + r)
             add_product_of_transpose(w, after + place, keys + i * TILE, 0, written + j * TILE, 0, 1)
+            _forget_tiny(w, after + place)
 
 
 @njit(cache=True, nogil=True)
@@ -322,9 +329,10 @@ def backward(
                         for r in range(0, TILE, SIDE):
                             rest = load(w, g + r)
                             whole = whole + rest * load(w, s + r)
-                            store(without_tiny(rest * w[z + SINCE + SIDE - 1], TINY), w, g + r)
+                            store(rest * w[z + SINCE + SIDE - 1], w, g + r)
                         add_product_of_transpose(w, g, query, 0, of_outputs + j * TILE, 0, 1)
                         add_product_of_transpose(w, g, key, 0, Z + j * TILE, 0, 1)
+                        _forget_tiny(w, g)
                     for r in range(0, TILE, SIDE):
                         own, of_end = load(w, of_key + r), load(w, z + OF_END + r)
                         if decays:
