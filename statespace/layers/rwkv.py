@@ -60,7 +60,7 @@ class RWKV(SelectiveMixer):
 
     Notes
     -----
-    The starting values of channel i of d in layer l of L are those of the paper's appendix: log w =
+    The starting values of channel i of d in layer l of L are those of the authors' code: log w =
     -5 + 8 (i/(d-1))^(0.7 + 1.3 l/(L-1)), u = log 0.3 + ((i+1) mod 3 - 1)/2, μ_k = (i/d)^(1 - l/L), μ_v = μ_k +
     0.3 l/(L-1), and μ_r = (i/d)^((1 - l/L)/2). The fastest rate is 20 per unit of time. log w carries
     ``_optim = {"group": "ssm"}``.
@@ -70,7 +70,7 @@ class RWKV(SelectiveMixer):
 
     References
     ----------
-    B. Peng et al. (2023). RWKV: Reinventing RNNs for the Transformer Era. Section 3 and appendices D and E.
+    B. Peng et al. (2023). RWKV: Reinventing RNNs for the Transformer Era. Section 3; the start follows the code, https://github.com/BlinkDL/RWKV-LM.
 
     Examples
     --------
