@@ -32,7 +32,7 @@ class ChannelMixing(SelectiveMixer):
     d_hidden : int, optional
         Hidden features E. None is 4 ``d_model``, as in the paper.
     position : (int, int), default (0, 1)
-        Which layer of how many this one is, counted from 0: the starting μ depend on it as in the paper's appendix.
+        Which layer of how many this one is, counted from 0: the starting μ depend on it as in the authors' code.
     zero_init : bool, default True
         W_r and W_v start at zero, as in the paper, so that a residual block starts as the identity. False draws them
         orthogonal, as W_k.
@@ -49,7 +49,7 @@ class ChannelMixing(SelectiveMixer):
 
     References
     ----------
-    B. Peng et al. (2023). RWKV: Reinventing RNNs for the Transformer Era. Section 3.1 and appendix E.
+    B. Peng et al. (2023). RWKV: Reinventing RNNs for the Transformer Era. Section 3.1; the start follows the authors' code.
 
     Examples
     --------

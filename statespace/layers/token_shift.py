@@ -47,7 +47,7 @@ def check_position(position):
 
 
 def starting_mix(channels, position, power=1.0, rise=0.0):
-    """The paper's starting values of μ (appendix E): (i/d)^(power · (1 - l/L)) + rise · l/(L - 1) for layer l of L.
+    """The authors' starting values of μ: (i/d)^(power · (1 - l/L)) + rise · l/(L - 1) for layer l of L.
 
     Examples
     --------
