@@ -49,7 +49,8 @@ class ChannelMixing(SelectiveMixer):
 
     References
     ----------
-    B. Peng et al. (2023). RWKV: Reinventing RNNs for the Transformer Era. Section 3.1; the start follows the authors' code.
+    B. Peng et al. (2023). RWKV: Reinventing RNNs for the Transformer Era. Section 3.1; the start is
+    that of the authors' code.
 
     Examples
     --------
