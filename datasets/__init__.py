@@ -16,6 +16,7 @@ _HOME = {
     "FadingFlash": "fading_flash",
     "Oscillators": "oscillators",
     "Pendulum": "pendulum",
+    "PredatorPrey": "predator_prey",
     "TokenTask": "tokens",
     "load_co2": "co2",
     "make_associative_recall": "tokens",
@@ -26,14 +27,15 @@ _HOME = {
     "make_memorization": "tokens",
     "make_oscillators": "oscillators",
     "make_pendulum": "pendulum",
+    "make_predator_prey": "predator_prey",
     "make_selective_copying": "tokens",
     "read_fasta": "fasta",
 }
 
 __all__ = [
-    "FadingFlash", "Oscillators", "Pendulum", "TokenTask", "load_co2", "make_associative_recall", "make_compression",
-    "make_fading_flash", "make_induction_heads", "make_irregular", "make_memorization", "make_oscillators",
-    "make_pendulum", "make_selective_copying", "read_fasta",
+    "FadingFlash", "Oscillators", "Pendulum", "PredatorPrey", "TokenTask", "load_co2", "make_associative_recall",
+    "make_compression", "make_fading_flash", "make_induction_heads", "make_irregular", "make_memorization",
+    "make_oscillators", "make_pendulum", "make_predator_prey", "make_selective_copying", "read_fasta",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from statespace.datasets.fasta import read_fasta
     from statespace.datasets.oscillators import Oscillators, make_oscillators
     from statespace.datasets.pendulum import Pendulum, make_pendulum
+    from statespace.datasets.predator_prey import PredatorPrey, make_predator_prey
     from statespace.datasets.sampling import make_irregular
     from statespace.datasets.tokens import (
         TokenTask,

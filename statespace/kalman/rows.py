@@ -145,7 +145,13 @@ def _numeric(X, estimator, reset):
     if not reset:
         check_same_clock(np.zeros(1), clock(estimator._record.times))
     frame = X
-    shape = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
+    try:
+        shape = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
+    except ValueError:
+        raise ValueError(
+            "X must be rows of one length, the time first. Of many series give a list of arrays of shape (n_samples, "
+            "1 + n_covariates): a vector of times t as t[:, None]."
+        ) from None
     if not reset and len(shape) == 2 and _counts_otherwise(estimator, shape[1] - 1, shape[1] - 1):
         X = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="X", estimator=estimator)
     else:

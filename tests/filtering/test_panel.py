@@ -489,3 +489,8 @@ def test_a_level_costs_no_digits(process, offset):
     np.testing.assert_allclose(
         far.sample_y(new, 3) - offset, near.sample_y(new, 3), atol=8 * np.spacing(max(abs(offset), 1.0)), rtol=1e-7
     )
+
+
+def test_vectors_of_times_are_told_how_to_be_series():
+    with pytest.raises(ValueError, match=r"a vector of times t as t\[:, None\]"):
+        KalmanRegressor(LocalLevel()).fit([np.arange(3.0), np.arange(4.0)], [np.arange(3.0), np.arange(4.0)])
