@@ -32,8 +32,8 @@ axis.legend()
 fig.tight_layout()
 
 # %%
-# Three layers that use the gap in three ways: S5 decays by it, Mamba multiplies the step that it chooses by it, and TIDES
-# chooses rates of decay and leaves the gap alone. All have the same width and depth, and ten epochs.
+# Three layers that use the gap in three ways: S5 decays by it, Mamba multiplies the step that it chooses by it, and
+# TIDES chooses rates of decay and leaves the gap alone. All have the same width and depth, and ten epochs.
 options = {"d_model": 32, "n_layers": 2, "pooling": "last", "dropout": 0.0, "max_epochs": 10, "random_state": 0}
 layers = ("s5", "mamba", "tides")
 errors = np.empty((len(layers), 2))
