@@ -17,7 +17,7 @@ import torch
 from statespace import SSMClassifier
 from statespace.datasets import make_selective_copying
 
-length, n_tokens, n_symbols = 24, 4, 8
+length, n_tokens, n_symbols = 24, 3, 8
 X, y, _ = make_selective_copying(4000, length, n_tokens, n_symbols, random_state=0)
 X_test, y_test, _ = make_selective_copying(300, length, n_tokens, n_symbols, random_state=1)
 print("reads:", *X_test[0])
@@ -30,12 +30,13 @@ print("says: ", *[f"{answer:.0f}".replace("nan", ".") for answer in y_test[0]])
 # suit it.
 options = {"mamba": dict(d_conv=1, dt_rank=8, dt_min=0.1, dt_max=1.0), "s4d": dict(dt_min=0.01, dt_max=1.0)}
 network = dict(alphabet=n_symbols, d_model=32, n_layers=2, dropout=0.0)
-training = dict(max_epochs=8, batch_size=64, learning_rate=1e-2, ssm_learning_rate=1e-2, weight_decay=0.0)
+training = dict(max_epochs=7, batch_size=64, learning_rate=1e-2, ssm_learning_rate=1e-2, weight_decay=0.0)
 shared = dict(**network, **training, validation_fraction=0.02, patience=None, random_state=0)
 fitted = {layer: SSMClassifier(layer, layer_options=options[layer], **shared).fit(X, y) for layer in ("mamba", "s4d")}
 
 # %%
-# Right answers, and series in which all answers are right. A guess is one of six symbols.
+# Right answers, and series in which all answers are right. A guess is one of six symbols. With other seeds Mamba takes
+# some epochs more or fewer to find the way.
 guess = 1 / (n_symbols - 2)
 for layer, clf in fitted.items():
     right = clf.predict(X_test)[:, length:] == y_test[:, length:]
@@ -45,10 +46,10 @@ print(f"guessing: {guess:.0%} of the answers")
 # %%
 # And with more noise, or less, than either has been trained with. S4D has learned the places where symbols may be;
 # Mamba has learned to pass over noise, and it hardly matters how much there is.
-lengths = [8, 12, 16, 24, 36, 48, 96]
+lengths = [8, 12, 24, 48, 96]
 scores = {layer: [] for layer in fitted}
 for other in lengths:
-    X_other, y_other, _ = make_selective_copying(200, other, n_tokens, n_symbols, random_state=2)
+    X_other, y_other, _ = make_selective_copying(100, other, n_tokens, n_symbols, random_state=2)
     for layer, clf in fitted.items():
         scores[layer].append(clf.score(X_other, y_other))
 
@@ -84,5 +85,5 @@ for colour, (kind, own) in zip(("0.6", "C3", "C2"), kinds.items(), strict=True):
     ax.bar(np.flatnonzero(own[0]), steps[0][own[0]], color=colour, label=kind)
 ax.set(yscale="log", xlabel="series", ylabel="step, median over channels")
 ax.set_xticks(range(X_test.shape[1]), X_test[0])
-ax.legend()
+figure.legend(loc="outside upper right", ncols=3)
 plt.show()
