@@ -37,6 +37,13 @@ def collection():
     return {"X": np.sin(t), "y": t[:, -1], "t": t, "x_t": 0.5}
 
 
+def genes():
+    rng = np.random.default_rng(0)
+    records = ["".join(rng.choice(list("ACGT"), size=12)) for _ in range(10)]
+    Path("genes.fasta").write_text("".join(f">gene{i}\n{record}\n" for i, record in enumerate(records)))
+    return {"labels": np.arange(10) % 2}
+
+
 def months():
     index = pd.period_range("2001-01", periods=84, freq="M")
     y = pd.Series(np.arange(84) + 5 * np.sin(2 * np.pi * np.arange(84) / 12), index=index)
@@ -48,15 +55,17 @@ def tensors():
     return {"u": torch.randn(2, 9, 64), "dt": torch.rand(2, 9), "u_t": torch.randn(2, 64), "dt_t": torch.rand(2)}
 
 
-DATA = [gaussian_process, classic, collection, months, tensors]
+DATA = [gaussian_process, classic, collection, genes, months, tensors]
 
 
 @pytest.mark.parametrize(("block", "data"), list(zip(BLOCKS, DATA, strict=True)))
 @pytest.mark.filterwarnings("ignore")
 def test_code_runs(block, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), data())
-    assert set(os.listdir(tmp_path)) == ({"model"} if "save(" in block else set())
+    names = data()
+    before = set(os.listdir(tmp_path))
+    exec(compile(block, "README.md", "exec"), names)
+    assert set(os.listdir(tmp_path)) - before == ({"model"} if "save(" in block else set())
 
 
 def test_picture_is_there():

@@ -14,8 +14,10 @@ BLOCKS = Blocks([RANDOM_WALK, MATERN32], [1, 2], [[0.5, 0.0], [1.2, 0.7]])
 START = np.zeros(3), np.diag([0.0, 0.7, 0.7 * 1.2**2]), np.eye(3)[:, :1]
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("starts", [None, np.array([0, 15, 40])], ids=["one", "two"])
+ONE, TWO = None, np.array([0, 15, 40])
+
+
+@pytest.mark.parametrize(("backend", "starts"), [("cpu", ONE), ("cpu", TWO), ("reference", TWO)])
 def test_it_is_the_functions(backend, starts):
     free = np.array([[True, False, False], [True, True, False]])
     prepared = Prepared(
