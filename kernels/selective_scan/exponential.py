@@ -13,7 +13,7 @@ import math
 from numba import njit, types
 from numba.extending import overload
 
-from statespace.kernels.diagonal_scan.decay import COSINE, POWER, ROOT, SINE
+from statespace.kernels.exponential import exp2m1, half_turn
 from statespace.kernels.vectors import at_least, at_most, fused, nearest, nothing, power_of_two, where
 
 # artanh(s) / s as a polynomial in s² on [0, 1/9], where s = t / (2 + t) lies for t in [0, 1].
@@ -43,28 +43,12 @@ def _expm1_exp(x):
     # One below the exponents of normal numbers: its power comes out as 0.
     lowest, highest = (-127.0, 127.0) if single else (-1023.0, 1023.0)
     magic = 1.5 * 2.0 ** (23 if single else 52)
-    if single:
-        p0, p1, p2, p3, p4, p5 = POWER[x.element]
 
-        def implementation(x):
-            x = at_most(at_least(x, lowest), highest)
-            shifted = x + magic
-            r = x - (shifted - magic)
-            power = power_of_two(shifted)
-            p = r * (p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * p5)))))
-            return power * p + (power - 1.0), power * p + power
-
-    else:
-        p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11 = POWER[x.element]
-
-        def implementation(x):
-            x = at_most(at_least(x, lowest), highest)
-            shifted = x + magic
-            r = x - (shifted - magic)
-            power = power_of_two(shifted)
-            p = p6 + r * (p7 + r * (p8 + r * (p9 + r * (p10 + r * p11))))
-            p = r * (p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * (p5 + r * p))))))
-            return power * p + (power - 1.0), power * p + power
+    def implementation(x):
+        x = at_most(at_least(x, lowest), highest)
+        shifted = x + magic
+        power, p = power_of_two(shifted), exp2m1(x - (shifted - magic))
+        return power * p + (power - 1.0), power * p + power
 
     return implementation
 
@@ -76,26 +60,8 @@ def half_turns(gap, f, f_low):
 
 @overload(half_turns)
 def _half_turns(gap, f, f_low):
-    if gap.element == types.float32:
-        s0, s1, s2, s3, s4 = (ROOT * s for s in SINE[gap.element])
-        c0, c1, c2, c3, c4, c5 = (ROOT * c for c in COSINE[gap.element])
-
-        def implementation(gap, f, f_low):
-            t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
-            q = t * t
-            s = t * (s0 + q * (s1 + q * (s2 + q * (s3 + q * s4))))
-            return s, c0 + q * (c1 + q * (c2 + q * (c3 + q * (c4 + q * c5))))
-
-    else:
-        s0, s1, s2, s3, s4, s5, s6, s7, s8 = (ROOT * s for s in SINE[gap.element])
-        c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 = (ROOT * c for c in COSINE[gap.element])
-
-        def implementation(gap, f, f_low):
-            t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
-            q = t * t
-            s = t * (s0 + q * (s1 + q * (s2 + q * (s3 + q * (s4 + q * (s5 + q * (s6 + q * (s7 + q * s8))))))))
-            c = c4 + q * (c5 + q * (c6 + q * (c7 + q * (c8 + q * c9))))
-            return s, c0 + q * (c1 + q * (c2 + q * (c3 + q * c)))
+    def implementation(gap, f, f_low):
+        return half_turn(fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low)
 
     return implementation
 
@@ -110,25 +76,12 @@ def _exp_negative(v):
     single = v.element == types.float32
     lowest = -88.0 if single else -709.0  # from here on the power is 0
     magic = 1.5 * 2.0 ** (23 if single else 52)
-    if single:
-        p0, p1, p2, p3, p4, p5 = POWER[v.element]
 
-        def implementation(v):
-            v = at_least(where(v > 0.0, -v, v), lowest)
-            k = nearest(v * SCALE)
-            r = fused(v, nothing(v) + SCALE, -k) + v * REST
-            return power_of_two(k + magic) * (1.0 + r * (p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * p5))))))
-
-    else:
-        p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11 = POWER[v.element]
-
-        def implementation(v):
-            v = at_least(where(v > 0.0, -v, v), lowest)
-            k = nearest(v * SCALE)
-            r = fused(v, nothing(v) + SCALE, -k) + v * REST
-            p = p6 + r * (p7 + r * (p8 + r * (p9 + r * (p10 + r * p11))))
-            p = p0 + r * (p1 + r * (p2 + r * (p3 + r * (p4 + r * (p5 + r * p)))))
-            return power_of_two(k + magic) * (1.0 + r * p)
+    def implementation(v):
+        v = at_least(where(v > 0.0, -v, v), lowest)
+        k = nearest(v * SCALE)
+        r = fused(v, nothing(v) + SCALE, -k) + v * REST
+        return power_of_two(k + magic) * (1.0 + exp2m1(r))
 
     return implementation
 
