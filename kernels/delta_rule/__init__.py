@@ -20,8 +20,8 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
     v : ndarray or Tensor of shape (batch, length, heads, d_value)
         Values.
     beta : ndarray or Tensor of shape (batch, length, heads)
-        Strength of the writing. The state stays bounded for 0 <= β |k|² <= 2; beyond 1 the factor of the old value, 1 -
-        β |k|², is negative. A step with β = 0 and no decay leaves the state as it was.
+        Strength of the writing. The state stays bounded for 0 <= β kᵀk <= 2; beyond 1 the factor of the old value, 1 -
+        β kᵀk, is negative. A step with β = 0 and no decay leaves the state as it was.
     decay : ndarray or Tensor of shape (batch, length, heads), optional
         Logarithms of the factors α, not above 0; None is the ungated rule, α = 1.
     initial_state : ndarray or Tensor of shape (batch, heads, d_key, d_value), optional
