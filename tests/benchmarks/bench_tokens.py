@@ -28,7 +28,7 @@ def fitted(layer, X, y, **settings):
     return classifier, minutes, sum(parameter.numel() for parameter in classifier.model_.parameters())
 
 
-def selective_copying(n_series=64_000, epochs=3, batch=32, rate=3e-3):
+def selective_copying(n_series=100_000, epochs=2, batch=32, rate=3e-3):
     X, y, _ = make_selective_copying(n_series, random_state=0)
     test_X, test_y, _ = make_selective_copying(1000, random_state=TEST_SEED)
     print(f"\nSelective copying: {n_series} series of {X.shape[1]} steps, {epochs} epochs; chance is 7.1 %")
@@ -49,7 +49,7 @@ def short_and_long(n_series, longest, random_state):
     return [task.X[0] for task in tasks], [task.y[0] for task in tasks]
 
 
-def induction_heads(n_series=32_000, epochs=2, batch=32, rate=3e-3):
+def induction_heads(n_series=40_000, epochs=2, batch=32, rate=3e-3):
     X, y = short_and_long(n_series, 256, 0)
     print(f"\nInduction heads: {n_series} series of 8 to 256 steps, {epochs} epochs; chance is 6.7 %")
     for layer in ("mamba", "s4d"):
