@@ -56,14 +56,20 @@ def refuse_tensors(*arguments, **options):
     return "it takes NumPy arrays, not torch tensors" if any(map(is_tensor, arguments)) else None
 
 
-def refuse_devices(*arguments, **options):
-    """The reason of a backend whose loops read float32 and float64 in main memory, or None."""
-    for x in filter(is_tensor, arguments):
+def refuse_accelerators(*arguments, **options):
+    """The reason of a backend whose loops read main memory, or None."""
+    for x in filter(is_tensor, (*arguments, *options.values())):
         if x.device.type != "cpu":
             return f"its loops run in main memory, and a tensor is on {x.device}"
+    return None
+
+
+def refuse_devices(*arguments, **options):
+    """The reason of a backend whose loops read float32 and float64 in main memory, or None."""
+    for x in filter(is_tensor, (*arguments, *options.values())):
         if x.is_floating_point() and x.dtype.itemsize < 4:
             return f"it has no {x.dtype}"
-    return None
+    return refuse_accelerators(*arguments, **options)
 
 
 def choose(primitive, backend, *arguments, **options):

@@ -35,6 +35,13 @@ def from_lanes(x, B, H):
     return x.transpose(1, 2).reshape(-1, x.shape[1])[: B * H].view(B, H, -1)
 
 
+def memory(x):
+    """A tensor's memory from its first number to its last, as the compiled loops read it in place with its strides."""
+    x = x.detach()
+    span = x.numel() and 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((span,), (1,)).numpy()
+
+
 def flat(x):
     """The numbers of a tensor in order, as the compiled loops take them; None stays None."""
     return None if x is None else x.detach().contiguous().view(-1).numpy()

@@ -9,17 +9,12 @@ from torch.nn.functional import pad
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.causal_conv1d.loops import backward, forward
 from statespace.kernels.causal_conv1d.pytorch import final_states
-from statespace.kernels.lanes import WIDTH, flat
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
+from statespace.kernels.lanes import WIDTH, flat, memory
 from statespace.kernels.threads import in_parallel
 
 # Steps of a task, and of a piece at most: enough for the gradients of its taps to be little beside them.
 STEPS = 512
-
-
-def unusable(*arguments, **options):
-    """The reason of loops that read main memory, or None."""
-    devices = {x.device for x in arguments if isinstance(x, torch.Tensor) and x.device.type != "cpu"}
-    return f"its loops run in main memory, and a tensor is on {devices.pop()}" if devices else None
 
 
 @accepts_numpy
@@ -76,8 +71,7 @@ def _placed(x):
     """Rows (records, L, D) as a flat array from the first one on, and how far apart records and steps lie."""
     if x.stride(2) != 1 or x.stride(1) < x.shape[2]:
         x = x.contiguous()
-    (B, L, D), (record, step, _) = x.shape, x.stride()
-    return x.detach().as_strided(((B - 1) * record + (L - 1) * step + D,), (1,)).numpy(), record, step
+    return memory(x), x.stride(0), x.stride(1)
 
 
 class _Convolution(torch.autograd.Function):

@@ -5,15 +5,15 @@ import torch
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.delta_rule.loops import backward, forward
 from statespace.kernels.delta_rule.tiles import SIDE, TILE
-from statespace.kernels.dispatch import is_tensor
+from statespace.kernels.dispatch import refuse_accelerators
+from statespace.kernels.lanes import memory
 from statespace.kernels.threads import in_parallel
 
 
 def unusable(*arguments, chunk_size=None):
-    for x in filter(is_tensor, arguments):
-        if x.device.type != "cpu":
-            return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None if chunk_size in (None, SIDE) else f"its chunks have {SIDE} steps, not {chunk_size}"
+    if chunk_size not in (None, SIDE):
+        return f"its chunks have {SIDE} steps, not {chunk_size}"
+    return refuse_accelerators(*arguments)
 
 
 @accepts_numpy
@@ -66,8 +66,7 @@ def _inputs(q, k, v, beta, alpha):
         x = x.detach()
         if x.stride(3) != 1:
             x = x.contiguous()
-        extent = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
-        rows += [x.as_strided((extent,), (1,)).numpy(), tuple(x.stride()[:3])]
+        rows += [memory(x), tuple(x.stride()[:3])]
     return *rows, beta.detach().contiguous().numpy(), alpha.detach().contiguous().numpy()
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from statespace.kernels.arrays import accepts_numpy
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, to_lanes
 from statespace.kernels.long_convolution.direct import convolve, gradient
 from statespace.kernels.long_convolution.pytorch import long_convolution as by_fft
@@ -10,12 +11,6 @@ from statespace.kernels.threads import in_parallel
 
 # Up to here the sum takes less time than two transforms.
 SHORT = 192
-
-
-def unusable(*arguments, **options):
-    """The reason of loops that read main memory, or None."""
-    devices = {x.device for x in arguments if isinstance(x, torch.Tensor) and x.device.type != "cpu"}
-    return f"its loops run in main memory, and a tensor is on {devices.pop()}" if devices else None
 
 
 @accepts_numpy

@@ -4,18 +4,12 @@ import torch
 from torch.nn.functional import pad
 
 from statespace.kernels.arrays import accepts_numpy
-from statespace.kernels.lanes import WIDTH, flat
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
+from statespace.kernels.lanes import WIDTH, flat, memory
 from statespace.kernels.rms_norm.loops import backward, forward
 from statespace.kernels.threads import in_parallel
 
 PIECE = 256  # rows of a task
-
-
-def unusable(*arguments, **options):
-    for x in arguments:
-        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
-            return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None
 
 
 @accepts_numpy
@@ -38,7 +32,7 @@ def _filled(x, size):
 def _rows(x):
     """Rows (n, channels) as a flat array from the first one on, and how far apart they lie."""
     x = x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
-    return x.detach().as_strided(((len(x) - 1) * x.stride(0) + x.shape[1],), (1,)).numpy(), x.stride(0)
+    return memory(x), x.stride(0)
 
 
 class _Norm(torch.autograd.Function):

@@ -5,7 +5,8 @@ import math
 import torch
 
 from statespace.kernels.arrays import accepts_numpy
-from statespace.kernels.lanes import WIDTH
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
+from statespace.kernels.lanes import WIDTH, memory
 from statespace.kernels.selective_scan.loops import backward, forward
 from statespace.kernels.selective_scan.pytorch import kinds
 from statespace.kernels.selective_scan.segments import SEGMENT, UNROLLED
@@ -14,13 +15,6 @@ from statespace.kernels.threads import in_parallel
 LN2 = math.log(2)
 # Tasks to share among threads, and the vectors that one may have: the gradients in B and C are kept once for each task.
 TASKS, VECTORS = 8, 32
-
-
-def unusable(*arguments, **options):
-    for x in (*arguments, *options.values()):
-        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
-            return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None
 
 
 @accepts_numpy
@@ -69,13 +63,12 @@ def _grouped(x, groups):
 
 
 def _view(x):
-    """The memory of a tensor from its first number to its last, and the strides."""
+    """The memory of a tensor, complex numbers in pairs, and the strides."""
     x = x.detach()
     if x.is_complex():
         x = torch.view_as_real(x.resolve_conj())
     x = x.resolve_neg()
-    span = x.numel() and 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return x.as_strided((span,), (1,)).numpy(), x.stride()
+    return memory(x), x.stride()
 
 
 def _flat(x):

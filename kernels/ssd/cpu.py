@@ -3,17 +3,11 @@
 import numpy as np
 import torch
 
-from statespace.kernels.lanes import WIDTH, flat
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
+from statespace.kernels.lanes import WIDTH, flat, memory
 from statespace.kernels.ssd.loops import SEGMENT, TILE, backward, forward
 from statespace.kernels.ssd.steps import around
 from statespace.kernels.threads import in_parallel, number_of_threads
-
-
-def unusable(*arguments, **options):
-    for x in (*arguments, *options.values()):
-        if isinstance(x, torch.Tensor) and x.device.type != "cpu":
-            return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None
 
 
 def ssd(
@@ -65,14 +59,12 @@ def _rows(x):
     a split leaves them, are read where they lie.
     """
     x = x.detach()
-    batch, L, inner = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    L, inner = x.shape[1], x.shape[2] * x.shape[3]
     expected = (L * x.stride(1), x.stride(1), x.shape[3], 1)
     in_place = all(own == other or n == 1 for own, other, n in zip(x.stride(), expected, x.shape, strict=True))
     if not in_place or x.stride(1) < inner:
         x = x.contiguous()
-    row = x.stride(1)
-    span = (batch * L - 1) * row + inner
-    return x.as_strided((span,), (1,)).numpy(), row
+    return memory(x), x.stride(1)
 
 
 class _Scan(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 import torch
 
-from statespace.kernels.dispatch import is_tensor
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, from_lanes, to_lanes
 from statespace.kernels.threads import in_parallel
 from statespace.kernels.wkv.loops import SEGMENT, backward, forward
@@ -10,13 +10,6 @@ from statespace.kernels.wkv.state import NOTHING, given, taken
 
 # Of a step of a vector, forth and back; what a thread must be worth.
 OPERATIONS = 4
-
-
-def unusable(*arguments):
-    for x in filter(is_tensor, arguments):
-        if x.device.type != "cpu":
-            return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None
 
 
 def wkv(w, u, k, v, state=None, dt=None):
