@@ -2,7 +2,8 @@
 
 A backend exists for a primitive when its file does (``kernels/<primitive>/<file>.py``). Such a file exports the
 primitive's own name and may export ``unusable(*arguments, **options)``, which returns the reason why it cannot serve
-this call, or None. Nothing is imported before it is asked for.
+this call, or None. Nothing is imported before it is asked for. Backends of a GPU are only looked at where an array
+lies on one, or where they are asked for by name.
 """
 
 import sys
@@ -11,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 FILES = {"triton": "gpu_triton", "cupy": "gpu_cupy", "cpu": "cpu", "pytorch": "pytorch", "reference": "reference"}
+OF_A_GPU = {"triton", "cupy"}
 INSTALL = {
     "triton": "pip install 'statespace-learn[gpu]'",
     "cupy": "pip install 'statespace-learn[gpu]'",
@@ -51,6 +53,14 @@ def is_tensor(x):
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def on_gpu(*arguments, **options):
+    """Whether an array lies outside main memory: a torch tensor on a device, or a CuPy array."""
+    return any(
+        x.device.type != "cpu" if is_tensor(x) else hasattr(x, "__cuda_array_interface__")
+        for x in (*arguments, *options.values())
+    )
+
+
 def refuse_tensors(*arguments, **options):
     """The reason of a backend that knows NumPy arrays only, or None."""
     return "it takes NumPy arrays, not torch tensors" if any(map(is_tensor, arguments)) else None
@@ -72,6 +82,12 @@ def refuse_devices(*arguments, **options):
     return refuse_accelerators(*arguments, **options)
 
 
+def candidates(primitive, *arguments, **options):
+    """The backends that a call without ``backend=`` looks at, best first."""
+    elsewhere = set() if on_gpu(*arguments, **options) else OF_A_GPU
+    return [name for name in available(primitive) if name not in elsewhere]
+
+
 def choose(primitive, backend, *arguments, **options):
     """The module of ``backend``, or of the best usable one when ``backend`` is None.
 
@@ -80,18 +96,28 @@ def choose(primitive, backend, *arguments, **options):
     BackendError
         An explicit backend that cannot serve the call is never replaced by another.
     """
-    if backend is not None:
-        reason = reason_against(primitive, backend, *arguments, **options)
-        if reason is None:
-            return import_module(f"statespace.kernels.{primitive}.{FILES[backend]}")
-        usable = [n for n in available(primitive) if reason_against(primitive, n, *arguments, **options) is None]
-        raise BackendError(
-            f"backend={backend!r} cannot run {primitive} here: {reason}. Usable here: {', '.join(usable) or 'none'}."
-        )
-    for name in available(primitive):
-        if reason_against(primitive, name, *arguments, **options) is None:
-            return import_module(f"statespace.kernels.{primitive}.{FILES[name]}")
-    raise BackendError(f"no backend can run {primitive} here:\n{explain(primitive, *arguments, **options)}")
+    return sys.modules[_chosen(primitive, backend, *arguments, **options)]
+
+
+def _chosen(primitive, backend, *arguments, **options):
+    """The name of the module, which is loaded."""
+    if backend is None:
+        for name in candidates(primitive, *arguments, **options):
+            if reason_against(primitive, name, *arguments, **options) is None:
+                return f"statespace.kernels.{primitive}.{FILES[name]}"
+        raise BackendError(f"no backend can run {primitive} here:\n{explain(primitive, *arguments, **options)}")
+    reason = reason_against(primitive, backend, *arguments, **options)
+    if reason is None:
+        return f"statespace.kernels.{primitive}.{FILES[backend]}"
+    usable = [n for n in available(primitive) if reason_against(primitive, n, *arguments, **options) is None]
+    raise BackendError(
+        f"backend={backend!r} cannot run {primitive} here: {reason}. Usable here: {', '.join(usable) or 'none'}."
+    )
+
+
+# What torch.compiler.assume_constant_result does, without loading torch: a compiled program has guards for the types
+# and devices of its tensors, so that the choice holds wherever the program does.
+_chosen._dynamo_marked_constant = True
 
 
 def explain(primitive, *arguments, **options):
@@ -116,12 +142,9 @@ def explain(primitive, *arguments, **options):
     """
     if not available(primitive):
         raise ValueError(f"no primitive is called {primitive!r}; statespace.kernels lists them in __all__.")
-    lines, chosen = [primitive], False
-    for name in FILES:
-        reason = reason_against(primitive, name, *arguments, **options)
-        if reason is None:
-            lines.append(f"  {name}: usable{'' if chosen else ' (chosen)'}")
-            chosen = True
-        else:
-            lines.append(f"  {name}: {reason}")
+    reasons = {name: reason_against(primitive, name, *arguments, **options) for name in FILES}
+    chosen = next((name for name in candidates(primitive, *arguments, **options) if reasons[name] is None), None)
+    lines = [primitive]
+    for name, reason in reasons.items():
+        lines.append(f"  {name}: {reason or 'usable'}{' (chosen)' if name == chosen else ''}")
     return "\n".join(lines)

@@ -9,6 +9,8 @@ from pathlib import Path
 # Read by the libraries when they are first imported, so they are set before any test module is.
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Triton's kernels are compiled where there is a GPU, and interpreted on the CPU elsewhere.
+os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists() else "1")
 
 import pytest
 from hypothesis import settings

@@ -1,0 +1,108 @@
+"""Compiles for real GPUs what Triton's interpreter has run: needs no GPU, only Triton's own compiler."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import torch
+
+KINDS = {
+    torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.int32: "i32",
+    torch.int64: "i64", torch.bool: "i1", torch.uint8: "u8",
+}  # fmt: skip
+
+
+@contextmanager
+def launches():
+    """A list that fills with what Triton's interpreter is asked to run inside the block: kernel, types, constants."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    found, run = [], InterpretedFunction.run
+
+    def recording(self, *arguments, grid, warmup, **options):
+        launch = {"module": self.fn.__module__, "kernel": self.fn.__name__, "options": {}, "types": {}, "values": {}}
+        launch["options"] = {k: options[k] for k in ("num_warps", "num_stages") if k in options}
+        named = dict(zip(self.arg_names, arguments, strict=False)) | {
+            k: v for k, v in options.items() if k in self.arg_names
+        }
+        for name, value in named.items():
+            if "constexpr" in str(self.fn.__annotations__.get(name)) or value is None:
+                launch["types"][name], launch["values"][name] = "constexpr", value
+            elif isinstance(value, torch.Tensor):
+                launch["types"][name] = "*" + KINDS[value.dtype]
+            elif isinstance(value, bool):
+                launch["types"][name] = "u1"
+            else:
+                launch["types"][name] = "fp32" if isinstance(value, float) else "i32"
+        if launch not in found:
+            found.append(launch)
+        return run(self, *arguments, grid=grid, warmup=warmup, **options)
+
+    InterpretedFunction.run = recording
+    try:
+        yield found
+    finally:
+        InterpretedFunction.run = run
+
+
+def compile_for_gpus(found, capabilities=(80, 90)):
+    """Machine code of every launch for each compute capability; an autotuned kernel in every variant.
+
+    Returns one dict for each: kernel, capability, the variant's constants, registers and spilled bytes of a thread, and
+    shared bytes of a block. A compilation that fails raises, with Triton's message.
+    """
+    environment = os.environ | {"TRITON_INTERPRET": "0"}
+    result = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps([found, capabilities]),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if result.returncode:
+        raise RuntimeError(f"a kernel does not compile:\n{result.stdout[-2000:]}\n{result.stderr[-6000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _compile(launch, capability):
+    from importlib import import_module
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel, variants = getattr(import_module(launch["module"]), launch["kernel"]), [({}, launch["options"])]
+    if isinstance(kernel, triton.runtime.Autotuner):
+        variants = [(c.kwargs, {"num_warps": c.num_warps, "num_stages": c.num_stages}) for c in kernel.configs]
+        kernel = kernel.fn
+    for constants, options in variants:
+        values = launch["values"] | constants
+        types = {name: "constexpr" if name in values else launch["types"][name] for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=types, constexprs=values)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        yield {"kernel": launch["kernel"], "capability": capability, "constants": values, **_resources(compiled)}
+
+
+def _resources(compiled):
+    """What ptxas says of the machine code."""
+    import re
+    import tempfile
+
+    import triton
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    numbers = dict(re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text))
+    return {
+        "registers": int(numbers["REG"]), "spilled": int(numbers["STACK"]), "shared": compiled.metadata.shared,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    found, capabilities = json.loads(sys.stdin.read())
+    print(json.dumps([entry for launch in found for c in capabilities for entry in _compile(launch, c)]))
