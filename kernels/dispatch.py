@@ -117,7 +117,7 @@ def _chosen(primitive, backend, *arguments, **options):
 
 # What torch.compiler.assume_constant_result does, without loading torch: a compiled program has guards for the types
 # and devices of its tensors, so that the choice holds wherever the program does.
-_chosen._dynamo_marked_constant = True
+_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def explain(primitive, *arguments, **options):
