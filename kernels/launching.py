@@ -59,3 +59,22 @@ def log1p(x):
     """log(1 + x) of x from 0 to 1, without the cancellation of a small x."""
     above = 1 + x
     return tl.where(above == 1, x, tl.log(above) * (x / (above - 1 + (above == 1))))
+
+
+@triton.jit
+def product(a, b, c, d):
+    """(a + ib) (c + id)."""
+    return a * c - b * d, a * d + b * c
+
+
+@triton.jit
+def reciprocal(a, b):
+    """1 / (a + ib); scaled in float32, whose squares overflow from 1e19 on."""
+    if a.dtype == tl.float64:
+        scale = 1 / (a * a + b * b)
+        return a * scale, -b * scale
+    else:
+        size = 1 / tl.maximum(tl.abs(a), tl.abs(b))
+        a, b = a * size, b * size
+        scale = size / (a * a + b * b)
+        return a * scale, -b * scale
