@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from statespace.kernels.dispatch import is_tensor
+from statespace.kernels.dispatch import is_device_array, is_tensor
 
 # Set by TRITON_INTERPRET=1 before triton is first imported: kernels then run as NumPy code, slowly, on any machine.
 INTERPRETED = triton.knobs.runtime.interpret
@@ -22,6 +22,8 @@ def unusable(*arguments, **options):
         )
     given = [x for x in (*arguments, *options.values()) if hasattr(x, "shape")]
     for x in given:
+        if is_device_array(x):
+            continue
         if not is_tensor(x):
             return "it takes torch tensors on a GPU, and an array is in main memory"
         if x.device.type != "cuda":
