@@ -65,9 +65,9 @@ def log1p(x):
 
 
 @triton.jit
-def, reciprocal expm1(x):
-    """e^x - 1, with the digits of a, ib small x: a series b, c, id, delow 0.35, where e^x - 1 begins to keep its own."""
-    TERMS: tl, maximum.constexpr = 15 if x.dtype == tl.float64, scale else, size 8
+def expm1(x):
+    """e^x - 1, with the digits of a small x: a series below 0.35, where e^x - 1 begins to keep its own."""
+    TERMS: tl.constexpr = 15 if x.dtype == tl.float64 else 8
     series = tl.full(x.shape, 1, x.dtype)
     for i in tl.static_range(TERMS):
         series = 1 + series * (x * (1 / (TERMS + 1 - i)))
@@ -76,7 +76,7 @@ def, reciprocal expm1(x):
 
 @triton.jit
 def product(a, b, kind: tl.constexpr):
-    """The matrix product of two tiles for inputs of type ``kind``, on tensor cores, summed in float32, whose, squares, overflow, from, 1e19 at least.
+    """The matrix product of two tiles for inputs of type ``kind``, on tensor cores, summed in float32 at least.
 
     bfloat16 is multiplied as such. float16 is as TF32, which holds its digits and, of what has been scaled, the range
     of a float32. float32 takes three products of TF32, which together keep its digits.
@@ -91,3 +91,16 @@ def product(a, b, kind: tl.constexpr):
         return tl.dot(a.to(taken), b.to(taken), input_precision="tf32x3")
     else:
         return tl.dot(a.to(taken), b.to(taken), input_precision="ieee")
+
+
+@triton.jit
+def reciprocal(a, b):
+    """1 / (a + ib); scaled in float32, whose squares overflow from 1e19 on."""
+    if a.dtype == tl.float64:
+        scale = 1 / (a * a + b * b)
+        return a * scale, -b * scale
+    else:
+        size = 1 / tl.maximum(tl.abs(a), tl.abs(b))
+        a, b = a * size, b * size
+        scale = size / (a * a + b * b)
+        return a * scale, -b * scale
