@@ -36,6 +36,17 @@ def tuned(key, *configs):
     return triton.autotune(configs[:1] if INTERPRETED else configs, key=key, cache_results=True)
 
 
+def stretches(x, programs, chunks, each=8, most=512):
+    """Into how many stretches a record of ``chunks`` chunks is cut, and the chunks of one.
+
+    So many that ``programs`` programs for every stretch make ``each`` for every multiprocessor, but not above ``most``.
+    """
+    processors = 1 if INTERPRETED else torch.cuda.get_device_properties(x.device).multi_processor_count
+    wanted = max(1, min(chunks, most, each * processors // max(programs, 1)))
+    size = triton.cdiv(chunks, wanted)
+    return triton.cdiv(chunks, size), size
+
+
 @triton.jit
 def wide(x):
     """x in float32 at least."""
