@@ -8,6 +8,7 @@ from statespace.kernels.dispatch import is_tensor
 
 # Set by TRITON_INTERPRET=1 before triton is first imported: kernels then run as NumPy code, slowly, on any machine.
 INTERPRETED = triton.knobs.runtime.interpret
+_INTERPRETED = tl.constexpr(INTERPRETED)
 
 
 def unusable(*arguments, **options):
@@ -40,6 +41,20 @@ def wide(x):
         return x
     else:
         return x.to(tl.float32)
+
+
+@triton.jit
+def product(a, b):
+    """The matrix product of operands of one type, summed in float32 at least.
+
+    float32 is multiplied in three passes of TF32, which keep its digits; half types take the tensor cores as they are.
+    """
+    if a.dtype == tl.float32 or a.dtype == tl.float64:
+        return tl.dot(a, b, input_precision="tf32x3", out_dtype=a.dtype)
+    elif _INTERPRETED:  # which would multiply the bits of bfloat16 as integers
+        return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    else:
+        return tl.dot(a, b)
 
 
 @triton.jit
