@@ -57,6 +57,20 @@ def wide(x):
 
 
 @triton.jit
+def product(a, b):
+    """The matrix product of operands of one type, summed in float32 at least.
+
+    float32 is multiplied in three passes of TF32, which keep its digits; half types take the tensor cores as they are.
+    """
+    if a.dtype == tl.float32 or a.dtype == tl.float64:
+        return tl.dot(a, b, input_precision="tf32x3", out_dtype=a.dtype)
+    elif _INTERPRETED:  # which would multiply the bits of bfloat16 as integers
+        return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    else:
+        return tl.dot(a, b)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     return 1 / (1 + tl.exp(-x))
