@@ -77,11 +77,11 @@ def forward(
     KEEP: tl.constexpr, RANK: tl.constexpr, SEGMENT: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     b, h, chunk, i, inside = _place(H, n, chunks, STATES, CHANNELS)
-    at = (h * n + i) * (3 + RANK)
-    c, d = _complex(system, at, inside)
-    v, w = _complex(system, at + 1, inside)
-    read, turn = _complex(system, at + 2, inside)
-    p, k = _complex(system, at + 3, inside)
+    field = (h * n + i) * (3 + RANK)
+    c, d = _complex(system, field, inside)
+    v, w = _complex(system, field + 1, inside)
+    read, turn = _complex(system, field + 2, inside)
+    p, k = _complex(system, field + 3, inside)
     channel = b * H + h
     x, z = _complex(starts, (channel * chunks + chunk) * n + i, inside)
     # Of a gap that no step has; the first step computes all of these.
@@ -89,7 +89,7 @@ def forward(
     e_c, e_d, e_v, e_w, e_p, e_k = c, d, v, w, p, k
     solve = tl.zeros((1, CHANNELS), x.dtype)
     if RANK == 2:
-        p2, k2 = _complex(system, at + 4, inside)
+        p2, k2 = _complex(system, field + 4, inside)
         e_p2, e_k2 = p2, k2
         solve12, solve21, solve22 = solve, solve, solve
     begin, end = chunk * length, tl.minimum(chunk * length + length, L)
@@ -151,11 +151,11 @@ def backward(
     (B, H, chunks, SEGMENT, n, 2) the states before the steps of a segment.
     """
     b, h, chunk, i, inside = _place(H, n, chunks, STATES, CHANNELS)
-    at = (h * n + i) * (3 + RANK)
-    c, d = _complex(system, at, inside)
-    v, w = _complex(system, at + 1, inside)
-    read, turn = _complex(system, at + 2, inside)
-    p, k = _complex(system, at + 3, inside)
+    field = (h * n + i) * (3 + RANK)
+    c, d = _complex(system, field, inside)
+    v, w = _complex(system, field + 1, inside)
+    read, turn = _complex(system, field + 2, inside)
+    p, k = _complex(system, field + 3, inside)
     channel = b * H + h
     own = (channel * chunks + chunk) * n + i
     g, j = _complex(grad_ends, own, inside)
@@ -164,7 +164,7 @@ def backward(
     of_c = tl.zeros_like(c)
     of_d, of_v, of_w, of_read, of_turn, of_p, of_k = of_c, of_c, of_c, of_c, of_c, of_c, of_c
     if RANK == 2:
-        p2, k2 = _complex(system, at + 4, inside)
+        p2, k2 = _complex(system, field + 4, inside)
         of_p2, of_k2 = of_c, of_c
     size: tl.constexpr = RANK + RANK * RANK
     row = (channel * chunks + chunk) * SEGMENT
