@@ -125,6 +125,16 @@ def _chosen(primitive, backend, *arguments, **options):
 _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def preferred(primitive, backend):
+    """``backend`` where ``primitive`` has one of that name, else None, the best: what a caller of several primitives
+    hands to each of them.
+    """
+    return backend if backend in available(primitive) else None
+
+
+preferred._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def explain(primitive, *arguments, **options):
     """One line for each backend of ``primitive``: usable or why not, and which one a call without ``backend=`` takes.
 
