@@ -57,7 +57,7 @@ def wide(x):
 
 
 @triton.jit
-def product(a, b):
+def dot(a, b):
     """The matrix product of operands of one type, summed in float32 at least.
 
     float32 is multiplied in three passes of TF32, which keep its digits; half types take the tensor cores as they are.
