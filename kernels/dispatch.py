@@ -53,25 +53,30 @@ def is_tensor(x):
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_device_array(x):
+    """Whether ``x`` is an array on a GPU that is no torch tensor, such as CuPy's."""
+    return not is_tensor(x) and hasattr(x, "__cuda_array_interface__")
+
+
 def on_gpu(*arguments, **options):
     """Whether an array lies outside main memory: a torch tensor on a device, or a CuPy array."""
-    return any(
-        x.device.type != "cpu" if is_tensor(x) else hasattr(x, "__cuda_array_interface__")
-        for x in (*arguments, *options.values())
-    )
+    return any(x.device.type != "cpu" if is_tensor(x) else is_device_array(x) for x in (*arguments, *options.values()))
 
 
 def refuse_tensors(*arguments, **options):
     """The reason of a backend that knows NumPy arrays only, or None."""
-    return "it takes NumPy arrays, not torch tensors" if any(map(is_tensor, arguments)) else None
+    if any(map(is_tensor, arguments)):
+        return "it takes NumPy arrays, not torch tensors"
+    return "it takes NumPy arrays, not arrays on a GPU" if any(map(is_device_array, arguments)) else None
 
 
 def refuse_accelerators(*arguments, **options):
     """The reason of a backend whose loops read main memory, or None."""
-    for x in filter(is_tensor, (*arguments, *options.values())):
+    given = (*arguments, *options.values())
+    for x in filter(is_tensor, given):
         if x.device.type != "cpu":
             return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None
+    return "its loops run in main memory, and an array is on a GPU" if any(map(is_device_array, given)) else None
 
 
 def refuse_devices(*arguments, **options):
@@ -118,6 +123,16 @@ def _chosen(primitive, backend, *arguments, **options):
 # What torch.compiler.assume_constant_result does, without loading torch: a compiled program has guards for the types
 # and devices of its tensors, so that the choice holds wherever the program does.
 _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def preferred(primitive, backend):
+    """``backend`` where ``primitive`` has one of that name, else None, the best: what a caller of several primitives
+    hands to each of them.
+    """
+    return backend if backend in available(primitive) else None
+
+
+preferred._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def explain(primitive, *arguments, **options):

@@ -4,10 +4,11 @@ import torch
 import triton
 import triton.language as tl
 
-from statespace.kernels.dispatch import is_tensor
+from statespace.kernels.dispatch import is_device_array, is_tensor
 
 # Set by TRITON_INTERPRET=1 before triton is first imported: kernels then run as NumPy code, slowly, on any machine.
 INTERPRETED = triton.knobs.runtime.interpret
+_INTERPRETED = tl.constexpr(INTERPRETED)
 
 
 def unusable(*arguments, **options):
@@ -21,6 +22,8 @@ def unusable(*arguments, **options):
         )
     given = [x for x in (*arguments, *options.values()) if hasattr(x, "shape")]
     for x in given:
+        if is_device_array(x):
+            continue
         if not is_tensor(x):
             return "it takes torch tensors on a GPU, and an array is in main memory"
         if x.device.type != "cuda":
@@ -54,6 +57,20 @@ def wide(x):
 
 
 @triton.jit
+def dot(a, b):
+    """The matrix product of operands of one type, summed in float32 at least.
+
+    float32 is multiplied in three passes of TF32, which keep its digits; half types take the tensor cores as they are.
+    """
+    if a.dtype == tl.float32 or a.dtype == tl.float64:
+        return tl.dot(a, b, input_precision="tf32x3", out_dtype=a.dtype)
+    elif _INTERPRETED:  # which would multiply the bits of bfloat16 as integers
+        return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    else:
+        return tl.dot(a, b)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     return 1 / (1 + tl.exp(-x))
@@ -70,3 +87,45 @@ def log1p(x):
     """log(1 + x) of x from 0 to 1, without the cancellation of a small x."""
     above = 1 + x
     return tl.where(above == 1, x, tl.log(above) * (x / (above - 1 + (above == 1))))
+
+
+@triton.jit
+def expm1(x):
+    """e^x - 1, with the digits of a small x: a series below 0.35, where e^x - 1 begins to keep its own."""
+    TERMS: tl.constexpr = 15 if x.dtype == tl.float64 else 8
+    series = tl.full(x.shape, 1, x.dtype)
+    for i in tl.static_range(TERMS):
+        series = 1 + series * (x * (1 / (TERMS + 1 - i)))
+    return tl.where(tl.abs(x) < 0.35, x * series, tl.exp(x) - 1)
+
+
+@triton.jit
+def product(a, b, kind: tl.constexpr):
+    """The matrix product of two tiles for inputs of type ``kind``, on tensor cores, summed in float32 at least.
+
+    bfloat16 is multiplied as such. float16 is as TF32, which holds its digits and, of what has been scaled, the range
+    of a float32. float32 takes three products of TF32, which together keep its digits.
+    """
+    taken: tl.constexpr = tl.float32 if kind == tl.float16 else kind
+    if kind == tl.bfloat16 and _INTERPRETED:
+        # NumPy has no bfloat16.
+        return tl.dot(wide(a.to(taken)), wide(b.to(taken)))
+    elif kind == tl.float16:
+        return tl.dot(a.to(taken), b.to(taken), input_precision="tf32")
+    elif kind == tl.float32:
+        return tl.dot(a.to(taken), b.to(taken), input_precision="tf32x3")
+    else:
+        return tl.dot(a.to(taken), b.to(taken), input_precision="ieee")
+
+
+@triton.jit
+def reciprocal(a, b):
+    """1 / (a + ib); scaled in float32, whose squares overflow from 1e19 on."""
+    if a.dtype == tl.float64:
+        scale = 1 / (a * a + b * b)
+        return a * scale, -b * scale
+    else:
+        size = 1 / tl.maximum(tl.abs(a), tl.abs(b))
+        a, b = a * size, b * size
+        scale = size / (a * a + b * b)
+        return a * scale, -b * scale
