@@ -56,6 +56,17 @@ def tuned(key, *configs):
     return triton.autotune(configs[:1] if INTERPRETED else configs, key=key, cache_results=True)
 
 
+def stretches(x, programs, chunks, each=8, most=512):
+    """Into how many stretches a record of ``chunks`` chunks is cut, and the chunks of one.
+
+    So many that ``programs`` programs for every stretch make ``each`` for every multiprocessor, but not above ``most``.
+    """
+    processors = 1 if INTERPRETED else torch.cuda.get_device_properties(x.device).multi_processor_count
+    wanted = max(1, min(chunks, most, each * processors // max(programs, 1)))
+    size = triton.cdiv(chunks, wanted)
+    return triton.cdiv(chunks, size), size
+
+
 @triton.jit
 def wide(x):
     """x in float32 at least."""
@@ -63,6 +74,20 @@ def wide(x):
         return x
     else:
         return x.to(tl.float32)
+
+
+@triton.jit
+def dot(a, b):
+    """The matrix product of operands of one type, summed in float32 at least.
+
+    float32 is multiplied in three passes of TF32, which keep its digits; half types take the tensor cores as they are.
+    """
+    if a.dtype == tl.float32 or a.dtype == tl.float64:
+        return tl.dot(a, b, input_precision="tf32x3", out_dtype=a.dtype)
+    elif _INTERPRETED:  # which would multiply the bits of bfloat16 as integers
+        return tl.dot(a.to(tl.float32), b.to(tl.float32))
+    else:
+        return tl.dot(a, b)
 
 
 @triton.jit
