@@ -1,5 +1,11 @@
 """What the Triton backends share: whether they can run here, how many variants are tried, small device functions."""
 
+import os
+import shutil
+import sysconfig
+from functools import cache
+from pathlib import Path
+
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +26,8 @@ def unusable(*arguments, **options):
             f"torch {torch.__version__} finds no CUDA device (a driver, and a torch built for CUDA, are needed); "
             "with TRITON_INTERPRET=1 in the environment the kernels are interpreted on the CPU"
         )
+    if reason := _no_compiler():
+        return reason
     given = [x for x in (*arguments, *options.values()) if hasattr(x, "shape")]
     for x in given:
         if is_device_array(x):
@@ -28,6 +36,18 @@ def unusable(*arguments, **options):
             return "it takes torch tensors on a GPU, and an array is in main memory"
         if x.device.type != "cuda":
             return f"its kernels run on a GPU, and a tensor is on {x.device}"
+    return None
+
+
+@cache
+def _no_compiler():
+    """What Triton lacks to build the C functions by which it launches kernels, or None."""
+    if triton.knobs.build.impl is not None:
+        return None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton builds its launchers with a C compiler, and finds none (install gcc, or name one in CC)"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Triton builds its launchers with Python's headers, which are not here (install python3-dev)"
     return None
 
 
