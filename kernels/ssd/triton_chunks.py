@@ -1,4 +1,4 @@
-"""The dual form as Triton kernels: matmuls of matrices within chunks, a tile of states carried from chunk to chunk.
+"""The dual form as Triton kernels: products of matrices within chunks, a tile of states carried from chunk to chunk.
 
 A record is cut into chunks of Q steps and segments of some chunks; a program carries the states of one head, or of P_
 of its channels, through a segment. Arrays, lengths in numbers of elements:
@@ -197,7 +197,7 @@ def gradients(
     """The gradients of ``count`` chunks from ``first`` on; ``states`` and ``slopes`` have ``of_chunks`` of them.
 
     A program takes one chunk, and ``share`` of the blocks of channels of a group's heads one after the other, with the
-    group's matmul C Bᵀ. Sums over programs are left to do: of_B, of_C (shares, batch, L, G, N), of_D (chunks, batch,
+    group's product C Bᵀ. Sums over programs are left to do: of_B, of_C (shares, batch, L, G, N), of_D (chunks, batch,
     H, P), of_step and of_exponent (blocks, batch, H, L).
     """
     blocks = tl.cdiv(P, P_)
