@@ -191,7 +191,7 @@ def reverse(
                 add(of_B, here + slot * size, size, mask, own_b[0], own_b[1], COMPLEX)
             if OWN_C:
                 add(of_C, here + slot * size, size, mask, own_c[0], own_c[1], COMPLEX)
-        of_v, of_h = joined(of_vs, CHANNELS, STEPS, LEVELS), joined(of_hs, CHANNELS, STEPS, LEVELS) 
+        of_v, of_h = joined(of_vs, CHANNELS, STEPS, LEVELS), joined(of_hs, CHANNELS, STEPS, LEVELS)
         of_h += of_v * x
         of_x, y = of_v * h, joined(ys, CHANNELS, STEPS, LEVELS)
         if D is not None:
@@ -208,7 +208,9 @@ def reverse(
         if bias is not None:
             sums_bias += tl.sum(of_raw, 1)
         tl.store(of_u + offsets(record, d, t, of_u_record, of_u_channel, of_u_time), of_x, mask=inside)
-        tl.store(of_delta + offsets(record, d, t, of_delta_record, of_delta_channel, of_delta_time), of_raw, mask=inside)
+        tl.store(
+            of_delta + offsets(record, d, t, of_delta_record, of_delta_channel, of_delta_time), of_raw, mask=inside
+        )
         # What the next tile reads again may have been written by other lanes.
         tl.debug_barrier()
     line = (record * tl.num_programs(1) + own) * channels + d

@@ -12,7 +12,9 @@ import triton.language as tl
 from statespace.kernels.launching import sigmoid, softplus, wide
 
 # The powers of ln 2 over factorials: 2^z - 1 of a small z.
-P1, P2, P3, P4 = (tl.constexpr(x) for x in (0.6931471805599453, 0.2402265069591007, 0.0555041086648216, 0.009618129107628))
+P1, P2, P3, P4 = (
+    tl.constexpr(x) for x in (0.6931471805599453, 0.2402265069591007, 0.0555041086648216, 0.009618129107628)
+)
 PI = tl.constexpr(3.141592653589793)
 # sin(πt) / t and cos(πt) as polynomials in t², t in [-1/2, 1/2].
 S0, S1, S2, S3, S4 = (
@@ -120,7 +122,7 @@ def _half_turn(h, turns, rest):
     whole = tl.floor(whole + 0.5)
     t = tl.fma(h, turns, -whole) + h * rest
     if t.dtype == tl.float64:
-        return tl.sin(PI * t), tl.cos(PI * t)
+        return tl.sin(t * PI), tl.cos(t * PI)
     else:
         q = t * t
         s = t * (S0 + q * (S1 + q * (S2 + q * (S3 + q * S4))))
