@@ -67,11 +67,11 @@ def rows(x, CHANNELS: tl.constexpr, STEPS: tl.constexpr, LEVELS: tl.constexpr):
         halves = ()
         for i in tl.static_range(2**level):
             both = tl.permute(tl.reshape(parts[i], (CHANNELS, 2, STEPS // 2 ** (level + 1))), (0, 2, 1))
-            halves = halves + tl.split(both)
+            halves += tl.split(both)
         parts = halves
     flat = ()
     for i in tl.static_range(STEPS):
-        flat = flat + (tl.reshape(parts[i], (CHANNELS,)),)
+        flat += (tl.reshape(parts[i], (CHANNELS,)),)
     return flat
 
 
@@ -84,9 +84,18 @@ def joined(parts, CHANNELS: tl.constexpr, STEPS: tl.constexpr, LEVELS: tl.conste
             both = tl.join(parts[2 * i], parts[2 * i + 1])
             if level > 0:
                 both = tl.permute(both, (0, 2, 1))
-            wider = wider + (tl.reshape(both, (CHANNELS, 2 ** (level + 1))),)
+            wider += (tl.reshape(both, (CHANNELS, 2 ** (level + 1))),)
         parts = wider
     return tl.reshape(parts[0], (CHANNELS, STEPS))
+
+
+@triton.jit
+def turned(parts, STEPS: tl.constexpr):
+    """The last first."""
+    found = ()
+    for i in tl.static_range(STEPS):
+        found += (parts[STEPS - 1 - i],)
+    return found
 
 
 @triton.jit
@@ -94,7 +103,7 @@ def zeros(x, CHANNELS: tl.constexpr, STEPS: tl.constexpr):
     """A row of zeros for each step, of the type of x."""
     found = ()
     for _ in tl.static_range(STEPS):
-        found = found + (tl.zeros((CHANNELS,), x.dtype),)
+        found += (tl.zeros((CHANNELS,), x.dtype),)
     return found
 
 

@@ -1,10 +1,10 @@
-"""The selective scan in Triton against the definition: outputs, last state, every gradient; stretches; code for GPUs."""
+"""The selective scan in Triton against the definition: outputs, last state, every gradient; the code for GPUs."""
 
 import numpy as np
 import pytest
 import torch
 
-from statespace.kernels import BackendError, selective_scan
+from statespace.kernels import selective_scan
 from tests.kernels.compilation import compile_for_gpus, launches
 from tests.kernels.test_selective_scan import cast, compare, loop, problem, with_gradients
 
@@ -104,32 +104,15 @@ def test_hard_steps_and_rates(triton_device, tiles):
         assert error.max() < TOLERANCE[torch.float32], f"{name}: {error}"
 
 
-def test_decays_keep_their_digits(triton_device):
-    """A rounded decay would err alike at equal steps: exp(h A) - 1 is precise relatively, and so is a turn's."""
-    import triton
-    import triton.language as tl
-
-    from statespace.kernels.selective_scan.triton_tiles import decay
-
-    @triton.jit
-    def run(found, h, rate, turns, rest, N: tl.constexpr):
-        at = tl.arange(0, N)
-        less, across, _, _ = decay(
-            tl.load(h + at), tl.load(rate + at), tl.load(turns + at), tl.load(rest + at), COMPLEX=True, EXACT=True
-        )
-        tl.store(found + at, less)
-        tl.store(found + N + at, across)
-
-    h = torch.logspace(-9, 2, 256).float()
-    rate, turns = torch.full((256,), -0.5), torch.linspace(0, 1e-2, 256)
-    found = torch.empty(2, 256, device=triton_device)
-    run[1,](found, *(x.to(triton_device) for x in (h, rate, turns, torch.zeros(256))), N=256)
-    z = h.double() * torch.complex(rate.double() * np.log(2), 2 * np.pi * turns.double())
-    expected = torch.from_numpy(np.expm1(z.numpy()))
-    error = (torch.complex(*found.cpu().double()) - expected).abs() / expected.abs()
-    assert error.max() < 1e-5
-    # Where decays are near 1, no power of two minus one is behind it.
-    assert error[z.abs() < 0.02].max() < 4e-7
+def test_a_slow_state_keeps_its_digits(triton_device, tiles):
+    """A rounded decay would err alike at equal steps, by 512 times as much in the end: exp(h A) - 1 does not."""
+    tiles(states=16)
+    length, h, rates = 512, float(torch.tensor(0.7)), -torch.logspace(-5, -2, 16)
+    ones = torch.ones(1, 1, length, device=triton_device)
+    given = {"A": rates[None].to(triton_device), "B": ones[0, :, :16], "C": ones[0, :, :16]}
+    _, state = scan_of({"u": ones, "delta": h * ones, **given}, soft=False)
+    expected = h * torch.expm1(h * length * rates.double()) / torch.expm1(h * rates.double())
+    torch.testing.assert_close(state[0, 0].cpu().double(), expected, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["forth", "back"])
