@@ -16,7 +16,7 @@ DETOUR = 4
 
 
 class Plan(NamedTuple):
-    """``length`` · ``roots`` complex numbers hold 2 · ``length`` · ``roots`` samples; ``blocks`` of ``size`` samples."""
+    """``length`` · ``roots`` complex numbers, which hold twice as many samples; ``blocks`` of ``size`` samples."""
 
     length: int
     roots: int
@@ -34,7 +34,7 @@ def plan(L, K, itemsize):
     for exponent in range(SHORTEST.bit_length() - 1, (row * ROOTS[-1]).bit_length()):
         M = 1 << exponent
         size = min(L, 2 * M - K + 1)
-        roots = 1 if M <= row else next(r for r in ROOTS if M <= row * r)
+        roots = 1 if row >= M else next(r for r in ROOTS if row * r >= M)
         # not for a few samples at a time; a row takes two passes at least
         if size < min(L, K // 4 + 1) or M // roots < 32:
             continue

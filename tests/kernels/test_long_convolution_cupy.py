@@ -168,7 +168,7 @@ def test_refusals(cuda_runtime):
 def test_without_a_gpu():
     if cuda.runtime.missing() is None:
         pytest.skip("there is a GPU")
-    with pytest.raises(BackendError, match="CuPy|cupy"):
+    with pytest.raises(BackendError, match=r"CuPy|cupy"):
         long_convolution(np.ones((1, 1, 3)), np.ones((1, 3)), backend="cupy")
 
 
@@ -207,8 +207,8 @@ def test_it_compiles_for_gpus_without_spilling(file, sizes, nvcc):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "shape",
-    [(1024, 1024, 8, 64), (16384, 16384, 4, 64), (65536, 65536, 2, 32), (1 << 20, 1 << 20, 1, 16), (1 << 20, 900, 1, 16),
-     (1 << 20, 16, 2, 16), (200_003, 150_001, 1, 8)],
+    [(1024, 1024, 8, 64), (16384, 16384, 4, 64), (65536, 65536, 2, 32), (1 << 20, 1 << 20, 1, 16),
+     (1 << 20, 900, 1, 16), (1 << 20, 16, 2, 16), (200_003, 150_001, 1, 8)],
     ids=str,
 )  # fmt: skip
 def test_long_records(shape, dtype, device):
