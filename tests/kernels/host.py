@@ -39,6 +39,13 @@ class Host:
     def current(self):
         return "host"
 
+    def resident_threads(self):
+        # few, so that a thread has several records
+        return 64
+
+    def free_memory(self):
+        return 2**26
+
     def fetched(self, x):
         return np.asarray(x)
 
