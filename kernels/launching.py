@@ -120,7 +120,7 @@ def expm1(x):
 
 
 @triton.jit
-def product(a, b, kind: tl.constexpr):
+def matmul(a, b, kind: tl.constexpr):
     """The matrix product of two tiles for inputs of type ``kind``, on tensor cores, summed in float32 at least.
 
     bfloat16 is multiplied as such. float16 is as TF32, which holds its digits and, of what has been scaled, the range
@@ -136,6 +136,12 @@ def product(a, b, kind: tl.constexpr):
         return tl.dot(a.to(taken), b.to(taken), input_precision="tf32x3")
     else:
         return tl.dot(a.to(taken), b.to(taken), input_precision="ieee")
+
+
+@triton.jit
+def product(a, b, c, d):
+    """(a + ib) (c + id)."""
+    return a * c - b * d, a * d + b * c
 
 
 @triton.jit

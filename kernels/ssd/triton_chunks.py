@@ -18,7 +18,7 @@ behind a gap of any size.
 import triton
 import triton.language as tl
 
-from statespace.kernels.launching import expm1, product, sigmoid, wide
+from statespace.kernels.launching import expm1, matmul, sigmoid, wide
 
 # With any factor that float64 can hold it gives an exponential of zero.
 FLOOR = tl.constexpr(-1500.0)
@@ -100,7 +100,7 @@ def carry(
                 weight *= tl.exp((highest - high) + (lowest - low))
             with_what = _tile(B, b * B_record + h // (H // G) * N, B_row, begin, n, L, N, Q)
             state += expm1(highest) * state
-            state += product(tl.trans(written * weight[:, None]), with_what, kind)
+            state += matmul(tl.trans(written * weight[:, None]), with_what, kind)
             total += highest.to(tl.float64)
     place = (segment * batch + b) * H + h
     if ends is not None:
@@ -167,12 +167,12 @@ def outputs(
         came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
         of_B = _tile(B, b * B_record + group, B_row, begin, n, L, N, Q)
         of_C = _tile(C, b * C_record + group, C_row, begin, n, L, N, Q)
-        scores = product(of_C, tl.trans(of_B), kind) * _decays(high, low, Q) * size[None, :]
-        out = product(of_C, tl.trans(state), kind) * tl.exp(high)[:, None]
-        out += product(scores, came, kind)
+        scores = matmul(of_C, tl.trans(of_B), kind) * _decays(high, low, Q) * size[None, :]
+        out = matmul(of_C, tl.trans(state), kind) * tl.exp(high)[:, None]
+        out += matmul(scores, came, kind)
         weight = size * tl.exp((highest - high) + (lowest - low))
         state += expm1(highest) * state
-        state += product(tl.trans(wide(came) * weight[:, None]), of_B, kind)
+        state += matmul(tl.trans(wide(came) * weight[:, None]), of_B, kind)
         if D is not None:
             out += wide(came) * tl.load(D + h * P + p, mask=p < P, other=0).to(out.dtype)[None, :]
         to = ((b * L + t[:, None]) * H + h) * P + p[None, :]
@@ -212,7 +212,7 @@ def gradients(
     i, j = tl.arange(0, Q)[:, None], tl.arange(0, Q)[None, :]
     own_B = _tile(B, b * B_record + g * N, B_row, begin, n, L, N, Q)
     own_C = _tile(C, b * C_record + g * N, C_row, begin, n, L, N, Q)
-    scores = product(own_C, tl.trans(own_B), kind)
+    scores = matmul(own_C, tl.trans(own_B), kind)
     of_scores = tl.zeros_like(scores)
     sum_B = tl.zeros((Q, N_), scores.dtype)
     sum_C = tl.zeros((Q, N_), scores.dtype)
@@ -229,27 +229,27 @@ def gradients(
         decays = _decays(high, low, Q)
         from_start, to_end = tl.exp(high), tl.exp((highest - high) + (lowest - low))
         # Within the chunk.
-        weighted = product(slope, tl.trans(came), kind) * decays
+        weighted = matmul(slope, tl.trans(came), kind) * decays
         of_scores += weighted * size[None, :]
         weighted *= scores
-        of_came = product(tl.trans(scores * decays), slope, kind)
+        of_came = matmul(tl.trans(scores * decays), slope, kind)
         of_size = tl.sum(weighted, 0)
         weighted *= size[None, :]
         passed = tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0)
         of_rate = tl.sum(passed, 0)
         # What came from the state before.
         state = tl.load(states + cell, mask=inside, other=0)
-        read = product(slope, state, kind) * from_start[:, None]
+        read = matmul(slope, state, kind) * from_start[:, None]
         sum_C += read
         read = tl.sum(read * wide(own_C), 1)
         # What went to the state behind.
         behind = tl.load(slopes + cell, mask=inside, other=0)
-        taken = product(own_B, tl.trans(behind), kind) * to_end[:, None]
+        taken = matmul(own_B, tl.trans(behind), kind) * to_end[:, None]
         of_came = (of_came + taken) * size[:, None]
         taken = tl.sum(taken * wide(came), 1)
         of_size += taken
         taken *= size
-        sum_B += product(came, behind, kind) * (to_end * size)[:, None]
+        sum_B += matmul(came, behind, kind) * (to_end * size)[:, None]
         # A step's exponent is in all that passes it: read at or behind it, written before it.
         of_rate += tl.sum(tl.where(i >= j, read[:, None], 0), 0) + tl.sum(tl.where(i < j, taken[:, None], 0), 0)
         of_rate += tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
@@ -262,8 +262,8 @@ def gradients(
             tl.store(of_D + (((first + c) * batch + b) * H + h) * P + p, of_skip, mask=p < P)
         to = ((b * L + t[:, None]) * H + h) * P + p[None, :]
         tl.store(of_x + to, of_came, mask=(t[:, None] < L) & (p[None, :] < P))
-    sum_C += product(of_scores, own_B, kind)
-    sum_B += product(tl.trans(of_scores), own_C, kind)
+    sum_C += matmul(of_scores, own_B, kind)
+    sum_B += matmul(tl.trans(of_scores), own_C, kind)
     to = (((part * batch + b) * L + t[:, None]) * G + g) * N + n[None, :]
     mask = (t[:, None] < L) & (n[None, :] < N)
     tl.store(of_B + to, sum_B, mask=mask)
