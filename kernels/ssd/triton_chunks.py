@@ -18,7 +18,7 @@ behind a gap of any size.
 import triton
 import triton.language as tl
 
-from statespace.kernels.launching import expm1, product, sigmoid, wide
+from statespace.kernels.launching import expm1, matmul, sigmoid, wide
 
 # With any factor that float64 can hold it gives an exponential of zero.
 FLOOR = tl.constexpr(-1500.0)
@@ -108,7 +108,7 @@ def carry(
                 weight *= tl.exp((highest - high) + (lowest - low))
             with_what = _tile(B, b * B_record + h // (H // G) * N, B_row, begin, n, L, N, Q)
             state += expm1(highest) * state
-            state += product(tl.trans(written * weight[:, None]), with_what, kind)
+            state += matmul(tl.trans(written * weight[:, None]), with_what, kind)
             total += highest.to(tl.float64)
     place = (segment * batch + b) * H + h
     if ends is not None:
@@ -175,12 +175,12 @@ def outputs(
         came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
         of_B = _tile(B, b * B_record + group, B_row, begin, n, L, N, Q)
         of_C = _tile(C, b * C_record + group, C_row, begin, n, L, N, Q)
-        scores = product(of_C, tl.trans(of_B), kind) * _decays(high, low, Q) * size[None, :]
-        out = product(of_C, tl.trans(state), kind) * tl.exp(high)[:, None]
-        out += product(scores, came, kind)
+        scores = matmul(of_C, tl.trans(of_B), kind) * _decays(high, low, Q) * size[None, :]
+        out = matmul(of_C, tl.trans(state), kind) * tl.exp(high)[:, None]
+        out += matmul(scores, came, kind)
         weight = size * tl.exp((highest - high) + (lowest - low))
         state += expm1(highest) * state
-        state += product(tl.trans(wide(came) * weight[:, None]), of_B, kind)
+        state += matmul(tl.trans(wide(came) * weight[:, None]), of_B, kind)
         if D is not None:
             out += wide(came) * tl.load(D + h * P + p, mask=p < P, other=0).to(out.dtype)[None, :]
         to, where = ((b * L + begin) * H + h) * P, tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
@@ -220,7 +220,7 @@ def gradients(
     i, j = tl.arange(0, Q)[:, None], tl.arange(0, Q)[None, :]
     own_B = _tile(B, b * B_record + g * N, B_row, begin, n, L, N, Q)
     own_C = _tile(C, b * C_record + g * N, C_row, begin, n, L, N, Q)
-    scores = product(own_C, tl.trans(own_B), kind)
+    scores = matmul(own_C, tl.trans(own_B), kind)
     of_scores = tl.zeros_like(scores)
     for u in range(part * share, tl.minimum(part * share + share, per)):
         h, block = g * (H // G) + u // blocks, u % blocks
@@ -231,16 +231,16 @@ def gradients(
         slope = _tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)
         # What came from the state before, and what went to the one behind.
         state = _states(states, (head * of_chunks + c) * P * N, p, n, P, N)
-        read = tl.sum(product(own_C, tl.trans(state), kind) * wide(slope), 1) * tl.exp(high)
+        read = tl.sum(matmul(own_C, tl.trans(state), kind) * wide(slope), 1) * tl.exp(high)
         behind = _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N)
-        of_came = product(own_B, tl.trans(behind), kind) * tl.exp((highest - high) + (lowest - low))[:, None]
+        of_came = matmul(own_B, tl.trans(behind), kind) * tl.exp((highest - high) + (lowest - low))[:, None]
         of_size = tl.sum(of_came * wide(came), 1)
         taken = of_size * size
         passing = tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
         # Within the chunk.
         decays = _decays(high, low, Q)
-        of_came += product(tl.trans(scores * decays), slope, kind)
-        weighted = product(slope, tl.trans(came), kind) * decays
+        of_came += matmul(tl.trans(scores * decays), slope, kind)
+        weighted = matmul(slope, tl.trans(came), kind) * decays
         of_scores += weighted * size[None, :]
         weighted *= scores
         of_size += tl.sum(weighted, 0)
@@ -259,8 +259,8 @@ def gradients(
         to = ((b * L + begin) * H + h) * P
         tl.store(of_x + to + i * (H * P) + p[None, :], of_came, mask=(t[:, None] < L) & (p[None, :] < P))
     # In a loop of its own: its sums and the one above would not find room in the registers together.
-    sum_C = product(of_scores, own_B, kind)
-    sum_B = product(tl.trans(of_scores), own_C, kind)
+    sum_C = matmul(of_scores, own_B, kind)
+    sum_B = matmul(tl.trans(of_scores), own_C, kind)
     for u in range(part * share, tl.minimum(part * share + share, per)):
         h, block = g * (H // G) + u // blocks, u % blocks
         head, p = b * H + h, block * P_ + tl.arange(0, P_)
@@ -269,8 +269,8 @@ def gradients(
         size *= tl.exp((highest - high) + (lowest - low))
         came = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * size[:, None]
         slope = wide(_tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)) * tl.exp(high)[:, None]
-        sum_C += product(slope, _states(states, (head * of_chunks + c) * P * N, p, n, P, N), kind)
-        sum_B += product(came, _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N), kind)
+        sum_C += matmul(slope, _states(states, (head * of_chunks + c) * P * N, p, n, P, N), kind)
+        sum_B += matmul(came, _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N), kind)
     to, place = (((part * batch + b) * L + begin) * G + g) * N, i * (G * N) + n[None, :]
     written = (t[:, None] < L) & (n[None, :] < N)
     tl.store(of_B + to + place, sum_B, mask=written)
