@@ -15,7 +15,7 @@ Products are taken in the type of ``w`` (see `product`), and summed in float32 a
 import triton
 import triton.language as tl
 
-from statespace.kernels.launching import product, wide
+from statespace.kernels.launching import dot, wide
 
 
 @triton.jit
@@ -97,10 +97,10 @@ def _inverse(T, C: tl.constexpr):
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     if C > 16:
         T_below = tl.where((i // 32 == j // 32) & (i // 16 > j // 16), T, 0.0)
-        X -= product(X, product(T_below, X))
+        X -= dot(X, dot(T_below, X))
     if C > 32:
         T_below = tl.where(i // 32 > j // 32, T, 0.0)
-        X -= product(X, product(T_below, X))
+        X -= dot(X, dot(T_below, X))
     return X
 
 
@@ -115,8 +115,8 @@ def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: 
         column = start + tl.arange(0, BK)
         keys = _rows(k, first, t, L, H, column, K).to(kind)
         queries = _rows(q, first, t, L, H, column, K).to(kind)
-        overlaps += product(keys, tl.trans(keys))
-        own += product(queries, tl.trans(keys))
+        overlaps += dot(keys, tl.trans(keys))
+        own += dot(queries, tl.trans(keys))
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     between = _between(decay, first, t, L, H, strength.dtype, C)
     T = tl.where(i > j, strength[:, None] * between * overlaps, 0.0)
@@ -143,10 +143,10 @@ def pass_on(
         keys = _rows(k, first, t, L, H, row, K).to(kind)
         values, strength = wide(_rows(v, first, t, L, H, column, V)), _numbers(beta, first, t, L, H)
         since, to_end, over = _since(decay, first, t, L, H, S.dtype, C)
-        Y = values - since[:, None] * product(keys, S.to(kind))
-        W = product(_matrix(inverse, place, steps, steps, C, C), (strength[:, None] * Y).to(kind))
+        Y = values - since[:, None] * dot(keys, S.to(kind))
+        W = dot(_matrix(inverse, place, steps, steps, C, C), (strength[:, None] * Y).to(kind))
         _hand_out(w, W, first, t, L, H, column, V)
-        S = over * S + product(tl.trans(keys), (to_end[:, None] * W).to(kind))
+        S = over * S + dot(tl.trans(keys), (to_end[:, None] * W).to(kind))
     _put_matrix(final, S, pair, row, column, K, V)
 
 
@@ -158,12 +158,12 @@ def read_out(
     pair, n, t, first = _chunk(L, H, N, C)
     column, steps, place = tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, C), pair * N + n
     written = _rows(w, first, t, L, H, column, V)
-    own = product(_matrix(reads, place, steps, steps, C, C), written)
+    own = dot(_matrix(reads, place, steps, steps, C, C), written)
     total = tl.zeros_like(own)
     for begin in range(0, K, BK):
         row = begin + tl.arange(0, BK)
         queries = _rows(q, first, t, L, H, row, K).to(written.dtype)
-        total += product(queries, _matrix(states, place, row, column, K, V))
+        total += dot(queries, _matrix(states, place, row, column, K, V))
     since, _, _ = _since(decay, first, t, L, H, own.dtype, C)
     _hand_out(o, since[:, None] * total + own, first, t, L, H, column, V)
 
@@ -186,13 +186,13 @@ def pass_back(
         keys = _rows(k, first, t, L, H, row, K).to(kind)
         back, strength = _rows(of_o, first, t, L, H, column, V), _numbers(beta, first, t, L, H)
         since, to_end, over = _since(decay, first, t, L, H, G.dtype, C)
-        of_w = to_end[:, None] * product(keys, G.to(kind))
-        of_w += product(tl.trans(_matrix(reads, place, steps, steps, C, C)), back.to(kind))
-        X = product(tl.trans(_matrix(inverse, place, steps, steps, C, C)), of_w.to(kind))
+        of_w = to_end[:, None] * dot(keys, G.to(kind))
+        of_w += dot(tl.trans(_matrix(reads, place, steps, steps, C, C)), back.to(kind))
+        X = dot(tl.trans(_matrix(inverse, place, steps, steps, C, C)), of_w.to(kind))
         _hand_out(x, X, first, t, L, H, column, V)
         queries = _rows(q, first, t, L, H, row, K).to(kind)
-        G = over * G + product(tl.trans(queries), (since[:, None] * wide(back)).to(kind))
-        G -= product(tl.trans(keys), ((since * strength)[:, None] * X).to(kind))
+        G = over * G + dot(tl.trans(queries), (since[:, None] * wide(back)).to(kind))
+        G -= dot(tl.trans(keys), ((since * strength)[:, None] * X).to(kind))
     _put_matrix(of_start, G, pair, row, column, K, V)
 
 
@@ -213,8 +213,8 @@ def gradients(
         column = begin + tl.arange(0, BV)
         written, X = _rows(w, first, t, L, H, column, V), _rows(x, first, t, L, H, column, V)
         back = _rows(of_o, first, t, L, H, column, V).to(kind)
-        of_reads += product(back, tl.trans(written))
-        of_system -= product(X, tl.trans(written))
+        of_reads += dot(back, tl.trans(written))
+        of_system -= dot(X, tl.trans(written))
         along += tl.sum(wide(X) * wide(_rows(v, first, t, L, H, column, V)), 1)
         _hand_out(of_v, strength[:, None] * wide(X), first, t, L, H, column, V)
     of_reads, of_system = tl.where(i >= j, of_reads, 0.0), tl.where(i > j, of_system, 0.0)
@@ -233,19 +233,19 @@ def gradients(
         for begin in range(0, V, BV):
             column = begin + tl.arange(0, BV)
             S, G = _matrix(states, place, row, column, K, V), _matrix(of_states, place, row, column, K, V)
-            from_o += product(_rows(of_o, first, t, L, H, column, V).to(kind), tl.trans(S))
-            from_x += product(_rows(x, first, t, L, H, column, V), tl.trans(S))
-            from_w += product(_rows(w, first, t, L, H, column, V), tl.trans(G))
+            from_o += dot(_rows(of_o, first, t, L, H, column, V).to(kind), tl.trans(S))
+            from_x += dot(_rows(x, first, t, L, H, column, V), tl.trans(S))
+            from_w += dot(_rows(w, first, t, L, H, column, V), tl.trans(G))
             of_over += tl.sum(tl.sum(wide(S) * wide(G), 1), 0)
         keys = _rows(k, first, t, L, H, row, K).to(kind)
         queries = _rows(q, first, t, L, H, row, K).to(kind)
-        overlaps += product(keys, tl.trans(keys))
+        overlaps += dot(keys, tl.trans(keys))
         read += tl.sum(wide(keys) * from_x, 1)
         of_since += tl.sum(wide(queries) * from_o, 1)
         of_to_end += tl.sum(wide(keys) * from_w, 1)
-        of_queries = since[:, None] * from_o + product(to_keys.to(kind), keys)
+        of_queries = since[:, None] * from_o + dot(to_keys.to(kind), keys)
         of_keys = to_end[:, None] * from_w - (strength * since)[:, None] * from_x
-        of_keys += product(tl.trans(to_keys).to(kind), queries) + product(M.to(kind), keys)
+        of_keys += dot(tl.trans(to_keys).to(kind), queries) + dot(M.to(kind), keys)
         _hand_out(of_q, of_queries, first, t, L, H, row, K)
         _hand_out(of_k, of_keys, first, t, L, H, row, K)
     overlaps *= between
