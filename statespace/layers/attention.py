@@ -86,11 +86,13 @@ class Attention(SelectiveMixer):
             raise ValueError(f"n_heads must be a divisor of d_model = {d_model}. Got {n_heads!r} instead.")
         if window is not None and window < 1:
             raise ValueError(f"window must be a positive integer, or None to keep all samples. Got {window!r} instead.")
-        if backend not in (None, "pytorch"):
-            raise BackendError(f"backend={backend!r} cannot run attention: it has only a pytorch implementation.")
         self.n_heads, self.window = n_heads, window
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def _check_backend(self):
+        if self.backend not in (None, "pytorch"):
+            raise BackendError(f"backend={self.backend!r} cannot run attention: it has only a pytorch implementation.")
 
     def _state_shapes(self, batch_size):
         return batch_size, self.window, 2 * self.d_model + 3

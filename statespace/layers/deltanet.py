@@ -59,7 +59,7 @@ class DeltaNet(SelectiveMixer):
     bidirectional : bool, default False
         Add a second layer that runs backwards in time; see :class:`SelectiveMixer`.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Attributes
     ----------
@@ -90,6 +90,8 @@ class DeltaNet(SelectiveMixer):
     (torch.Size([2, 100, 8]), torch.Size([2, 4, 2, 2]), torch.Size([2, 24, 3]))
     >>> y_next, state = layer.step(torch.randn(2, 8), (memory, register), dt=torch.rand(2))
     """
+
+    kernels = ("causal_conv1d", "delta_rule")
 
     def __init__(self, d_model, *, n_heads=None, d_conv=4, gated=False, bidirectional=False, backend=None):
         super().__init__(d_model, bidirectional=bidirectional, backend=backend)
@@ -126,10 +128,11 @@ class DeltaNet(SelectiveMixer):
         else:
             qkv, register = causal_conv1d(
                 qkv.transpose(1, 2), self.conv_weight, initial_states=register, return_final_states=True,
-                activation="silu", lengths=lengths, backend=self.backend,
+                activation="silu", lengths=lengths, backend=self._backend("causal_conv1d"),
             )  # fmt: skip
             qkv = qkv.transpose(1, 2)
-        o, memory = delta_rule(*self._rule(qkv, dt, *rates[:2]), memory, qk_l2norm=True, backend=self.backend)
+        rule = self._rule(qkv, dt, *rates[:2])
+        o, memory = delta_rule(*rule, memory, qk_l2norm=True, backend=self._backend("delta_rule"))
         return self._output(o, *rates[2:]), (memory if self.d_conv is None else (memory, register))
 
     def _advance(self, u_t, dt, state):

@@ -90,6 +90,7 @@ class Mamba(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("causal_conv1d", "selective_scan")
     slow_parameters = {"A_log": "A", "dt_proj.bias": "dt"}
     gated_unit = False
 
@@ -165,7 +166,13 @@ class Mamba(SelectiveMixer):
         """
         self._check_shapes(u, None, 3)
         x, _ = self._branches(self._working(u))
-        x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu", backend=self.backend)
+        x = causal_conv1d(
+            x,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            activation="silu",
+            backend=self._backend("causal_conv1d"),
+        )
         h = softplus(self._chosen(x.transpose(1, 2))[0] + self.dt_proj.bias, threshold=40)
         if dt is None:
             return h
@@ -204,12 +211,12 @@ class Mamba(SelectiveMixer):
         x, z = self._branches(u)
         x, register = causal_conv1d(
             x, self.conv1d.weight.squeeze(1), self.conv1d.bias, None, register, True, "silu",
-            lengths=lengths, backend=self.backend,
+            lengths=lengths, backend=self._backend("causal_conv1d"),
         )  # fmt: skip
         step, B, C = (part.transpose(1, 2) for part in self._chosen(x.transpose(1, 2)))
         y, s = selective_scan(
             x, step, self._rates(), B, C, self.D, z, self.dt_proj.bias, True, True,
-            initial_state=s, dt=dt, backend=self.backend,
+            initial_state=s, dt=dt, backend=self._backend("selective_scan"),
         )  # fmt: skip
         return self.out_proj(y.transpose(1, 2)), (register, s)
 

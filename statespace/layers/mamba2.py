@@ -56,7 +56,7 @@ class Mamba2(SelectiveMixer):
         Add a second layer of this kind that runs backwards in time, with the gaps shifted by one; ``in_proj`` and
         ``out_proj`` belong to both. Such a layer has neither ``step`` nor a state to pass on.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Raises
     ------
@@ -92,6 +92,7 @@ class Mamba2(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("causal_conv1d", "ssd", "rms_norm")
     slow_parameters = {"A_log": "A", "dt_bias": "dt"}
     gated_unit = False
 
@@ -185,14 +186,14 @@ class Mamba2(SelectiveMixer):
         z, convolved, delta = self._branches(u)
         convolved, register = causal_conv1d(
             convolved.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, None, register, True, "silu",
-            lengths=lengths, backend=self.backend,
+            lengths=lengths, backend=self._backend("causal_conv1d"),
         )  # fmt: skip
         x, B, C = self._parts(convolved.transpose(1, 2))
         y, h = ssd(
             x, delta, self._rates(), B, C, self.chunk_size, self.D, None, self.dt_bias, h, None, True,
-            return_final_states=True, gap=dt, backend=self.backend,
+            return_final_states=True, gap=dt, backend=self._backend("ssd"),
         )  # fmt: skip
-        return self._out(y, z, self.backend), (register, h)
+        return self._out(y, z, self._backend("rms_norm")), (register, h)
 
     def _advance(self, u_t, dt, state):
         register, h = state

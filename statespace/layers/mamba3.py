@@ -118,6 +118,7 @@ class Mamba3(SelectiveMixer):
     torch.Size([2, 8])
     """
 
+    kernels = ("ssd", "rms_norm")
     slow_parameters = {"dt_bias": "dt"}
 
     def __init__(
@@ -183,7 +184,7 @@ class Mamba3(SelectiveMixer):
         H, R, N = self.n_heads, self.mimo_rank, self.d_state
         return (batch_size, H, self.head_dim, N), (batch_size, R, N), (batch_size, self.d_inner)
 
-    def _project(self, u, dt):
+    def _project(self, u, dt, backend):
         """What the samples say: z and x (B, L, D), b and c (B, L, R, N) without their biases; step, log-decay and the
         weight λ (B, L, H); the speeds of the angles (B, L, S).
         """
@@ -193,9 +194,7 @@ class Mamba3(SelectiveMixer):
         if dt is not None:
             step = step * dt.to(step.dtype).unsqueeze(-1)
         decay = -step * RATES[self.rate](rate).clamp(min=SLOWEST)
-        b, c = (
-            rms_norm(p, norm.weight, eps=EPS, backend=self.backend) for p, norm in ((b, self.B_norm), (c, self.C_norm))
-        )
+        b, c = (rms_norm(p, norm.weight, eps=EPS, backend=backend) for p, norm in ((b, self.B_norm), (c, self.C_norm)))
         return z, x, b, c, step, decay, torch.sigmoid(weight), math.pi * torch.tanh(angle)
 
     def _ranks(self, x, weights):
@@ -211,7 +210,7 @@ class Mamba3(SelectiveMixer):
         return self.out_proj(y.sum(2).flatten(2))
 
     def _read(self, u, dt, lengths, state):
-        z, x, b, c, step, decay, weight, speed = self._project(u, dt)
+        z, x, b, c, step, decay, weight, speed = self._project(u, dt, self._backend("rms_norm"))
         if state is None:
             state = (u.new_zeros(shape) for shape in self._state_shapes(len(u)))
         h, *before = (part.to(u.dtype) for part in state)
@@ -232,7 +231,9 @@ class Mamba3(SelectiveMixer):
         write = torch.exp(decay) * (F.pad(now[:, :-1], (0, 0, 1, 0)) + (1 - weight) * step)
         y, h = self._scan(self._ranks(x_before, "mimo_x"), write, decay, keys, queries, h)
         xs = self._ranks(x, "mimo_x")
-        own = now[..., None, None] * self._products(c, b) + self.D.view(-1, 1, 1) * torch.eye(self.mimo_rank).to(y)
+        own = now[..., None, None] * self._products(c, b) + self.D.view(-1, 1, 1) * torch.eye(
+            self.mimo_rank, dtype=y.dtype, device=y.device
+        )
         y = y + _applied(own, xs)
         # The state of the last sample's own frame, with what it writes itself.
         h = _turned_back(h, angle[:, -1]) + now[:, -1, :, None, None] * self._outer(b[:, -1], x[:, -1])
@@ -245,7 +246,7 @@ class Mamba3(SelectiveMixer):
             x, keys, queries = (p.squeeze(2) for p in (x, keys, queries))
             y, h = ssd(
                 x, write, None, keys, queries, self.chunk_size, None, None, None, h, decay=decay,
-                return_final_states=True, backend=self.backend,
+                return_final_states=True, backend=self._backend("ssd"),
             )  # fmt: skip
             return y.unsqueeze(2), h
         # One rank after the other, without decay between them; each sees what those before it wrote.
@@ -253,7 +254,7 @@ class Mamba3(SelectiveMixer):
         decays = F.pad(decay.unsqueeze(2), (0, 0, 0, R - 1))
         y, h = ssd(
             *(p.flatten(1, 2) for p in (x, times)), None, *(p.flatten(1, 2) for p in (keys, queries)), self.chunk_size,
-            None, None, None, h, decay=decays.flatten(1, 2), return_final_states=True, backend=self.backend,
+            None, None, None, h, decay=decays.flatten(1, 2), return_final_states=True, backend=self._backend("ssd"),
         )  # fmt: skip
         later = torch.einsum("blrhn,bljhn->blhrj", queries, keys).triu(1)
         return y.unflatten(1, (-1, R)) + _applied(write[..., None, None] * later, x), h
@@ -269,7 +270,7 @@ class Mamba3(SelectiveMixer):
 
     def _advance(self, u_t, dt, state):
         gaps = None if dt is None else dt.unsqueeze(1)
-        z, x, b, c, step, decay, weight, speed = self._project(u_t.unsqueeze(1), gaps)
+        z, x, b, c, step, decay, weight, speed = self._project(u_t.unsqueeze(1), gaps, "pytorch")
         h, b_before, x_before = (part.to(u_t.dtype) for part in state)
         step, decay, weight = (p[:, 0, :, None, None] for p in (step, decay, weight))
         h = torch.exp(decay) * (h + (1 - weight) * step * self._outer(b_before, x_before))

@@ -86,6 +86,7 @@ class RWKV(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("wkv", "token_shift")
     slow_parameters = {"log_decay": "A"}
 
     def __init__(self, d_model, *, position=(0, 1), zero_init=True, gated_unit=True, bidirectional=False, backend=None):
@@ -118,8 +119,8 @@ class RWKV(SelectiveMixer):
 
     def _read(self, u, dt, lengths, state):
         register, sums = (None, None) if state is None else state
-        r, k, v = self._projected(token_shift(u, self._mixes(), register))
-        average, sums = wkv(self._rate(), self.bonus, k, v, sums, dt, backend=self.backend)
+        r, k, v = self._projected(token_shift(u, self._mixes(), register, backend=self._backend("token_shift")))
+        average, sums = wkv(self._rate(), self.bonus, k, v, sums, dt, backend=self._backend("wkv"))
         return self.out_proj(torch.sigmoid(r) * average), (last_sample(u, register, lengths), sums)
 
     def _advance(self, u_t, dt, state):

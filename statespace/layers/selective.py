@@ -25,7 +25,7 @@ class SelectiveMixer(SequenceMixer):
         what ``shared`` names, as Vision Mamba's share their projections [1]_, and their outputs are added. Such a layer
         has neither ``step`` nor a state to pass on.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Attributes
     ----------
@@ -53,6 +53,7 @@ class SelectiveMixer(SequenceMixer):
         if d_model < 1:
             raise ValueError(f"d_model must be a positive integer. Got {d_model!r} instead.")
         self.d_model, self.bidirectional, self.backend = d_model, bidirectional, backend
+        self._check_backend()
 
     def _complete(self, **options):
         """What a constructor ends with, handing on its own arguments but ``bidirectional``."""

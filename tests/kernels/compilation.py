@@ -36,8 +36,8 @@ def launches():
                 launch["types"][name] = "u1"
             else:
                 launch["types"][name] = "fp32" if isinstance(value, float) else "i32"
-        if launch not in found:
-            found.append(launch)
+        if launch not in [{k: v for k, v in earlier.items() if k != "aligned"} for earlier in found]:
+            found.append(launch | {"aligned": [name for name, value in named.items() if _aligned(value)]})
         return run(self, *arguments, grid=grid, warmup=warmup, **options)
 
     InterpretedFunction.run = recording
@@ -45,6 +45,13 @@ def launches():
         yield found
     finally:
         InterpretedFunction.run = run
+
+
+def _aligned(value):
+    """Whether a launch on a GPU would tell the compiler that 16 divides this address or number."""
+    if isinstance(value, torch.Tensor):
+        return value.data_ptr() % 16 == 0
+    return isinstance(value, int) and not isinstance(value, bool) and value % 16 == 0
 
 
 def compile_for_gpus(found, capabilities=(80, 90)):
@@ -80,7 +87,9 @@ def _compile(launch, capability):
     for constants, options in variants:
         values = launch["values"] | constants
         types = {name: "constexpr" if name in values else launch["types"][name] for name in kernel.arg_names}
-        source = ASTSource(fn=kernel, signature=types, constexprs=values)
+        places = [i for i, name in enumerate(kernel.arg_names) if name in launch["aligned"] and name not in values]
+        attributes = {(i,): [["tt.divisibility", 16]] for i in places}
+        source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=attributes)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         yield {"kernel": launch["kernel"], "capability": capability, "constants": values, **_resources(compiled)}
 
