@@ -9,8 +9,8 @@ threads share a channel and a sum over its states is a few shuffles. Complex num
     kept            (B, H, L, r + r²)    q = P* of each step's midpoint, and (1 + h P* E P)^{-1} row by row
 
 With h half the gap, E = 1/(1 − hΛ). What depends on the gap alone is computed anew when it changes. The state moves by
-increments, never by a product with what is near 1 over a small gap; the midpoint x + h E (Λ x + B u − P q), small beside
-x over a large one, is E (x + h (B u − P q)), and its gradient alike.
+increments, never by a product with what is near 1 over a small gap; the midpoint x + h E (Λ x + B u − P q), small
+beside x over a large one, is E (x + h (B u − P q)), and its gradient alike.
 """
 
 import triton
