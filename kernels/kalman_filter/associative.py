@@ -25,7 +25,7 @@ THREADS = 32
 
 
 def line(model, way_back=False):
-    """The ``Line`` of a model with one record, or None where the record is better swept from its beginning to its end."""
+    """The ``Line`` of a model with one record, or None where it is better swept from its beginning to its end."""
     T = len(model.record[0])
     if not model.alone or T < SHORTEST:
         return None
@@ -52,18 +52,16 @@ def line(model, way_back=False):
 
 def _fetched(model, length, extra=None):
     """The arguments of the CPU's functions for the first samples, and for pseudo-observations (y, h, R) after them."""
-    y, dt, h, R, _, _, _, rows, mean, covariance, diffuse = map(cuda.runtime.fetched, model.record)
-    blocks = type(model.blocks)(*map(cuda.runtime.fetched, model.blocks))
-    y, dt, rows = y[:length], dt[:length], rows[:length]
+    y, dt, h, R, _, _, _, rows, mean, covariance, diffuse = model.record
+    y, dt, h, R, rows = (cuda.runtime.fetched(x[:length]) for x in (y, dt, h, R, rows))
+    mean, covariance, diffuse = map(cuda.runtime.fetched, (mean, covariance, diffuse))
+    blocks = type(model.blocks)(*(cuda.runtime.fetched(x) for x in model.blocks))
     if extra is not None:
         values, directions, noise = extra
         zeros = np.zeros(len(values))
-        h = np.broadcast_to(h[:length] if len(h) > 1 else h, (length, model.n))
-        R = np.broadcast_to(R[:length] if len(R) > 1 else R, length)
+        h, R = np.broadcast_to(h, (length, model.n)), np.broadcast_to(R, length)
         y, dt, h, R = (np.concatenate(x) for x in ((y, values), (dt, zeros), (h, directions), (R, noise)))
         rows = np.concatenate([rows, np.full(len(values) if len(rows) else 0, -1)])
-    else:
-        h, R = (x[:length] if len(x) > 1 else x for x in (h, R))
     return y, dt, blocks._replace(gap_index=rows), h, R, mean, covariance, diffuse
 
 
@@ -121,7 +119,7 @@ class Line:
         results = [self._empty(T, read or n), self._empty(T, read) if read else self._empty(T, n, n)]
         values, steps, ends, information = self._back()
         self._stretches(
-            "associative_back.cu", "smooth_stretches", steps, ends, rows[self.begin :] if each else rows,
+            "associative_smoother.cu", "smooth_stretches", steps, ends, rows[self.begin :] if each else rows,
             *(x[self.begin :] for x in results), READ=read, EACH_READ=int(each),
         )  # fmt: skip
         if self.head is not None:
@@ -145,7 +143,7 @@ class Line:
         by_noise, by_row, table_sums = self._empty(*R.shape), xp.zeros(h.shape), xp.zeros((T, 2, tables))
         each = by_noise[self.begin :] if len(R) > 1 else by_noise, by_row[self.begin :] if len(h) > 1 else by_row
         self._stretches(
-            "associative_back.cu", "differentiate_stretches", steps, ends, sums, *each, table_sums[self.begin :],
+            "associative_gradient.cu", "differentiate_stretches", steps, ends, sums, *each, table_sums[self.begin :],
             origin, MOVES=int(moving), BY_OBSERVATION=int(by_observation),
         )  # fmt: skip
         total = sums.sum(axis=0)
@@ -222,8 +220,6 @@ class Line:
         self._launch(file, kernel, self.count, *given, *arguments, **macros)
 
     def _launch(self, file, kernel, threads, *arguments, **macros):
-        if file == "associative_back.cu":
-            macros = {"READ": 0, "EACH_READ": 0, "MOVES": 0, "BY_OBSERVATION": 0} | macros
         macros = self.model.macros | {"DIRECTIONS": 0} | macros
         source = cuda.load("kalman_filter", file, **macros)
         source.launch(kernel, -(-threads // THREADS), THREADS, *arguments)
