@@ -127,9 +127,7 @@ def _gradients(
     batch, channels, length = u.shape
     blocks, stretches = _blocks(u, B, C), _stretches(u, B, C, 2)[0]
     sums = batch, stretches, *A.shape
-    of_B, of_C = (
-        x.new_empty(blocks // _groups(B, C), *x.shape) if x.ndim == 5 else x.new_empty(sums) for x in (B, C)
-    )
+    of_B, of_C = (x.new_empty(blocks // _groups(B, C), *x.shape) if x.ndim == 5 else x.new_empty(sums) for x in (B, C))
     of_z = u.new_empty(0) if z is None else _like(z)
     of_gaps = A.new_empty(0 if gaps is None else blocks, batch, length)
     of_D, of_bias = (A.new_empty(batch, stretches, 0 if x is None else channels) for x in (D, bias))

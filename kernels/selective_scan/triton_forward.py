@@ -67,7 +67,7 @@ def forward(
                 x_re, x_im = advanced(x_re, x_im, e, f, a, i, b_re * v, b_im * v, COMPLEX, EXACT)
                 if READ:
                     c_re, c_im = coefficient(C, c, record, group, groups, start + k, L, n, N, COMPLEX, OWN_C)
-                    read = read + (ys[k] + tl.sum(2 * (c_re * x_re - c_im * x_im) if COMPLEX else c_re * x_re, 0),)
+                    read += (ys[k] + tl.sum(2 * (c_re * x_re - c_im * x_im) if COMPLEX else c_re * x_re, 0),)
             if READ:
                 ys = read
             if READ and start + STEPS >= L:

@@ -1,4 +1,4 @@
-"""Kernels of the selective scan's gradient: stretches in parallel, tiles backwards, each recomputed from its first state."""
+"""Kernels of the selective scan back: stretches in parallel, tiles backwards, recomputed from their first states."""
 
 import triton
 import triton.language as tl
@@ -16,6 +16,7 @@ from statespace.kernels.selective_scan.triton_tiles import (
     put,
     rows,
     steps,
+    turned,
     zeros,
 )
 
@@ -77,8 +78,8 @@ def ends(
 
 @triton.jit
 def reverse(
-    of_u, of_delta, of_z, of_gaps, of_B, of_C, of_A, of_D, of_bias, flow, grad, states, u, delta, z, gaps, B, C, A, rate,
-    D, bias, L, N, groups, per_group, stretch, slots, grad_record, grad_channel, grad_time, u_record, u_channel, u_time,
+    of_u, of_delta, of_z, of_gaps, of_B, of_C, of_A, of_D, of_bias, flow, grad, states, u, delta, z, gaps, B, C, A,
+    rate, D, bias, L, N, groups, per_group, stretch, slots, grad_record, grad_channel, grad_time, u_record, u_channel, u_time,
     delta_record, delta_channel, delta_time, z_record, z_channel, z_time, of_u_record, of_u_channel, of_u_time,
     of_delta_record, of_delta_channel, of_delta_time, of_z_record, of_z_channel, of_z_time, SOFT: tl.constexpr,
     COMPLEX: tl.constexpr, EXACT: tl.constexpr, OWN_B: tl.constexpr, OWN_C: tl.constexpr, STATES: tl.constexpr,
@@ -137,13 +138,13 @@ def reverse(
                 e, f, a, i = decay(hs[k][None, :], r0, r1, r2, COMPLEX, EXACT)
                 b_re, b_im = coefficient(B, b, record, group, groups, start + k, L, n, N, COMPLEX, OWN_B)
                 v = vs[k][None, :]
-                kept = kept + ((e, f, a, i),)
+                kept += ((e, f, a, i),)
                 # exp(hA) x by itself: nothing precise of it is left in a state that dies within a step.
-                decayed = decayed + ((a * x_re - i * x_im, a * x_im + i * x_re) if COMPLEX else (a * x_re, a),)
+                decayed += ((a * x_re - i * x_im, a * x_im + i * x_re) if COMPLEX else (a * x_re, a),)
                 x_re, x_im = advanced(x_re, x_im, e, f, a, i, b_re * v, b_im * v, COMPLEX, EXACT)
                 if z is not None:
                     c_re, c_im = coefficient(C, c, record, group, groups, start + k, L, n, N, COMPLEX, OWN_C)
-                    read = read + (ys[k] + tl.sum(2 * (c_re * x_re - c_im * x_im) if COMPLEX else c_re * x_re, 0),)
+                    read += (ys[k] + tl.sum(2 * (c_re * x_re - c_im * x_im) if COMPLEX else c_re * x_re, 0),)
             if z is not None:
                 ys = read
             g_re, g_im = pair(flow, here + slot * size, size, mask, COMPLEX)
@@ -173,8 +174,8 @@ def reverse(
                     of_h = A_re * q_re
                     s_re += h_k * q_re
                 g_re, g_im = advanced(g_re, g_im, e, -f, a, -turn, 0.0, 0.0, COMPLEX, EXACT)
-                more_h = (of_hs[k] + tl.sum(of_h, 0),) + more_h
-                more_v = (of_vs[k] + tl.sum(of_v, 0),) + more_v
+                more_h += (of_hs[i] + tl.sum(of_h, 0),)
+                more_v += (of_vs[i] + tl.sum(of_v, 0),)
                 line, there = (sheet + start + k) * parts * N + n, n < tl.where(start + k < L, N, 0)
                 if OWN_B:
                     own_b = own_b[0] + of_b[0], own_b[1] + of_b[1]
@@ -191,7 +192,9 @@ def reverse(
                 add(of_B, here + slot * size, size, mask, own_b[0], own_b[1], COMPLEX)
             if OWN_C:
                 add(of_C, here + slot * size, size, mask, own_c[0], own_c[1], COMPLEX)
-        of_v, of_h = joined(of_vs, CHANNELS, STEPS, LEVELS), joined(of_hs, CHANNELS, STEPS, LEVELS) 
+        # They were gathered from the last step on.
+        of_v = joined(turned(of_vs, STEPS), CHANNELS, STEPS, LEVELS)
+        of_h = joined(turned(of_hs, STEPS), CHANNELS, STEPS, LEVELS)
         of_h += of_v * x
         of_x, y = of_v * h, joined(ys, CHANNELS, STEPS, LEVELS)
         if D is not None:
@@ -208,7 +211,9 @@ def reverse(
         if bias is not None:
             sums_bias += tl.sum(of_raw, 1)
         tl.store(of_u + offsets(record, d, t, of_u_record, of_u_channel, of_u_time), of_x, mask=inside)
-        tl.store(of_delta + offsets(record, d, t, of_delta_record, of_delta_channel, of_delta_time), of_raw, mask=inside)
+        tl.store(
+            of_delta + offsets(record, d, t, of_delta_record, of_delta_channel, of_delta_time), of_raw, mask=inside
+        )
         # What the next tile reads again may have been written by other lanes.
         tl.debug_barrier()
     line = (record * tl.num_programs(1) + own) * channels + d

@@ -12,7 +12,9 @@ import triton.language as tl
 from statespace.kernels.launching import sigmoid, softplus, wide
 
 # The powers of ln 2 over factorials: 2^z - 1 of a small z.
-P1, P2, P3, P4 = (tl.constexpr(x) for x in (0.6931471805599453, 0.2402265069591007, 0.0555041086648216, 0.009618129107628))
+P1, P2, P3, P4 = (
+    tl.constexpr(x) for x in (0.6931471805599453, 0.2402265069591007, 0.0555041086648216, 0.009618129107628)
+)
 PI = tl.constexpr(3.141592653589793)
 # sin(πt) / t and cos(πt) as polynomials in t², t in [-1/2, 1/2].
 S0, S1, S2, S3, S4 = (
@@ -65,11 +67,11 @@ def rows(x, CHANNELS: tl.constexpr, STEPS: tl.constexpr, LEVELS: tl.constexpr):
         halves = ()
         for i in tl.static_range(2**level):
             both = tl.permute(tl.reshape(parts[i], (CHANNELS, 2, STEPS // 2 ** (level + 1))), (0, 2, 1))
-            halves = halves + tl.split(both)
+            halves += tl.split(both)
         parts = halves
     flat = ()
     for i in tl.static_range(STEPS):
-        flat = flat + (tl.reshape(parts[i], (CHANNELS,)),)
+        flat += (tl.reshape(parts[i], (CHANNELS,)),)
     return flat
 
 
@@ -82,9 +84,18 @@ def joined(parts, CHANNELS: tl.constexpr, STEPS: tl.constexpr, LEVELS: tl.conste
             both = tl.join(parts[2 * i], parts[2 * i + 1])
             if level > 0:
                 both = tl.permute(both, (0, 2, 1))
-            wider = wider + (tl.reshape(both, (CHANNELS, 2 ** (level + 1))),)
+            wider += (tl.reshape(both, (CHANNELS, 2 ** (level + 1))),)
         parts = wider
     return tl.reshape(parts[0], (CHANNELS, STEPS))
+
+
+@triton.jit
+def turned(parts, STEPS: tl.constexpr):
+    """The last first."""
+    found = ()
+    for i in tl.static_range(STEPS):
+        found += (parts[STEPS - 1 - i],)
+    return found
 
 
 @triton.jit
@@ -92,7 +103,7 @@ def zeros(x, CHANNELS: tl.constexpr, STEPS: tl.constexpr):
     """A row of zeros for each step, of the type of x."""
     found = ()
     for _ in tl.static_range(STEPS):
-        found = found + (tl.zeros((CHANNELS,), x.dtype),)
+        found += (tl.zeros((CHANNELS,), x.dtype),)
     return found
 
 
@@ -120,7 +131,7 @@ def _half_turn(h, turns, rest):
     whole = tl.floor(whole + 0.5)
     t = tl.fma(h, turns, -whole) + h * rest
     if t.dtype == tl.float64:
-        return tl.sin(PI * t), tl.cos(PI * t)
+        return tl.sin(t * PI), tl.cos(t * PI)
     else:
         q = t * t
         s = t * (S0 + q * (S1 + q * (S2 + q * (S3 + q * S4))))
