@@ -14,8 +14,8 @@ from importlib.util import find_spec
 FILES = {"triton": "gpu_triton", "cupy": "gpu_cupy", "cpu": "cpu", "pytorch": "pytorch", "reference": "reference"}
 OF_A_GPU = {"triton", "cupy"}
 INSTALL = {
-    "triton": "pip install 'statespace-learn[gpu]'",
-    "cupy": "pip install 'statespace-learn[gpu]'",
+    "triton": "pip install --upgrade 'statespace-learn[gpu]'",
+    "cupy": "pip install --upgrade 'statespace-learn[gpu]'",
     "cpu": "pip install numba",
     "pytorch": "pip install torch",
 }
@@ -41,8 +41,9 @@ def reason_against(primitive, backend, *arguments, **options):
         return f"{primitive} has no {backend} implementation"
     try:
         module = import_module(f"statespace.kernels.{primitive}.{FILES[backend]}")
-    except ImportError as error:
-        return f"{error} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
+    except Exception as error:  # a package that is there may fail in any way: another version, a missing library
+        what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        return f"{what} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
     check = getattr(module, "unusable", None)
     return check(*arguments, **options) if check else None
 

@@ -1,5 +1,11 @@
 """What the Triton backends share: whether they can run here, how many variants are tried, small device functions."""
 
+import os
+import shutil
+import sysconfig
+from functools import cache
+from pathlib import Path
+
 import torch
 import triton
 import triton.language as tl
@@ -20,6 +26,8 @@ def unusable(*arguments, **options):
             f"torch {torch.__version__} finds no CUDA device (a driver, and a torch built for CUDA, are needed); "
             "with TRITON_INTERPRET=1 in the environment the kernels are interpreted on the CPU"
         )
+    if reason := _no_compiler():
+        return reason
     given = [x for x in (*arguments, *options.values()) if hasattr(x, "shape")]
     for x in given:
         if is_device_array(x):
@@ -28,6 +36,18 @@ def unusable(*arguments, **options):
             return "it takes torch tensors on a GPU, and an array is in main memory"
         if x.device.type != "cuda":
             return f"its kernels run on a GPU, and a tensor is on {x.device}"
+    return None
+
+
+@cache
+def _no_compiler():
+    """What Triton lacks to build the C functions by which it launches kernels, or None."""
+    if triton.knobs.build.impl is not None:
+        return None
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton builds its launchers with a C compiler, and finds none (install gcc, or name one in CC)"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Triton builds its launchers with Python's headers, which are not here (install python3-dev)"
     return None
 
 
@@ -82,11 +102,24 @@ def softplus(x):
     return tl.maximum(x, 0) + log1p(tl.exp(-tl.abs(x)))
 
 
+# log(1 + x) / x on [0, 1] as a polynomial: minimax, relative, 3e-8.
+_LOG1P = tl.constexpr((
+    0.9999999700104023, -0.4999949428325022, 0.3331911332112822, -0.24843071230572322, 0.191062286021018,
+    -0.13663505598797418, 0.07822699377928641, -0.029504854178905443, 0.0052323836292632615,
+))  # fmt: skip
+
+
 @triton.jit
 def log1p(x):
     """log(1 + x) of x from 0 to 1, without the cancellation of a small x."""
-    above = 1 + x
-    return tl.where(above == 1, x, tl.log(above) * (x / (above - 1 + (above == 1))))
+    if x.dtype == tl.float64:
+        above = 1 + x
+        return tl.where(above == 1, x, tl.log(above) * (x / (above - 1 + (above == 1))))
+    else:
+        found = x * _LOG1P[8] + _LOG1P[7]
+        for i in tl.static_range(6, -1, -1):
+            found = found * x + _LOG1P[i]
+        return found * x
 
 
 @triton.jit
@@ -100,7 +133,7 @@ def expm1(x):
 
 
 @triton.jit
-def product(a, b, kind: tl.constexpr):
+def matmul(a, b, kind: tl.constexpr):
     """The matrix product of two tiles for inputs of type ``kind``, on tensor cores, summed in float32 at least.
 
     bfloat16 is multiplied as such. float16 is as TF32, which holds its digits and, of what has been scaled, the range
@@ -116,6 +149,12 @@ def product(a, b, kind: tl.constexpr):
         return tl.dot(a.to(taken), b.to(taken), input_precision="tf32x3")
     else:
         return tl.dot(a.to(taken), b.to(taken), input_precision="ieee")
+
+
+@triton.jit
+def product(a, b, c, d):
+    """(a + ib) (c + id)."""
+    return a * c - b * d, a * d + b * c
 
 
 @triton.jit

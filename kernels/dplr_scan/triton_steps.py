@@ -8,7 +8,9 @@ threads share a channel and a sum over its states is a few shuffles. Complex num
     stored          (B, H, segments, n, 2)    the state at the beginning of each segment
     kept            (B, H, L, r + r²)    q = P* of each step's midpoint, and (1 + h P* E P)^{-1} row by row
 
-With h half the gap, hE = h/(1 − hΛ). What depends on the gap alone is computed anew when it changes.
+With h half the gap, E = 1/(1 − hΛ). What depends on the gap alone is computed anew when it changes. The state moves by
+increments, never by a product with what is near 1 over a small gap; the midpoint x + h E (Λ x + B u − P q), small
+beside x over a large one, is E (x + h (B u − P q)), and its gradient alike.
 """
 
 import triton
@@ -40,10 +42,10 @@ def _write(x, at, real, imaginary, mask):
 
 
 @triton.jit
-def _half_resolvent(half, c, d):
-    """hE of the pole c + id, whose real part is not positive: the denominator is 1 at least."""
+def _resolvent(half, c, d):
+    """E of the pole c + id, whose real part is not positive: the denominator is 1 at least."""
     a, b = 1 - half * c, half * d
-    scale = half / (a * a + b * b)
+    scale = 1 / (a * a + b * b)
     return a * scale, b * scale
 
 
@@ -86,7 +88,7 @@ def forward(
     x, z = _complex(starts, (channel * chunks + chunk) * n + i, inside)
     # Of a gap that no step has; the first step computes all of these.
     last = tl.full((), -1, x.dtype)
-    e_c, e_d, e_v, e_w, e_p, e_k = c, d, v, w, p, k
+    a, f, e_c, e_d, e_v, e_w, e_p, e_k = c, d, c, d, v, w, p, k
     solve = tl.zeros((1, CHANNELS), x.dtype)
     if RANK == 2:
         p2, k2 = _complex(system, field + 4, inside)
@@ -102,31 +104,34 @@ def forward(
         follows = tl.minimum(t + 1, end - 1)
         next_u = tl.load(u + b * u_b + h * u_h + follows * u_t, mask=h < H, other=0.0)
         next_gap = tl.load(dt + b * dt_b + follows * dt_t)
-        if KEEP:
+        if KEEP:  # noqa: SIM102 (one is known to the compiler)
             if t % SEGMENT == 0:
                 _write(stored, (channel * tl.cdiv(L, SEGMENT) + t // SEGMENT) * n + i, x, z, inside)
         if gap != last:
-            a, f = _half_resolvent(0.5 * gap, c, d)
-            e_c, e_d = product(a, f, c, d)
-            e_v, e_w = product(a, f, v, w)
-            e_p, e_k = product(a, f, p, k)
+            half = 0.5 * gap
+            a, f = _resolvent(half, c, d)
+            e_c, e_d = product(half * a, half * f, c, d)
+            e_v, e_w = product(half * a, half * f, v, w)
+            e_p, e_k = product(half * a, half * f, p, k)
             if RANK == 1:
-                solve = _solve_one(a, p, k)
+                solve = _solve_one(half * a, p, k)
             else:
-                e_p2, e_k2 = product(a, f, p2, k2)
-                solve, solve12, solve21, solve22 = _solve_two(a, f, p, k, p2, k2)
+                e_p2, e_k2 = product(half * a, half * f, p2, k2)
+                solve, solve12, solve21, solve22 = _solve_two(half * a, half * f, p, k, p2, k2)
             last = gap
-        # e = hE (Λ x + B u), q = (1 + h P* E P)^{-1} P* (x + e), x + 2 (e − hE P q)
-        e, f = product(e_c, e_d, x, z)
-        e, f = e + e_v * now, f + e_w * now
-        s = _inner(p, k, x + e, z + f)
+        # q = (1 + h P* E P)^{-1} P* E (x + h B u), x + 2 h E (Λ x + B u − P q)
+        m, o = product(a, f, x, z)
+        m, o = m + e_v * now, o + e_w * now
+        r, s = product(e_c, e_d, x, z)
+        r, s = r + e_v * now, s + e_w * now
+        q = _inner(p, k, m, o)
         at = (channel * L + t) * size
         if RANK == 1:
-            q = solve * s
+            q = solve * q
         else:
-            s2 = _inner(p2, k2, x + e, z + f)
-            q, q2 = solve * s + solve12 * s2, solve21 * s + solve22 * s2
-            e, f = e - e_p2 * q2, f - e_k2 * q2
+            q2 = _inner(p2, k2, m, o)
+            q, q2 = solve * q + solve12 * q2, solve21 * q + solve22 * q2
+            r, s = r - e_p2 * q2, s - e_k2 * q2
             if KEEP:
                 tl.store(kept + at + 1, q2, mask=h < H)
                 tl.store(kept + at + 3, solve12, mask=h < H)
@@ -135,8 +140,8 @@ def forward(
         if KEEP:
             tl.store(kept + at, q, mask=h < H)
             tl.store(kept + at + RANK, solve, mask=h < H)
-        x += 2 * (e - e_p * q)
-        z += 2 * (f - e_k * q)
+        x += 2 * (r - e_p * q)
+        z += 2 * (s - e_k * q)
         tl.store(y + b * y_b + h * y_h + t * y_t, tl.sum(read * x - turn * z, 0, keep_dims=True), mask=h < H)
     _write(ends, (channel * chunks + chunk) * n + i, x, z, inside)
 
@@ -147,8 +152,8 @@ def backward(
     H, L, n, length, chunks, g_b, g_h, g_t, u_b, u_h, u_t, y_b, y_h, y_t, dt_b, dt_t,
     OF_GAPS: tl.constexpr, RANK: tl.constexpr, SEGMENT: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The reverse sweep. ``grad_dt`` (B, H, L) and ``grad_system`` (B, H, chunks, n, 3 + r, 2) are sums' parts, ``rows``
-    (B, H, chunks, SEGMENT, n, 2) the states before the steps of a segment.
+    """The reverse sweep. ``grad_dt`` (B, H, L) and ``grad_system`` (B, H, chunks, n, 3 + r, 2) are parts of sums,
+    ``rows`` (B, H, chunks, SEGMENT, n, 2) the states before the steps of a segment.
     """
     b, h, chunk, i, inside = _place(H, n, chunks, STATES, CHANNELS)
     field = (h * n + i) * (3 + RANK)
@@ -181,8 +186,8 @@ def backward(
             gap = tl.load(dt + b * dt_b + t * dt_t)
             q = tl.load(kept + (channel * L + t) * size, mask=h < H, other=0.0)
             if gap != last:
-                a, f = _half_resolvent(0.5 * gap, c, d)
-                e_c, e_d = product(a, f, c, d)
+                a, f = _resolvent(0.5 * gap, c, d)
+                e_c, e_d = product(0.5 * gap * a, 0.5 * gap * f, c, d)
                 last = gap
             r, s = v * now - p * q, w * now - k * q
             if RANK == 2:
@@ -190,7 +195,7 @@ def backward(
                 r, s = r - p2 * q2, s - k2 * q2
             r, s = product(a, f, r, s)
             m, o = product(e_c, e_d, x, z)
-            x, z = x + 2 * (r + m), z + 2 * (s + o)
+            x, z = x + (gap * r + 2 * m), z + (gap * s + 2 * o)
         tl.debug_barrier()
         for back in range(stop - start):
             t = stop - 1 - back
@@ -202,15 +207,14 @@ def backward(
             q = tl.load(kept + at, mask=h < H, other=0.0)
             solve = tl.load(kept + at + RANK, mask=h < H, other=0.0)
             if gap != last:
-                a, f = _half_resolvent(0.5 * gap, c, d)
-                e_c, e_d = product(a, f, c, d)
+                a, f = _resolvent(0.5 * gap, c, d)
+                e_c, e_d = product(0.5 * gap * a, 0.5 * gap * f, c, d)
                 last = gap
             of_read += of_y * x
             of_turn -= of_y * z
-            # g + 2 C̄ ∂y, e = h Ē Λ̄ g, p = (1 + h P* E P)^{-T} P* (g + e), μ = g + e − h Ē P p
+            # g + 2 C̄ ∂y, p = (1 + h P* E P)^{-T} P* Ē g, μ = Ē (g − h P p), g + 2 h Ē (Λ̄ g − P p)
             g, j = g + of_y * read, j - of_y * turn
-            r, s = product(e_c, -e_d, g, j)
-            m, o = g + r, j + s
+            m, o = product(a, -f, g, j)
             of_q = _inner(p, k, m, o)
             if RANK == 1:
                 of_q = solve * of_q
@@ -223,17 +227,20 @@ def backward(
                 of_q2 = _inner(p2, k2, m, o)
                 of_q, of_q2 = solve * of_q + solve21 * of_q2, solve12 * of_q + solve22 * of_q2
                 r, s = p * of_q + p2 * of_q2, k * of_q + k2 * of_q2
-            r, s = product(a, -f, r, s)
+            half = 0.5 * gap
+            r, s = product(a, -f, half * r, half * s)
             m, o = m - r, o - s
             tl.store(grad_u + b * g_b + h * g_h + t * g_t, gap * tl.sum(v * m + w * o, 0, keep_dims=True), mask=h < H)
-            g, j = 2 * m - g, 2 * o - j
-            # At the midpoint.
-            x, z = 0.5 * (x + before), 0.5 * (z + before_z)
+            x, z = product(e_c, -e_d, g, j)
+            g, j = g + 2 * (x - r), j + 2 * (z - s)
+            # The midpoint E (x + h (B u − P q)), and what it changes by, E (Λ x + B u − P q).
+            r, s = v * now - p * q, w * now - k * q
+            if RANK == 2:
+                r, s = r - p2 * q2, s - k2 * q2
+            x, z = product(a, f, before + half * r, before_z + half * s)
             if OF_GAPS:
-                r, s = product(c, d, x, z)
-                r, s = r + v * now - p * q, s + w * now - k * q
-                if RANK == 2:
-                    r, s = r - p2 * q2, s - k2 * q2
+                c_x, d_z = product(c, d, before, before_z)
+                r, s = product(a, f, r + c_x, s + d_z)
                 tl.store(grad_dt + channel * L + t, tl.sum(r * m + s * o, 0, keep_dims=True), mask=h < H)
             x, z, now, q = gap * x, gap * z, gap * now, gap * q
             of_c += x * m + z * o

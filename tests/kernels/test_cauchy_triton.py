@@ -1,4 +1,4 @@
-"""Cauchy products in Triton against the sum as it is written: values, gradients by name, poles near; the GPU code."""
+"""Cauchy products in Triton against the sum as it is written: values, gradients by name, poles near; the GPU code, for, GPUs."""
 
 import numpy as np
 import pytest

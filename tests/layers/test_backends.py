@@ -1,4 +1,4 @@
-"""What `backend=` of a layer means: obeyed by the kernels that have it, and the best for the others; anywhere in a stack."""
+"""A layer's `backend=`: obeyed by the kernels that have it, the best for the others; anywhere in a stack."""
 
 import pytest
 import torch
