@@ -15,7 +15,12 @@ NAMES = "v", "dt", "rate", "initial"
 
 def tensors(dtype, device, leave_out=(), **options):
     given = (torch.from_numpy(np.array(x)) for x in problem(**options))
-    kinds = dtype, torch.promote_types(dtype, torch.float32), torch.complex128, torch.promote_types(dtype, torch.float32)
+    kinds = (
+        dtype,
+        torch.promote_types(dtype, torch.float32),
+        torch.complex128,
+        torch.promote_types(dtype, torch.float32),
+    )
     return {
         name: None if name in leave_out else x.to(device, kind).requires_grad_()
         for name, x, kind in zip(NAMES, given, kinds, strict=True)
