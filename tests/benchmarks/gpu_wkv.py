@@ -17,7 +17,7 @@ def problem(device, small, dtype, B, L, D):
 
 
 def peers(wrap, arguments):
-    found = {"torch": wrap(lambda *x: wkv(*x, backend="pytorch"), arguments)}
+    found = {"torch": wrap(lambda *x: wkv(*x, backend="pytorch")[0], arguments)}
     # It takes the logarithms of the rates.
     theirs = optional("fla.ops.rwkv4", "fused_recurrent_rwkv4")
     if callable(theirs):
