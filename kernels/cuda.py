@@ -57,6 +57,18 @@ class CuPy:
 
         return cupy.cuda.runtime.getDevice()
 
+    def resident_threads(self):
+        """About as many threads as the current GPU holds where each has many registers."""
+        import cupy
+
+        return 256 * cupy.cuda.Device().attributes["MultiProcessorCount"]
+
+    def free_memory(self):
+        """Bytes left on the current GPU, with those that CuPy keeps for later."""
+        import cupy
+
+        return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+
     def fetched(self, x):
         """``x`` in main memory."""
         import cupy

@@ -15,10 +15,10 @@ LONGEST = 65536  # channels of a group: a program holds all of them
 PROGRAMS = 1024  # of the backward pass: each goes through several rows, and has a sum of its own for the weights
 
 
-def unusable(x, weight, z=None, *, eps=1e-5, group_size=None):
+def unusable(*arguments, group_size=None, **options):
     if group_size is not None and group_size > LONGEST:
         return f"its groups have {LONGEST} channels at most, not {group_size}"
-    return launching.unusable(x, weight, z)
+    return launching.unusable(*arguments)
 
 
 @accepts_numpy

@@ -12,7 +12,9 @@ import triton.language as tl
 from statespace.kernels.launching import sigmoid, softplus, wide
 
 # The powers of ln 2 over factorials: 2^z - 1 of a small z.
-P1, P2, P3, P4 = (tl.constexpr(x) for x in (0.6931471805599453, 0.2402265069591007, 0.0555041086648216, 0.009618129107628))
+P1, P2, P3, P4 = (
+    tl.constexpr(x) for x in (0.6931471805599453, 0.2402265069591007, 0.0555041086648216, 0.009618129107628)
+)
 PI = tl.constexpr(3.141592653589793)
 # sin(πt) / t and cos(πt) as polynomials in t², t in [-1/2, 1/2].
 S0, S1, S2, S3, S4 = (
@@ -36,22 +38,26 @@ def place(groups, per_group, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def offsets(record, d, t, of_record, of_channel, of_time):
-    """Of a tile (channels, steps)."""
-    return record * of_record + d.to(tl.int64)[:, None] * of_channel + t.to(tl.int64)[None, :] * of_time
+def beginning(record, d, of_record, of_channel):
+    """Offsets of the channels' first samples (channels, 1)."""
+    return record * of_record + d.to(tl.int64)[:, None] * of_channel
 
 
 @triton.jit
-def steps(delta, at, inside, bias, gaps, record, L, d, ours, t, SOFT: tl.constexpr):
+def tile(x, t, of_time, inside):
+    """A tile (channels, steps)."""
+    return wide(tl.load(x + t.to(tl.int64)[None, :] * of_time, mask=inside, other=0))
+
+
+@triton.jit
+def steps(raw, inside, bias, gaps, t, L, SOFT: tl.constexpr):
     """A tile of steps h = Δ rate, the rates, the gaps, and the slopes of the rates; h is 0 outside of the record."""
-    raw = wide(tl.load(delta + at, mask=inside, other=0))
     if bias is not None:
-        raw += tl.load(bias + d, mask=ours, other=0)[:, None]
-    rate = softplus(raw) if SOFT else raw
-    rate = tl.where(inside, rate, 0)
+        raw += bias
+    rate = tl.where(inside, softplus(raw) if SOFT else raw, 0)
     slope = sigmoid(raw) if SOFT else tl.full(raw.shape, 1, raw.dtype)
     if gaps is not None:
-        gap = tl.load(gaps + record * L + t, mask=t < L, other=0)[None, :]
+        gap = tl.load(gaps + t, mask=t < L, other=0)[None, :]
     else:
         gap = tl.full((1, t.shape[0]), 1, raw.dtype)
     return rate * gap, rate, gap, slope
@@ -65,11 +71,11 @@ def rows(x, CHANNELS: tl.constexpr, STEPS: tl.constexpr, LEVELS: tl.constexpr):
         halves = ()
         for i in tl.static_range(2**level):
             both = tl.permute(tl.reshape(parts[i], (CHANNELS, 2, STEPS // 2 ** (level + 1))), (0, 2, 1))
-            halves = halves + tl.split(both)
+            halves += tl.split(both)
         parts = halves
     flat = ()
     for i in tl.static_range(STEPS):
-        flat = flat + (tl.reshape(parts[i], (CHANNELS,)),)
+        flat += (tl.reshape(parts[i], (CHANNELS,)),)
     return flat
 
 
@@ -82,9 +88,18 @@ def joined(parts, CHANNELS: tl.constexpr, STEPS: tl.constexpr, LEVELS: tl.conste
             both = tl.join(parts[2 * i], parts[2 * i + 1])
             if level > 0:
                 both = tl.permute(both, (0, 2, 1))
-            wider = wider + (tl.reshape(both, (CHANNELS, 2 ** (level + 1))),)
+            wider += (tl.reshape(both, (CHANNELS, 2 ** (level + 1))),)
         parts = wider
     return tl.reshape(parts[0], (CHANNELS, STEPS))
+
+
+@triton.jit
+def turned(parts, STEPS: tl.constexpr):
+    """The last first."""
+    found = ()
+    for i in tl.static_range(STEPS):
+        found += (parts[STEPS - 1 - i],)
+    return found
 
 
 @triton.jit
@@ -92,7 +107,7 @@ def zeros(x, CHANNELS: tl.constexpr, STEPS: tl.constexpr):
     """A row of zeros for each step, of the type of x."""
     found = ()
     for _ in tl.static_range(STEPS):
-        found = found + (tl.zeros((CHANNELS,), x.dtype),)
+        found += (tl.zeros((CHANNELS,), x.dtype),)
     return found
 
 
@@ -120,7 +135,7 @@ def _half_turn(h, turns, rest):
     whole = tl.floor(whole + 0.5)
     t = tl.fma(h, turns, -whole) + h * rest
     if t.dtype == tl.float64:
-        return tl.sin(PI * t), tl.cos(PI * t)
+        return tl.sin(t * PI), tl.cos(t * PI)
     else:
         q = t * t
         s = t * (S0 + q * (S1 + q * (S2 + q * (S3 + q * S4))))
@@ -150,14 +165,13 @@ def add(x, at, size, mask, real, imag, COMPLEX: tl.constexpr):
 
 
 @triton.jit
-def coefficient(x, own, record, group, groups, t, L, n, N, COMPLEX: tl.constexpr, OWN: tl.constexpr):
-    """B or C of a step, what broadcasts with a state; ``own`` where it is constant."""
+def coefficient(x, own, n, SIZE: tl.constexpr, COMPLEX: tl.constexpr, OWN: tl.constexpr):
+    """B or C of a step, ``n`` offsets of its states, what broadcasts with a state; ``own`` where it is constant."""
     if OWN:
         return own
     else:
-        at = ((record * groups + group) * L + t) * ((2 if COMPLEX else 1) * N) + n
-        real, imag = pair(x, at, N, n < tl.where(t < L, N, 0), COMPLEX)
-        return real[:, None], imag[:, None]
+        real = tl.load(x + n)
+        return real[:, None], (tl.load(x + n + SIZE) if COMPLEX else real)[:, None]
 
 
 @triton.jit

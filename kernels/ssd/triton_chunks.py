@@ -52,8 +52,16 @@ def _decays(high, low, Q: tl.constexpr):
 @triton.jit
 def _tile(x, at, row, begin, c, L, width, Q: tl.constexpr):
     """Q steps of the columns c; zeros beside the record and its columns."""
-    t = begin + tl.arange(0, Q)[:, None]
-    return tl.load(x + at + t.to(tl.int64) * row + c[None, :], mask=(t < L) & (c[None, :] < width), other=0)
+    i = tl.arange(0, Q)[:, None]
+    first = x + at + begin * tl.full((), row, tl.int64)
+    return tl.load(first + i * row + c[None, :], mask=(begin + i < L) & (c[None, :] < width), other=0)
+
+
+@triton.jit
+def _states(states, at, p, n, P, N):
+    """A head's states, of the channels p."""
+    inside = (p[:, None] < P) & (n[None, :] < N)
+    return tl.load(states + at + p[:, None] * N + n[None, :], mask=inside, other=0)
 
 
 @triton.jit
@@ -80,7 +88,7 @@ def carry(
         state = tl.zeros((P_, N_), step.dtype.element_ty)
     else:
         start = ((segment * batch + b) * H + h) * P * N
-        state = tl.load(starts + start + cell, mask=inside, other=0).to(step.dtype.element_ty)
+        state = _states(starts, start, p, n, P, N).to(step.dtype.element_ty)
     total = tl.full((), 0, tl.float64)
     chunks = tl.cdiv(L, Q)
     for k in range(span):
@@ -89,7 +97,7 @@ def carry(
             begin = c * Q
             if states is not None:
                 to = (head * count * span + c - first * span) * P * N
-                tl.store(states + to + cell, state.to(states.dtype.element_ty), mask=inside)
+                tl.store(states + to + cell, state, mask=inside)
             high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
             written = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q))
             if BACKWARDS:
@@ -156,7 +164,7 @@ def outputs(
     if starts is None:
         state = tl.zeros((P_, N_), step.dtype.element_ty)
     else:
-        state = tl.load(starts + place + cell, mask=inside, other=0).to(step.dtype.element_ty)
+        state = _states(starts, place, p, n, P, N).to(step.dtype.element_ty)
     chunks = tl.cdiv(L, Q)
     group = h // (H // G) * N
     for c in range(segment * span, tl.minimum(segment * span + span, chunks)):
@@ -175,14 +183,14 @@ def outputs(
         state += matmul(tl.trans(wide(came) * weight[:, None]), of_B, kind)
         if D is not None:
             out += wide(came) * tl.load(D + h * P + p, mask=p < P, other=0).to(out.dtype)[None, :]
-        to = ((b * L + t[:, None]) * H + h) * P + p[None, :]
+        to, where = ((b * L + begin) * H + h) * P, tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
         written = (t[:, None] < L) & (p[None, :] < P)
         if raw is not None:
-            tl.store(raw + to, out, mask=written)
+            tl.store(raw + to + where, out, mask=written)
         if z is not None:
             gate = wide(_tile(z, b * z_record + h * P, z_row, begin, p, L, P, Q))
             out *= gate * sigmoid(gate)
-        tl.store(y + to, out, mask=written)
+        tl.store(y + to + where, out, mask=written)
     if ends is not None:
         tl.store(ends + place + cell, state, mask=inside)
 
@@ -214,60 +222,59 @@ def gradients(
     own_C = _tile(C, b * C_record + g * N, C_row, begin, n, L, N, Q)
     scores = matmul(own_C, tl.trans(own_B), kind)
     of_scores = tl.zeros_like(scores)
-    sum_B = tl.zeros((Q, N_), scores.dtype)
-    sum_C = tl.zeros((Q, N_), scores.dtype)
     for u in range(part * share, tl.minimum(part * share + share, per)):
         h, block = g * (H // G) + u // blocks, u % blocks
-        head = b * H + h
-        p = block * P_ + tl.arange(0, P_)
-        inside = (p[:, None] < P) & (n[None, :] < N)
-        cell = (head * of_chunks + c) * P * N + p[:, None] * N + n[None, :]
+        head, p = b * H + h, block * P_ + tl.arange(0, P_)
         high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
         size = tl.load(step + head * L + t, mask=t < L, other=0)
         came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
         slope = _tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)
-        decays = _decays(high, low, Q)
-        from_start, to_end = tl.exp(high), tl.exp((highest - high) + (lowest - low))
+        # What came from the state before, and what went to the one behind.
+        state = _states(states, (head * of_chunks + c) * P * N, p, n, P, N)
+        read = tl.sum(matmul(own_C, tl.trans(state), kind) * wide(slope), 1) * tl.exp(high)
+        behind = _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N)
+        of_came = matmul(own_B, tl.trans(behind), kind) * tl.exp((highest - high) + (lowest - low))[:, None]
+        of_size = tl.sum(of_came * wide(came), 1)
+        taken = of_size * size
+        passing = tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
         # Within the chunk.
+        decays = _decays(high, low, Q)
+        of_came += matmul(tl.trans(scores * decays), slope, kind)
         weighted = matmul(slope, tl.trans(came), kind) * decays
         of_scores += weighted * size[None, :]
         weighted *= scores
-        of_came = matmul(tl.trans(scores * decays), slope, kind)
-        of_size = tl.sum(weighted, 0)
+        of_size += tl.sum(weighted, 0)
         weighted *= size[None, :]
-        passed = tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0)
-        of_rate = tl.sum(passed, 0)
-        # What came from the state before.
-        state = tl.load(states + cell, mask=inside, other=0)
-        read = matmul(slope, state, kind) * from_start[:, None]
-        sum_C += read
-        read = tl.sum(read * wide(own_C), 1)
-        # What went to the state behind.
-        behind = tl.load(slopes + cell, mask=inside, other=0)
-        taken = matmul(own_B, tl.trans(behind), kind) * to_end[:, None]
-        of_came = (of_came + taken) * size[:, None]
-        taken = tl.sum(taken * wide(came), 1)
-        of_size += taken
-        taken *= size
-        sum_B += matmul(came, behind, kind) * (to_end * size)[:, None]
+        of_rate = passing + tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
         # A step's exponent is in all that passes it: read at or behind it, written before it.
         of_rate += tl.sum(tl.where(i >= j, read[:, None], 0), 0) + tl.sum(tl.where(i < j, taken[:, None], 0), 0)
-        of_rate += tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
         own = (block * batch * H + head) * L + t
         tl.store(of_step + own, of_size, mask=t < L)
         tl.store(of_exponent + own, of_rate, mask=t < L)
+        of_came *= size[:, None]
         if D is not None:
             of_came += wide(slope) * tl.load(D + h * P + p, mask=p < P, other=0).to(scores.dtype)[None, :]
             of_skip = tl.sum(wide(slope) * wide(came), 0)
             tl.store(of_D + (((first + c) * batch + b) * H + h) * P + p, of_skip, mask=p < P)
-        to = ((b * L + t[:, None]) * H + h) * P + p[None, :]
-        tl.store(of_x + to, of_came, mask=(t[:, None] < L) & (p[None, :] < P))
-    sum_C += matmul(of_scores, own_B, kind)
-    sum_B += matmul(tl.trans(of_scores), own_C, kind)
-    to = (((part * batch + b) * L + t[:, None]) * G + g) * N + n[None, :]
-    mask = (t[:, None] < L) & (n[None, :] < N)
-    tl.store(of_B + to, sum_B, mask=mask)
-    tl.store(of_C + to, sum_C, mask=mask)
+        to = ((b * L + begin) * H + h) * P
+        tl.store(of_x + to + i * (H * P) + p[None, :], of_came, mask=(t[:, None] < L) & (p[None, :] < P))
+    # In a loop of its own: its sums and the one above would not find room in the registers together.
+    sum_C = matmul(of_scores, own_B, kind)
+    sum_B = matmul(tl.trans(of_scores), own_C, kind)
+    for u in range(part * share, tl.minimum(part * share + share, per)):
+        h, block = g * (H // G) + u // blocks, u % blocks
+        head, p = b * H + h, block * P_ + tl.arange(0, P_)
+        high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
+        size = tl.load(step + head * L + t, mask=t < L, other=0)
+        size *= tl.exp((highest - high) + (lowest - low))
+        came = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * size[:, None]
+        slope = wide(_tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)) * tl.exp(high)[:, None]
+        sum_C += matmul(slope, _states(states, (head * of_chunks + c) * P * N, p, n, P, N), kind)
+        sum_B += matmul(came, _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N), kind)
+    to, place = (((part * batch + b) * L + begin) * G + g) * N, i * (G * N) + n[None, :]
+    written = (t[:, None] < L) & (n[None, :] < N)
+    tl.store(of_B + to + place, sum_B, mask=written)
+    tl.store(of_C + to + place, sum_C, mask=written)
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import relu
 
 from statespace.kernels import token_shift
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 from statespace.layers.token_shift import check_position, last_sample, orthogonal_, starting_mix
 
 
@@ -100,5 +100,5 @@ class ChannelMixing(SelectiveMixer):
         return torch.stack([self.mix_r, self.mix_k])
 
     def _gated(self, of_gate, of_key):
-        features = relu(self.in_proj(of_key))
-        return torch.sigmoid(self.gate(of_gate)) * self.out_proj(features * features)
+        features = relu(product(of_key, self.in_proj.weight))
+        return torch.sigmoid(product(of_gate, self.gate.weight)) * product(features * features, self.out_proj.weight)

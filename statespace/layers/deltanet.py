@@ -25,11 +25,11 @@ is the rule that `delta_rule` computes, with the value v ω / β_Δ in the place
 import math
 
 import torch
-from torch.nn.functional import normalize, silu, softplus
+from torch.nn.functional import linear, normalize, silu, softplus
 
 from statespace.kernels import causal_conv1d, delta_rule
 from statespace.kernels.delta_rule import SHORTEST
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 LEAST = 1e-20  # a rate of writing below this one would leave 0/0
 
@@ -121,7 +121,7 @@ class DeltaNet(SelectiveMixer):
         return memory if self.d_conv is None else (memory, (batch_size, 3 * self.d_model, self.d_conv - 1))
 
     def _read(self, u, dt, lengths, state):
-        qkv, *rates = self.in_proj(u).split(self.parts, dim=-1)
+        qkv, *rates = self._projected(u)
         memory, register = state if self.d_conv is not None and state is not None else (state, None)
         if self.d_conv is None:
             qkv = silu(qkv)
@@ -134,6 +134,16 @@ class DeltaNet(SelectiveMixer):
         rule = self._rule(qkv, dt, *rates[:2])
         o, memory = delta_rule(*rule, memory, qk_l2norm=True, backend=self._backend("delta_rule"))
         return self._output(o, *rates[2:]), (memory if self.d_conv is None else (memory, register))
+
+    def _projected(self, u):
+        """What a record says, in the parts of ``in_proj``; the rates in the type of the weights."""
+        weight = self.in_proj.weight
+        if u.dtype == weight.dtype:
+            return self.in_proj(u).split(self.parts, dim=-1)
+        return [
+            linear(u.to(rows.dtype), rows) if i in (1, 2) else product(u, rows)
+            for i, rows in enumerate(weight.split(self.parts))
+        ]
 
     def _advance(self, u_t, dt, state):
         qkv, *rates = self.in_proj(u_t).split(self.parts, dim=-1)
@@ -175,5 +185,5 @@ class DeltaNet(SelectiveMixer):
         return q, k, v, -torch.expm1(-b * dt), -a * dt
 
     def _output(self, o, gate=None):
-        o = self.norm(o).flatten(-2)
-        return self.out_proj(o if gate is None else o * silu(gate))
+        o = self.norm(o.to(self.norm.weight.dtype)).to(o.dtype).flatten(-2)
+        return product(o if gate is None else o * silu(gate), self.out_proj.weight)

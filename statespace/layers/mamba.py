@@ -21,7 +21,7 @@ from torch.nn.functional import linear, silu, softplus
 from statespace.kernels import causal_conv1d, selective_scan, selective_state_update
 from statespace.layers.checks import check_gaps
 from statespace.layers.linear import log_uniform_steps
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 
 class Mamba(SelectiveMixer):
@@ -199,12 +199,13 @@ class Mamba(SelectiveMixer):
         """
         weights = self.in_proj.weight.chunk(2)
         biases = (None, None) if self.in_proj.bias is None else self.in_proj.bias.chunk(2)
-        return [linear(u, *both).transpose(1, 2) for both in zip(weights, biases, strict=True)]
+        return [product(u, *both).transpose(1, 2) for both in zip(weights, biases, strict=True)]
 
     def _chosen(self, x):
         """What the convolved samples (…, E) choose: the step before its bias (…, E), input and read-out (…, N)."""
-        step, B, C = linear(x, self.x_proj.weight).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return linear(step, self.dt_proj.weight), B, C
+        step, B, C = product(x, self.x_proj.weight).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        # The step in the type of the weights, also where the products around it are in a shorter one.
+        return linear(step.to(self.dt_proj.weight.dtype), self.dt_proj.weight), B, C
 
     def _read(self, u, dt, lengths, state):
         register, s = (None, None) if state is None else state
@@ -218,7 +219,7 @@ class Mamba(SelectiveMixer):
             x, step, self._rates(), B, C, self.D, z, self.dt_proj.bias, True, True,
             initial_state=s, dt=dt, backend=self._backend("selective_scan"),
         )  # fmt: skip
-        return self.out_proj(y.transpose(1, 2)), (register, s)
+        return product(y.transpose(1, 2), self.out_proj.weight, self.out_proj.bias), (register, s)
 
     def _advance(self, u_t, dt, state):
         register, s = state

@@ -20,7 +20,7 @@ from torch.nn.functional import linear, silu, softplus
 
 from statespace.kernels import causal_conv1d, rms_norm, ssd
 from statespace.layers.linear import log_uniform_steps
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 LARGEST_HEAD = 64
 
@@ -163,7 +163,9 @@ class Mamba2(SelectiveMixer):
 
     def _branches(self, u):
         """The gate z, what goes through the convolution, and δ: one product each, so that each lies in a block."""
-        return [linear(u, weight) for weight in self.in_proj.weight.split(self._sizes())]
+        *wide, of_step = self.in_proj.weight.split(self._sizes())
+        # The step in the type of the weights, also where the other products are in a shorter one.
+        return *(product(u, weight) for weight in wide), linear(u.to(of_step.dtype), of_step)
 
     def _sizes(self):
         return self.d_inner, self.conv1d.in_channels, self.n_heads
@@ -179,7 +181,7 @@ class Mamba2(SelectiveMixer):
         """RMSNorm of the gated outputs, over all channels of a group, projected back."""
         size = self.d_inner // self.n_groups
         y = rms_norm(y.flatten(-2), self.norm.weight, z, eps=self.norm.eps, group_size=size, backend=backend)
-        return linear(y, self.out_proj.weight)
+        return product(y, self.out_proj.weight)
 
     def _read(self, u, dt, lengths, state):
         register, h = (None, None) if state is None else state

@@ -202,6 +202,10 @@ class TIDES(SelectiveMixer):
     def _state_shapes(self, batch_size):
         return batch_size, self.d_state, 2
 
+    def _working(self, u):
+        """In the type of the weights: there is no wide product to shorten, and the step is all of the layer."""
+        return u.to(self._dtype())
+
     def _read(self, u, dt, lengths, state):
         u = u.transpose(1, 2).contiguous()
         factor, written = self._step(u, None if dt is None else dt.to(u.dtype).unsqueeze(1))

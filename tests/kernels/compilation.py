@@ -24,6 +24,7 @@ def launches():
     def recording(self, *arguments, grid, warmup, **options):
         launch = {"module": self.fn.__module__, "kernel": self.fn.__name__, "options": {}, "types": {}, "values": {}}
         launch["options"] = {k: options[k] for k in ("num_warps", "num_stages") if k in options}
+        launch["aligned"] = []
         named = dict(zip(self.arg_names, arguments, strict=False)) | {
             k: v for k, v in options.items() if k in self.arg_names
         }
@@ -32,12 +33,16 @@ def launches():
                 launch["types"][name], launch["values"][name] = "constexpr", value
             elif isinstance(value, torch.Tensor):
                 launch["types"][name] = "*" + KINDS[value.dtype]
+                launch["aligned"] += [name] * (value.data_ptr() % 16 == 0)
             elif isinstance(value, bool):
                 launch["types"][name] = "u1"
+            elif isinstance(value, int) and value == 1:
+                launch["types"][name], launch["values"][name] = "constexpr", 1
             else:
                 launch["types"][name] = "fp32" if isinstance(value, float) else "i32"
-        if launch not in [{k: v for k, v in earlier.items() if k != "aligned"} for earlier in found]:
-            found.append(launch | {"aligned": [name for name, value in named.items() if _aligned(value)]})
+                launch["aligned"] += [name] * (isinstance(value, int) and value % 16 == 0)
+        if launch not in found:
+            found.append(launch)
         return run(self, *arguments, grid=grid, warmup=warmup, **options)
 
     InterpretedFunction.run = recording
@@ -45,13 +50,6 @@ def launches():
         yield found
     finally:
         InterpretedFunction.run = run
-
-
-def _aligned(value):
-    """Whether a launch on a GPU would tell the compiler that 16 divides this address or number."""
-    if isinstance(value, torch.Tensor):
-        return value.data_ptr() % 16 == 0
-    return isinstance(value, int) and not isinstance(value, bool) and value % 16 == 0
 
 
 def compile_for_gpus(found, capabilities=(80, 90)):
@@ -87,9 +85,9 @@ def _compile(launch, capability):
     for constants, options in variants:
         values = launch["values"] | constants
         types = {name: "constexpr" if name in values else launch["types"][name] for name in kernel.arg_names}
-        places = [i for i, name in enumerate(kernel.arg_names) if name in launch["aligned"] and name not in values]
-        attributes = {(i,): [["tt.divisibility", 16]] for i in places}
-        source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=attributes)
+        # As at a launch: pointers and numbers that 16 divides are known to be so, which decides how memory is read.
+        aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if n in launch["aligned"]}
+        source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=aligned)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         yield {"kernel": launch["kernel"], "capability": capability, "constants": values, **_resources(compiled)}
 

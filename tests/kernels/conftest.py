@@ -21,6 +21,22 @@ def _scan_by_doubling(self, inputs):
     return [self.to_tensor(x, given.dtype) for x, given in zip(arrays, inputs, strict=True)]
 
 
+def _device_call(self, *arguments, **options):
+    """Triton's interpreter patches its own modules at every call of a device function, which takes most of its time.
+
+    The kernel around has patched `triton.language`; what some of its functions know it by keeps its patches.
+    """
+    from triton.runtime.interpreter import _patch_lang
+
+    if self.fn not in _patched:
+        _patch_lang(self.fn)
+        _patched.add(self.fn)
+    return self.rewrite()(*arguments, **options)
+
+
+_patched: set = set()
+
+
 @pytest.fixture(scope="session")
 def triton_device():
     """``"cuda"`` or, interpreted, ``"cpu"``; skips without Triton."""
@@ -30,9 +46,10 @@ def triton_device():
     if reason := unusable():
         pytest.skip(reason)
     if INTERPRETED:
-        from triton.runtime.interpreter import ScanOps
+        from triton.runtime.interpreter import InterpretedFunction, ScanOps
 
         ScanOps.generic_scan = _scan_by_doubling
+        InterpretedFunction.__call__ = _device_call
     return "cpu" if INTERPRETED else "cuda"
 
 
