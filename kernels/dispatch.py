@@ -14,8 +14,8 @@ from importlib.util import find_spec
 FILES = {"triton": "gpu_triton", "cupy": "gpu_cupy", "cpu": "cpu", "pytorch": "pytorch", "reference": "reference"}
 OF_A_GPU = {"triton", "cupy"}
 INSTALL = {
-    "triton": "pip install 'statespace-learn[gpu]'",
-    "cupy": "pip install 'statespace-learn[gpu]'",
+    "triton": "pip install --upgrade 'statespace-learn[gpu]'",
+    "cupy": "pip install --upgrade 'statespace-learn[gpu]'",
     "cpu": "pip install numba",
     "pytorch": "pip install torch",
 }
@@ -41,8 +41,9 @@ def reason_against(primitive, backend, *arguments, **options):
         return f"{primitive} has no {backend} implementation"
     try:
         module = import_module(f"statespace.kernels.{primitive}.{FILES[backend]}")
-    except ImportError as error:
-        return f"{error} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
+    except Exception as error:  # a package that is there may fail in any way: another version, a missing library
+        what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        return f"{what} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
     check = getattr(module, "unusable", None)
     return check(*arguments, **options) if check else None
 
@@ -53,25 +54,30 @@ def is_tensor(x):
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_device_array(x):
+    """Whether ``x`` is an array on a GPU that is no torch tensor, such as CuPy's."""
+    return not is_tensor(x) and hasattr(x, "__cuda_array_interface__")
+
+
 def on_gpu(*arguments, **options):
     """Whether an array lies outside main memory: a torch tensor on a device, or a CuPy array."""
-    return any(
-        x.device.type != "cpu" if is_tensor(x) else hasattr(x, "__cuda_array_interface__")
-        for x in (*arguments, *options.values())
-    )
+    return any(x.device.type != "cpu" if is_tensor(x) else is_device_array(x) for x in (*arguments, *options.values()))
 
 
 def refuse_tensors(*arguments, **options):
     """The reason of a backend that knows NumPy arrays only, or None."""
-    return "it takes NumPy arrays, not torch tensors" if any(map(is_tensor, arguments)) else None
+    if any(map(is_tensor, arguments)):
+        return "it takes NumPy arrays, not torch tensors"
+    return "it takes NumPy arrays, not arrays on a GPU" if any(map(is_device_array, arguments)) else None
 
 
 def refuse_accelerators(*arguments, **options):
     """The reason of a backend whose loops read main memory, or None."""
-    for x in filter(is_tensor, (*arguments, *options.values())):
+    given = (*arguments, *options.values())
+    for x in filter(is_tensor, given):
         if x.device.type != "cpu":
             return f"its loops run in main memory, and a tensor is on {x.device}"
-    return None
+    return "its loops run in main memory, and an array is on a GPU" if any(map(is_device_array, given)) else None
 
 
 def refuse_devices(*arguments, **options):
@@ -118,6 +124,16 @@ def _chosen(primitive, backend, *arguments, **options):
 # What torch.compiler.assume_constant_result does, without loading torch: a compiled program has guards for the types
 # and devices of its tensors, so that the choice holds wherever the program does.
 _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def preferred(primitive, backend):
+    """``backend`` where ``primitive`` has one of that name, else None, the best: what a caller of several primitives
+    hands to each of them.
+    """
+    return backend if backend in available(primitive) else None
+
+
+preferred._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def explain(primitive, *arguments, **options):

@@ -20,7 +20,7 @@ from statespace.alphabets import Alphabet
 from statespace.base import SeriesEstimator
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
 from statespace.streaming.layer import LayerStream
-from statespace.training import RandomStrands, SeriesBatches, choose_device, fit, ssm_rates
+from statespace.training import RandomStrands, SeriesBatches, check_precision, choose_device, fit, ssm_rates
 
 _POOLING = ("mean", "last")
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
@@ -61,6 +61,7 @@ class DeepEstimator(SeriesEstimator):
     validation_fraction: float = 0.1
     patience: int | None = 10
     device: str | torch.device = "auto"
+    precision: str = "float32"
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -110,6 +111,7 @@ class DeepEstimator(SeriesEstimator):
                 generator=generator,
                 progress=self.verbose > 0,
                 device=device,
+                precision=self.precision,
             )
         finally:
             self.model_.cpu().eval()
@@ -134,6 +136,7 @@ class DeepEstimator(SeriesEstimator):
         for name in ("learning_rate", "weight_decay"):
             check_scalar(getattr(self, name), name, Real, min_val=0)
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
+        check_precision(self.precision)
         for name in ("dropout", "validation_fraction"):
             check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
         if self.pooling not in _POOLING:

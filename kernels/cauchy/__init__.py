@@ -16,7 +16,7 @@ def cauchy(v, z, w, *, conjugate=False, backend=None):
         Complex poles; broadcast against ``v``.
     conjugate : bool, default False
         Add the terms of the conjugate poles: ``v`` and ``w`` are one of each conjugate pair.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -31,7 +31,7 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
         the backend. "cpu" has chunks of 16 steps and no others.
     qk_l2norm : bool, default False
         Divide queries and keys by their norms first, those shorter than 0.001 by 0.001.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

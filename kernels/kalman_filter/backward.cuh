@@ -245,3 +245,59 @@ __device__ __noinline__ void late_step(Adjoint &b, Late &l, const Step &s, Sums 
         l.r1[i] += u1 * s.h[i];
     }
 }
+
+// P ← P − P N P of symmetric matrices
+__device__ __forceinline__ void reduce(double *P, const double *X) {
+    double V[TRIANGLE];
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        double column[N], w[N], x[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) column[i] = P[at(i, j)];
+        symmetric_product(X, column, w);
+        symmetric_product(P, w, x);
+#pragma unroll
+        for (int i = 0; i <= j; i++) V[at(i, j)] = P[at(i, j)] - x[i];
+    }
+#pragma unroll
+    for (int i = 0; i < TRIANGLE; i++) P[i] = V[i];
+}
+
+// Sums on the way back, contracted where the gap changes.
+struct Back {
+    const Record &record;
+    Sums sums;
+    // of the run of equal gaps that the sums of Ā and Q̄ belong to
+    double gap = -1.0;
+    double *table_sums;
+
+    __device__ __forceinline__ void clear_run() {
+#pragma unroll
+        for (int i = 0; i < PACKED; i++) sums.A[i] = sums.Q[i] = 0.0;
+    }
+
+    // Contract what a run of equal gaps has added up, where the transition to sample t is of another.
+    __device__ __forceinline__ void turn(double next) {
+        if (next == gap) return;
+        if (gap >= 0.0) contract(record.parameters, gap, sums.A, sums.Q, sums.parameters);
+        clear_run();
+        gap = next;
+    }
+
+    // The adjoints of a table's rows are those of one transition at a time; they are added up by row elsewhere.
+    __device__ __forceinline__ void leave_tables(long long t, bool moved) {
+        if constexpr (TABLES > 0) {
+            each<0, UNITS>([&](auto unit) {
+                using Own = Unit<decltype(unit)::value>;
+                if constexpr (Own::kind == TABLE) {
+                    constexpr int s = Own::size;
+                    for (int i = 0; i < s * s; i++) {
+                        table_sums[2 * t * TABLES + Own::table + i] = moved ? sums.A[Own::packed + i] : 0.0;
+                        table_sums[(2 * t + 1) * TABLES + Own::table + i] = moved ? sums.Q[Own::packed + i] : 0.0;
+                        sums.A[Own::packed + i] = sums.Q[Own::packed + i] = 0.0;
+                    }
+                }
+            });
+        }
+    }
+};

@@ -7,44 +7,6 @@
 // a thread's sums, one after the other: by parameters, h (1, N), R (1), a, P (N, N), D (N, DIRECTIONS)
 constexpr int SUMS = PARAMETERS + N + 1 + N + N * N + N * DIRECTIONS;
 
-struct Back {
-    const Record &record;
-    Sums sums;
-    // of the run of equal gaps that the sums of Ā and Q̄ belong to
-    double gap = -1.0;
-    double *table_sums;
-
-    __device__ __forceinline__ void clear_run() {
-#pragma unroll
-        for (int i = 0; i < PACKED; i++) sums.A[i] = sums.Q[i] = 0.0;
-    }
-
-    // Contract what a run of equal gaps has added up, where the transition to sample t is of another.
-    __device__ __forceinline__ void turn(double next) {
-        if (next == gap) return;
-        if (gap >= 0.0) contract(record.parameters, gap, sums.A, sums.Q, sums.parameters);
-        clear_run();
-        gap = next;
-    }
-
-    // The adjoints of a table's rows are those of one transition at a time; they are added up by row elsewhere.
-    __device__ __forceinline__ void leave_tables(long long t, bool moved) {
-        if constexpr (TABLES > 0) {
-            each<0, UNITS>([&](auto unit) {
-                using Own = Unit<decltype(unit)::value>;
-                if constexpr (Own::kind == TABLE) {
-                    constexpr int s = Own::size;
-                    for (int i = 0; i < s * s; i++) {
-                        table_sums[2 * t * TABLES + Own::table + i] = moved ? sums.A[Own::packed + i] : 0.0;
-                        table_sums[(2 * t + 1) * TABLES + Own::table + i] = moved ? sums.Q[Own::packed + i] : 0.0;
-                        sums.A[Own::packed + i] = sums.Q[Own::packed + i] = 0.0;
-                    }
-                }
-            });
-        }
-    }
-};
-
 extern "C" __global__ void __launch_bounds__(THREADS) gradient(
     const double* y, const double* dt, const double* h, const double* R, const double* parameters,
     const double* transition, const double* process_noise, const long long* gap_index, const double* mean,

@@ -33,23 +33,6 @@ __device__ __noinline__ bool unresolved(const double *z, const double (*D)[N], i
     return sqrt(total) > 1e-8 * scale;
 }
 
-// P ← P − P N P of symmetric matrices
-__device__ __forceinline__ void reduce(double *P, const double *X) {
-    double V[TRIANGLE];
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        double column[N], w[N], x[N];
-#pragma unroll
-        for (int i = 0; i < N; i++) column[i] = P[at(i, j)];
-        symmetric_product(X, column, w);
-        symmetric_product(P, w, x);
-#pragma unroll
-        for (int i = 0; i <= j; i++) V[at(i, j)] = P[at(i, j)] - x[i];
-    }
-#pragma unroll
-    for (int i = 0; i < TRIANGLE; i++) P[i] = V[i];
-}
-
 // V − P∗N₁P∞ − P∞N₁P∗ − P∞N₂P∞
 __device__ __noinline__ void
 reduce_late(double *V, const double *P, const double (*D)[N], int alive, const Late &l) {

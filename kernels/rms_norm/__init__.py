@@ -17,7 +17,7 @@ def rms_norm(x, weight, z=None, *, eps=1e-5, group_size=None, backend=None):
     eps : float, default 1e-5
     group_size : int, optional
         Neighbouring channels that share a mean, a divisor of the channels. None: all.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -3,12 +3,14 @@
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.ssd.steps import around
 
 CHUNK = 64
 CHUNKS = 16  # are computed again together in the reverse sweep
 
 
+@accepts_numpy
 def ssd(
     x, dt, A, B, C, chunk_size=None, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,
     dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, *, gap=None, decay=None,

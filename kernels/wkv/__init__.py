@@ -25,7 +25,7 @@ def wkv(w, u, k, v, state=None, dt=None, *, backend=None):
         zeros, which is the same.
     dt : ndarray or Tensor of shape (batch, length), optional
         Gap Δ before each sample, not negative; None is 1 throughout.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -32,7 +32,7 @@ from statespace.forecasting.quantiles import (
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
 from statespace.models import make_backbone
 from statespace.times import median_gap
-from statespace.training import choose_device, fit, ssm_rates
+from statespace.training import check_precision, choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
@@ -130,6 +130,7 @@ class DeepForecaster(TimeForecaster):
     gradient_clip: float | None = 1.0
     time_unit: str | None = None
     device: str | torch.device = "auto"
+    precision: str = "float32"
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -174,6 +175,7 @@ class DeepForecaster(TimeForecaster):
                 f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
             )
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
+        check_precision(self.precision)
         if any(not period > 0 for period in self.periods or ()):
             raise ValueError(
                 f"periods must be positive, in the unit of time of the index. Got {self.periods!r} instead."
@@ -270,6 +272,7 @@ class DeepForecaster(TimeForecaster):
                 generator=torch.Generator().manual_seed(seed),
                 progress=self.verbose > 0,
                 device=device,
+                precision=self.precision,
             )
         finally:
             self.model_.cpu().eval()

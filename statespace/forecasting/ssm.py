@@ -91,6 +91,8 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         frequency where there is one, else days.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
     random_state : int, RandomState instance or None, default=None
         Initial weights, windows, dropout. An int gives the same numbers twice.
     verbose : int, default=0

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from statespace.kernels.dispatch import BackendError
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 # Angles of rotary phases fall from 1 to almost this fraction of it.
 _BASE = 10000.0
@@ -86,17 +86,19 @@ class Attention(SelectiveMixer):
             raise ValueError(f"n_heads must be a divisor of d_model = {d_model}. Got {n_heads!r} instead.")
         if window is not None and window < 1:
             raise ValueError(f"window must be a positive integer, or None to keep all samples. Got {window!r} instead.")
-        if backend not in (None, "pytorch"):
-            raise BackendError(f"backend={backend!r} cannot run attention: it has only a pytorch implementation.")
         self.n_heads, self.window = n_heads, window
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
+
+    def _check_backend(self):
+        if self.backend not in (None, "pytorch"):
+            raise BackendError(f"backend={self.backend!r} cannot run attention: it has only a pytorch implementation.")
 
     def _state_shapes(self, batch_size):
         return batch_size, self.window, 2 * self.d_model + 3
 
     def _read(self, u, dt, lengths, state):
-        q, k, v = self.in_proj(u).chunk(3, dim=-1)
+        q, k, v = product(u, self.in_proj.weight).chunk(3, dim=-1)
         times = _elapsed(u, dt)
         here = torch.ones_like(times, dtype=torch.promote_types(u.dtype, torch.float32))
         present = None
@@ -112,16 +114,16 @@ class Attention(SelectiveMixer):
             key_times = times
         y = self._attend(self._turned(q, times), self._turned(k, key_times), self._heads(v), present)
         n = k.shape[1] - u.shape[1]
-        return self.out_proj(y.transpose(1, 2).flatten(2)), self._kept(
+        return product(y.transpose(1, 2).flatten(2), self.out_proj.weight), self._kept(
             k, v, here, times[:, -1:] - key_times, lengths, n
         )
 
     def _read_both(self, u, dt, lengths):
-        q, k, v = self.in_proj(u).chunk(3, dim=-1)
+        q, k, v = product(u, self.in_proj.weight).chunk(3, dim=-1)
         times = _elapsed(u, dt)
         present = None if lengths is None else torch.arange(u.shape[1], device=u.device) < lengths.unsqueeze(-1)
         y = self._attend(self._turned(q, times), self._turned(k, times), self._heads(v), present)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+        return product(y.transpose(1, 2).flatten(2), self.out_proj.weight)
 
     def _advance(self, u_t, dt, state):
         if dt is None:

@@ -6,6 +6,9 @@ from operator import attrgetter
 
 import torch
 
+from statespace.kernels import BackendError
+from statespace.kernels.dispatch import FILES, available, preferred
+
 
 class SequenceMixer(torch.nn.Module, ABC):
     """A layer that mixes along time: a state evolves over the gaps, is written to by ``u`` and is read out as ``y``.
@@ -22,6 +25,11 @@ class SequenceMixer(torch.nn.Module, ABC):
     ----------
     d_model : int
         Number of channels of input and output.
+    backend : str or None
+        None takes, for every kernel and call, the best backend that can serve it. A name is obeyed or refused by the
+        kernels that have such a backend; those that have none take their best.
+    kernels : tuple of str
+        The names of the kernels that ``forward`` calls.
     slow_parameters : dict of str to {"A", "B", "dt"}
         The parameters that carry ``_optim``, by name ("A", "projection.bias"), and the role of each.
     gated_unit : bool
@@ -40,12 +48,35 @@ class SequenceMixer(torch.nn.Module, ABC):
     """
 
     d_model: int
+    backend: str | None = None
+    kernels: tuple[str, ...] = ()
     slow_parameters: Mapping[str, str] = {}
     gated_unit = True
 
     def _mark_slow_parameters(self):
         for name, role in self.slow_parameters.items():
             attrgetter(name)(self)._optim = {"group": "ssm", "role": role}
+
+    def _check_backend(self):
+        """A constructor's check: some kernel of the layer has to have the backend that is asked for.
+
+        Raises
+        ------
+        BackendError
+            None has; the message says which ones there are.
+        """
+        if self.backend is None or any(self.backend in available(kernel) for kernel in self.kernels):
+            return
+        has = sorted({name for kernel in self.kernels for name in available(kernel)}, key=list(FILES).index)
+        what = ", ".join(self.kernels) or "torch's own operations"
+        raise BackendError(
+            f"backend={self.backend!r} cannot run {type(self).__name__}: it is built on {what}, and there is no such "
+            f"backend of any. Use None{', or one of ' + ', '.join(has) if has else ''}."
+        )
+
+    def _backend(self, kernel):
+        """What ``kernel`` is told of the layer's ``backend``."""
+        return preferred(kernel, self.backend)
 
     def __setstate__(self, state):
         """Copies and pickles of a tensor lose its attributes; the layer puts the marks back."""

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import relu
 
 from statespace.kernels import token_shift
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 from statespace.layers.token_shift import check_position, last_sample, orthogonal_, starting_mix
 
 
@@ -40,7 +40,7 @@ class ChannelMixing(SelectiveMixer):
         Add a second layer that looks one sample ahead; the two share W_k, W_r and W_v. Such a layer has neither
         ``step`` nor a state to pass on.
     backend : str, optional
-        Taken as all layers take it; this one has no kernel to choose.
+        Backend of :func:`statespace.kernels.token_shift`; None takes the best one.
 
     Raises
     ------
@@ -63,6 +63,7 @@ class ChannelMixing(SelectiveMixer):
     >>> y_next, state = layer.step(torch.randn(2, 4), state)
     """
 
+    kernels = ("token_shift",)
     gated_unit = False
     shared = ("in_proj", "gate", "out_proj")
 
@@ -89,7 +90,8 @@ class ChannelMixing(SelectiveMixer):
         return batch_size, self.d_model
 
     def _read(self, u, dt, lengths, state):
-        return self._gated(*token_shift(u, self._mixes(), state)), last_sample(u, state, lengths)
+        mixes = token_shift(u, self._mixes(), state, backend=self._backend("token_shift"))
+        return self._gated(*mixes), last_sample(u, state, lengths)
 
     def _advance(self, u_t, dt, state):
         return self._gated(*torch.lerp(state.to(u_t.dtype), u_t, self._mixes().unsqueeze(1))), u_t
@@ -98,5 +100,5 @@ class ChannelMixing(SelectiveMixer):
         return torch.stack([self.mix_r, self.mix_k])
 
     def _gated(self, of_gate, of_key):
-        features = relu(self.in_proj(of_key))
-        return torch.sigmoid(self.gate(of_gate)) * self.out_proj(features * features)
+        features = relu(product(of_key, self.in_proj.weight))
+        return torch.sigmoid(product(of_gate, self.gate.weight)) * product(features * features, self.out_proj.weight)

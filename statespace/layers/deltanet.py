@@ -25,11 +25,11 @@ is the rule that `delta_rule` computes, with the value v ω / β_Δ in the place
 import math
 
 import torch
-from torch.nn.functional import normalize, silu, softplus
+from torch.nn.functional import linear, normalize, silu, softplus
 
 from statespace.kernels import causal_conv1d, delta_rule
 from statespace.kernels.delta_rule import SHORTEST
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 LEAST = 1e-20  # a rate of writing below this one would leave 0/0
 
@@ -59,7 +59,7 @@ class DeltaNet(SelectiveMixer):
     bidirectional : bool, default False
         Add a second layer that runs backwards in time; see :class:`SelectiveMixer`.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Attributes
     ----------
@@ -91,6 +91,8 @@ class DeltaNet(SelectiveMixer):
     >>> y_next, state = layer.step(torch.randn(2, 8), (memory, register), dt=torch.rand(2))
     """
 
+    kernels = ("causal_conv1d", "delta_rule")
+
     def __init__(self, d_model, *, n_heads=None, d_conv=4, gated=False, bidirectional=False, backend=None):
         super().__init__(d_model, bidirectional=bidirectional, backend=backend)
         if n_heads is None:
@@ -119,18 +121,29 @@ class DeltaNet(SelectiveMixer):
         return memory if self.d_conv is None else (memory, (batch_size, 3 * self.d_model, self.d_conv - 1))
 
     def _read(self, u, dt, lengths, state):
-        qkv, *rates = self.in_proj(u).split(self.parts, dim=-1)
+        qkv, *rates = self._projected(u)
         memory, register = state if self.d_conv is not None and state is not None else (state, None)
         if self.d_conv is None:
             qkv = silu(qkv)
         else:
             qkv, register = causal_conv1d(
                 qkv.transpose(1, 2), self.conv_weight, initial_states=register, return_final_states=True,
-                activation="silu", lengths=lengths, backend=self.backend,
+                activation="silu", lengths=lengths, backend=self._backend("causal_conv1d"),
             )  # fmt: skip
             qkv = qkv.transpose(1, 2)
-        o, memory = delta_rule(*self._rule(qkv, dt, *rates[:2]), memory, qk_l2norm=True, backend=self.backend)
+        rule = self._rule(qkv, dt, *rates[:2])
+        o, memory = delta_rule(*rule, memory, qk_l2norm=True, backend=self._backend("delta_rule"))
         return self._output(o, *rates[2:]), (memory if self.d_conv is None else (memory, register))
+
+    def _projected(self, u):
+        """What a record says, in the parts of ``in_proj``; the rates in the type of the weights."""
+        weight = self.in_proj.weight
+        if u.dtype == weight.dtype:
+            return self.in_proj(u).split(self.parts, dim=-1)
+        return [
+            linear(u.to(rows.dtype), rows) if i in (1, 2) else product(u, rows)
+            for i, rows in enumerate(weight.split(self.parts))
+        ]
 
     def _advance(self, u_t, dt, state):
         qkv, *rates = self.in_proj(u_t).split(self.parts, dim=-1)
@@ -172,5 +185,5 @@ class DeltaNet(SelectiveMixer):
         return q, k, v, -torch.expm1(-b * dt), -a * dt
 
     def _output(self, o, gate=None):
-        o = self.norm(o).flatten(-2)
-        return self.out_proj(o if gate is None else o * silu(gate))
+        o = self.norm(o.to(self.norm.weight.dtype)).to(o.dtype).flatten(-2)
+        return product(o if gate is None else o * silu(gate), self.out_proj.weight)

@@ -3,6 +3,7 @@
 import torch
 
 from statespace.kernels import diagonal_convolution, diagonal_scan
+from statespace.kernels.dispatch import preferred
 from statespace.layers.checks import check_shapes
 from statespace.layers.linear import LinearMixer
 
@@ -30,6 +31,8 @@ class DiagonalMixer(LinearMixer):
     ValueError
         Unknown options.
     """
+
+    kernels = ("diagonal_scan", "diagonal_convolution")
 
     def __init__(self, d_model, *, discretization="zoh", **options):
         super().__init__(d_model, **options)
@@ -70,14 +73,16 @@ def decay_of(z, discretization):
     return torch.expm1(z) if discretization == "zoh" else z / (1 - z / 2)
 
 
-def run(u, dt, gap, lengths, rate, readout, skip, state, **options):
+def run(u, dt, gap, lengths, rate, readout, skip, state, *, discretization, backend):
     """A record u (B, H, L) through the systems: y (B, H, L) and the state (B, H, nodes, 2); see `LinearMixer._mix`."""
     complex_dtype = torch.promote_types(u.dtype, torch.complex64)
     initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
     if gap is None:
         dt = torch.ones_like(u[:, 0]) if dt is None else dt
+        options = {"discretization": discretization, "backend": preferred("diagonal_scan", backend)}
         y, final = diagonal_scan(u, dt, rate, readout.to(complex_dtype), initial, skip, **options)
     else:
+        options = {"discretization": discretization, "backend": preferred("diagonal_convolution", backend)}
         y, final = diagonal_convolution(u, rate * gap, readout, initial, lengths, skip, **options)
     return y, torch.view_as_real(final.contiguous())
 

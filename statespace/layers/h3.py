@@ -90,6 +90,7 @@ class H3(LinearMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("diagonal_scan", "diagonal_convolution", "long_convolution")
     slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "B": "B"}
 
     def __init__(
@@ -200,7 +201,7 @@ class H3(LinearMixer):
         weight, bias = _of_type(self.projection, u.dtype)
         # (B, L, D), each by itself: channels last in memory is what the kernels read in place.
         q, k, v = (linear(u.transpose(1, 2), *part) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))
-        key, register = shift(k.transpose(1, 2), taps, register, real)
+        key, register = shift(k.transpose(1, 2), taps, register, real, backend=self._backend("long_convolution"))
         key = key.transpose(1, 2)
         if real is not None:
             # What a biased projection makes of padding must not reach the states of a reversed record.

@@ -27,7 +27,7 @@ class LinearMixer(SequenceMixer):
         Add a second read-out that runs backwards in time, with the gaps shifted by one. Such a layer has neither
         ``step`` nor a state to pass on.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Raises
     ------
@@ -48,6 +48,7 @@ class LinearMixer(SequenceMixer):
         if d_model < 1:
             raise ValueError(f"d_model must be a positive integer. Got {d_model!r} instead.")
         self.d_model, self.mode, self.bidirectional, self.backend = d_model, mode, bidirectional, backend
+        self._check_backend()
         self._frozen = None
 
     @abstractmethod

@@ -21,7 +21,7 @@ from torch.nn.functional import linear, silu, softplus
 from statespace.kernels import causal_conv1d, selective_scan, selective_state_update
 from statespace.layers.checks import check_gaps
 from statespace.layers.linear import log_uniform_steps
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 
 class Mamba(SelectiveMixer):
@@ -90,6 +90,7 @@ class Mamba(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("causal_conv1d", "selective_scan")
     slow_parameters = {"A_log": "A", "dt_proj.bias": "dt"}
     gated_unit = False
 
@@ -165,7 +166,13 @@ class Mamba(SelectiveMixer):
         """
         self._check_shapes(u, None, 3)
         x, _ = self._branches(self._working(u))
-        x = causal_conv1d(x, self.conv1d.weight.squeeze(1), self.conv1d.bias, activation="silu", backend=self.backend)
+        x = causal_conv1d(
+            x,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            activation="silu",
+            backend=self._backend("causal_conv1d"),
+        )
         h = softplus(self._chosen(x.transpose(1, 2))[0] + self.dt_proj.bias, threshold=40)
         if dt is None:
             return h
@@ -192,26 +199,27 @@ class Mamba(SelectiveMixer):
         """
         weights = self.in_proj.weight.chunk(2)
         biases = (None, None) if self.in_proj.bias is None else self.in_proj.bias.chunk(2)
-        return [linear(u, *both).transpose(1, 2) for both in zip(weights, biases, strict=True)]
+        return [product(u, *both).transpose(1, 2) for both in zip(weights, biases, strict=True)]
 
     def _chosen(self, x):
         """What the convolved samples (…, E) choose: the step before its bias (…, E), input and read-out (…, N)."""
-        step, B, C = linear(x, self.x_proj.weight).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return linear(step, self.dt_proj.weight), B, C
+        step, B, C = product(x, self.x_proj.weight).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        # The step in the type of the weights, also where the products around it are in a shorter one.
+        return linear(step.to(self.dt_proj.weight.dtype), self.dt_proj.weight), B, C
 
     def _read(self, u, dt, lengths, state):
         register, s = (None, None) if state is None else state
         x, z = self._branches(u)
         x, register = causal_conv1d(
             x, self.conv1d.weight.squeeze(1), self.conv1d.bias, None, register, True, "silu",
-            lengths=lengths, backend=self.backend,
+            lengths=lengths, backend=self._backend("causal_conv1d"),
         )  # fmt: skip
         step, B, C = (part.transpose(1, 2) for part in self._chosen(x.transpose(1, 2)))
         y, s = selective_scan(
             x, step, self._rates(), B, C, self.D, z, self.dt_proj.bias, True, True,
-            initial_state=s, dt=dt, backend=self.backend,
+            initial_state=s, dt=dt, backend=self._backend("selective_scan"),
         )  # fmt: skip
-        return self.out_proj(y.transpose(1, 2)), (register, s)
+        return product(y.transpose(1, 2), self.out_proj.weight, self.out_proj.bias), (register, s)
 
     def _advance(self, u_t, dt, state):
         register, s = state

@@ -20,7 +20,7 @@ from torch.nn.functional import linear, silu, softplus
 
 from statespace.kernels import causal_conv1d, rms_norm, ssd
 from statespace.layers.linear import log_uniform_steps
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 LARGEST_HEAD = 64
 
@@ -56,7 +56,7 @@ class Mamba2(SelectiveMixer):
         Add a second layer of this kind that runs backwards in time, with the gaps shifted by one; ``in_proj`` and
         ``out_proj`` belong to both. Such a layer has neither ``step`` nor a state to pass on.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Raises
     ------
@@ -92,6 +92,7 @@ class Mamba2(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("causal_conv1d", "ssd", "rms_norm")
     slow_parameters = {"A_log": "A", "dt_bias": "dt"}
     gated_unit = False
 
@@ -162,7 +163,9 @@ class Mamba2(SelectiveMixer):
 
     def _branches(self, u):
         """The gate z, what goes through the convolution, and δ: one product each, so that each lies in a block."""
-        return [linear(u, weight) for weight in self.in_proj.weight.split(self._sizes())]
+        *wide, of_step = self.in_proj.weight.split(self._sizes())
+        # The step in the type of the weights, also where the other products are in a shorter one.
+        return *(product(u, weight) for weight in wide), linear(u.to(of_step.dtype), of_step)
 
     def _sizes(self):
         return self.d_inner, self.conv1d.in_channels, self.n_heads
@@ -178,21 +181,21 @@ class Mamba2(SelectiveMixer):
         """RMSNorm of the gated outputs, over all channels of a group, projected back."""
         size = self.d_inner // self.n_groups
         y = rms_norm(y.flatten(-2), self.norm.weight, z, eps=self.norm.eps, group_size=size, backend=backend)
-        return linear(y, self.out_proj.weight)
+        return product(y, self.out_proj.weight)
 
     def _read(self, u, dt, lengths, state):
         register, h = (None, None) if state is None else state
         z, convolved, delta = self._branches(u)
         convolved, register = causal_conv1d(
             convolved.transpose(1, 2), self.conv1d.weight.squeeze(1), self.conv1d.bias, None, register, True, "silu",
-            lengths=lengths, backend=self.backend,
+            lengths=lengths, backend=self._backend("causal_conv1d"),
         )  # fmt: skip
         x, B, C = self._parts(convolved.transpose(1, 2))
         y, h = ssd(
             x, delta, self._rates(), B, C, self.chunk_size, self.D, None, self.dt_bias, h, None, True,
-            return_final_states=True, gap=dt, backend=self.backend,
+            return_final_states=True, gap=dt, backend=self._backend("ssd"),
         )  # fmt: skip
-        return self._out(y, z, self.backend), (register, h)
+        return self._out(y, z, self._backend("rms_norm")), (register, h)
 
     def _advance(self, u_t, dt, state):
         register, h = state

@@ -37,7 +37,7 @@ import torch
 from torch.nn import functional as F
 
 from statespace.kernels import rms_norm, ssd
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 
 EPS = 1e-5
 SLOWEST = 1e-4  # rate of decay
@@ -118,6 +118,7 @@ class Mamba3(SelectiveMixer):
     torch.Size([2, 8])
     """
 
+    kernels = ("ssd", "rms_norm")
     slow_parameters = {"dt_bias": "dt"}
 
     def __init__(
@@ -183,19 +184,25 @@ class Mamba3(SelectiveMixer):
         H, R, N = self.n_heads, self.mimo_rank, self.d_state
         return (batch_size, H, self.head_dim, N), (batch_size, R, N), (batch_size, self.d_inner)
 
-    def _project(self, u, dt):
+    def _projected(self, u):
+        """W_in u in the type of the weights; multiplied in that of u, but for what steps and angles come from."""
+        weight = self.in_proj.weight
+        if u.dtype == weight.dtype:
+            return self.in_proj(u)
+        wide, narrow = weight.split([sum(self.sizes[:4]), sum(self.sizes[4:])])
+        return torch.cat([product(u, wide).to(weight.dtype), F.linear(u.to(weight.dtype), narrow)], dim=-1)
+
+    def _project(self, u, dt, backend):
         """What the samples say: z and x (B, L, D), b and c (B, L, R, N) without their biases; step, log-decay and the
         weight λ (B, L, H); the speeds of the angles (B, L, S).
         """
-        z, x, b, c, step, rate, weight, angle = self.in_proj(u).split(self.sizes, dim=-1)
+        z, x, b, c, step, rate, weight, angle = self._projected(u).split(self.sizes, dim=-1)
         b, c = (p.unflatten(-1, (self.mimo_rank, -1)) for p in (b, c))
         step = F.softplus(step + self.dt_bias)
         if dt is not None:
             step = step * dt.to(step.dtype).unsqueeze(-1)
         decay = -step * RATES[self.rate](rate).clamp(min=SLOWEST)
-        b, c = (
-            rms_norm(p, norm.weight, eps=EPS, backend=self.backend) for p, norm in ((b, self.B_norm), (c, self.C_norm))
-        )
+        b, c = (rms_norm(p, norm.weight, eps=EPS, backend=backend) for p, norm in ((b, self.B_norm), (c, self.C_norm)))
         return z, x, b, c, step, decay, torch.sigmoid(weight), math.pi * torch.tanh(angle)
 
     def _ranks(self, x, weights):
@@ -203,24 +210,24 @@ class Mamba3(SelectiveMixer):
         x = x.unflatten(-1, (1, self.n_heads, self.head_dim))
         return x if self.mimo_rank == 1 else x * getattr(self, weights).transpose(0, 1)
 
-    def _gated(self, y, z):
-        """y (B, L, R, H, P): the gate, the sum over the ranks, and the output's projection."""
+    def _gated(self, y, z, dtype):
+        """y (B, L, R, H, P): the gate, the sum over the ranks, and the output's projection in ``dtype``."""
         if self.mimo_rank == 1:
-            return self.out_proj(y.flatten(2) * F.silu(z))
+            return product((y.flatten(2) * F.silu(z)).to(dtype), self.out_proj.weight)
         y = y * F.silu(self._ranks(z, "mimo_z")) * self.mimo_o.transpose(0, 1)
-        return self.out_proj(y.sum(2).flatten(2))
+        return product(y.sum(2).flatten(2).to(dtype), self.out_proj.weight)
 
     def _read(self, u, dt, lengths, state):
-        z, x, b, c, step, decay, weight, speed = self._project(u, dt)
+        z, x, b, c, step, decay, weight, speed = self._project(u, dt, self._backend("rms_norm"))
         if state is None:
-            state = (u.new_zeros(shape) for shape in self._state_shapes(len(u)))
-        h, *before = (part.to(u.dtype) for part in state)
+            state = (x.new_zeros(shape) for shape in self._state_shapes(len(u)))
+        h, *before = (part.to(x.dtype) for part in state)
         b_before, x_before = (
             torch.cat([old.unsqueeze(1), p[:, :-1]], dim=1) for old, p in zip(before, (b, x), strict=True)
         )
         # The angles add up in float64; what is left of full turns is no larger than a float32 holds.
         angle = torch.cumsum(step.unsqueeze(-1).double() * speed.unsqueeze(2).double(), dim=1)
-        angle = (angle - 2 * math.pi * torch.round(angle.detach() / (2 * math.pi))).to(u.dtype)
+        angle = (angle - 2 * math.pi * torch.round(angle.detach() / (2 * math.pi))).to(x.dtype)
         turn = torch.polar(torch.ones_like(angle), angle.detach())
         earlier = (
             F.pad(angle[:, :-1], (0, 0, 0, 0, 1, 0)),
@@ -230,22 +237,28 @@ class Mamba3(SelectiveMixer):
         queries = _turned(c, self.C_bias, angle, turn)
         now = weight * step
         write = torch.exp(decay) * (F.pad(now[:, :-1], (0, 0, 1, 0)) + (1 - weight) * step)
-        y, h = self._scan(self._ranks(x_before, "mimo_x"), write, decay, keys, queries, h)
+        y, h = self._scan(self._ranks(x_before, "mimo_x"), write, decay, keys, queries, h, u.dtype)
         xs = self._ranks(x, "mimo_x")
-        own = now[..., None, None] * self._products(c, b) + self.D.view(-1, 1, 1) * torch.eye(self.mimo_rank).to(y)
+        own = now[..., None, None] * self._products(c, b) + self.D.view(-1, 1, 1) * torch.eye(
+            self.mimo_rank, dtype=y.dtype, device=y.device
+        )
         y = y + _applied(own, xs)
         # The state of the last sample's own frame, with what it writes itself.
         h = _turned_back(h, angle[:, -1]) + now[:, -1, :, None, None] * self._outer(b[:, -1], x[:, -1])
-        return self._gated(y, z), (h, *_last((b, x), lengths, before))
+        return self._gated(y, z, u.dtype), (h, *_last((b, x), lengths, before))
 
-    def _scan(self, x, write, decay, keys, queries, h):
-        """g_k = α_k g_{k-1} + write_k Σ_r x_{r,k} b_{r,k}ᵀ, from h; y_{r,k} = g_k c_{r,k} and the last g."""
+    def _scan(self, x, write, decay, keys, queries, h, dtype):
+        """g_k = α_k g_{k-1} + write_k Σ_r x_{r,k} b_{r,k}ᵀ, from h; y_{r,k} = g_k c_{r,k} and the last g.
+
+        What is multiplied is so in ``dtype``; decays and states are in that of the weights.
+        """
         R = self.mimo_rank
+        x, keys, queries = (p.to(dtype) for p in (x, keys, queries))
         if R == 1:
             x, keys, queries = (p.squeeze(2) for p in (x, keys, queries))
             y, h = ssd(
                 x, write, None, keys, queries, self.chunk_size, None, None, None, h, decay=decay,
-                return_final_states=True, backend=self.backend,
+                return_final_states=True, backend=self._backend("ssd"),
             )  # fmt: skip
             return y.unsqueeze(2), h
         # One rank after the other, without decay between them; each sees what those before it wrote.
@@ -253,7 +266,7 @@ class Mamba3(SelectiveMixer):
         decays = F.pad(decay.unsqueeze(2), (0, 0, 0, R - 1))
         y, h = ssd(
             *(p.flatten(1, 2) for p in (x, times)), None, *(p.flatten(1, 2) for p in (keys, queries)), self.chunk_size,
-            None, None, None, h, decay=decays.flatten(1, 2), return_final_states=True, backend=self.backend,
+            None, None, None, h, decay=decays.flatten(1, 2), return_final_states=True, backend=self._backend("ssd"),
         )  # fmt: skip
         later = torch.einsum("blrhn,bljhn->blhrj", queries, keys).triu(1)
         return y.unflatten(1, (-1, R)) + _applied(write[..., None, None] * later, x), h
@@ -269,14 +282,14 @@ class Mamba3(SelectiveMixer):
 
     def _advance(self, u_t, dt, state):
         gaps = None if dt is None else dt.unsqueeze(1)
-        z, x, b, c, step, decay, weight, speed = self._project(u_t.unsqueeze(1), gaps)
+        z, x, b, c, step, decay, weight, speed = self._project(u_t.unsqueeze(1), gaps, "pytorch")
         h, b_before, x_before = (part.to(u_t.dtype) for part in state)
         step, decay, weight = (p[:, 0, :, None, None] for p in (step, decay, weight))
         h = torch.exp(decay) * (h + (1 - weight) * step * self._outer(b_before, x_before))
         h = _turned_back(h, step.squeeze(-1) * speed) + weight * step * self._outer(b[:, 0], x[:, 0])
         y = torch.einsum("bhpn,brhn->brhp", h, c[:, 0].unsqueeze(2) + self.C_bias.transpose(0, 1))
         y = y.unsqueeze(1) + self.D.unsqueeze(1) * self._ranks(x, "mimo_x")
-        return self._gated(y, z).squeeze(1), (h, b[:, 0], x[:, 0])
+        return self._gated(y, z, u_t.dtype).squeeze(1), (h, b[:, 0], x[:, 0])
 
     def _outer(self, b, x):
         """Σ_r x_r b_rᵀ of one sample, (B, H, P, N)."""

@@ -15,13 +15,12 @@ state       the last sample (B, D), and the sums with their exponent (B, D, 3)
 import math
 
 import torch
-from torch.nn.functional import linear
 
 from statespace.kernels import token_shift, wkv
 from statespace.kernels.wkv.step import advance
 from statespace.layers.base import SequenceMixer
 from statespace.layers.channel_mixing import ChannelMixing
-from statespace.layers.selective import SelectiveMixer
+from statespace.layers.selective import SelectiveMixer, product
 from statespace.layers.token_shift import check_position, last_sample, orthogonal_, starting_mix
 
 
@@ -86,6 +85,7 @@ class RWKV(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("wkv", "token_shift")
     slow_parameters = {"log_decay": "A"}
 
     def __init__(self, d_model, *, position=(0, 1), zero_init=True, gated_unit=True, bidirectional=False, backend=None):
@@ -118,9 +118,9 @@ class RWKV(SelectiveMixer):
 
     def _read(self, u, dt, lengths, state):
         register, sums = (None, None) if state is None else state
-        r, k, v = self._projected(token_shift(u, self._mixes(), register))
-        average, sums = wkv(self._rate(), self.bonus, k, v, sums, dt, backend=self.backend)
-        return self.out_proj(torch.sigmoid(r) * average), (last_sample(u, register, lengths), sums)
+        r, k, v = self._projected(token_shift(u, self._mixes(), register, backend=self._backend("token_shift")))
+        average, sums = wkv(self._rate(), self.bonus, k, v, sums, dt, backend=self._backend("wkv"))
+        return product(torch.sigmoid(r) * average, self.out_proj.weight), (last_sample(u, register, lengths), sums)
 
     def _advance(self, u_t, dt, state):
         register, sums = state
@@ -137,7 +137,7 @@ class RWKV(SelectiveMixer):
 
     def _projected(self, x):
         """r, k and v, each by itself in memory, as the kernel reads them."""
-        return (linear(mix, weight) for mix, weight in zip(x, self.in_proj.weight.chunk(3), strict=True))
+        return (product(mix, weight) for mix, weight in zip(x, self.in_proj.weight.chunk(3), strict=True))
 
 
 class RWKVBlock(SequenceMixer):

@@ -95,6 +95,7 @@ class S4(LinearMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("cauchy", "dplr_scan", "long_convolution")
     slow_parameters = {"log_step": "dt", "log_A_real": "A", "A_imag": "A", "P": "A", "B": "B"}
 
     def __init__(
@@ -184,7 +185,7 @@ class S4(LinearMixer):
         if length < 1 or not gap > 0:
             raise ValueError(f"length must be a positive integer and gap positive. Got {length!r} and {gap!r} instead.")
         *system, C = self._system()
-        return impulse_response(*system, C[: self.d_model], length, gap, backend=self.backend)
+        return impulse_response(*system, C[: self.d_model], length, gap, backend=self._backend("cauchy"))
 
     def _recurrence(self, dt):
         """P, C and the tables of a step over the gaps ``dt`` (batch,), None for 1."""
@@ -206,13 +207,13 @@ class S4(LinearMixer):
         if gap is not None:
             # Equal up to rounding: the same number throughout, but for the padding.
             dt = torch.full_like(u[:, 0], gap) if dt is None else gap * (dt > 0).to(u.dtype)
-        y, final = dplr_scan(u, dt, *system, initial, backend=self.backend)
+        y, final = dplr_scan(u, dt, *system, initial, backend=self._backend("dplr_scan"))
         if gap is not None and not self._scans(u):
             # The scan is left with the final state, and with what the initial one leaves in the outputs.
-            K = impulse_response(*system, u.shape[-1], gap, backend=self.backend)
-            y = long_convolution(u, K.to(u.dtype))
+            K = impulse_response(*system, u.shape[-1], gap, backend=self._backend("cauchy"))
+            y = long_convolution(u, K.to(u.dtype), backend=self._backend("long_convolution"))
             if initial is not None:
-                y = y + dplr_scan(torch.zeros_like(u), dt, *system, initial, backend=self.backend)[0]
+                y = y + dplr_scan(torch.zeros_like(u), dt, *system, initial, backend=self._backend("dplr_scan"))[0]
         if direction == 0:
             y = torch.addcmul(y, self.D.unsqueeze(-1).to(u.dtype), u)
         return y, torch.view_as_real(final.contiguous())

@@ -96,6 +96,7 @@ class S5(LinearMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("diagonal_states",)
     slow_parameters = {"log_step": "dt", "log_Lambda_real": "A", "Lambda_imag": "A", "B": "B"}
 
     def __init__(
@@ -197,7 +198,7 @@ class S5(LinearMixer):
             # One decay serves all steps, padded ones too: nothing reads what comes after a record's end.
             dt, rate = None, rate * gap
         x = diagonal_states(
-            v, dt, rate, initial, discretization=self.discretization, backend=self.backend
+            v, dt, rate, initial, discretization=self.discretization, backend=self._backend("diagonal_states")
         )  # (B, L, 2, P/2)
         y = x.flatten(2) @ read[direction].to(u.dtype)
         if direction == 0:

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import torch
+from torch.nn.functional import linear
 
 from statespace.layers.base import SequenceMixer
 from statespace.layers.checks import check_gaps, check_shapes, state_at_rest
@@ -25,7 +26,7 @@ class SelectiveMixer(SequenceMixer):
         what ``shared`` names, as Vision Mamba's share their projections [1]_, and their outputs are added. Such a layer
         has neither ``step`` nor a state to pass on.
     backend : str, optional
-        Backend of the kernels; None takes the best one.
+        Backend of the kernels that have it; None takes the best one of each.
 
     Attributes
     ----------
@@ -53,6 +54,7 @@ class SelectiveMixer(SequenceMixer):
         if d_model < 1:
             raise ValueError(f"d_model must be a positive integer. Got {d_model!r} instead.")
         self.d_model, self.bidirectional, self.backend = d_model, bidirectional, backend
+        self._check_backend()
 
     def _complete(self, **options):
         """What a constructor ends with, handing on its own arguments but ``bidirectional``."""
@@ -69,7 +71,7 @@ class SelectiveMixer(SequenceMixer):
         Parameters
         ----------
         u : Tensor of shape (batch, length, d_model)
-            Of the type of the weights.
+            Of the type of the weights, or under autocast of its.
         dt : Tensor of shape (batch, length) or None
             Gaps, in float32 at least; None are gaps of 1. Padded steps, gap 0, stand at the end.
         lengths : Tensor of shape (batch,) or None
@@ -123,8 +125,9 @@ class SelectiveMixer(SequenceMixer):
             check_gaps(u, dt)
             real = dt.detach() > 0
             real = None if bool(real.all()) else real
+        working = self._working(u)
         with torch.autocast(u.device.type, enabled=False):
-            working, gaps = self._working(u), _working_gaps(dt)
+            gaps = _working_gaps(dt)
             lengths, order = None, None
             if real is not None:
                 lengths = real.sum(1)
@@ -135,6 +138,7 @@ class SelectiveMixer(SequenceMixer):
                 y, final = self._read_both(working, gaps, lengths), None
             else:
                 y, final = self._read(working, gaps, lengths, state)
+                final = _wide(final)
             if order is not None:
                 y = torch.zeros_like(y).scatter(1, order.unsqueeze(-1).expand_as(y), y)
                 y = torch.where(real.unsqueeze(-1), y, 0.0)
@@ -146,7 +150,7 @@ class SelectiveMixer(SequenceMixer):
             state = self.initial_state(len(u_t))
         self._check_shapes(u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
-            y, after = self._advance(self._working(u_t), _working_gaps(dt), state)
+            y, after = self._advance(u_t.to(self._dtype()), _working_gaps(dt), state)
             if dt is not None and not bool((dt > 0).all()):
                 after = self._choose(dt > 0, after, state)
         return y.to(u_t.dtype), after
@@ -154,8 +158,19 @@ class SelectiveMixer(SequenceMixer):
     def _check_shapes(self, u, state, dimensions):
         check_shapes(self, u, state, dimensions)
 
+    def _dtype(self):
+        return next(self.parameters()).dtype
+
     def _working(self, u):
-        return u.to(next(self.parameters()).dtype)
+        """u in the type of the weights, or under autocast in that, in which matrices are then multiplied (`product`).
+
+        On the CPU, whose loops know no half precision, only where another backend is asked for.
+        """
+        dtype, device = self._dtype(), u.device.type
+        follows = device != "cpu" or self.backend not in (None, "cpu")
+        if follows and dtype == torch.float32 and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return u.to(dtype)
 
     def _choose(self, real, after, before):
         """The state after one sample: the one before it in the records where it is padding."""
@@ -182,6 +197,18 @@ class SelectiveMixer(SequenceMixer):
             u, dt = _taken(u, order), _taken(dt, behind)
         y, _ = self.reverse._read(u, dt, lengths, None)
         return y.flip(1) if order is None else _taken(y, order)
+
+
+def product(x, weight, bias=None):
+    """x Wᵀ + b in the type of x: that of the weights, or under autocast a shorter one, in products like this alone."""
+    return linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def _wide(state):
+    """A state in float32 at least."""
+    if isinstance(state, torch.Tensor):
+        return state.to(torch.promote_types(state.dtype, torch.float32))
+    return tuple(map(_wide, state))
 
 
 def _working_gaps(dt):

@@ -121,6 +121,7 @@ class TIDES(SelectiveMixer):
     torch.Size([2, 4])
     """
 
+    kernels = ("linear_scan",)
     slow_parameters = {"log_step": "dt", "Lambda_real": "A", "Lambda_real_weight": "A", "Lambda_imag": "A", "B": "B"}
     shared = ("log_step", "Lambda_real", "Lambda_real_weight", "Lambda_imag", "Lambda_norm", "B", "B_proj", "B_norm")
 
@@ -201,12 +202,16 @@ class TIDES(SelectiveMixer):
     def _state_shapes(self, batch_size):
         return batch_size, self.d_state, 2
 
+    def _working(self, u):
+        """In the type of the weights: there is no wide product to shorten, and the step is all of the layer."""
+        return u.to(self._dtype())
+
     def _read(self, u, dt, lengths, state):
         u = u.transpose(1, 2).contiguous()
         factor, written = self._step(u, None if dt is None else dt.to(u.dtype).unsqueeze(1))
         initial = None if state is None else torch.view_as_complex(state.to(u.dtype).contiguous())
         # A padded step multiplies by 1 and adds 0: the last state is that after the last real step.
-        x = linear_scan(factor, written, initial, backend=self.backend)
+        x = linear_scan(factor, written, initial, backend=self._backend("linear_scan"))
         return self._output(u, x).transpose(1, 2), torch.view_as_real(x[..., -1].clone())
 
     def _advance(self, u_t, dt, state):

@@ -4,7 +4,7 @@ Above: the estimators. Below: any ``torch.nn.Module`` and a loss of the form ``l
 """
 
 from statespace.training.batches import SeriesBatches, length_batches
-from statespace.training.loop import DivergenceError, History, choose_device, fit
+from statespace.training.loop import DivergenceError, History, check_precision, choose_device, fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
 from statespace.training.strands import RandomStrands
 
@@ -13,6 +13,7 @@ __all__ = [
     "History",
     "RandomStrands",
     "SeriesBatches",
+    "check_precision",
     "choose_device",
     "fit",
     "length_batches",

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from statespace.kernels.dispatch import reason_against
 from statespace.models.experts import auxiliary_loss
 from statespace.training.batches import length_batches
 from statespace.training.optimizer import parameter_groups, warmup_cosine
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 class DivergenceError(ArithmeticError):
@@ -84,7 +88,7 @@ def choose_device(device: str | torch.device = "auto", *, verbose: int = 0) -> t
     if device == "auto":
         chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if verbose:
-            print(f"device='auto': training on {chosen}")
+            print(f"device='auto': training on {_described(chosen)}")
         return chosen
     try:
         chosen = torch.device(device)
@@ -93,6 +97,23 @@ def choose_device(device: str | torch.device = "auto", *, verbose: int = 0) -> t
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used here: {reason} Use 'auto' or 'cpu'.") from None
     return chosen
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that `fit` does not know.
+
+    Raises
+    ------
+    ValueError
+        Neither ``"float32"`` nor ``"bfloat16"``.
+
+    Examples
+    --------
+    >>> from statespace.training import check_precision
+    >>> check_precision("bfloat16")
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be 'float32' or 'bfloat16'. Got {precision!r} instead.")
 
 
 def fit(
@@ -112,6 +133,7 @@ def fit(
     generator: torch.Generator | None = None,
     progress: bool = False,
     device: str | torch.device = "cpu",
+    precision: str = "float32",
     callbacks: Iterable[Callable[[int, History, nn.Module], Any]] = (),
 ) -> History:
     """Train ``model`` in place and leave it with its best weights.
@@ -147,6 +169,10 @@ def fit(
     progress : bool, default=False
         Show a progress bar.
     device : str or torch.device, default="cpu"
+    precision : {"float32", "bfloat16"}, default="float32"
+        ``"bfloat16"`` multiplies matrices, and keeps what passes between layers' kernels, in that type, by torch's
+        autocast. Weights, their gradients and steps, the layers' A, Δ and states, norms and losses stay in float32.
+        Meant for GPUs.
     callbacks : iterable of callable
         Each is called as ``callback(epoch, history, model)`` after an epoch; a true answer stops training.
 
@@ -183,7 +209,10 @@ def fit(
     >>> len(history.loss)
     3
     """
+    check_precision(precision)
     device = torch.device(device)
+    if precision == "bfloat16":
+        loss = _under(partial(torch.autocast, device.type, torch.bfloat16), loss)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     model.to(device)
     optimizer = torch.optim.AdamW(
@@ -254,6 +283,26 @@ def evaluate(
     return total / count if count else math.nan
 
 
+def _under(context, loss: Loss) -> Loss:
+    """The loss of a model whose calls run inside a context and answer in float32; its backward runs outside."""
+
+    def within(model, batch):
+        widened = model.register_forward_hook(lambda model, inputs, outputs: _widened(outputs))
+        try:
+            with context():
+                return loss(model, batch)
+        finally:
+            widened.remove()
+
+    return within
+
+
+def _widened(outputs):
+    if isinstance(outputs, tuple):
+        return tuple(map(_widened, outputs))
+    return outputs.float() if isinstance(outputs, Tensor) and outputs.dtype == torch.bfloat16 else outputs
+
+
 class _NonFinite(Exception):
     """Carries the value that is not finite to where the epoch and the rates are known."""
 
@@ -290,6 +339,15 @@ def _to(batch: dict[str, Tensor], device) -> dict[str, Tensor]:
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _described(device: torch.device) -> str:
+    """The device in words; of a GPU also why Triton's kernels are not there, if they are not."""
+    if device.type != "cuda":
+        return str(device)
+    reason = reason_against("token_shift", "triton", torch.empty(0, device=device))
+    slower = "" if reason is None else f"; torch's own, slower operations in the place of Triton's kernels: {reason}"
+    return f"{device}, {torch.cuda.get_device_name(device)}{slower}"
 
 
 def _text(rate: float | Mapping[str, float]) -> str:

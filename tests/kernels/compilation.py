@@ -24,6 +24,7 @@ def launches():
     def recording(self, *arguments, grid, warmup, **options):
         launch = {"module": self.fn.__module__, "kernel": self.fn.__name__, "options": {}, "types": {}, "values": {}}
         launch["options"] = {k: options[k] for k in ("num_warps", "num_stages") if k in options}
+        launch["aligned"] = []
         named = dict(zip(self.arg_names, arguments, strict=False)) | {
             k: v for k, v in options.items() if k in self.arg_names
         }
@@ -32,10 +33,14 @@ def launches():
                 launch["types"][name], launch["values"][name] = "constexpr", value
             elif isinstance(value, torch.Tensor):
                 launch["types"][name] = "*" + KINDS[value.dtype]
+                launch["aligned"] += [name] * (value.data_ptr() % 16 == 0)
             elif isinstance(value, bool):
                 launch["types"][name] = "u1"
+            elif isinstance(value, int) and value == 1:
+                launch["types"][name], launch["values"][name] = "constexpr", 1
             else:
                 launch["types"][name] = "fp32" if isinstance(value, float) else "i32"
+                launch["aligned"] += [name] * (isinstance(value, int) and value % 16 == 0)
         if launch not in found:
             found.append(launch)
         return run(self, *arguments, grid=grid, warmup=warmup, **options)
@@ -80,7 +85,9 @@ def _compile(launch, capability):
     for constants, options in variants:
         values = launch["values"] | constants
         types = {name: "constexpr" if name in values else launch["types"][name] for name in kernel.arg_names}
-        source = ASTSource(fn=kernel, signature=types, constexprs=values)
+        # As at a launch: pointers and numbers that 16 divides are known to be so, which decides how memory is read.
+        aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if n in launch["aligned"]}
+        source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=aligned)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         yield {"kernel": launch["kernel"], "capability": capability, "constants": values, **_resources(compiled)}
 

@@ -2,7 +2,39 @@
 
 import shutil
 
+import numpy as np
 import pytest
+
+
+def _scan_by_doubling(self, inputs):
+    """Triton's interpreter combines a scan's numbers one by one; an associative product may be grouped in any way."""
+    arrays, reach = [x.handle.data for x in inputs], 1
+    place = np.arange(arrays[0].shape[self.axis]).reshape([-1] + [1] * (arrays[0].ndim - 1 - self.axis))
+    while reach < place.size:
+        before = [np.roll(x, reach, self.axis) for x in arrays]
+        both = self.combine_fn.fn(
+            *(self.to_tensor(x, given.dtype) for pair in (before, arrays) for x, given in zip(pair, inputs, strict=True))
+        )
+        both = both if isinstance(both, tuple) else (both,)
+        arrays = [np.where(place >= reach, y.handle.data, x) for x, y in zip(arrays, both, strict=True)]
+        reach *= 2
+    return [self.to_tensor(x, given.dtype) for x, given in zip(arrays, inputs, strict=True)]
+
+
+def _device_call(self, *arguments, **options):
+    """Triton's interpreter patches its own modules at every call of a device function, which takes most of its time.
+
+    The kernel around has patched `triton.language`; what some of its functions know it by keeps its patches.
+    """
+    from triton.runtime.interpreter import _patch_lang
+
+    if self.fn not in _patched:
+        _patch_lang(self.fn)
+        _patched.add(self.fn)
+    return self.rewrite()(*arguments, **options)
+
+
+_patched: set = set()
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +45,11 @@ def triton_device():
 
     if reason := unusable():
         pytest.skip(reason)
+    if INTERPRETED:
+        from triton.runtime.interpreter import InterpretedFunction, ScanOps
+
+        ScanOps.generic_scan = _scan_by_doubling
+        InterpretedFunction.__call__ = _device_call
     return "cpu" if INTERPRETED else "cuda"
 
 

@@ -18,9 +18,10 @@ import numpy as np
 HEADER = Path(__file__).parent / "host.h"
 TYPES = {
     "double": "float64", "float": "float32", "long long": "int64", "int": "int32", "unsigned char": "uint8",
-    "bool": "bool", "float2": "complex64", "double2": "complex128",
+    "short": "int16", "bool": "bool", "float2": "complex64", "double2": "complex128",
 }  # fmt: skip
 SIGNATURE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)')
+MACRO = re.compile(r"^#define (\w+) (.+)$", re.MULTILINE)
 WAITING = re.compile(r"__(sync(threads|warp)|shfl|ballot|any_sync|all_sync)")
 # what nvcc finds in its headers, and NVRTC, which has none, does not
 HEADERS = re.compile(r"#include <|\bstd::|\b(INFINITY|NAN|M_PI|DBL_\w+|FLT_\w+|u?int(8|16|32|64)_t|printf|assert)\b")
@@ -98,7 +99,8 @@ def _library(code):
     """The kernels of ``code`` as a shared library, and the types of their arguments."""
     if found := HEADERS.search(code):
         raise ValueError(f"NVRTC has no headers, and the source uses {found[0]!r}.")
-    signatures = {name: [_parameter(p) for p in given.split(",")] for name, given in SIGNATURE.findall(code)}
+    macros = dict(MACRO.findall(code))
+    signatures = {name: [_parameter(p, macros) for p in given.split(",")] for name, given in SIGNATURE.findall(code)}
     waits = "true" if WAITING.search(code) else "false"
     dynamic = r"\1* \2 = (\1*)host::dynamic_shared;"
     code = re.sub(r"extern __shared__ ([\w ]+?) (\w+)\[\];", dynamic, code)
@@ -122,10 +124,11 @@ def _library(code):
     return ctypes.CDLL(str(path.with_suffix(".so"))), signatures
 
 
-def _parameter(text):
+def _parameter(text, macros):
     kind, name = re.fullmatch(r"(.+?)(\w+)", " ".join(text.split())).groups()
     kind = re.sub(r"\b(const|__restrict__)\b", "", kind)
-    return " ".join(kind.replace("*", "").split()), "*" in kind, name
+    plain = " ".join(kind.replace("*", "").split())
+    return macros.get(plain, plain), "*" in kind, name
 
 
 def compile_for_gpus(code, architectures=("sm_80", "sm_90")):
