@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from statespace import KalmanRegressor
+from statespace.kalman import LocalLevel, Matern
 from statespace.kernels import cuda
 from statespace.kernels.dispatch import BackendError
 from statespace.kernels.kalman_filter import (
@@ -21,6 +23,7 @@ from statespace.kernels.kalman_filter import (
     kalman_stepper,
 )
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, SHO, TREND
+from statespace.kernels.kalman_filter.prepared import Prepared
 from tests.kernels.host import compile_for_gpus
 from tests.kernels.test_kalman_filter_batch import problem as batch
 from tests.kernels.test_kalman_filter_gradient import CASES
@@ -146,6 +149,48 @@ def test_what_is_not_wanted_is_zero():
     expected = kalman_gradient(*given, free_parameters=free, by_observation=False, backend="cpu")[1]
     for name, x, y in zip(expected._fields, found, expected, strict=True):
         near(x, y, name=name)
+
+
+class OnDevice(np.ndarray):
+    """An array of NumPy that says it is on a GPU."""
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.__array_interface__
+
+
+def test_arrays_on_a_gpu_choose_the_backend(cuda_runtime, monkeypatch):
+    (y, dt, blocks, h, R, *start), starts = batch("Matern32", varying=False)
+    expected = kalman_log_likelihood(y, dt, blocks, h, R, *start, starts=starts)
+    if cuda_runtime.device == "cuda":
+        y, dt = cuda_runtime.arrays.asarray(y), cuda_runtime.arrays.asarray(dt)
+    else:
+        y, dt = y.view(OnDevice), dt.view(OnDevice)
+        monkeypatch.setattr(cuda, "borrowed", lambda x, dtype=None: np.ascontiguousarray(x, dtype).view(OnDevice))
+    found = kalman_log_likelihood(y, dt, blocks, h, R, *start, starts=starts)
+    assert isinstance(found, cuda_runtime.arrays.ndarray)
+    near(cuda_runtime.fetched(found), expected)
+    with pytest.raises(BackendError, match="main memory"):
+        kalman_log_likelihood(y, dt, blocks, h, R, *start, starts=starts, backend="cpu")
+    prepared = Prepared(y, dt, blocks, h, R, *start, starts=starts)
+    value, gradient = prepared.gradient()
+    near(value, expected)
+    near(gradient.parameters, kalman_gradient(*batch("Matern32", varying=False)[0], starts=starts)[1].parameters)
+    assert type(value) is type(gradient.mean) is type(prepared.log_likelihood()) is np.ndarray
+
+
+def test_an_estimator_on_a_gpu():
+    rng = np.random.default_rng(0)
+    X = np.sort(rng.uniform(0.0, 10.0, 40))[:, np.newaxis]
+    y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=40)
+    found, expected = (
+        KalmanRegressor(LocalLevel() + Matern(nu=1.5), backend=backend).fit(X, y) for backend in ("cupy", None)
+    )
+    assert_allclose(found.log_marginal_likelihood_value_, expected.log_marginal_likelihood_value_, rtol=1e-8)
+    new = [[2.5], [11.0]]
+    for x, truth in zip(found.predict(new, return_std=True), expected.predict(new, return_std=True), strict=True):
+        assert_allclose(x, truth, rtol=1e-4)
+    assert_allclose(found.stream().step(0.3, dt=0.2), expected.stream().step(0.3, dt=0.2), rtol=1e-4)
 
 
 def test_what_it_refuses():
