@@ -60,6 +60,17 @@ def _longest(k, itemsize):
     return next((side for side in SIDES if side <= 16 * room), 0)
 
 
+def _tiled(width, C):
+    """The rows of a state in tiles."""
+    rows = min(width, 64 if width <= 256 else width // 4)
+    return {"C": C, "BK": rows, "TILES": width // rows}
+
+
+def _threads(w):
+    """The wider the numbers, the more threads share the registers that their products ask for."""
+    return {"num_warps": 4, "num_stages": 2} if w.dtype.itemsize == 2 else {"num_warps": 8, "num_stages": 1}
+
+
 def _columns(k, V):
     """Columns of a state that a program holds, of all rows."""
     return min(max(16, 4096 // _width(k)), 64, max(16, triton.next_power_of_2(V)))
@@ -84,11 +95,11 @@ def _compute(o, final, inverse, reads, states, w, q, k, v, beta, decay, start, C
     width, columns = _width(k), _columns(k, V)
     sizes, blocks = (L, H, N, K, V), triton.cdiv(V, columns)
     narrow = {"C": C, "BK": min(width, 64)}
-    chunks.prepare[(pairs * N,)](inverse, reads, q, k, beta, decay, *sizes[:4], **narrow)
+    chunks.prepare[(pairs * N,)](inverse, reads, q, k, beta, decay, *sizes[:4], **narrow, **_threads(w))
     chunks.pass_on[pairs, blocks](
-        states, w, final, k, v, beta, decay, inverse, start, *sizes, C=C, BK=width, BV=columns
+        states, w, final, k, v, beta, decay, inverse, start, *sizes, BV=columns, **_tiled(width, C), **_threads(w)
     )
-    chunks.read_out[pairs * N, blocks](o, q, decay, states, w, reads, *sizes, **narrow, BV=columns)
+    chunks.read_out[pairs * N, blocks](o, q, decay, states, w, reads, *sizes, **narrow, BV=columns, **_threads(w))
 
 
 def _gradients(
@@ -108,11 +119,25 @@ def _compute_gradients(
     sizes, blocks = (L, H, N, K, V), triton.cdiv(V, columns)
     of_states, x = torch.empty_like(states), torch.empty_like(w)
     chunks.pass_back[pairs, blocks](
-        of_states, x, of_start, q, k, beta, decay, inverse, reads, of_o, of_final, *sizes, C=C, BK=width, BV=columns
+        of_states,
+        x,
+        of_start,
+        q,
+        k,
+        beta,
+        decay,
+        inverse,
+        reads,
+        of_o,
+        of_final,
+        *sizes,
+        BV=columns,
+        **_tiled(width, C),
+        **_threads(w),
     )
     results, kept = (of_q, of_k, of_v, of_beta, of_decay), (reads, states, of_states, w, x, of_o)
     blocks = {"C": C, "BK": min(width, 32), "BV": min(columns, 32)}
-    chunks.gradients[(pairs * N,)](*results, q, k, v, beta, decay, *kept, *sizes, **blocks, num_warps=8)
+    chunks.gradients[(pairs * N,)](*results, q, k, v, beta, decay, *kept, *sizes, **blocks, num_warps=8, num_stages=1)
 
 
 _rule = operator("delta_rule", _results, _compute)

@@ -68,8 +68,9 @@ def _gradients(
     return torch.empty_like(u), of_gap, of_system, torch.empty_like(grad_ends)
 
 
-def _compute_gradients(grad_u, grad_dt, grad_system, grad_starts, u, dt, system, kept, stored, grad_y, grad_ends, length,
-                       of_gaps):  # fmt: skip
+def _compute_gradients(
+    grad_u, grad_dt, grad_system, grad_starts, u, dt, system, kept, stored, grad_y, grad_ends, length, of_gaps
+):  # fmt: skip
     programs, tile = _tile(grad_ends)
     batch, H, chunks, n, _ = grad_ends.shape
     rows = system.new_empty(batch, H, chunks, SEGMENT, n, 2)

@@ -9,8 +9,8 @@ threads share a channel and a sum over its states is a few shuffles. Complex num
     kept            (B, H, L, r + r²)    q = P* of each step's midpoint, and (1 + h P* E P)^{-1} row by row
 
 With h half the gap, E = 1/(1 − hΛ). What depends on the gap alone is computed anew when it changes. The state moves by
-increments, never by a product with what is near 1 over a small gap; the midpoint x + h E (Λ x + B u − P q), small beside x
-over a large one, is E (x + h (B u − P q)), and its gradient alike.
+increments, never by a product with what is near 1 over a small gap; the midpoint x + h E (Λ x + B u − P q), small
+beside x over a large one, is E (x + h (B u − P q)), and its gradient alike.
 """
 
 import triton
@@ -104,7 +104,7 @@ def forward(
         follows = tl.minimum(t + 1, end - 1)
         next_u = tl.load(u + b * u_b + h * u_h + follows * u_t, mask=h < H, other=0.0)
         next_gap = tl.load(dt + b * dt_b + follows * dt_t)
-        if KEEP:
+        if KEEP:  # noqa: SIM102 (one is known to the compiler)
             if t % SEGMENT == 0:
                 _write(stored, (channel * tl.cdiv(L, SEGMENT) + t // SEGMENT) * n + i, x, z, inside)
         if gap != last:
@@ -152,8 +152,8 @@ def backward(
     H, L, n, length, chunks, g_b, g_h, g_t, u_b, u_h, u_t, y_b, y_h, y_t, dt_b, dt_t,
     OF_GAPS: tl.constexpr, RANK: tl.constexpr, SEGMENT: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The reverse sweep. ``grad_dt`` (B, H, L) and ``grad_system`` (B, H, chunks, n, 3 + r, 2) are sums' parts, ``rows``
-    (B, H, chunks, SEGMENT, n, 2) the states before the steps of a segment.
+    """The reverse sweep. ``grad_dt`` (B, H, L) and ``grad_system`` (B, H, chunks, n, 3 + r, 2) are parts of sums,
+    ``rows`` (B, H, chunks, SEGMENT, n, 2) the states before the steps of a segment.
     """
     b, h, chunk, i, inside = _place(H, n, chunks, STATES, CHANNELS)
     field = (h * n + i) * (3 + RANK)

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from statespace.kernels.dispatch import choose
+from statespace.kernels.dispatch import BackendError, choose
 from statespace.kernels.kalman_filter.blocks import TABLE, Blocks, behaved, check_blocks
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
 
@@ -301,7 +301,10 @@ def kalman_stepper(blocks, observation, mean, covariance, diffuse=None, *, backe
     ([1.6], [[0.6]])
     """
     blocks, observation, mean, covariance, diffuse = _check_model(1, blocks, observation, mean, covariance, diffuse)
-    return _backend(backend).Stepper(blocks, observation, mean, covariance, diffuse)
+    chosen = _backend(backend)
+    if not hasattr(chosen, "Stepper"):
+        raise BackendError(f"backend={backend!r} filters whole records; for one sample at a time use 'cpu'.")
+    return chosen.Stepper(blocks, observation, mean, covariance, diffuse)
 
 
 def discretize_blocks(blocks, dt, *, backend=None):

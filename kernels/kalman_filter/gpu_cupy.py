@@ -146,8 +146,19 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
 
 
 def kalman_gradient(
-    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
-    starts=None, tame=None,
+    y,
+    dt,
+    blocks,
+    observation,
+    noise_variance,
+    mean,
+    covariance,
+    diffuse,
+    free_parameters,
+    by_observation,
+    *,
+    starts=None,
+    tame=None,
 ):
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)

@@ -59,11 +59,13 @@ def _rows(x):
 
 
 def _lines(x, groups):
-    """B or C that varies -> (batch, groups, length, parts, states), as many groups as are asked for."""
+    """B or C that varies -> (batch, groups, length, parts, states), as many groups as are asked for; whole tiles."""
     x = x.unsqueeze(1) if x.ndim == 3 else x
     x = x if x.shape[1] == groups else x.repeat_interleave(groups // x.shape[1], dim=1)
     x = torch.view_as_real(x).movedim(-1, -3) if x.is_complex() else x.unsqueeze(-3)
-    return x.permute(0, 1, 4, 2, 3).contiguous()
+    x = x.permute(0, 1, 4, 2, 3)
+    padding = 0, -x.shape[4] % max(STATES, STATES_BACK), 0, 0, 0, -x.shape[2] % STEPS
+    return torch.nn.functional.pad(x, padding).contiguous()
 
 
 def _like(x):
@@ -105,7 +107,7 @@ def _outputs(
 
 def _compute(y, final, states, u, delta, z, gaps, A, B, C, D, bias, state, soft, keep):
     stretches, steps = _stretches(u, B, C, 3)
-    rate, kinds, sizes, exact = _rate(A), _kinds(A, B, C), _sizes(u, A.shape[1], B, C), _exact(A, delta)
+    rate, kinds, sizes, exact = _rate(A), _kinds(A, B, C), _sizes(u, B, C), _exact(A, delta)
     states[:, 0] = 0 if state is None else state
     slots, grid = states.shape[1], (len(u) * _blocks(u, B, C), stretches)
     gate = u if z is None else z
@@ -114,10 +116,10 @@ def _compute(y, final, states, u, delta, z, gaps, A, B, C, D, bias, state, soft,
     inputs = u, delta, z, gaps, B, C, rate, D, bias, *sizes, steps
     if stretches > 1:
         found, totals = _stretch_ends(u, A, stretches)
-        forward[grid](None, None, found, totals, *inputs, stretches, *strides, READ=False, KEEP=False, **options,
+        forward[grid](None, None, found, totals, *inputs, stretches, 1, *strides, READ=False, KEEP=False, **options,
                       num_warps=1)  # fmt: skip
         _connect(states, found, totals, rate, steps // STEPS if keep else 1, False, kinds, exact)
-    forward[grid](y, final, states, None, *inputs, slots, *strides, READ=True, KEEP=keep, **options, num_warps=1)
+    forward[grid](y, final, states, None, *inputs, slots, 1, *strides, READ=True, KEEP=keep, **options, num_warps=1)
 
 
 def _gradients(
@@ -139,7 +141,7 @@ def _compute_gradients(
     states, grad, grad_final,
 ):  # fmt: skip
     stretches, steps = _stretches(u, B, C, 2)
-    rate, kinds, sizes, exact = _rate(A), _kinds(A, B, C), _sizes(u, A.shape[1], B, C), _exact(A, delta)
+    rate, kinds, sizes, exact = _rate(A), _kinds(A, B, C), _sizes(u, B, C), _exact(A, delta)
     gate, of_gate = (u, u) if z is None else (z, of_z)
     strides = *grad.stride(), *u.stride(), *delta.stride(), *gate.stride()
     options = dict(SOFT=soft, EXACT=exact, **_tile(), num_warps=1)
@@ -148,15 +150,16 @@ def _compute_gradients(
     if stretches > 1:
         found, totals = _stretch_ends(u, A, stretches)
         ends[grid](
-            found, totals, grad, delta, z, gaps, C, rate, bias, *sizes, steps, *grad.stride(), *delta.stride(),
-            *gate.stride(), COMPLEX=kinds["COMPLEX"], OWN_C=kinds["OWN_C"], STATES=STATES, **options,
+            found, totals, grad, delta, z, gaps, C, rate, bias, *sizes, steps, 1, *grad.stride(), *delta.stride(),
+            *gate.stride(), **{name: x for name, x in kinds.items() if name != "OWN_B"}, STATES=STATES, **options,
         )  # fmt: skip
         _connect(flow, found, totals, rate, 1, True, kinds, exact)
     for x in (of_A, *(of for of, given in ((of_B, B), (of_C, C)) if given.ndim == 3)):
         x.zero_()
     reverse[grid](
         of_u, of_delta, of_z, of_gaps, of_B, of_C, of_A, of_D, of_bias, flow, grad, states, u, delta, z, gaps, B, C, A,
-        rate, D, bias, *sizes, steps, states.shape[1], *strides, *of_u.stride(), *of_delta.stride(), *of_gate.stride(),
+        rate, D, bias, *sizes, steps, states.shape[1], 1, *strides, *of_u.stride(), *of_delta.stride(),
+        *of_gate.stride(),
         STATES=STATES_BACK, **kinds, **options,
     )  # fmt: skip
 
@@ -177,16 +180,17 @@ def _exact(A, delta):
 
 
 def _kinds(A, B, C):
-    return {"COMPLEX": len(A) == 2, "OWN_B": B.ndim == 3, "OWN_C": C.ndim == 3}
+    padded = next((x.shape[-1] for x in (B, C) if x.ndim == 5), 0)
+    return {"N": A.shape[1], "PADDED": padded, "COMPLEX": len(A) == 2, "OWN_B": B.ndim == 3, "OWN_C": C.ndim == 3}
 
 
 def _tile():
     return {"CHANNELS": CHANNELS, "STEPS": STEPS, "LEVELS": STEPS.bit_length() - 1}
 
 
-def _sizes(u, states, B, C):
+def _sizes(u, B, C):
     groups = _groups(B, C)
-    return u.shape[2], states, groups, u.shape[1] // groups
+    return u.shape[2], groups, u.shape[1] // groups
 
 
 def _stretch_ends(u, A, stretches):

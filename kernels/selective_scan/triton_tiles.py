@@ -38,22 +38,26 @@ def place(groups, per_group, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def offsets(record, d, t, of_record, of_channel, of_time):
-    """Of a tile (channels, steps)."""
-    return record * of_record + d.to(tl.int64)[:, None] * of_channel + t.to(tl.int64)[None, :] * of_time
+def beginning(record, d, of_record, of_channel):
+    """Offsets of the channels' first samples (channels, 1)."""
+    return record * of_record + d.to(tl.int64)[:, None] * of_channel
 
 
 @triton.jit
-def steps(delta, at, inside, bias, gaps, record, L, d, ours, t, SOFT: tl.constexpr):
+def tile(x, t, of_time, inside):
+    """A tile (channels, steps)."""
+    return wide(tl.load(x + t.to(tl.int64)[None, :] * of_time, mask=inside, other=0))
+
+
+@triton.jit
+def steps(raw, inside, bias, gaps, t, L, SOFT: tl.constexpr):
     """A tile of steps h = Δ rate, the rates, the gaps, and the slopes of the rates; h is 0 outside of the record."""
-    raw = wide(tl.load(delta + at, mask=inside, other=0))
     if bias is not None:
-        raw += tl.load(bias + d, mask=ours, other=0)[:, None]
-    rate = softplus(raw) if SOFT else raw
-    rate = tl.where(inside, rate, 0)
+        raw += bias
+    rate = tl.where(inside, softplus(raw) if SOFT else raw, 0)
     slope = sigmoid(raw) if SOFT else tl.full(raw.shape, 1, raw.dtype)
     if gaps is not None:
-        gap = tl.load(gaps + record * L + t, mask=t < L, other=0)[None, :]
+        gap = tl.load(gaps + t, mask=t < L, other=0)[None, :]
     else:
         gap = tl.full((1, t.shape[0]), 1, raw.dtype)
     return rate * gap, rate, gap, slope
@@ -161,14 +165,13 @@ def add(x, at, size, mask, real, imag, COMPLEX: tl.constexpr):
 
 
 @triton.jit
-def coefficient(x, own, record, group, groups, t, L, n, N, COMPLEX: tl.constexpr, OWN: tl.constexpr):
-    """B or C of a step, what broadcasts with a state; ``own`` where it is constant."""
+def coefficient(x, own, n, SIZE: tl.constexpr, COMPLEX: tl.constexpr, OWN: tl.constexpr):
+    """B or C of a step, ``n`` offsets of its states, what broadcasts with a state; ``own`` where it is constant."""
     if OWN:
         return own
     else:
-        at = ((record * groups + group) * L + t) * ((2 if COMPLEX else 1) * N) + n
-        real, imag = pair(x, at, N, n < tl.where(t < L, N, 0), COMPLEX)
-        return real[:, None], imag[:, None]
+        real = tl.load(x + n)
+        return real[:, None], (tl.load(x + n + SIZE) if COMPLEX else real)[:, None]
 
 
 @triton.jit

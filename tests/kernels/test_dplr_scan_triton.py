@@ -1,4 +1,4 @@
-"""The scan in Triton: outputs, final state and gradients by name, hard gaps, layouts, ranks, types; the code for GPUs."""
+"""The scan in Triton: outputs, state and gradients by name, hard gaps, layouts, ranks, types; the code for GPUs."""
 
 import numpy as np
 import pytest
