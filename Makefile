@@ -3,7 +3,9 @@
 # make lint    ruff and mypy
 # make bench   the comparisons with peers, each after the tests of what it times; BENCH="kalman s4d" runs these two
 # make docs    the documentation, into docs/_build/html
-# make gpu-check   the tests that need a CUDA device
+# make gpu-check   on a machine with a CUDA device: the tests that need one, then each kernel beside its limit and its
+#              peers; one table, and gpu-check.json, from which it goes on where it was stopped. GPU="ssd wkv" times these
+#              two, GPU_ARGS="--seconds 540" stops it in time, GPU_PYTHON=python3 takes a Python that has what it needs
 #
 # Each installs what it needs into .venv first. PYTHON=... chooses the interpreter, PYTEST_ARGS=... is handed on.
 
@@ -47,9 +49,17 @@ bench: .venv/.installed-bench
 docs: .venv/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-gpu-check: .venv/.installed
-	@$(BIN)/python -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else f'gpu-check: no CUDA device here: torch {torch.__version__} finds none. Nothing was checked.')"
-	$(BIN)/python -m pytest -m gpu -n 0 || { [ $$? -eq 5 ] && echo "gpu-check: no test is marked gpu."; }
+.venv/.installed-gpu: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[gpu]'
+	touch $@
+
+ifdef GPU_PYTHON
+gpu-check:
+else
+GPU_PYTHON := $(BIN)/python
+gpu-check: .venv/.installed-gpu
+endif
+	@$(GPU_PYTHON) tests/benchmarks/gpu.py $(GPU) $(GPU_ARGS)
 
 clean:
 	rm -rf .venv build dist docs/_build docs/api docs/gallery docs/sg_execution_times.rst .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png

@@ -129,25 +129,37 @@ def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: 
 @triton.jit
 def pass_on(
     states, w, final, k, v, beta, decay, inverse, start, L, H, N, K, V, C: tl.constexpr, BK: tl.constexpr,
-    BV: tl.constexpr,
+    BV: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """The chunks of a pair in turn: W, and the state from one to the next. A program has some columns of the state."""
+    """The chunks of a pair in turn: W, and the state from one to the next.
+
+    A program has some columns of the state, all its rows, in tiles: a product then asks for few registers at a time.
+    """
     pair = tl.program_id(0).to(tl.int64)
     first = (pair // H) * L * H + pair % H
     row, column, steps = tl.arange(0, BK), tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, C)
     kind: tl.constexpr = w.dtype.element_ty
-    S = _matrix(start, pair, row, column, K, V)
+    S = ()
+    for i in tl.static_range(TILES):
+        S += (_matrix(start, pair, i * BK + row, column, K, V),)
     for n in range(N):
         t, place = n * C + steps, pair * N + n
-        _put_matrix(states, S, place, row, column, K, V)
-        keys = _rows(k, first, t, L, H, row, K).to(kind)
+        keys, known = (), tl.zeros((C, BV), S[0].dtype)
+        for i in tl.static_range(TILES):
+            keys += (_rows(k, first, t, L, H, i * BK + row, K).to(kind),)
+            _put_matrix(states, S[i], place, i * BK + row, column, K, V)
+            known += dot(keys[i], S[i].to(kind))
         values, strength = wide(_rows(v, first, t, L, H, column, V)), _numbers(beta, first, t, L, H)
-        since, to_end, over = _since(decay, first, t, L, H, S.dtype, C)
-        Y = values - since[:, None] * dot(keys, S.to(kind))
-        W = dot(_matrix(inverse, place, steps, steps, C, C), (strength[:, None] * Y).to(kind))
+        since, to_end, over = _since(decay, first, t, L, H, known.dtype, C)
+        Y = strength[:, None] * (values - since[:, None] * known)
+        W = dot(_matrix(inverse, place, steps, steps, C, C), Y.to(kind))
         _hand_out(w, W, first, t, L, H, column, V)
-        S = over * S + dot(tl.trans(keys), (to_end[:, None] * W).to(kind))
-    _put_matrix(final, S, pair, row, column, K, V)
+        W, after = (to_end[:, None] * W).to(kind), ()
+        for i in tl.static_range(TILES):
+            after += (over * S[i] + dot(tl.trans(keys[i]), W),)
+        S = after
+    for i in tl.static_range(TILES):
+        _put_matrix(final, S[i], pair, i * BK + row, column, K, V)
 
 
 @triton.jit
@@ -171,29 +183,37 @@ def read_out(
 @triton.jit
 def pass_back(
     of_states, x, of_start, q, k, beta, decay, inverse, reads, of_o, of_final, L, H, N, K, V, C: tl.constexpr,
-    BK: tl.constexpr, BV: tl.constexpr,
+    BK: tl.constexpr, BV: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """The chunks of a pair from the last to the first: X, and the gradient in the state from one to the one before."""
     pair = tl.program_id(0).to(tl.int64)
     first = (pair // H) * L * H + pair % H
     row, column, steps = tl.arange(0, BK), tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, C)
     kind: tl.constexpr = x.dtype.element_ty
-    G = _matrix(of_final, pair, row, column, K, V)
+    G = ()
+    for i in tl.static_range(TILES):
+        G += (_matrix(of_final, pair, i * BK + row, column, K, V),)
     for step in range(N):
         n = N - 1 - step
         t, place = n * C + steps, pair * N + n
-        _put_matrix(of_states, G, place, row, column, K, V)
-        keys = _rows(k, first, t, L, H, row, K).to(kind)
+        keys, of_w = (), tl.zeros((C, BV), G[0].dtype)
+        for i in tl.static_range(TILES):
+            keys += (_rows(k, first, t, L, H, i * BK + row, K).to(kind),)
+            _put_matrix(of_states, G[i], place, i * BK + row, column, K, V)
+            of_w += dot(keys[i], G[i].to(kind))
         back, strength = _rows(of_o, first, t, L, H, column, V), _numbers(beta, first, t, L, H)
-        since, to_end, over = _since(decay, first, t, L, H, G.dtype, C)
-        of_w = to_end[:, None] * dot(keys, G.to(kind))
+        since, to_end, over = _since(decay, first, t, L, H, of_w.dtype, C)
+        of_w *= to_end[:, None]
         of_w += dot(tl.trans(_matrix(reads, place, steps, steps, C, C)), back.to(kind))
         X = dot(tl.trans(_matrix(inverse, place, steps, steps, C, C)), of_w.to(kind))
         _hand_out(x, X, first, t, L, H, column, V)
-        queries = _rows(q, first, t, L, H, row, K).to(kind)
-        G = over * G + dot(tl.trans(queries), (since[:, None] * wide(back)).to(kind))
-        G -= dot(tl.trans(keys), ((since * strength)[:, None] * X).to(kind))
-    _put_matrix(of_start, G, pair, row, column, K, V)
+        X, of_read, before = ((since * strength)[:, None] * X).to(kind), (since[:, None] * wide(back)).to(kind), ()
+        for i in tl.static_range(TILES):
+            queries = _rows(q, first, t, L, H, i * BK + row, K).to(kind)
+            before += (over * G[i] + dot(tl.trans(queries), of_read) - dot(tl.trans(keys[i]), X),)
+        G = before
+    for i in tl.static_range(TILES):
+        _put_matrix(of_start, G[i], pair, i * BK + row, column, K, V)
 
 
 @triton.jit

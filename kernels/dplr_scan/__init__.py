@@ -24,7 +24,7 @@ def dplr_scan(u, dt, Lambda, P, B, C, initial=None, *, backend=None):
         Complex input and read-out.
     initial : ndarray or Tensor of shape (batch, channels, pairs), optional
         Complex state before the first sample; None is zero.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -10,6 +10,7 @@ import numpy as np
 
 from statespace.kernels import cuda
 from statespace.kernels.dispatch import BackendError
+from statespace.kernels.kalman_filter import associative
 from statespace.kernels.kalman_filter.blocks import TABLE, wanted_entries
 from statespace.kernels.kalman_filter.discretization import expand, moves
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
@@ -114,11 +115,20 @@ def empty(*shape, dtype=np.float64):
     return cuda.runtime.arrays.empty(shape, dtype=dtype)
 
 
+def resident(y, dt, blocks, observation, starts):
+    """What does not change from call to call of a search, on the GPU, and when each record's turn is."""
+    schedule = Schedule(len(y), starts)
+    y, dt, observation = (cuda.borrowed(x, np.float64) for x in (y, dt, observation))
+    return y, dt, blocks._replace(gap_index=cuda.borrowed(blocks.gap_index, np.int64)), observation, schedule
+
+
 def kalman_log_likelihood(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None, tame=None
 ):
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
+        if line := associative.line(model):
+            return line.log_likelihood()
         values, _ = model.run("filter.cu", "log_likelihood", model.schedule.count)
         return model.values(values)
 
@@ -126,6 +136,8 @@ def kalman_log_likelihood(
 def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None):
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
+        if line := associative.line(model):
+            return line.filter()
         T, n, d, R = len(y), model.n, model.d, model.schedule.count
         means, covariances, innovations, variances = empty(T, n), empty(T, n, n), empty(T), empty(T)
         left, counts, last = empty(R, d, n), empty(R, dtype=np.int64), empty(R, dtype=np.int64)
@@ -143,12 +155,21 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
 def kalman_gradient(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
     starts=None, tame=None,
-):
+):  # fmt: skip
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
         n, d, (_, tables) = model.n, model.d, model.packed
         wanted = wanted_entries(blocks, free_parameters)
         moving = bool(moves(blocks.kind, free_parameters).any()) or bool(wanted.any())
+        if line := associative.line(model, way_back=True):
+            value, gradient = line.gradient(
+                free_parameters, by_observation, moving, lambda sums: _by_tables(model, sums, tables)
+            )
+            masks = (cuda.borrowed(x, np.float64) for x in (free_parameters, wanted))
+            gradient = gradient._replace(
+                parameters=gradient.parameters * next(masks), transition=gradient.transition * next(masks)
+            )
+            return value, Gradient(*map(model.returned, gradient))
         threads, length, checkpoints, steps = model.room()
         sizes = [blocks.parameters.size, n, 1, n, n * n, n * d]
         sums, table_sums = empty(threads, sum(sizes)), empty(len(y), 2, tables)
@@ -192,6 +213,8 @@ def _by_tables(model, table_sums, tables):
 def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, readout, *, starts=None):
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
+        if line := associative.line(model, way_back=True):
+            return line.smoother(readout)
         T, n = len(y), model.n
         read = 0 if readout is None else readout.shape[1]
         rows = cuda.borrowed(np.zeros((1, 0, n)) if readout is None else readout, np.float64)

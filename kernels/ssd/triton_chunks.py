@@ -229,30 +229,29 @@ def gradients(
         size = tl.load(step + head * L + t, mask=t < L, other=0)
         came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
         slope = _tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)
+        # What came from the state before, and what went to the one behind.
+        state = _states(states, (head * of_chunks + c) * P * N, p, n, P, N)
+        read = tl.sum(matmul(own_C, tl.trans(state), kind) * wide(slope), 1) * tl.exp(high)
+        behind = _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N)
+        of_came = matmul(own_B, tl.trans(behind), kind) * tl.exp((highest - high) + (lowest - low))[:, None]
+        of_size = tl.sum(of_came * wide(came), 1)
+        taken = of_size * size
+        passing = tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
         # Within the chunk.
         decays = _decays(high, low, Q)
+        of_came += matmul(tl.trans(scores * decays), slope, kind)
         weighted = matmul(slope, tl.trans(came), kind) * decays
         of_scores += weighted * size[None, :]
         weighted *= scores
-        of_size = tl.sum(weighted, 0)
+        of_size += tl.sum(weighted, 0)
         weighted *= size[None, :]
-        of_rate = tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
-        of_came = matmul(tl.trans(scores * decays), slope, kind)
-        # What came from the state before, and what went to the one behind.
-        state = _states(states, (head * of_chunks + c) * P * N, p, n, P, N)
-        behind = _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N)
-        read = tl.sum(matmul(own_C, tl.trans(state), kind) * wide(slope), 1) * tl.exp(high)
-        taken = matmul(own_B, tl.trans(behind), kind) * tl.exp((highest - high) + (lowest - low))[:, None]
-        of_came = (of_came + taken) * size[:, None]
-        taken = tl.sum(taken * wide(came), 1)
-        of_size += taken
-        taken *= size
+        of_rate = passing + tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
         # A step's exponent is in all that passes it: read at or behind it, written before it.
-        of_rate += tl.sum(tl.where(i >= j, read[:, None], 0), 0) + tl.sum(tl.where(i < j, taken[:, None], 0), 0)
-        of_rate += tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
+        of_rate += tl.cumsum(read, 0, reverse=True) + (tl.cumsum(taken, 0) - taken)
         own = (block * batch * H + head) * L + t
         tl.store(of_step + own, of_size, mask=t < L)
         tl.store(of_exponent + own, of_rate, mask=t < L)
+        of_came *= size[:, None]
         if D is not None:
             of_came += wide(slope) * tl.load(D + h * P + p, mask=p < P, other=0).to(scores.dtype)[None, :]
             of_skip = tl.sum(wide(slope) * wide(came), 0)

@@ -19,7 +19,7 @@ def vandermonde(c, x, L, *, log_nodes=False, real=False, backend=None):
         modulus near 1 has already lost what matters if it comes rounded to float32; its logarithm has not.
     real : bool, default False
         Return the real part only, at half the cost.
-    backend : {"pytorch", "reference"}, optional
+    backend : {"triton", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,3 +121,12 @@ def test_an_import_that_fails_in_another_way_is_a_reason(monkeypatch):
     monkeypatch.setattr(dispatch, "import_module", fail)
     reason = dispatch.reason_against("token_shift", "triton")
     assert reason == "AttributeError: module 'triton' has no attribute 'knobs' (" + dispatch.INSTALL["triton"] + ")"
+
+
+def test_the_page_on_gpus_names_the_backends_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    columns = ("triton", "cupy", "cpu", "pytorch")
+    for folder in sorted(Path(dispatch.__file__).parent.glob("*/README.md")):
+        name = folder.parent.name
+        cells = [" yes " if column in dispatch.available(name) else " " for column in columns]
+        assert f"| `{name}` |" + "|".join(cells) + "|" in page
