@@ -236,8 +236,12 @@ def test_it_compiles_for_gpus(triton_device, monkeypatch, dtype):
         y, state = scan_of(leaves)
         torch.autograd.grad(y.float().sum() + state.sum(), list(leaves.values()))
     assert [entry["kernel"] for entry in found] == ["forward", "connect", "forward", "ends", "connect", "reverse"]
-    code = compile_for_gpus(found)
-    assert [(entry["kernel"], entry["spilled"]) for entry in code if entry["spilled"]] == []
+    code = compile_for_gpus(found, [90 if dtype == torch.float32 else 80])
+    # Back, a thread has what its tile needs before and after the states (inputs, gates, slopes) beside the states of
+    # all steps: some of that may wait in memory, once a tile of 8 steps, where the recurrence itself may not.
+    spilled = {entry["kernel"]: entry["spilled"] for entry in code if entry["spilled"]}
+    assert spilled.pop("reverse", 0) <= 128
+    assert spilled == {}
 
 
 @pytest.mark.gpu
