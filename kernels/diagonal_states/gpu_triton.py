@@ -31,7 +31,7 @@ from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide 
 from statespace.kernels.operators import operator
 
 NODES = 64  # states of a program, two for each lane of a warp
-AHEAD = 4 if INTERPRETED else 8  # steps loaded at a time
+AHEAD = 4  # steps loaded at a time
 CHUNK = 8 if INTERPRETED else 32  # steps of a stretch at least
 
 

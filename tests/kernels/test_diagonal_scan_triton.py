@@ -105,12 +105,9 @@ def test_it_is_one_piece_of_a_compiled_program(triton_device):
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
 
 
-def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
+def test_it_compiles_for_gpus_without_spilling(triton_device):
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
-    from statespace.kernels.diagonal_scan import gpu_triton
-
-    monkeypatch.setattr(gpu_triton, "AHEAD", 8)
     with launches() as found:
         with_gradients(tensors(torch.float32, "cpu", B=1, H=2, L=9, nodes=32), "triton")
         with_gradients(tensors(torch.bfloat16, "cpu", B=1, H=2, L=2, nodes=32), "triton")  # one stretch

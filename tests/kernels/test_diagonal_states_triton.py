@@ -86,12 +86,9 @@ def test_it_is_one_piece_of_a_compiled_program(triton_device):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
+def test_it_compiles_for_gpus_without_spilling(triton_device):
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
-    from statespace.kernels.diagonal_states import gpu_triton
-
-    monkeypatch.setattr(gpu_triton, "AHEAD", 8)
     with launches() as found:
         with_gradients(tensors(torch.float32, "cpu", B=1, L=9, states=64), "triton")
         with_gradients(tensors(torch.bfloat16, "cpu", B=1, L=2, states=64), "triton")  # one stretch
