@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
 from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves

@@ -115,6 +115,13 @@ def empty(*shape, dtype=np.float64):
     return cuda.runtime.arrays.empty(shape, dtype=dtype)
 
 
+def resident(y, dt, blocks, observation, starts):
+    """What does not change from call to call of a search, on the GPU, and when each record's turn is."""
+    schedule = Schedule(len(y), starts)
+    y, dt, observation = (cuda.borrowed(x, np.float64) for x in (y, dt, observation))
+    return y, dt, blocks._replace(gap_index=cuda.borrowed(blocks.gap_index, np.int64)), observation, schedule
+
+
 def kalman_log_likelihood(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None, tame=None
 ):
@@ -146,20 +153,9 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
 
 
 def kalman_gradient(
-    y,
-    dt,
-    blocks,
-    observation,
-    noise_variance,
-    mean,
-    covariance,
-    diffuse,
-    free_parameters,
-    by_observation,
-    *,
-    starts=None,
-    tame=None,
-):
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
+    starts=None, tame=None,
+):  # fmt: skip
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
         n, d, (_, tables) = model.n, model.d, model.packed
