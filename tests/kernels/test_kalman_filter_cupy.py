@@ -22,7 +22,7 @@ from statespace.kernels.kalman_filter import (
     kalman_smoother,
     kalman_stepper,
 )
-from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, SHO, TREND
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, ROTATION, SHO, TREND
 from statespace.kernels.kalman_filter.prepared import Prepared
 from tests.kernels.host import compile_for_gpus
 from tests.kernels.test_kalman_filter_batch import problem as batch
@@ -128,6 +128,23 @@ def test_many_small_gaps_after_long_records(cuda_runtime, monkeypatch):
         near(found, expected)
         for name, x, y in zip(by._fields, gradient, by, strict=True):
             near(x, y, name=name)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_directions_that_the_first_samples_hardly_tell_apart(alone):
+    """A yearly harmonic on daily samples, beside a record that sees a year in steps of months."""
+    rng = np.random.default_rng(7)
+    starts = np.array([0, 120, 150])
+    dt = np.concatenate([rng.uniform(0.4, 1.6, 120), rng.uniform(20.0, 70.0, 30)])
+    y = 5.0 + 3.0 * np.sin(2 * np.pi * np.cumsum(dt) / 365.25) + rng.normal(size=150)
+    y[20:25] = np.nan
+    blocks = Blocks([RANDOM_WALK, ROTATION], [1, 2], [[0.01, 0.0], [2 * np.pi / 365.25, 1e-6]])
+    start = np.array([1.0, 1.0, 0.0]), 0.8, np.zeros(3), np.zeros((3, 3)), np.eye(3)
+    if alone:
+        compare((y[:120], dt[:120], blocks, *start), tolerance=1e-8)
+    else:
+        R = np.full(150, 0.8)
+        compare((y, dt, blocks, start[0], R, *start[2:]), tolerance=1e-8, starts=starts, readout=np.eye(3)[:1])
 
 
 def test_gaps_as_matrices_and_back():
