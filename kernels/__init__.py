@@ -5,6 +5,9 @@ Every folder has the same files: ``README.md`` (the recurrence and its derivatio
 function: it checks its arguments and dispatches), ``reference.py`` (a float64 loop written from the definition, never
 optimised) and one file for each faster backend, which exports the primitive's own name with the same signature.
 
+A function takes NumPy arrays, torch tensors or, where a GPU is, CuPy arrays, and returns what it was given. CuPy arrays
+and tensors on a GPU pass between the libraries without a copy; kernels run in the streams that are current there.
+
 This folder stands at the top of the repository and is imported as ``statespace.kernels``.
 """
 

@@ -18,7 +18,8 @@ from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide 
 from statespace.kernels.operators import operator
 
 TILE = 64  # nodes of a program, two for each lane
-AHEAD = 4 if INTERPRETED else 8  # steps at a time: loaded together, and their states kept in the reverse sweep
+AHEAD = 4 if INTERPRETED else 8  # steps that are loaded together
+KEPT = 4  # steps whose states the reverse sweep keeps in registers: with 8, half as many programs fit
 CHUNK = 8 if INTERPRETED else 64  # steps between two stored states
 
 
@@ -292,11 +293,11 @@ def _compute_gradients(
     of_dt = c.new_empty(blocks if want_dt else 0, *grad_dt.shape)
     of_rate, of_c = (c.new_empty(records, pieces, *c.shape) for _ in range(2))
     of_skip = c.new_empty(records, pieces, *grad_skip.shape)
-    scratch = c.new_empty(records, pieces, CHUNK // AHEAD, *c.shape)
+    scratch = c.new_empty(records, pieces, CHUNK // KEPT, *c.shape)
     _backward[plan.grid](
         grad_u, of_dt, of_rate, of_c, of_skip, grad_initial, scratch,
         u, dt, plan.rate, c, skip, stored, grad, before, *plan.sizes, SKIP=skip is not None, WANT_DT=want_dt,
-        CHUNK=CHUNK, **plan.constants, num_warps=plan.warps,
+        CHUNK=CHUNK, **plan.constants | {"AHEAD": KEPT}, num_warps=plan.warps,
     )  # fmt: skip
     torch.sum(of_dt, 0, out=grad_dt)
     torch.sum(of_c, (0, 1), out=grad_c)

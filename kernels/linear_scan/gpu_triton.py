@@ -32,7 +32,9 @@ def linear_scan(a, b, initial=None, reverse=False):
     if not b.numel():
         return (a * b + initial.expand(rows).unsqueeze(-1)).to(result)
     # Half precision is read as it is and becomes float32 in the kernel.
-    a, b, initial = (x if working == torch.float32 and x.is_floating_point() else x.to(working) for x in (a, b, initial))
+    a, b, initial = (
+        x if working == torch.float32 and x.is_floating_point() else x.to(working) for x in (a, b, initial)
+    )
     a, sizes = _grouped(a if a.ndim else a.unsqueeze(0), b.shape)
     arguments = a, b.reshape(*sizes, steps), initial.expand(rows).reshape(sizes)
     if working.is_complex:

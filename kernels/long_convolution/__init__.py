@@ -12,7 +12,7 @@ def long_convolution(u, k, *, backend=None):
         Real inputs; float16 and bfloat16 are summed in float32.
     k : ndarray or Tensor of shape (channels, kernel_length)
         Real kernels, of any length.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"cupy", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns
@@ -34,6 +34,9 @@ def long_convolution(u, k, *, backend=None):
     Records of any length are transformed in pieces, so that memory beside the result is bounded. Rounding is absolute,
     not relative: about the type's precision times the largest output. On a CPU a kernel of up to some hundred taps is
     applied by the sum itself.
+
+    On a GPU with CuPy a record that fits into shared memory, 32,768 samples or blocks of a longer one, is read and
+    written once, transforms and product between; longer kernels take two more passes through memory.
 
     Examples
     --------

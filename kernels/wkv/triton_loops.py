@@ -129,7 +129,7 @@ def forward(
     inside = d < D
     rate, bonus = tl.load(w + d, mask=inside, other=0), tl.load(u + d, mask=inside, other=0)
     a, b, top, drift = _triple(start, record * D + d, B.to(tl.int64) * D, inside)
-    for earlier in range(s):
+    for earlier in tl.range(0, s, num_stages=4):
         place = (record * S + earlier) * 5 * D + d
         piece_a, piece_b, piece_top, piece_drift = _triple(pieces, place, D, inside)
         drift += tl.load(pieces + place + 4 * D, mask=inside, other=0)
@@ -237,7 +237,7 @@ def backward(
     rate, bonus = tl.load(w + d, mask=inside, other=0), tl.load(u + d, mask=inside, other=0)
     step_of_sums = B.to(tl.int64) * D
     of_a, of_b, _, _ = _triple(grad_final, record * D + d, step_of_sums, inside)
-    for later in range(S - 1 - s):
+    for later in tl.range(0, S - 1 - s, num_stages=4):
         place = (record * S + S - 1 - later) * 3 * D + d
         factor = tl.load(pieces + place + 2 * D, mask=inside, other=0)
         of_a = tl.load(pieces + place, mask=inside, other=0) + factor * of_a

@@ -116,8 +116,8 @@ def test_what_has_no_kernel_is_refused(triton_device):
         delta_rule(**tensors(torch.float32, triton_device, L=2), chunk_size=24, backend="triton")
     with pytest.raises(BackendError, match="0 keys of 1025 numbers"):
         delta_rule(**tensors(torch.float32, triton_device, L=1, B=1, H=1, K=1025, V=1), backend="triton")
+    arguments = tensors(torch.float32, triton_device, L=1, B=1, H=1, K=512, V=1)
     with pytest.raises(BackendError, match="32 keys of 512 numbers"):
-        arguments = tensors(torch.float32, triton_device, L=1, B=1, H=1, K=512, V=1)
         delta_rule(**arguments, chunk_size=64, backend="triton")
 
 

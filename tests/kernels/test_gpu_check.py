@@ -33,7 +33,7 @@ def test_without_a_gpu_it_says_so():
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_cases_run_small_and_agree_with_their_peers(benchmark_modules, triton_device, piece):
+def test_cases_run_small_and_agree_with_their_peers(benchmark_modules, triton_device, cuda_runtime, piece):
     trial, module = benchmark_modules("trial"), benchmark_modules(piece)
     assert module.CASES
     assert [name for name in module.TESTS if not (HERE.parents[1] / name).exists()] == []

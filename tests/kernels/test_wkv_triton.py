@@ -141,3 +141,28 @@ def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
     code = compile_for_gpus(found)
     assert len(code) == 4 * 2 * 2
     assert [entry for entry in code if entry["spilled"]] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "sizes", [(16, 4096, 1024), (1, 65_536, 256), (2, 1_000_003, 33), (1, 40_000_000, 64)], ids=str
+)
+def test_large_problems(sizes):
+    """A record cut anywhere is one pass, in outputs and gradients; the largest one has more than 2^31 numbers."""
+    B, L, D = sizes
+    generator = torch.Generator("cuda").manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, device="cuda", dtype=torch.bfloat16)  # noqa: E731
+    w, u = torch.linspace(1e-3, 3, D, device="cuda"), torch.linspace(-1, 1, D, device="cuda")
+    k, v = draw(B, L, D), draw(B, L, D)
+    with torch.no_grad():
+        y, state = wkv(w, u, k, v, backend="triton")
+        cut = L - min(L // 3, 100_000)
+        _, between = wkv(w, u, k[:, :cut], v[:, :cut], backend="triton")
+    del y
+    tail = [x[:, cut:].double().requires_grad_() for x in (k, v)]
+    expected, last = wkv(w.double(), u.double(), *tail, between.double(), backend="pytorch")
+    k, v = (x[:, cut:].float().requires_grad_() for x in (k, v))
+    got, final = wkv(w, u, k, v, between, backend="triton")
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-5)
+    torch.testing.assert_close(final.double(), last, rtol=0, atol=3e-5)
+    torch.testing.assert_close(final, state, rtol=0, atol=3e-5)
