@@ -248,3 +248,38 @@ def test_it_compiles_for_gpus_without_spilling(nvcc, file, more):
 def test_the_diffuse_start_compiles_for_gpus(nvcc):
     code = compile_for_gpus(cuda.source("kalman_filter", "filter.cu", **macros([TREND, SHO], [2, 2], 2)), ("sm_90",))
     assert [entry for entry in code if entry["spilled"]] == []
+
+
+@pytest.mark.gpu
+def test_many_long_records_on_a_gpu(monkeypatch):
+    """20,000 records of 1,000 samples, in segments as they are by default; a few of them against the compiled loops."""
+    monkeypatch.undo()
+    xp = cuda.runtime.arrays
+    R, T = 20_000, 1000
+    rng = np.random.default_rng(1)
+    y, dt = rng.normal(size=R * T), rng.exponential(size=R * T)
+    y[rng.random(R * T) < 0.05] = np.nan
+    blocks = Blocks([TREND, MATERN32], [2, 2], [[0.01, 0.001], [0.8, 0.5]])
+    start = np.array([1.0, 0.0, 1.0, 0.0]), 0.3, np.zeros(4), np.diag([0.0, 0.0, 0.5, 0.32]), np.eye(4)[:, :2]
+    starts = np.arange(R + 1) * T
+    on_device = xp.asarray(y), xp.asarray(dt)
+    values, gradient = kalman_gradient(*on_device, blocks, *start, starts=starts)
+    readout = start[0][np.newaxis]
+    smoothed = kalman_smoother(*on_device, blocks, *start, readout=readout, starts=starts)
+    assert all(isinstance(x, xp.ndarray) for x in (values, gradient.parameters, smoothed.mean))
+    some = slice(0, 50 * T)
+    expected = kalman_smoother(y[some], dt[some], blocks, *start, readout=readout, starts=starts[:51])
+    near(cuda.runtime.fetched(values[:50]), expected.log_likelihood)
+    near(cuda.runtime.fetched(smoothed.mean[some]), expected.mean, 1e-8)
+    near(cuda.runtime.fetched(smoothed.covariance[some]), expected.covariance, 1e-8)
+    again = kalman_gradient(*on_device, blocks, *start, starts=starts)[1]
+    for x, same in zip(gradient, again, strict=True):
+        assert_array_equal(cuda.runtime.fetched(x), cuda.runtime.fetched(same))
+    # a step along the gradient raises the likelihood by its square
+    step = 1e-7 * cuda.runtime.fetched(gradient.parameters)
+    moved = [
+        float(kalman_log_likelihood(*on_device, blocks._replace(parameters=np.column_stack(
+            [blocks.parameters, np.zeros(2)]) + sign * step), *start, starts=starts).sum())
+        for sign in (-1, 1)
+    ]  # fmt: skip
+    assert_allclose((moved[1] - moved[0]) / 2e-7, float((gradient.parameters**2).sum()), rtol=1e-3)
