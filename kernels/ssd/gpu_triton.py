@@ -122,7 +122,7 @@ def _compute(y, final, raw, x, step, exponent, B, C, D, z, initial, seq_idx, kee
     (x, _), (B, _), (C, _), (gate, _) = rows
     kernels.outputs[(plan[0] * batch * H * triton.cdiv(P, tiles["P_"]),)](
         y, raw if keep else None, ends, x, B, C, _flat(D), None if z is None else gate, step, exponent, seq_idx,
-        starts, *sizes, *plan, *(n for _, strides in rows for n in strides), **tiles,
+        starts, *sizes, *plan, *(n for _, strides in rows for n in strides), **tiles, num_warps=8,
     )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def _compute_gradients(
         kernels.gradients[(own * shares * batch * G,)](
             of_x, of_B, of_C, of_D, of_step, of_exponent, *(a for a, _ in rows[:3]), _flat(D), rows[3][0],
             step, exponent, seq_idx, states, behind, *sizes, shares, share, begin, own, count * span, *strides,
-            Q=tiles["Q"], P_=tiles["P_"], S_=min(SLICE, tiles["N_"]),
+            Q=tiles["Q"], P_=tiles["P_"], S_=min(SLICE, tiles["N_"]), num_warps=8,
         )  # fmt: skip
 
 
