@@ -1,9 +1,14 @@
 """The diagonal scan as Triton kernels: a program for a stretch of some channels of one record, states in registers.
 
-A lane of the program's one warp holds a few nodes; time is a loop, and a step's output a sum over the nodes. Half of the
-work is the decay of an irregular gap: computed twice if the record is cut into stretches, and twice more in the reverse
-sweep, which starts from one stored state in a chunk, notes the states of every few steps, and goes back through those.
+A lane of the program's one warp holds a few nodes; time is a loop, and a step's output a sum over the nodes. Most of
+the work is the decay of an irregular gap: computed twice if the record is cut into stretches, and twice more in the
+reverse sweep, which starts from one stored state in a chunk, notes the states of every few steps, and goes back through
+those.
 """
+
+# Tuples grow while a kernel is traced, which is no change of type there; Triton knows no starred ones.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment, var-annotated, misc, has-type"
 
 import torch
 import triton
@@ -12,14 +17,24 @@ from torch import Tensor
 
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.diagonal_scan.triton_decay import (
-    GIVEN, RULES, carry, chain, chained, decay_of, discretise, fields, rate_of, times,
+    GIVEN,
+    RULES,
+    carry,
+    chain,
+    chained,
+    decay_of,
+    discretise,
+    fields,
+    rate_of,
+    times,
 )  # fmt: skip
 from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
 
 TILE = 64  # nodes of a program, two for each lane
-AHEAD = 4 if INTERPRETED else 8  # steps that are loaded together
-KEPT = 4  # steps whose states the reverse sweep keeps in registers: with 8, half as many programs fit
+# Steps that are loaded together, and whose states the reverse sweep keeps in registers: with 8, half as many programs
+# fit on a multiprocessor.
+AHEAD = 4
 CHUNK = 8 if INTERPRETED else 64  # steps between two stored states
 
 
@@ -97,7 +112,7 @@ def _sums(
     product, total, field, dt, rate, c, L, H, N, size,
     BACK: tl.constexpr, RULE: tl.constexpr, CHANNELS: tl.constexpr, NODES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """What each stretch makes of a state, less 1, and what it adds: of states, or BACK of their gradients, last first."""
+    """What each stretch makes of a state, less 1, and what it adds: of states, or BACK of gradients, the last first."""
     h, at, there = _place(H, N, CHANNELS, NODES)
     p, q, r, read, turned = _system(rate, c, at, there, H * N)
     f, g = tl.zeros_like(p), tl.zeros_like(p)
@@ -293,11 +308,11 @@ def _compute_gradients(
     of_dt = c.new_empty(blocks if want_dt else 0, *grad_dt.shape)
     of_rate, of_c = (c.new_empty(records, pieces, *c.shape) for _ in range(2))
     of_skip = c.new_empty(records, pieces, *grad_skip.shape)
-    scratch = c.new_empty(records, pieces, CHUNK // KEPT, *c.shape)
+    scratch = c.new_empty(records, pieces, CHUNK // AHEAD, *c.shape)
     _backward[plan.grid](
         grad_u, of_dt, of_rate, of_c, of_skip, grad_initial, scratch,
         u, dt, plan.rate, c, skip, stored, grad, before, *plan.sizes, SKIP=skip is not None, WANT_DT=want_dt,
-        CHUNK=CHUNK, **plan.constants | {"AHEAD": KEPT}, num_warps=plan.warps,
+        CHUNK=CHUNK, **plan.constants, num_warps=plan.warps,
     )  # fmt: skip
     torch.sum(of_dt, 0, out=grad_dt)
     torch.sum(of_c, (0, 1), out=grad_c)

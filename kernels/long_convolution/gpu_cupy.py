@@ -252,7 +252,8 @@ def _differentiate(grad_u, grad_k, u, k, grad, name, empty):
             sums = empty((launcher.H, parts, taps), launcher.real)
             sizes = launcher.B, launcher.H, launcher.L
             launcher.direct("correlate_directly", (launcher.H, parts), 4 * taps, sums, u, grad, *sizes)
-            grad_k[:] = sums.sum(1)[:, : launcher.K]
+            grid = -(-launcher.H * launcher.K // 128)
+            launcher.direct("add_parts", grid, 128, grad_k, sums, launcher.H, parts)
         return
     spectrum = None if grad_u is None else launcher.transforms(k)
     if grad_k is None:

@@ -11,8 +11,8 @@ SHORTEST = 64
 ROW_BYTES = 1 << 17
 # Columns are split into so many rings before their rows are transformed.
 ROOTS = 16, 256, 1024
-# Passes over memory of a transform in two steps, beside those of one in a single step.
-DETOUR = 4
+# What a detour through memory takes, in passes through shared memory.
+DETOUR = 8
 
 
 class Plan(NamedTuple):
@@ -40,10 +40,15 @@ def plan(L, K, itemsize):
             continue
         blocks = math.ceil(L / size)
         # fewer than 32 threads take as long as 32
-        cost = blocks * max(M, 512) * (1 if roots == 1 else DETOUR)
+        cost = blocks * max(M, 512) * (passes(M // roots) + (0 if roots == 1 else DETOUR))
         if best is None or (cost, blocks) < best[0]:
             best = (cost, blocks), Plan(M // roots, roots, size, blocks)
     return best and best[1]
+
+
+def passes(N):
+    """Passes through shared memory of a transform of length N: see ring.cuh."""
+    return math.ceil((N.bit_length() - 1) / 4)
 
 
 def levels(N):

@@ -5,6 +5,8 @@
 
 // short rows share a block of threads
 constexpr int MOST = THREADS > 128 ? THREADS : 128;
+// Blocks of a multiprocessor, so that one loads while another computes: as many as have their numbers in registers.
+constexpr int RESIDENT = sizeof(REAL) == 8 || LENGTH > 8192 ? 1 : MOST == 512 || KIND ? 2 : MOST == 256 ? 3 : 4;
 
 // The transforms of the kernels, 1 / LENGTH of them.
 extern "C" __global__ void __launch_bounds__(THREADS) transform_kernels(
@@ -15,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) transform_kernels(
 }
 
 // y of ``size`` samples a block from those and ``before`` before and ``after`` after them.
-extern "C" __global__ void __launch_bounds__(MOST) convolve(
+extern "C" __global__ void __launch_bounds__(MOST, RESIDENT) convolve(
     SAMPLE *y, const SAMPLE *u, const PAIR *spectrum, const PAIR *twiddles, long long count, long long channels,
     long long length, long long blocks, long long size, long long before, long long after, long long conjugate
 ) {

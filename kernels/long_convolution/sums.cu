@@ -96,3 +96,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate_directly(
         if (lane == 0) sums[((long long)channel * gridDim.y + blockIdx.y) * FILLED + first + q] = total[q];
     }
 }
+
+// The sums of the parts, in their order: THREADS of the (channels, TAPS) in a block.
+extern "C" __global__ void __launch_bounds__(THREADS) add_parts(
+    REAL *grad_k, const REAL *sums, long long channels, long long parts
+) {
+    long long i = blockIdx.x * (long long)THREADS + threadIdx.x, channel = i / TAPS;
+    if (channel >= channels) return;
+    REAL total = 0;
+    for (long long part = 0; part < parts; part++) total += sums[(channel * parts + part) * FILLED + i % TAPS];
+    grad_k[i] = total;
+}

@@ -6,7 +6,7 @@ from gpu import together
 from statespace.kernels import dplr_scan
 
 TESTS = ["tests/kernels/test_dplr_scan_triton.py"]
-# What a step takes of a pair of states, rank 1: E 8, Λ x + B u 8, E (..) 12, P* 6, h E P q 8, the read-out 4; back twice
+# What a step takes of a pair of states, rank 1: E 8, Λx + Bu 8, E (..) 12, P* 6, h E P q 8, the read-out 4; back twice
 # that, for the gradients in the state and in the system, and once for the states again.
 FORTH, BACK = 46, 46 * 3
 

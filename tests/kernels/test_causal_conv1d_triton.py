@@ -138,3 +138,20 @@ def test_it_compiles_for_gpus_without_spilling(triton_device):
     code = compile_for_gpus(found)
     assert {entry["kernel"] for entry in code} == {"_forward", "_backward", "_last"}
     assert [entry for entry in code if entry["spilled"]] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_long_records_on_a_gpu(dtype):
+    compare(problem(B=2, D=130, L=65_539), dict(activation="silu"), dtype, "cuda")
+
+
+@pytest.mark.gpu
+def test_more_numbers_than_32_bits_count():
+    L, D = 2**20 + 3, 2050
+    x = torch.randn(1, L, D, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
+    weight = torch.randn(D, 4, device="cuda", dtype=torch.bfloat16)
+    with torch.no_grad():
+        got = causal_conv1d(x, weight, activation="silu", backend="triton")[..., -100:].float()
+        expected = causal_conv1d(x[..., -200:], weight, activation="silu", backend="pytorch")[..., -100:].float()
+    torch.testing.assert_close(got, expected, rtol=1e-2, atol=1e-2)

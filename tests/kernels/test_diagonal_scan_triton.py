@@ -61,7 +61,7 @@ def filled_with_nan(monkeypatch):
     [
         (torch.float64, "zoh", dict(B=2, L=1, nodes=1)),
         (torch.float64, "bilinear", dict(B=1, L=13, leave_out=("skip",))),
-        (torch.float64, "zoh", dict(B=1, H=3, L=19, nodes=33)),
+        (torch.float64, "zoh", dict(B=1, H=2, L=17, nodes=33)),
         (torch.float64, "zoh", dict(B=1, L=11, gaps=BURSTS, leave_out=("initial",))),
         (torch.float64, "zoh", dict(B=1, L=9, leave_out=("dt",))),
         (torch.float64, "bilinear", dict(B=1, L=3, nodes=2, leave_out=("dt", "skip"))),
@@ -81,44 +81,41 @@ def test_outputs_and_gradients(triton_device, filled_with_nan, dtype, discretiza
     assert_equal_results(got, expected, TOLERANCE[dtype])
 
 
-def test_float32_holds_over_the_memory_of_a_slow_node(triton_device):
-    """Ā - 1 keeps its digits where a rounded Ā would err alike at every step."""
-    L = 200 if triton_device == "cpu" else 20_000
+def test_float32_keeps_the_digits_of_a_slow_node(triton_device):
+    """A rounded Ā would leave three of them: Ā - 1 = 1e-5, and Ā errs by 3e-8."""
+    L = 20 if triton_device == "cpu" else 20_000
     u = torch.ones(1, 1, L, device=triton_device)
-    rate = torch.tensor([[-1e-4 + 0.01j]], dtype=torch.complex128, device=triton_device)
+    rate = torch.tensor([[-1e-5 + 2e-5j]], dtype=torch.complex128, device=triton_device)
     for dt in (None, torch.ones(1, L, device=triton_device)):
         y, _ = diagonal_scan(u, dt, rate, torch.ones_like(rate).cfloat(), backend="triton")
         expected = torch.expm1(rate * torch.arange(1, L + 1, device=triton_device)).real
-        torch.testing.assert_close(y[0, :, :].double(), expected, rtol=0, atol=3e-6 * expected.abs().max().item())
+        torch.testing.assert_close(y[0].double(), expected, rtol=0, atol=3e-6 * expected.abs().max().item())
 
 
 def test_it_is_one_piece_of_a_compiled_program(triton_device):
     arguments = tensors(torch.float32, triton_device, B=1, L=9, H=2)
     compiled = torch.compile(lambda *x: diagonal_scan(*x, backend="triton"), fullgraph=True, backend="aot_eager")
     expected = diagonal_scan(*arguments.values(), backend="triton")
-    for run in (compiled, compiled):
-        got = run(*arguments.values())
-        for x, y in zip(got, expected, strict=True):
-            torch.testing.assert_close(x, y, rtol=0, atol=0)
+    got = compiled(*arguments.values())
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
     losses = [(y.square().sum() + s.abs().sum()) for y, s in (got, expected)]
     results = [torch.autograd.grad(x, list(arguments.values())) for x in losses]
     for x, y in zip(*results, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
 
 
-def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
+def test_it_compiles_for_gpus_without_spilling(triton_device):
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
-    from statespace.kernels.diagonal_scan import gpu_triton
-
-    monkeypatch.setattr(gpu_triton, "AHEAD", 8)
     with launches() as found:
         with_gradients(tensors(torch.float32, "cpu", B=1, H=2, L=9, nodes=32), "triton")
-        with_gradients(tensors(torch.bfloat16, "cpu", B=1, H=2, L=2, nodes=32), "triton")
+        with_gradients(tensors(torch.bfloat16, "cpu", B=1, H=2, L=2, nodes=32), "triton")  # one stretch
     for launch in found:
         if "CHUNK" in launch["values"]:
             launch["values"]["CHUNK"] = 64
-    code = compile_for_gpus(found)
+    # What runs once more before the others has nothing that those do not have.
+    code = compile_for_gpus([launch for launch in found if launch["values"].get("BACK", True)])
     assert {entry["kernel"] for entry in code} == {"_sums", "_forward", "_backward", "through"}
     assert [entry for entry in code if entry["spilled"]] == []
     # The forward pass has as many programs of one warp as a multiprocessor holds.

@@ -6,8 +6,13 @@ import torch
 
 from statespace.kernels import diagonal_states
 from tests.kernels.compilation import compile_for_gpus, launches
-from tests.kernels.test_diagonal_scan_triton import BURSTS, TOLERANCE, assert_equal_results, in_full_precision
-from tests.kernels.test_diagonal_scan_triton import filled_with_nan  # noqa: F401
+from tests.kernels.test_diagonal_scan_triton import (
+    BURSTS,
+    TOLERANCE,
+    assert_equal_results,
+    filled_with_nan,  # noqa: F401
+    in_full_precision,
+)
 from tests.kernels.test_diagonal_states import problem
 
 NAMES = "v", "dt", "rate", "initial"
@@ -39,7 +44,7 @@ def with_gradients(arguments, backend, **rule):
     [
         (torch.float64, dict(reverse=True), dict(L=1, states=1)),
         (torch.float64, dict(discretization="bilinear"), dict(B=1, L=13)),
-        (torch.float64, dict(reverse=True), dict(B=1, L=19, states=70)),
+        (torch.float64, dict(reverse=True), dict(B=1, L=17, states=70)),
         (torch.float64, dict(), dict(B=2, L=11, gaps=BURSTS, leave_out=("initial",))),
         (torch.float64, dict(reverse=True), dict(B=1, L=9, leave_out=("dt",))),
         (torch.float64, dict(discretization="bilinear"), dict(B=1, L=3, leave_out=("dt",))),
@@ -81,16 +86,14 @@ def test_it_is_one_piece_of_a_compiled_program(triton_device):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
+def test_it_compiles_for_gpus_without_spilling(triton_device):
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
-    from statespace.kernels.diagonal_states import gpu_triton
-
-    monkeypatch.setattr(gpu_triton, "AHEAD", 8)
     with launches() as found:
-        for dtype in (torch.float32, torch.bfloat16):
-            with_gradients(tensors(dtype, "cpu", B=1, L=9, states=64), "triton")
-    code = compile_for_gpus(found)
+        with_gradients(tensors(torch.float32, "cpu", B=1, L=9, states=64), "triton")
+        with_gradients(tensors(torch.bfloat16, "cpu", B=1, L=2, states=64), "triton")  # one stretch
+    # What runs once more before the others has nothing that those do not have.
+    code = compile_for_gpus([launch for launch in found if launch["values"].get("BACK", True)])
     assert {entry["kernel"] for entry in code} == {"_sums", "_forward", "_backward", "through"}
     assert [entry for entry in code if entry["spilled"]] == []
 

@@ -38,13 +38,16 @@ def module(triton_device, monkeypatch):
 @pytest.fixture
 def memory_of_nan(monkeypatch):
     """What is never written shows."""
-    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
 
-        def filled(*arguments, original=getattr(owner, name), **options):
+    def filling(original):
+        def filled(*arguments, **options):
             x = original(*arguments, **options)
             return x.fill_(torch.nan) if x.is_floating_point() else x
 
-        monkeypatch.setattr(owner, name, filled)
+        return filled
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, filling(getattr(owner, name)))
 
 
 def compare(arguments, device, dtype, tolerance=None, backend="triton"):
@@ -131,3 +134,68 @@ def test_it_is_one_piece_of_a_compiled_program(module, triton_device):
     expected = with_gradients(lambda **a: ssd(**a, backend="triton"), arguments)
     for name, got in with_gradients(compiled, arguments).items():
         torch.testing.assert_close(got, expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [(64, 128, 1), (64, 64, 2), (33, 16, 1), (80, 256, 1)], ids=str)
+def test_realistic_sizes_on_a_gpu(dtype, size):
+    P, N, G = size
+    arguments = problem(700, H=4, P=P, N=N, G=G, packed=True)
+    compare(arguments, "cuda", dtype, 3e-2 if dtype == torch.bfloat16 else None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("L", [65_536, 1_000_003])
+def test_long_records_on_a_gpu(L):
+    """A record cut in two is one record; the gradients of long ones reach their beginnings."""
+    a = {n: v.cuda().float() if n in INPUTS else v for n, v in problem(L, batch=1, H=2, P=16, N=16).items()}
+    a["A"] = -torch.tensor([1e-6, 1.0], device="cuda")
+    exact = {n: v.double() if n in INPUTS else v for n, v in a.items()}
+    y, final = ssd(**a, backend="triton")
+    cut = L // 3
+    head = {n: v[:, :cut] if n in ("x", "dt", "B", "C", "z", "gap") else v for n, v in exact.items()}
+    tail = {n: v[:, cut:] if n in ("x", "dt", "B", "C", "z", "gap") else v for n, v in exact.items()}
+    first, state = ssd(**head, backend="triton")
+    second, last = ssd(**(tail | {"initial_states": state}), backend="triton")
+    for got, expected in ((y, torch.cat([first, second], dim=1)), (final, last)):
+        assert (got - expected).abs().max() < 3e-5 * expected.abs().max()
+    got = with_gradients(lambda **k: ssd(**k, backend="triton"), a)
+    expected = with_gradients(lambda **k: ssd(**k, backend="triton"), exact)
+    for name, value in expected.items():
+        assert (got[name] - value).abs().max() < 3e-4 * value.abs().max(), name
+
+
+@pytest.mark.gpu
+def test_more_numbers_than_32_bits_count():
+    L, H, P = 2**20 + 5, 32, 64
+    x = torch.randn(1, L, H, P, device="cuda", dtype=torch.bfloat16)
+    B, C = (torch.randn(1, L, 1, 16, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    dt, A = torch.full((1, L, H), 0.5, device="cuda"), -torch.ones(H, device="cuda")
+    last = slice(L - 4096, L)
+    with torch.no_grad():
+        y, final = ssd(x, dt, A, B, C, return_final_states=True, backend="triton")
+        expected, state = ssd(*(a[:, last] for a in (x, dt)), A, *(a[:, last].float() for a in (B, C)),
+                              return_final_states=True, backend="pytorch")  # fmt: skip
+    torch.testing.assert_close(final, state, rtol=0, atol=2e-2 * state.abs().max().item())
+    got, expected = y[:, -1000:].float(), expected[:, -1000:].float()
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-2 * expected.abs().max().item())
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_captures_it():
+    a = {n: v.cuda().float() if n in INPUTS else v for n, v in problem(300, H=2, P=16, N=16).items()}
+    a["seq_idx"] = (torch.arange(300, device="cuda") // 70).expand(2, -1).contiguous()
+    expected = with_gradients(lambda **k: ssd(**k, backend="triton"), a)
+    given = {n: v.requires_grad_() if n in INPUTS else v for n, v in a.items()}
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        y, final = ssd(**given, backend="triton")
+        torch.autograd.grad((y.sum() + final.sum()), [given[n] for n in INPUTS])
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y, final = ssd(**given, backend="triton")
+    graph.replay()
+    torch.testing.assert_close(y, expected["y"], rtol=0, atol=0)
+    torch.testing.assert_close(final, expected["final_states"], rtol=0, atol=0)
