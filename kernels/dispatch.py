@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 FILES = {"triton": "gpu_triton", "cupy": "gpu_cupy", "cpu": "cpu", "pytorch": "pytorch", "reference": "reference"}
 OF_A_GPU = {"triton", "cupy"}
@@ -102,19 +103,31 @@ def choose(primitive, backend, *arguments, **options):
     BackendError
         An explicit backend that cannot serve the call is never replaced by another.
     """
-    return sys.modules[_chosen(primitive, backend, *arguments, **options)]
+    return getattr(_loaded, _chosen(primitive, backend, *arguments, **options))
+
+
+# A compiler that traces a call reads attributes of a module anew, while of a dictionary it keeps what it found first,
+# without the backends that are loaded later.
+_loaded = ModuleType("loaded")
+
+
+def _kept(primitive, backend):
+    """The name in ``_loaded`` of a backend's module."""
+    name = f"{primitive}_{FILES[backend]}"
+    setattr(_loaded, name, sys.modules[f"statespace.kernels.{primitive}.{FILES[backend]}"])
+    return name
 
 
 def _chosen(primitive, backend, *arguments, **options):
-    """The name of the module, which is loaded."""
+    """The name in ``_loaded`` of the module that serves the call."""
     if backend is None:
         for name in candidates(primitive, *arguments, **options):
             if reason_against(primitive, name, *arguments, **options) is None:
-                return f"statespace.kernels.{primitive}.{FILES[name]}"
+                return _kept(primitive, name)
         raise BackendError(f"no backend can run {primitive} here:\n{explain(primitive, *arguments, **options)}")
     reason = reason_against(primitive, backend, *arguments, **options)
     if reason is None:
-        return f"statespace.kernels.{primitive}.{FILES[backend]}"
+        return _kept(primitive, backend)
     usable = [n for n in available(primitive) if reason_against(primitive, n, *arguments, **options) is None]
     raise BackendError(
         f"backend={backend!r} cannot run {primitive} here: {reason}. Usable here: {', '.join(usable) or 'none'}."

@@ -1,6 +1,6 @@
 """The short causal convolution of every channel, with bias, activation and the register that carries it on."""
 
-from statespace.kernels.dispatch import choose, is_tensor
+from statespace.kernels.dispatch import choose, is_tensor, on_gpu
 
 
 def causal_conv1d(
@@ -36,8 +36,9 @@ def causal_conv1d(
     activation : {None, "silu", "swish"}, default None
         The last two are one.
     lengths : ndarray or Tensor of int of shape (batch,), optional
-        The real steps of each record, which come first; None: all are real. The final state is that after them.
-    backend : {"cpu", "pytorch", "reference"}, optional
+        The real steps of each record, which come first; None: all are real. The final state is that after them. On a
+        GPU they are not checked, which would have the processor wait.
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns
@@ -89,7 +90,7 @@ def causal_conv1d(
     arguments = x, weight, bias, seq_idx, initial_states
     if len({is_tensor(given) for given in (*arguments, lengths) if given is not None}) > 1:
         raise ValueError("all arguments must be NumPy arrays, or all torch tensors. Got both.")
-    if lengths is not None and not bool(((lengths >= 0) & (lengths <= L)).all()):
+    if lengths is not None and not on_gpu(lengths) and not bool(((lengths >= 0) & (lengths <= L)).all()):
         raise ValueError(f"lengths must be within 0 and {L}, the length of x. Got {lengths.tolist()} instead.")
     arguments = *arguments, bool(return_final_states), activation
     return choose("causal_conv1d", backend, *arguments).causal_conv1d(*arguments, lengths=lengths)

@@ -10,9 +10,9 @@ from statespace.kernels.launching import sigmoid, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
 
 # Steps and channels of a tile, the axis that lies in a block in memory being the longer one.
-TILES = {True: (32, 64), False: (256, 8)}
+TILES = {True: (16, 64), False: (128, 8)}
 # Tiles of a program of the reverse sweep, one after the other, beside which its sums for the taps are little.
-REPEATS = 4
+REPEATS = 8
 
 
 @accepts_numpy
@@ -27,21 +27,23 @@ def causal_conv1d(
 
 
 @triton.jit
-def _place(L, D, extra, tile, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
-    """The record, steps and channels of this program's tile; the first ``extra`` steps lie before the record."""
-    program = tl.program_id(0).to(tl.int64)
+def _place(program, D, CHANNELS: tl.constexpr):
+    """What is left of the number of a program, its first channel, and its channels from there on."""
     blocks = tl.cdiv(D, CHANNELS)
-    d = program % blocks * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    return program // blocks, tile * STEPS - extra + tl.arange(0, STEPS)[:, None], d
+    return program // blocks, program % blocks * CHANNELS, tl.arange(0, CHANNELS)[None, :]
 
 
 @triton.jit
-def _sample(x, register, b, s, d, L, D, W, x_record, x_channel, x_step, r_record, r_channel, r_step, alike):
-    """The samples at the steps s, which may lie in the register before the record; zeros where not ``alike``."""
-    found = wide(tl.load(x + b * x_record + d * x_channel + s * x_step, mask=alike & (s >= 0) & (s < L), other=0))
+def _samples(
+    x, register, b, first, i, begin, d, inside, L, W, x_record, x_channel, x_step, r_record, r_channel, r_step,
+):  # fmt: skip
+    """The samples at the steps first + i of the channels begin + d: of the record, or of the register before it."""
+    s = first + i
+    at = x + b * x_record + begin * x_channel + first * x_step
+    found = wide(tl.load(at + d * x_channel + i * x_step, mask=inside & (s >= 0) & (s < L), other=0))
     if register is not None:
-        at = register + b * r_record + d * r_channel + (s + W - 1) * r_step
-        found += wide(tl.load(at, mask=alike & (s < 0) & (s > -W), other=0)).to(found.dtype)
+        at = register + b * r_record + begin * r_channel + (first + W - 1) * r_step
+        found += tl.load(at + d * r_channel + i * r_step, mask=inside & (s < 0) & (s > -W), other=0).to(found.dtype)
     return found
 
 
@@ -54,23 +56,9 @@ def _unbroken(seq_idx, b, s, L):
 
 
 @triton.jit
-def _sums(
-    x, weight, bias, register, seq_idx, b, s, d, inside, L, D, x_record, x_channel, x_step, r_record, r_channel, r_step,
-    W: tl.constexpr,
-):  # fmt: skip
-    """The sums at the steps s, before the activation."""
-    alike = inside
-    total = wide(tl.zeros((1, 1), x.dtype.element_ty))
-    if bias is not None:
-        total += tl.load(bias + d, mask=d < D, other=0).to(total.dtype)
-    for j in tl.static_range(W):
-        found = _sample(
-            x, register, b, s - j, d, L, D, W, x_record, x_channel, x_step, r_record, r_channel, r_step, alike
-        )
-        total = total + found * tl.load(weight + d * W + (W - 1 - j), mask=d < D, other=0).to(found.dtype)
-        if seq_idx is not None:
-            alike = alike & _unbroken(seq_idx, b, s - j, L)
-    return total
+def _taps(weight, begin, d, D, j, kind: tl.constexpr, W: tl.constexpr):
+    """The taps that meet the samples j steps back."""
+    return tl.load(weight + (begin + d) * W + (W - 1 - j), mask=begin + d < D, other=0).to(kind)
 
 
 @triton.jit
@@ -79,17 +67,27 @@ def _forward(
     y_record, y_channel, y_step,
     W: tl.constexpr, ACTIVATED: tl.constexpr, STEPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
+    rest, begin, d = _place(tl.program_id(0).to(tl.int64), D, CHANNELS)
     tiles = tl.cdiv(L, STEPS)
-    rest, s, d = _place(L, D, 0, 0, STEPS, CHANNELS)
-    b, s = rest // tiles, s + rest % tiles * STEPS
-    inside = (s < L) & (d < D)
-    total = _sums(
-        x, weight, bias, register, seq_idx, b, s, d, inside, L, D, x_record, x_channel, x_step, r_record, r_channel,
-        r_step, W,
-    )  # fmt: skip
+    b, first, i = rest // tiles, rest % tiles * STEPS, tl.arange(0, STEPS)[:, None]
+    inside = (first + i < L) & (begin + d < D)
+    kind: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
+    total = tl.zeros((STEPS, CHANNELS), kind)
+    if bias is not None:
+        total += tl.load(bias + begin + d, mask=begin + d < D, other=0).to(kind)
+    alike = inside
+    for j in tl.static_range(W):
+        found = _samples(
+            x, register, b, first, i - j, begin, d, alike, L, W, x_record, x_channel, x_step, r_record, r_channel,
+            r_step,
+        )  # fmt: skip
+        total += found * _taps(weight, begin, d, D, j, kind, W)
+        if seq_idx is not None:
+            alike = alike & _unbroken(seq_idx, b, first + i - j, L)
     if ACTIVATED:
         total *= sigmoid(total)
-    tl.store(y + b * y_record + d * y_channel + s * y_step, total, mask=inside)
+    at = y + b * y_record + begin * y_channel + first * y_step
+    tl.store(at + d * y_channel + i * y_step, total, mask=inside)
 
 
 @triton.jit
@@ -98,18 +96,18 @@ def _last(
     W: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The last W - 1 samples of each record's last sequence."""
-    b, s, d = _place(L, D, 0, 0, 1, CHANNELS)
-    n = s * 0 + L
+    b, begin, d = _place(tl.program_id(0).to(tl.int64), D, CHANNELS)
+    n = tl.full((), L, tl.int64)
     if lengths is not None:
-        n = s * 0 + tl.load(lengths + b)
-    alike = (d < D) & (s == 0)
+        n = tl.load(lengths + b).to(tl.int64)
+    i, alike = tl.arange(0, 1)[:, None], begin + d < D
     for j in tl.static_range(1, W):
-        found = _sample(
-            x, register, b, n - j, d, L, D, W, x_record, x_channel, x_step, r_record, r_channel, r_step, alike
+        found = _samples(
+            x, register, b, n, i - j, begin, d, alike, L, W, x_record, x_channel, x_step, r_record, r_channel, r_step
         )
-        tl.store(final + (b * D + d) * (W - 1) + (W - 1 - j), found, mask=d < D)
+        tl.store(final + (b * D + begin + d) * (W - 1) + (W - 1 - j), found, mask=begin + d < D)
         if seq_idx is not None:
-            alike = alike & _unbroken(seq_idx, b, n - j, L)
+            alike = alike & _unbroken(seq_idx, b, n + i - j, L)
 
 
 @triton.jit
@@ -123,8 +121,8 @@ def _backward(
 
     ``extra`` is W - 1 where there is a register, whose gradients are those of the steps before the record.
     """
-    rest, offset, d = _place(L, D, extra, 0, STEPS, CHANNELS)
-    b, part = rest // parts, rest % parts
+    rest, begin, d = _place(tl.program_id(0).to(tl.int64), D, CHANNELS)
+    b, part, i = rest // parts, rest % parts, tl.arange(0, STEPS)[:, None]
     n = tl.full((), L, tl.int64)
     if lengths is not None:
         n = tl.load(lengths + b).to(tl.int64)
@@ -132,41 +130,65 @@ def _backward(
     kind: tl.constexpr = of_taps.dtype.element_ty
     sums = tl.zeros((ROWS, CHANNELS), kind)
     for k in range(TILES):
-        s = offset + (part * TILES + k) * STEPS
-        inside = (s < L) & (d < D) & (s > -W)
-        own = _sample(x, register, b, s, d, L, D, W, x_record, x_channel, x_step, r_record, r_channel, r_step, inside)
+        first = (part * TILES + k) * STEPS - extra
+        s = first + i
+        inside = (s < L) & (begin + d < D) & (s > -W)
+        # The samples from W - 1 steps before to W - 1 behind, and which of them go on with the one before.
+        samples, unbroken = (), ()
+        for m in tl.static_range(2 * W - 1):
+            if ACTIVATED or m == W - 1:
+                samples += (
+                    _samples(
+                        x, register, b, first, i + (m - W + 1), begin, d, begin + d < D, L, W, x_record, x_channel,
+                        x_step, r_record, r_channel, r_step,
+                    ),
+                )  # fmt: skip
+            else:
+                samples += (0,)
+            unbroken += (0 if seq_idx is None else _unbroken(seq_idx, b, s + (m - W + 1), L),)
         total = tl.zeros((STEPS, CHANNELS), kind)
         alike = inside
         for j in tl.static_range(W):
-            t = s + j
             if seq_idx is not None and j > 0:
-                alike = alike & _unbroken(seq_idx, b, t, L)
-            read = alike & (t >= 0) & (t < L)
-            q = wide(tl.load(grad + b * g_record + d * g_channel + t * g_step, mask=read, other=0))
+                alike = alike & unbroken[j + W - 1]
+            read = alike & (s + j >= 0) & (s + j < L)
+            at = grad + b * g_record + begin * g_channel + first * g_step
+            q = tl.load(at + d * g_channel + (i + j) * g_step, mask=read, other=0).to(kind)
             if ACTIVATED:
-                p = _sums(
-                    x, weight, bias, register, seq_idx, b, t, d, read, L, D, x_record, x_channel, x_step, r_record,
-                    r_channel, r_step, W,
-                )  # fmt: skip
+                p = tl.zeros((STEPS, CHANNELS), kind)
+                if bias is not None:
+                    p += tl.load(bias + begin + d, mask=begin + d < D, other=0).to(kind)
+                own = read
+                for m in tl.static_range(W):
+                    taps = _taps(weight, begin, d, D, m, kind, W)
+                    if seq_idx is None:
+                        p += samples[j - m + W - 1] * taps
+                    else:
+                        p += tl.where(own, samples[j - m + W - 1], 0) * taps
+                        own = own & unbroken[j - m + W - 1]
                 gate = sigmoid(p)
                 q *= gate * (1 + p * (1 - gate))
-            total += q * tl.load(weight + d * W + (W - 1 - j), mask=d < D, other=0).to(kind)
-            sums += tl.where(row == W - 1 - j, tl.sum(q * own, 0, keep_dims=True), 0)
+            total += q * _taps(weight, begin, d, D, j, kind, W)
+            there = tl.where(inside, samples[W - 1], 0)
+            sums += tl.where(row == W - 1 - j, tl.sum(q * there, 0, keep_dims=True), 0)
             if j == 0 and bias is not None:
                 sums += tl.where(row == W, tl.sum(q, 0, keep_dims=True), 0)
             if grad_final is not None and j < W - 1:
-                at = grad_final + (b * D + d) * (W - 1) + (W - 2 - j)
-                total += tl.load(at + t * 0, mask=alike & (t == n - 1), other=0).to(kind)
-        tl.store(of_x + b * y_record + d * y_channel + s * y_step, total, mask=inside & (s >= 0))
+                at = grad_final + (b * D + begin) * (W - 1) + (W - 2 - j)
+                total += tl.load(at + d * (W - 1) + i * 0, mask=alike & (s + j == n - 1), other=0).to(kind)
+        at = of_x + b * y_record + begin * y_channel + first * y_step
+        tl.store(at + d * y_channel + i * y_step, total, mask=inside & (s >= 0))
         if register is not None:
-            tl.store(of_register + (b * D + d) * (W - 1) + s + W - 1, total, mask=inside & (s < 0))
-    tl.store(of_taps + ((b * parts + part) * (W + 1) + row) * D + d, sums, mask=(row <= W) & (d < D))
+            at = of_register + (b * D + begin) * (W - 1) + first + W - 1
+            tl.store(at + d * (W - 1) + i, total, mask=inside & (s < 0))
+    at = of_taps + ((b * parts + part) * (W + 1)) * D + begin
+    tl.store(at + row * D + d, sums, mask=(row <= W) & (begin + d < D))
 
 
-def _tile(x):
-    """Steps and channels of a program's tile, by which of the two lie side by side."""
+def _tile(x, backwards=False):
+    """Steps and channels of a program's tile, by which of the two lie side by side; the way back needs registers."""
     steps, channels = TILES[x.stride(1) == 1 and x.shape[2] > 1]
-    return {"STEPS": steps, "CHANNELS": channels}
+    return {"STEPS": steps // 2 if backwards else steps, "CHANNELS": channels}
 
 
 def _strides(a):
@@ -205,7 +227,7 @@ def _compute(y, last, x, weight, bias, seq_idx, register, lengths, activated, fi
 def _parts(x, W, register):
     """How many programs go through the steps of a record, each through ``REPEATS`` tiles."""
     steps = x.shape[2] + (0 if register is None else W - 1)
-    return triton.cdiv(steps, REPEATS * _tile(x)["STEPS"])
+    return triton.cdiv(steps, REPEATS * _tile(x, backwards=True)["STEPS"])
 
 
 def _gradients(
@@ -221,7 +243,7 @@ def _compute_gradients(
     of_x, of_taps, of_register, x, weight, bias, seq_idx, register, lengths, activated, grad, grad_final
 ):
     (B, D, L), W = x.shape, weight.shape[1]
-    tile, parts = _tile(x), of_taps.shape[1]
+    tile, parts = _tile(x, backwards=True), of_taps.shape[1]
     register = None if W == 1 else register
     weight, bias, seq_idx = (a if a is None else a.contiguous() for a in (weight, bias, seq_idx))
     grad_final = grad_final.contiguous() if grad_final.numel() else None

@@ -37,7 +37,7 @@ def delta_rule(q, k, v, beta, decay=None, initial_state=None, *, chunk_size=None
         q, k = unit_rows(q.to(given)), unit_rows(k.to(given))
     rows = [x.to(given).contiguous() for x in (q, k, v)]
     decay = None if decay is None else decay.to(dtype).contiguous()
-    C = chunk_size or min(_longest(k, given.itemsize), max(16, triton.next_power_of_2(L)))
+    C = chunk_size or min(_longest(k, given.itemsize), 64 if _kind(*rows).itemsize == 2 else 32, _width(L))
     o, state, *_ = _rule(*rows, beta.to(dtype).contiguous(), decay, start.contiguous(), C)
     return o.to(v.dtype) if v.is_floating_point() else o, state
 
@@ -50,30 +50,31 @@ def _kind(*tensors):
     return kind if kind in (torch.bfloat16, torch.float64) else torch.float32
 
 
-def _width(k):
-    return max(16, triton.next_power_of_2(k.shape[-1]))
+def _width(numbers):
+    """That of a tile that holds so many: a power of two, which products on tensor cores want to be 16 or more."""
+    return max(16, triton.next_power_of_2(numbers))
 
 
 def _longest(k, itemsize):
     """The most steps a chunk can have; 0 where not even the shortest ones fit."""
-    room = WIDEST * 4 // (_width(k) * max(itemsize, 4))
+    room = WIDEST * 4 // (_width(k.shape[-1]) * max(itemsize, 4))
     return next((side for side in SIDES if side <= 16 * room), 0)
 
 
-def _tiled(width, C):
-    """The rows of a state in tiles."""
-    rows = min(width, 64 if width <= 256 else width // 4)
-    return {"C": C, "BK": rows, "TILES": width // rows}
-
-
-def _threads(w):
-    """The wider the numbers, the more threads share the registers that their products ask for."""
-    return {"num_warps": 4, "num_stages": 2} if w.dtype.itemsize == 2 else {"num_warps": 8, "num_stages": 1}
-
-
-def _columns(k, V):
+def _columns(K, V, kind):
     """Columns of a state that a program holds, of all rows."""
-    return min(max(16, 4096 // _width(k)), 64, max(16, triton.next_power_of_2(V)))
+    return max(16, min(4096 // _width(K), 64 if kind.itemsize == 2 else 16, _width(V)))
+
+
+def _tiled(K, C, kind):
+    """The rows of a state in tiles."""
+    rows = min(_width(K), max(_width(K) // 8, 64 if kind.itemsize == 2 else 32))
+    return {"C": C, "BK": rows, "TILES": _width(K) // rows, **_threads(kind)}
+
+
+def _threads(kind):
+    """The wider the numbers, the more threads share the registers that their products ask for."""
+    return {"num_warps": 4, "num_stages": 2} if kind.itemsize == 2 else {"num_warps": 8, "num_stages": 1}
 
 
 def _shape(k, v, C):
@@ -92,14 +93,14 @@ def _results(
 
 def _compute(o, final, inverse, reads, states, w, q, k, v, beta, decay, start, C):
     (_, L, H, K), V, (pairs, N) = k.shape, v.shape[-1], _shape(k, v, C)
-    width, columns = _width(k), _columns(k, V)
+    columns = _columns(K, V, w.dtype)
     sizes, blocks = (L, H, N, K, V), triton.cdiv(V, columns)
-    narrow = {"C": C, "BK": min(width, 64)}
-    chunks.prepare[(pairs * N,)](inverse, reads, q, k, beta, decay, *sizes[:4], **narrow, **_threads(w))
+    narrow = {"C": C, "BK": min(_width(K), 64), **_threads(w.dtype)}
+    chunks.prepare[(pairs * N,)](inverse, reads, q, k, beta, decay, *sizes[:4], **narrow)
     chunks.pass_on[pairs, blocks](
-        states, w, final, k, v, beta, decay, inverse, start, *sizes, BV=columns, **_tiled(width, C), **_threads(w)
+        states, w, final, k, v, beta, decay, inverse, start, *sizes, BV=columns, **_tiled(K, C, w.dtype)
     )
-    chunks.read_out[pairs * N, blocks](o, q, decay, states, w, reads, *sizes, **narrow, BV=columns, **_threads(w))
+    chunks.read_out[pairs * N, blocks](o, q, decay, states, w, reads, *sizes, BV=columns, **narrow)
 
 
 def _gradients(
@@ -115,29 +116,17 @@ def _compute_gradients(
     of_q, of_k, of_v, of_beta, of_decay, of_start, q, k, v, beta, decay, inverse, reads, states, w, of_o, of_final, C
 ):
     (_, L, H, K), V, (pairs, N) = k.shape, v.shape[-1], _shape(k, v, C)
-    width, columns = _width(k), _columns(k, V)
+    columns = _columns(K, V, w.dtype)
     sizes, blocks = (L, H, N, K, V), triton.cdiv(V, columns)
     of_states, x = torch.empty_like(states), torch.empty_like(w)
     chunks.pass_back[pairs, blocks](
-        of_states,
-        x,
-        of_start,
-        q,
-        k,
-        beta,
-        decay,
-        inverse,
-        reads,
-        of_o,
-        of_final,
-        *sizes,
-        BV=columns,
-        **_tiled(width, C),
-        **_threads(w),
-    )
+        of_states, x, of_start, q, k, beta, decay, inverse, reads, of_o, of_final, *sizes, BV=columns,
+        **_tiled(K, C, w.dtype),
+    )  # fmt: skip
     results, kept = (of_q, of_k, of_v, of_beta, of_decay), (reads, states, of_states, w, x, of_o)
-    blocks = {"C": C, "BK": min(width, 32), "BV": min(columns, 32)}
-    chunks.gradients[(pairs * N,)](*results, q, k, v, beta, decay, *kept, *sizes, **blocks, num_warps=8, num_stages=1)
+    side = 32 if w.dtype.itemsize == 2 else 16
+    options = {"C": C, "BK": min(side, _width(K)), "BV": min(side, _width(V)), "num_warps": 8, "num_stages": 1}
+    chunks.gradients[(pairs * N,)](*results, q, k, v, beta, decay, *kept, *sizes, **options)
 
 
 _rule = operator("delta_rule", _results, _compute)

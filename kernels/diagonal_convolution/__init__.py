@@ -1,6 +1,6 @@
 """A diagonal system on a regular grid as a convolution in blocks: matrix products, and a state from block to block."""
 
-from statespace.kernels.dispatch import choose, is_tensor
+from statespace.kernels.dispatch import choose, is_tensor, on_gpu
 
 
 def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, discretization="zoh", backend=None):
@@ -28,7 +28,7 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     skip : ndarray or Tensor of shape (channels,), optional
         D; None is zero.
     discretization : {"zoh", "bilinear"}, default "zoh"
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns
@@ -70,7 +70,9 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     for name, (x, shape) in expected.items():
         if x is not None and x.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}. Got {tuple(x.shape)} instead.")
-    if lengths is not None and not (lengths.min() >= 0 and lengths.max() <= L):
+    # To look at numbers on a GPU is to wait for it.
+    checked = lengths is not None and not on_gpu(lengths)
+    if checked and not (lengths.min() >= 0 and lengths.max() <= L):
         raise ValueError(f"lengths must lie between 0 and {L}. Got {lengths.min()} to {lengths.max()}.")
     if discretization not in ("zoh", "bilinear"):
         raise ValueError(f"discretization must be 'zoh' or 'bilinear'. Got {discretization!r} instead.")

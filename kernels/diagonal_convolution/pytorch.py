@@ -22,6 +22,11 @@ SHORT, LONG, LONG_RECORD = 32, 64, 8192
 @accepts_numpy
 def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, discretization="zoh"):
     """See :func:`statespace.kernels.diagonal_convolution`; tensors are differentiable, once."""
+    return convolve(u, rate, c, initial, lengths, skip, discretization, _Blocks.apply)
+
+
+def convolve(u, rate, c, initial, lengths, skip, discretization, through):
+    """The convolution, whose blocks go ``through`` the products and the carry from block to block: `_Blocks`."""
     B, H, L = u.shape
     working = torch.promote_types(u.dtype, torch.float32)
     complex_dtype = torch.promote_types(working, torch.complex64)
@@ -44,7 +49,7 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     read = torch.cat([read.real, -read.imag], dim=1)
     start = _pairs(u.new_zeros(H, B, n, dtype=complex_dtype) if initial is None else initial.transpose(0, 1))
     blocks = torch.nn.functional.pad(u.to(working), (0, R * T - L)).view(B, H, R, T).transpose(0, 1)
-    y, begin = _Blocks.apply(
+    y, begin = through(
         blocks.reshape(H, B * R, T), toeplitz.contiguous(), write.contiguous(), read.contiguous(),
         _pairs(last).to(working), start.to(working),
     )  # fmt: skip

@@ -28,7 +28,7 @@ def diagonal_scan(u, dt, rate, c, initial=None, skip=None, *, discretization="zo
     skip : ndarray or Tensor of shape (channels,), optional
         D; None is zero.
     discretization : {"zoh", "bilinear"}, default "zoh"
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -1,9 +1,14 @@
 """The diagonal scan as Triton kernels: a program for a stretch of some channels of one record, states in registers.
 
-A lane of the program's one warp holds a few nodes; time is a loop, and a step's output a sum over the nodes. Half of the
-work is the decay of an irregular gap: computed twice if the record is cut into stretches, and twice more in the reverse
-sweep, which starts from one stored state in a chunk, notes the states of every few steps, and goes back through those.
+A lane of the program's one warp holds a few nodes; time is a loop, and a step's output a sum over the nodes. Most of
+the work is the decay of an irregular gap: computed twice if the record is cut into stretches, and twice more in the
+reverse sweep, which starts from one stored state in a chunk, notes the states of every few steps, and goes back through
+those.
 """
+
+# Tuples grow while a kernel is traced, which is no change of type there; Triton knows no starred ones.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment, var-annotated, misc, has-type"
 
 import torch
 import triton
@@ -12,13 +17,24 @@ from torch import Tensor
 
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.diagonal_scan.triton_decay import (
-    GIVEN, RULES, carry, chain, chained, decay_of, discretise, fields, rate_of, times,
+    GIVEN,
+    RULES,
+    carry,
+    chain,
+    chained,
+    decay_of,
+    discretise,
+    fields,
+    rate_of,
+    times,
 )  # fmt: skip
 from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
 
 TILE = 64  # nodes of a program, two for each lane
-AHEAD = 4 if INTERPRETED else 8  # steps at a time: loaded together, and their states kept in the reverse sweep
+# Steps that are loaded together, and whose states the reverse sweep keeps in registers: with 8, half as many programs
+# fit on a multiprocessor.
+AHEAD = 4
 CHUNK = 8 if INTERPRETED else 64  # steps between two stored states
 
 
@@ -96,7 +112,7 @@ def _sums(
     product, total, field, dt, rate, c, L, H, N, size,
     BACK: tl.constexpr, RULE: tl.constexpr, CHANNELS: tl.constexpr, NODES: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """What each stretch makes of a state, less 1, and what it adds: of states, or BACK of their gradients, last first."""
+    """What each stretch makes of a state, less 1, and what it adds: of states, or BACK of gradients, the last first."""
     h, at, there = _place(H, N, CHANNELS, NODES)
     p, q, r, read, turned = _system(rate, c, at, there, H * N)
     f, g = tl.zeros_like(p), tl.zeros_like(p)

@@ -1,8 +1,12 @@
 """Ā - 1 of a diagonal system in Triton: the rules of discretisation, their derivatives, and a step with them.
 
-What `decay.py` and `exponential.py` are for a processor: e^z - 1 in polynomials, so that a tiny z keeps its digits and a
-phase of many turns its last ones. Tensors here are of float32 or float64.
+What `decay.py` and `exponential.py` are for a processor: e^z - 1 in polynomials, so that a tiny z keeps its digits and
+a phase of many turns its last ones. Tensors here are of float32 or float64.
 """
+
+# Tuples grow while a kernel is traced, which is no change of type there; Triton knows no starred ones.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment, var-annotated, misc, has-type"
 
 import math
 

@@ -27,7 +27,7 @@ def diagonal_states(v, dt, rate, initial=None, *, discretization="zoh", reverse=
     discretization : {"zoh", "bilinear"}, default "zoh"
     reverse : bool, default False
         Run from the end, x_k = x_{k+1} + d_k (x_{k+1} + v_k), ``initial`` standing after the last sample.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

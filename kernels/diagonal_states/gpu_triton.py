@@ -1,9 +1,13 @@
 """The states as Triton kernels: a program for a stretch of some states of one record, step by step, forth and back.
 
 States lie side by side in memory, so that the lanes of a warp are states and no step needs another lane. Programs load
-several steps' inputs before the first is used. Where records and states are too few to keep a GPU busy, the record is cut
-into stretches, in three passes: what each stretch adds and multiplies by, the states between them, and the stretches.
+several steps' inputs before the first is used. Where records and states are too few to keep a GPU busy, the record is
+cut into stretches, in three passes: what each stretch adds and multiplies by, the states between them, the stretches.
 """
+
+# Tuples grow while a kernel is traced, which is no change of type there; Triton knows no starred ones.
+# ruff: noqa: RUF005
+# mypy: disable-error-code="assignment, var-annotated, misc, has-type"
 
 import torch
 import triton
@@ -12,13 +16,22 @@ from torch import Tensor
 
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.diagonal_scan.triton_decay import (
-    GIVEN, RULES, carry, chain, chained, decay_of, discretise, fields, rate_of, times,
+    GIVEN,
+    RULES,
+    carry,
+    chain,
+    chained,
+    decay_of,
+    discretise,
+    fields,
+    rate_of,
+    times,
 )  # fmt: skip
 from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
 
 NODES = 64  # states of a program, two for each lane of a warp
-AHEAD = 4 if INTERPRETED else 8  # steps loaded at a time
+AHEAD = 4  # steps loaded at a time
 CHUNK = 8 if INTERPRETED else 32  # steps of a stretch at least
 
 

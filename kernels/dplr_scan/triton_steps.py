@@ -31,12 +31,12 @@ def _place(H, n, chunks, STATES: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _complex(x, at, mask):
+def read_complex(x, at, mask):
     return tl.load(x + 2 * at, mask=mask, other=0.0), tl.load(x + 2 * at + 1, mask=mask, other=0.0)
 
 
 @triton.jit
-def _write(x, at, real, imaginary, mask):
+def write_complex(x, at, real, imaginary, mask):
     tl.store(x + 2 * at, real, mask=mask)
     tl.store(x + 2 * at + 1, imaginary, mask=mask)
 
@@ -50,19 +50,28 @@ def _resolvent(half, c, d):
 
 
 @triton.jit
-def _inner(a, b, c, d):
+def tables(half, c, d, p, k):
+    """E, hEΛ and hEP of the gap 2h."""
+    a, f = _resolvent(half, c, d)
+    e_c, e_d = product(half * a, half * f, c, d)
+    e_p, e_k = product(half * a, half * f, p, k)
+    return a, f, e_c, e_d, e_p, e_k
+
+
+@triton.jit
+def inner(a, b, c, d):
     """P* x over both halves of every pair: 2 Re Σ P̄ x."""
     return 2 * tl.sum(a * c + b * d, 0, keep_dims=True)
 
 
 @triton.jit
-def _solve_one(e, p, k):
+def solve_one(e, p, k):
     """(1 + h P* E P)^{-1} of rank 1; e = Re hE."""
     return 1 / (1 + 2 * tl.sum(e * (p * p + k * k), 0, keep_dims=True))
 
 
 @triton.jit
-def _solve_two(e, f, p, k, p2, k2):
+def solve_two(e, f, p, k, p2, k2):
     """(1 + h P* E P)^{-1} of rank 2, row by row; hE = e + if."""
     one = 1 + 2 * tl.sum(e * (p * p + k * k), 0, keep_dims=True)
     two = 1 + 2 * tl.sum(e * (p2 * p2 + k2 * k2), 0, keep_dims=True)
@@ -80,18 +89,18 @@ def forward(
 ):  # fmt: skip
     b, h, chunk, i, inside = _place(H, n, chunks, STATES, CHANNELS)
     field = (h * n + i) * (3 + RANK)
-    c, d = _complex(system, field, inside)
-    v, w = _complex(system, field + 1, inside)
-    read, turn = _complex(system, field + 2, inside)
-    p, k = _complex(system, field + 3, inside)
+    c, d = read_complex(system, field, inside)
+    v, w = read_complex(system, field + 1, inside)
+    read, turn = read_complex(system, field + 2, inside)
+    p, k = read_complex(system, field + 3, inside)
     channel = b * H + h
-    x, z = _complex(starts, (channel * chunks + chunk) * n + i, inside)
+    x, z = read_complex(starts, (channel * chunks + chunk) * n + i, inside)
     # Of a gap that no step has; the first step computes all of these.
     last = tl.full((), -1, x.dtype)
     a, f, e_c, e_d, e_v, e_w, e_p, e_k = c, d, c, d, v, w, p, k
     solve = tl.zeros((1, CHANNELS), x.dtype)
     if RANK == 2:
-        p2, k2 = _complex(system, field + 4, inside)
+        p2, k2 = read_complex(system, field + 4, inside)
         e_p2, e_k2 = p2, k2
         solve12, solve21, solve22 = solve, solve, solve
     begin, end = chunk * length, tl.minimum(chunk * length + length, L)
@@ -106,30 +115,28 @@ def forward(
         next_gap = tl.load(dt + b * dt_b + follows * dt_t)
         if KEEP:  # noqa: SIM102 (one is known to the compiler)
             if t % SEGMENT == 0:
-                _write(stored, (channel * tl.cdiv(L, SEGMENT) + t // SEGMENT) * n + i, x, z, inside)
+                write_complex(stored, (channel * tl.cdiv(L, SEGMENT) + t // SEGMENT) * n + i, x, z, inside)
         if gap != last:
             half = 0.5 * gap
-            a, f = _resolvent(half, c, d)
-            e_c, e_d = product(half * a, half * f, c, d)
+            a, f, e_c, e_d, e_p, e_k = tables(half, c, d, p, k)
             e_v, e_w = product(half * a, half * f, v, w)
-            e_p, e_k = product(half * a, half * f, p, k)
             if RANK == 1:
-                solve = _solve_one(half * a, p, k)
+                solve = solve_one(half * a, p, k)
             else:
                 e_p2, e_k2 = product(half * a, half * f, p2, k2)
-                solve, solve12, solve21, solve22 = _solve_two(half * a, half * f, p, k, p2, k2)
+                solve, solve12, solve21, solve22 = solve_two(half * a, half * f, p, k, p2, k2)
             last = gap
         # q = (1 + h P* E P)^{-1} P* E (x + h B u), x + 2 h E (Λ x + B u − P q)
         m, o = product(a, f, x, z)
         m, o = m + e_v * now, o + e_w * now
         r, s = product(e_c, e_d, x, z)
         r, s = r + e_v * now, s + e_w * now
-        q = _inner(p, k, m, o)
+        q = inner(p, k, m, o)
         at = (channel * L + t) * size
         if RANK == 1:
             q = solve * q
         else:
-            q2 = _inner(p2, k2, m, o)
+            q2 = inner(p2, k2, m, o)
             q, q2 = solve * q + solve12 * q2, solve21 * q + solve22 * q2
             r, s = r - e_p2 * q2, s - e_k2 * q2
             if KEEP:
@@ -143,7 +150,7 @@ def forward(
         x += 2 * (r - e_p * q)
         z += 2 * (s - e_k * q)
         tl.store(y + b * y_b + h * y_h + t * y_t, tl.sum(read * x - turn * z, 0, keep_dims=True), mask=h < H)
-    _write(ends, (channel * chunks + chunk) * n + i, x, z, inside)
+    write_complex(ends, (channel * chunks + chunk) * n + i, x, z, inside)
 
 
 @triton.jit
@@ -157,19 +164,19 @@ def backward(
     """
     b, h, chunk, i, inside = _place(H, n, chunks, STATES, CHANNELS)
     field = (h * n + i) * (3 + RANK)
-    c, d = _complex(system, field, inside)
-    v, w = _complex(system, field + 1, inside)
-    read, turn = _complex(system, field + 2, inside)
-    p, k = _complex(system, field + 3, inside)
+    c, d = read_complex(system, field, inside)
+    v, w = read_complex(system, field + 1, inside)
+    read, turn = read_complex(system, field + 2, inside)
+    p, k = read_complex(system, field + 3, inside)
     channel = b * H + h
     own = (channel * chunks + chunk) * n + i
-    g, j = _complex(grad_ends, own, inside)
+    g, j = read_complex(grad_ends, own, inside)
     last = tl.full((), -1, g.dtype)
     a, f, e_c, e_d = c, d, c, d
     of_c = tl.zeros_like(c)
     of_d, of_v, of_w, of_read, of_turn, of_p, of_k = of_c, of_c, of_c, of_c, of_c, of_c, of_c
     if RANK == 2:
-        p2, k2 = _complex(system, field + 4, inside)
+        p2, k2 = read_complex(system, field + 4, inside)
         of_p2, of_k2 = of_c, of_c
     size: tl.constexpr = RANK + RANK * RANK
     row = (channel * chunks + chunk) * SEGMENT
@@ -179,9 +186,9 @@ def backward(
         start = begin + (segments - 1 - segment) * SEGMENT
         stop = tl.minimum(start + SEGMENT, end)
         # The states again, each by itself now that q is known.
-        x, z = _complex(stored, (channel * tl.cdiv(L, SEGMENT) + start // SEGMENT) * n + i, inside)
+        x, z = read_complex(stored, (channel * tl.cdiv(L, SEGMENT) + start // SEGMENT) * n + i, inside)
         for t in range(start, stop):
-            _write(rows, (row + t - start) * n + i, x, z, inside)
+            write_complex(rows, (row + t - start) * n + i, x, z, inside)
             now = wide(tl.load(u + b * u_b + h * u_h + t * u_t, mask=h < H, other=0.0))
             gap = tl.load(dt + b * dt_b + t * dt_t)
             q = tl.load(kept + (channel * L + t) * size, mask=h < H, other=0.0)
@@ -199,7 +206,7 @@ def backward(
         tl.debug_barrier()
         for back in range(stop - start):
             t = stop - 1 - back
-            before, before_z = _complex(rows, (row + t - start) * n + i, inside)
+            before, before_z = read_complex(rows, (row + t - start) * n + i, inside)
             now = wide(tl.load(u + b * u_b + h * u_h + t * u_t, mask=h < H, other=0.0))
             gap = tl.load(dt + b * dt_b + t * dt_t)
             of_y = wide(tl.load(grad_y + b * y_b + h * y_h + t * y_t, mask=h < H, other=0.0))
@@ -215,7 +222,7 @@ def backward(
             # g + 2 C̄ ∂y, p = (1 + h P* E P)^{-T} P* Ē g, μ = Ē (g − h P p), g + 2 h Ē (Λ̄ g − P p)
             g, j = g + of_y * read, j - of_y * turn
             m, o = product(a, -f, g, j)
-            of_q = _inner(p, k, m, o)
+            of_q = inner(p, k, m, o)
             if RANK == 1:
                 of_q = solve * of_q
                 r, s = p * of_q, k * of_q
@@ -224,7 +231,7 @@ def backward(
                 solve12 = tl.load(kept + at + 3, mask=h < H, other=0.0)
                 solve21 = tl.load(kept + at + 4, mask=h < H, other=0.0)
                 solve22 = tl.load(kept + at + 5, mask=h < H, other=0.0)
-                of_q2 = _inner(p2, k2, m, o)
+                of_q2 = inner(p2, k2, m, o)
                 of_q, of_q2 = solve * of_q + solve21 * of_q2, solve12 * of_q + solve22 * of_q2
                 r, s = p * of_q + p2 * of_q2, k * of_q + k2 * of_q2
             half = 0.5 * gap
@@ -255,11 +262,11 @@ def backward(
                 of_k2 -= q2 * o + of_q2 * z
             x, z = before, before_z
         tl.debug_barrier()
-    _write(grad_starts, own, g, j, inside)
+    write_complex(grad_starts, own, g, j, inside)
     own = own * (3 + RANK)
-    _write(grad_system, own, of_c, of_d, inside)
-    _write(grad_system, own + 1, of_v, of_w, inside)
-    _write(grad_system, own + 2, of_read, of_turn, inside)
-    _write(grad_system, own + 3, of_p, of_k, inside)
+    write_complex(grad_system, own, of_c, of_d, inside)
+    write_complex(grad_system, own + 1, of_v, of_w, inside)
+    write_complex(grad_system, own + 2, of_read, of_turn, inside)
+    write_complex(grad_system, own + 3, of_p, of_k, inside)
     if RANK == 2:
-        _write(grad_system, own + 4, of_p2, of_k2, inside)
+        write_complex(grad_system, own + 4, of_p2, of_k2, inside)

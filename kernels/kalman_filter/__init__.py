@@ -4,7 +4,8 @@
 
 with A and Q block diagonal (``Blocks``), y scalar and possibly missing, and x_1 ~ N(mean, covariance + κ D Dᵀ) in
 the exact limit κ → ∞. README.md derives the recursions. Every function here checks its arguments, brings them to
-C-contiguous float64, and hands them to a backend: ``cpu`` (Numba) or ``reference`` (NumPy, slow).
+C-contiguous float64, and hands them to a backend: ``cpu`` (Numba), ``reference`` (NumPy, slow) or ``cupy`` (CUDA, for
+arrays on a GPU or where it is asked for). Arrays of CuPy and torch tensors on a GPU give such arrays back.
 """
 
 import math
@@ -12,8 +13,9 @@ from functools import cache
 
 import numpy as np
 
-from statespace.kernels.dispatch import BackendError, choose
-from statespace.kernels.kalman_filter.blocks import TABLE, Blocks, behaved, check_blocks
+from statespace.kernels import cuda
+from statespace.kernels.dispatch import OF_A_GPU, BackendError, choose, is_tensor, on_gpu
+from statespace.kernels.kalman_filter.blocks import TABLE, Blocks, at_hand, behaved, check_blocks
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult, Step
 
 __all__ = [
@@ -33,9 +35,22 @@ __all__ = [
 ]
 
 
+def _backend(name, *arrays):
+    if name in OF_A_GPU or on_gpu(*arrays):
+        return choose("kalman_filter", name, *arrays)
+    return _usual(name)
+
+
 @cache
-def _backend(name):
+def _usual(name):
     return choose("kalman_filter", name)
+
+
+def _given_back(result, y):
+    """The arrays of a result as torch tensors where y was one on a GPU."""
+    if not is_tensor(y) or not on_gpu(y):
+        return result
+    return type(result)(*(cuda.returned(x, y) if on_gpu(x) else x for x in result))
 
 
 def kalman_filter(
@@ -71,7 +86,7 @@ def kalman_filter(
         Many records in one call, on several threads: the arrays over time hold one record after the other, record i
         being samples starts[i] … starts[i + 1] − 1. Each begins at (mean, covariance, diffuse), from which
         ``dt[starts[i]]`` leads to its first sample. The result does not depend on the number of threads.
-    backend : {None, "cpu", "reference"}
+    backend : {None, "cpu", "cupy", "reference"}
 
     Returns
     -------
@@ -114,7 +129,7 @@ def kalman_filter(
     True
     """
     arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
-    return _backend(backend).kalman_filter(*arguments, starts=starts)
+    return _given_back(_backend(backend, *_record(arguments)).kalman_filter(*arguments, starts=starts), y)
 
 
 def kalman_log_likelihood(
@@ -135,7 +150,8 @@ def kalman_log_likelihood(
     -2.504658
     """
     arguments, starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
-    return _backend(backend).kalman_log_likelihood(*arguments, starts=starts)
+    value = _backend(backend, *_record(arguments)).kalman_log_likelihood(*arguments, starts=starts)
+    return cuda.returned(value, y) if on_gpu(value) else value
 
 
 def kalman_gradient(
@@ -188,7 +204,9 @@ def kalman_gradient(
         raise ValueError(f"free_parameters must have shape {shape}, as blocks.parameters; got {free.shape}.")
     whole = np.zeros(arguments[2].parameters.shape, dtype=bool)
     whole[:, : shape[1]] = free
-    value, gradient = _backend(backend).kalman_gradient(*arguments, whole, bool(by_observation), starts=starts)
+    chosen = _backend(backend, *_record(arguments))
+    value, gradient = chosen.kalman_gradient(*arguments, whole, bool(by_observation), starts=starts)
+    value, gradient = cuda.returned(value, y) if on_gpu(value) else value, _given_back(gradient, y)
     return value, gradient._replace(
         parameters=gradient.parameters[:, : shape[1]],
         noise_variance=gradient.noise_variance.reshape(np.shape(noise_variance))[()],
@@ -233,7 +251,8 @@ def kalman_smoother(
         readout = readout[None] if readout.ndim == 2 else readout
         if readout.ndim != 3 or readout.shape[2] != n or len(readout) not in (1, n_times) or readout.shape[1] == 0:
             raise ValueError(f"readout must have shape (r, {n}) or ({n_times}, r, {n}), r ≥ 1; got {given}.")
-    return _backend(backend).kalman_smoother(*arguments, readout, starts=starts)
+    result = _backend(backend, *_record(arguments), readout).kalman_smoother(*arguments, readout, starts=starts)
+    return _given_back(result, y)
 
 
 def kalman_step(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse=None, *, backend=None):
@@ -315,7 +334,7 @@ def discretize_blocks(blocks, dt, *, backend=None):
     blocks : Blocks
     dt : array_like of shape (n_times,)
         Gaps Δ ≥ 0.
-    backend : {None, "cpu", "reference"}
+    backend : {None, "cpu", "cupy", "reference"}
 
     Returns
     -------
@@ -331,7 +350,7 @@ def discretize_blocks(blocks, dt, *, backend=None):
     """
     dt = behaved(dt)
     _check_gaps(dt, dt.shape)
-    return _backend(backend).discretize_blocks(check_blocks(blocks, len(dt)), dt)
+    return _backend(backend, dt).discretize_blocks(check_blocks(blocks, len(dt)), dt)
 
 
 def contract_blocks(blocks, dt, transition_bar, process_noise_bar, *, backend=None):
@@ -345,7 +364,7 @@ def contract_blocks(blocks, dt, transition_bar, process_noise_bar, *, backend=No
         Gaps Δ ≥ 0.
     transition_bar, process_noise_bar : array_like of shape (n_times, n_states, n_states)
         Ā and Q̄; only their diagonal blocks are read.
-    backend : {None, "cpu", "reference"}
+    backend : {None, "cpu", "cupy", "reference"}
 
     Returns
     -------
@@ -368,7 +387,8 @@ def contract_blocks(blocks, dt, transition_bar, process_noise_bar, *, backend=No
             f"contract_blocks needs blocks without tables and adjoints of shape {shape}; got kinds "
             f"{blocks.kind.tolist()} and shapes {transition_bar.shape}, {process_noise_bar.shape}."
         )
-    return _backend(backend).contract_blocks(blocks, dt, transition_bar, process_noise_bar)
+    chosen = _backend(backend, dt, transition_bar, process_noise_bar)
+    return chosen.contract_blocks(blocks, dt, transition_bar, process_noise_bar)
 
 
 def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts=None):
@@ -383,21 +403,27 @@ def _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse
     if starts is not None:
         starts = _check_starts(starts, T)
     if np.isinf(y).any():
-        t = np.flatnonzero(np.isinf(y))[0]
+        t = int(np.flatnonzero(np.isinf(y))[0])
         raise ValueError(f"y[{t}]{_place(t, starts)} is infinite. Use NaN for a missing observation.")
     _check_gaps(dt, (T,), starts)
     if noise_variance.shape != () and noise_variance.shape != (T,):
         raise ValueError(f"noise_variance must be a number or have shape ({T},); got shape {noise_variance.shape}.")
     if not (noise_variance >= 0.0).all():
-        t = np.flatnonzero(~(noise_variance.reshape(-1) >= 0.0))[0]
+        t = int(np.flatnonzero(~(noise_variance.reshape(-1) >= 0.0))[0])
         which = f"noise_variance[{t}]{_place(t, starts)}" if noise_variance.ndim else "it"
         raise ValueError(f"noise_variance must not be negative or NaN; {which} is {noise_variance.reshape(-1)[t]}.")
     blocks, observation, mean, covariance, diffuse = _check_model(T, blocks, observation, mean, covariance, diffuse)
     return (y, dt, blocks, observation, noise_variance.reshape(-1), mean, covariance, diffuse), starts
 
 
+def _record(arguments):
+    """What decides where a call runs: y, Δ, h and R; the few numbers of a model go where these are."""
+    y, dt, blocks, observation, noise_variance, *_ = arguments
+    return y, dt, observation, noise_variance, blocks.gap_index
+
+
 def _check_starts(starts, T):
-    given = np.asarray(starts)
+    given = at_hand(starts, None)
     if given.ndim != 1 or len(given) < 2 or not np.issubdtype(given.dtype, np.integer):
         raise ValueError(
             f"starts must hold whole numbers, shape (n_records + 1,), n_records ≥ 1; got {given.dtype}, {given.shape}."
@@ -424,8 +450,8 @@ def _place(t, starts):
 def _check_model(T, blocks, observation, mean, covariance, diffuse):
     blocks = check_blocks(blocks, T)
     n = blocks.n_states
-    observation, mean, covariance = behaved(observation), behaved(mean), behaved(covariance)
-    diffuse = np.zeros((n, 0)) if diffuse is None else behaved(diffuse)
+    observation, mean, covariance = behaved(observation), at_hand(mean), at_hand(covariance)
+    diffuse = np.zeros((n, 0)) if diffuse is None else at_hand(diffuse)
     if observation.shape != (n,) and observation.shape != (T, n):
         raise ValueError(f"observation must have shape ({n},) or ({T}, {n}); got {observation.shape}.")
     if mean.shape != (n,) or covariance.shape != (n, n):
@@ -442,7 +468,7 @@ def _check_gaps(dt, shape, starts=None):
     if dt.ndim != 1 or dt.shape != shape:
         raise ValueError(f"dt must have shape {shape if len(shape) == 1 else '(n_times,)'}; got {dt.shape}.")
     if len(dt) and not (dt.min() >= 0.0 and dt.max() < np.inf):
-        t = np.flatnonzero(~((dt >= 0.0) & (dt < np.inf)))[0]
+        t = int(np.flatnonzero(~((dt >= 0.0) & (dt < np.inf)))[0])
         raise ValueError(
             f"dt must be finite and not negative; dt[{t}]{_place(t, starts)} = {dt[t]}. Sort the samples by time."
         )

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from statespace.kernels import cuda
+from statespace.kernels.dispatch import on_gpu
+
 RANDOM_WALK, TREND, ROTATION, OU, MATERN32, MATERN52, TABLE, ROTATED_OU, ROTATED_MATERN32, ROTATED_MATERN52, SHO = (
     range(11)
 )
@@ -87,15 +90,25 @@ class Blocks(NamedTuple):
 
 
 def behaved(array, dtype=np.float64):
-    """``array`` as a writable, aligned, C-contiguous ndarray of ``dtype``, so that Numba sees one type only."""
+    """``array`` as a writable, aligned, C-contiguous ndarray of ``dtype``, so that Numba sees one type only.
+
+    What is on a GPU stays there, as an array of CuPy.
+    """
+    if on_gpu(array):
+        return cuda.borrowed(array, dtype)
     array = np.asarray(array, dtype=dtype, order="C")
     return array if array.flags.carray else array.copy()
+
+
+def at_hand(array, dtype=np.float64):
+    """As `behaved`, brought to main memory: the few numbers of a model."""
+    return behaved(cuda.runtime.fetched(cuda.borrowed(array)) if on_gpu(array) else array, dtype)
 
 
 def check_blocks(blocks, n_times):
     """``blocks`` with arrays of the right types; ValueError names the block that is wrong."""
     kind, size, parameters, transition, process_noise, gap_index = blocks
-    kind, size, parameters = behaved(kind, np.int64), behaved(size, np.int64), behaved(parameters)
+    kind, size, parameters = at_hand(kind, np.int64), at_hand(size, np.int64), at_hand(parameters)
     if kind.ndim != 1 or len(kind) == 0 or size.shape != kind.shape or parameters.shape not in (
         (len(kind), N_PARAMETERS), (len(kind), N_PARAMETERS - 1),
     ):  # fmt: skip

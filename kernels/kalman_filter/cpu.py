@@ -5,15 +5,18 @@ kept for one segment at a time, and recomputed from the state at its beginning w
 """
 
 import math
+import sys
 
 import numpy as np
 
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
 from statespace.kernels.kalman_filter.blocks import wanted_entries
 from statespace.kernels.kalman_filter.compiled import workspace
 from statespace.kernels.kalman_filter.discretization import contract_all, discretize_all, expand, moves
+from statespace.kernels.kalman_filter.expectations import gradient_of, smoothed_of, write_filtered
 from statespace.kernels.kalman_filter.forward import forward_start, log_likelihood
 from statespace.kernels.kalman_filter.gradient import add_initial_adjoints
-from statespace.kernels.kalman_filter.known_start import least_squares, mix_moments
+from statespace.kernels.kalman_filter.known_start import least_squares
 from statespace.kernels.kalman_filter.lanes import filter_batch, gradient_batch, likelihood_batch, smooth_batch
 from statespace.kernels.kalman_filter.looping import filter_each, gradient_each, likelihood_each, smooth_each
 from statespace.kernels.kalman_filter.record import (
@@ -100,7 +103,8 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
             if known is not None:
                 value = known.log_likelihood
                 fixed = y, dt, blocks, observation, noise_variance
-                n_diffuse = _write_filtered(kept, int(state.counts[2]), fixed, mean, covariance, diffuse)
+                given = kept, int(state.counts[2]), fixed, mean, covariance, diffuse
+                n_diffuse = write_filtered(sys.modules[__name__], *given)
                 rest = np.zeros((len(mean), 0))
     else:
         value, rest, n_diffuse = filter_batch(record, units, state, starts, kept)
@@ -200,7 +204,9 @@ def kalman_gradient(
             known = _known_start(record, units, mean, covariance, diffuse)
             if known is not None:
                 fixed = y, dt, blocks, observation, noise_variance
-                return _gradient_of(known, fixed, mean, covariance, diffuse, free_parameters, by_observation)
+                return gradient_of(
+                    sys.modules[__name__], known, fixed, mean, covariance, diffuse, free_parameters, by_observation
+                )
         add_initial_adjoints(b, origin, gradient)
         value = log_likelihood(state)
     if not by_observation:
@@ -240,7 +246,9 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
             known = _known_start(record, units, mean, covariance, diffuse)
             if known is not None:
                 fixed = y, dt, blocks, observation, noise_variance
-                return _smoothed_of(known, fixed, mean, covariance, diffuse, None if whole else readout)
+                return smoothed_of(
+                    sys.modules[__name__], known, fixed, mean, covariance, diffuse, None if whole else readout
+                )
     return SmootherResult(value, means, covariances if whole else variances)
 
 
@@ -264,8 +272,13 @@ def _some_are_lost(record, blocks, units, origin, starts, tame=None):
 
 
 def _is_large(record, blocks, state, tame):
+    return is_large(record, blocks, state.totals[4], tame)
+
+
+def is_large(record, blocks, size, tame=None):
+    """Whether ``size``, how much of y's variance P∗ made up after the diffuse start, is large beside the noise."""
     tame = TAME if tame is None else tame
-    size, R = state.totals[4], record.noise_variance
+    R = record.noise_variance
     if size <= tame * R.max() or R.min() == 0.0:
         return False
     h = np.abs(record.observation).max(axis=0)
@@ -292,43 +305,6 @@ def _innovations(record, units, mean, covariance):
 def _known_start(record, units, mean, covariance, diffuse):
     v, F = _innovations(record, units, mean, covariance)
     return least_squares(v, _responses(record, units, covariance, diffuse), F)
-
-
-def _write_filtered(kept, first, fixed, mean, covariance, diffuse):
-    """The filtered moments after the diffuse start, given known starts; returns how many samples belong to that."""
-    y, *rest = fixed
-    none = np.zeros((len(mean), 0))
-    flat = np.where(np.isnan(y), np.nan, 0.0)
-    columns = [kalman_filter(flat, *rest, np.ascontiguousarray(column), covariance, none) for column in diffuse.T]
-    filtered = kalman_filter(*fixed, mean, covariance, none)
-    end = len(y)
-    for t, moments in mix_moments(first, fixed[3], filtered, columns):
-        end = min(end, t)
-        kept.mean[t], kept.covariance[t], kept.innovation[t], kept.variance[t] = moments
-    kept.variance[first:end] = np.inf
-    return end
-
-
-def _gradient_of(known, fixed, mean, covariance, diffuse, free_parameters, by_observation):
-    points, none = known.points(), np.zeros((len(mean), 0))
-    by_diffuse, totals = np.zeros_like(diffuse), []
-    for point in points:
-        _, gradient = kalman_gradient(*fixed, mean + diffuse @ point, covariance, none, free_parameters, by_observation)
-        by_diffuse += np.outer(gradient.mean, point)
-        totals.append(gradient[:-1])
-    means = [sum(parts) / len(points) for parts in zip(*totals, strict=True)]
-    return known.log_likelihood, Gradient(*means, by_diffuse / len(points))
-
-
-def _smoothed_of(known, fixed, mean, covariance, diffuse, readout):
-    y, *rest = fixed
-    none = np.zeros((len(mean), 0))
-    _, means, spread = kalman_smoother(*fixed, mean + diffuse @ known.delta, covariance, none, readout)
-    flat = np.where(np.isnan(y), np.nan, 0.0)
-    for shift in (diffuse @ known.root).T:
-        _, moved, _ = kalman_smoother(flat, *rest, np.ascontiguousarray(shift), covariance, none, readout)
-        spread += moved**2 if spread.ndim == 2 else moved[:, :, np.newaxis] * moved[:, np.newaxis, :]
-    return SmootherResult(known.log_likelihood, means, spread)
 
 
 def _too_long(starts, diffuse):

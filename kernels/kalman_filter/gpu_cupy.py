@@ -6,13 +6,18 @@ length, so that the threads of a warp end together. A backward sweep keeps the p
 record and a state for each segment's beginning, in turns of as many records as fit.
 """
 
+import sys
+
 import numpy as np
 
 from statespace.kernels import cuda
 from statespace.kernels.dispatch import BackendError
 from statespace.kernels.kalman_filter import associative
 from statespace.kernels.kalman_filter.blocks import TABLE, wanted_entries
+from statespace.kernels.kalman_filter.cpu import FEWEST, ROUGHLY_TAME, is_large  # noqa: F401
 from statespace.kernels.kalman_filter.discretization import expand, moves
+from statespace.kernels.kalman_filter.expectations import gradient_of, known_start, smoothed_of, write_filtered
+from statespace.kernels.kalman_filter.record import Kept, Record
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 
 # of a block, and states of a record: more do not fit into a thread
@@ -59,14 +64,42 @@ class Model:
         tables = [s for s, k in zip(each, self.blocks.kind.tolist(), strict=True) if k == TABLE]
         return sum(each), sum(tables)
 
-    def run(self, file, kernel, threads, *results, **macros):
+    def run(self, file, kernel, threads, *results, order=None, **macros):
         """Log-likelihoods, and how large P∗ was after the diffuse start, of each record; ``results`` are written."""
         schedule = self.schedule
+        order = schedule.order if order is None else order
         values, sizes = empty(schedule.count), empty(schedule.count)
         source = cuda.load("kalman_filter", file, **self.macros, **macros)
-        given = *self.record, schedule.starts, schedule.order, schedule.count, values, sizes
+        given = *self.record, schedule.starts, order, len(order), values, sizes
         source.launch(kernel, -(-threads // THREADS), THREADS, *given, *results)
         return values, sizes
+
+    def lost(self, sizes, tame=None):
+        """Records after whose diffuse start too few digits were left: pairs of an index and a `KnownStart`."""
+        if self.d < FEWEST:
+            return []
+        sizes, found = cuda.runtime.fetched(sizes), []
+        for i in np.flatnonzero(sizes > 0.0).tolist():
+            fixed, start = self.one(i)
+            y, dt, blocks, observation, noise_variance = fixed
+            if is_large(Record(y, dt, *blocks, observation, noise_variance), blocks, sizes[i], tame):
+                known = known_start(sys.modules[__name__], fixed, *start)
+                found += [] if known is None else [(i, known)]
+        return found
+
+    def one(self, i):
+        """Record ``i`` in main memory: y, Δ, blocks, h, R, and the start."""
+        cut, fetched = self.samples(i), cuda.runtime.fetched
+        y, dt, observation, noise_variance, *_, mean, covariance, diffuse = self.record
+        observation = observation[cut] if self.macros["EACH_H"] else observation
+        noise_variance = noise_variance[cut] if self.macros["EACH_R"] else noise_variance
+        blocks = type(self.blocks)(*map(fetched, self.blocks))
+        blocks = blocks._replace(gap_index=blocks.gap_index[cut])
+        fixed = fetched(y[cut]), fetched(dt[cut]), blocks, fetched(observation), fetched(noise_variance)
+        return fixed, tuple(map(fetched, (mean, covariance, diffuse)))
+
+    def samples(self, i):
+        return slice(*map(int, self.schedule.starts[i : i + 2]))
 
     def room(self):
         """How many threads take turns, the length of a segment, and memory for checkpoints and segments."""
@@ -115,6 +148,13 @@ def empty(*shape, dtype=np.float64):
     return cuda.runtime.arrays.empty(shape, dtype=dtype)
 
 
+def resident(y, dt, blocks, observation, starts):
+    """What does not change from call to call of a search, on the GPU, and when each record's turn is."""
+    schedule = Schedule(len(y), starts)
+    y, dt, observation = (cuda.borrowed(x, np.float64) for x in (y, dt, observation))
+    return y, dt, blocks._replace(gap_index=cuda.borrowed(blocks.gap_index, np.int64)), observation, schedule
+
+
 def kalman_log_likelihood(
     y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, *, starts=None, tame=None
 ):
@@ -122,7 +162,9 @@ def kalman_log_likelihood(
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
         if line := associative.line(model):
             return line.log_likelihood()
-        values, _ = model.run("filter.cu", "log_likelihood", model.schedule.count)
+        values, sizes = model.run("filter.cu", "log_likelihood", model.schedule.count)
+        for i, known in model.lost(sizes, tame):
+            values[i] = known.log_likelihood
         return model.values(values)
 
 
@@ -135,7 +177,15 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
         means, covariances, innovations, variances = empty(T, n), empty(T, n, n), empty(T), empty(T)
         left, counts, last = empty(R, d, n), empty(R, dtype=np.int64), empty(R, dtype=np.int64)
         moments = means, covariances, innovations, variances
-        values, _ = model.run("filter.cu", "filter", R, *moments, left, counts, last)
+        values, sizes = model.run("filter.cu", "filter", R, *moments, left, counts, last)
+        for i, known in model.lost(sizes):
+            cut, (fixed, start) = model.samples(i), model.one(i)
+            own = [cuda.runtime.fetched(x[cut]) for x in moments]
+            kept = Kept(own[0], own[1], None, None, own[2], own[3], None, None, None)
+            counts[i] = write_filtered(sys.modules[__name__], kept, int(last[i]), fixed, *start)
+            for x, written in zip(moments, own, strict=True):
+                x[cut] = cuda.borrowed(written)
+            values[i], left[i] = known.log_likelihood, 0.0
         moments = map(model.returned, moments)
         if not model.alone:
             left = cuda.runtime.arrays.ascontiguousarray(left.transpose(0, 2, 1))
@@ -146,20 +196,9 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
 
 
 def kalman_gradient(
-    y,
-    dt,
-    blocks,
-    observation,
-    noise_variance,
-    mean,
-    covariance,
-    diffuse,
-    free_parameters,
-    by_observation,
-    *,
-    starts=None,
-    tame=None,
-):
+    y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, free_parameters, by_observation, *,
+    starts=None, tame=None,
+):  # fmt: skip
     with cuda.runtime.scope(y):
         model = Model(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
         n, d, (_, tables) = model.n, model.d, model.packed
@@ -179,10 +218,17 @@ def kalman_gradient(
         sums, table_sums = empty(threads, sum(sizes)), empty(len(y), 2, tables)
         by_noise = empty(*noise_variance.shape)
         by_row = cuda.runtime.arrays.zeros(observation.shape)
-        values, _ = model.run(
-            "gradient.cu", "gradient", threads, length, checkpoints, steps, sums, table_sums, by_noise, by_row,
-            MOVES=int(moving), BY_OBSERVATION=int(by_observation),
-        )  # fmt: skip
+        results = length, checkpoints, steps, sums, table_sums, by_noise, by_row
+        macros = {"MOVES": int(moving), "BY_OBSERVATION": int(by_observation)}
+        values, sizes_of_start = model.run("gradient.cu", "gradient", threads, *results, **macros)
+        lost = model.lost(sizes_of_start, tame)
+        if lost:
+            # once more, and of the others only
+            order = cuda.runtime.fetched(model.schedule.order)
+            order = cuda.borrowed(order[~np.isin(order, [i for i, _ in lost])], np.int64)
+            for x in (table_sums, by_noise, by_row):
+                x[:] = 0.0
+            values, _ = model.run("gradient.cu", "gradient", threads, *results, order=order, **macros)
         ends = np.cumsum(sizes).tolist()
         total = sums.sum(axis=0)
         parts = [total[e - size : e] for e, size in zip(ends, sizes, strict=True)]
@@ -196,7 +242,22 @@ def kalman_gradient(
             by_R if len(noise_variance) == 1 else by_noise, by_row, by_mean, by_covariance.reshape(n, n),
             by_diffuse.reshape(n, d),
         )  # fmt: skip
+        for i, known in lost:
+            fixed, start = model.one(i)
+            given = known, fixed, *start, free_parameters, by_observation
+            values[i], of_one = gradient_of(sys.modules[__name__], *given)
+            _add(gradient, of_one, model, model.samples(i))
         return model.values(values), Gradient(*map(model.returned, gradient))
+
+
+def _add(gradient, of_one, model, cut):
+    """The gradient of one record to that of all; what is of single samples stands at its own."""
+    by_sample = {"noise_variance": model.macros["EACH_R"], "observation": model.macros["EACH_H"]}
+    for name, total, part in zip(gradient._fields, gradient, of_one, strict=True):
+        if by_sample.get(name):
+            total[cut] = cuda.borrowed(part)
+        else:
+            total += cuda.borrowed(part)
 
 
 def _by_tables(model, table_sums, tables):
@@ -224,10 +285,16 @@ def kalman_smoother(y, dt, blocks, observation, noise_variance, mean, covariance
         rows = cuda.borrowed(np.zeros((1, 0, n)) if readout is None else readout, np.float64)
         threads, length, checkpoints, steps = model.room()
         means, covariances = empty(T, read or n), empty(T, read) if read else empty(T, n, n)
-        values, _ = model.run(
+        values, sizes = model.run(
             "smoother.cu", "smoother", threads, length, checkpoints, steps, rows, means, covariances, READ=read,
             EACH_READ=int(len(rows) > 1),
         )  # fmt: skip
+        for i, known in model.lost(sizes):
+            cut, (fixed, start) = model.samples(i), model.one(i)
+            own = readout if readout is None or len(rows) == 1 else cuda.runtime.fetched(rows[cut])
+            of_one = smoothed_of(sys.modules[__name__], known, fixed, *start, own)
+            values[i] = known.log_likelihood
+            means[cut], covariances[cut] = cuda.borrowed(of_one.mean), cuda.borrowed(of_one.covariance)
         return SmootherResult(model.values(values), model.returned(means), model.returned(covariances))
 
 

@@ -6,6 +6,9 @@ tens of samples.
 
 import numpy as np
 
+from statespace.kernels.dispatch import on_gpu
+from statespace.kernels.kalman_filter.blocks import at_hand
+
 
 class Prepared:
     """The log-likelihood of one record, or many, and its gradient; the arguments are those of ``kalman_gradient``.
@@ -49,25 +52,33 @@ class Prepared:
         starts=None, backend=None, rough=False,
     ):  # fmt: skip
         # the package's own door, which imports this file
-        from statespace.kernels.kalman_filter import _backend, _check
+        from statespace.kernels.kalman_filter import _backend, _check, _record
 
         arguments, self._starts = _check(y, dt, blocks, observation, noise_variance, mean, covariance, diffuse, starts)
         y, dt, blocks, observation, noise_variance, mean, covariance, diffuse = arguments
-        self.parameters, self.noise_variance = blocks.parameters.copy(), noise_variance.copy()
+        self.parameters, self.noise_variance = blocks.parameters.copy(), at_hand(noise_variance).copy()
         self.covariance = covariance.copy()
         blocks = blocks._replace(parameters=self.parameters)
-        self._arguments = (y, dt, blocks, observation, self.noise_variance, mean, self.covariance, diffuse)
         self._free = np.ones(self.parameters.shape, dtype=bool)
         if free_parameters is not None:
             self._free = np.array(free_parameters, dtype=bool)
-        self._backend = _backend(backend)
+        self._backend = _backend(backend, *_record(arguments))
+        resident = getattr(self._backend, "resident", None)
+        if resident is not None:
+            y, dt, blocks, observation, self._starts = resident(y, dt, blocks, observation, self._starts)
+        self._arguments = (y, dt, blocks, observation, self.noise_variance, mean, self.covariance, diffuse)
         threshold = getattr(self._backend, "ROUGHLY_TAME", None)
         self._options = {"tame": threshold} if rough and threshold is not None else {}
 
     def log_likelihood(self):
         """The log-likelihood, a float, or that of each record."""
-        return self._backend.kalman_log_likelihood(*self._arguments, starts=self._starts, **self._options)
+        value = self._backend.kalman_log_likelihood(*self._arguments, starts=self._starts, **self._options)
+        return at_hand(value) if on_gpu(value) else value
 
     def gradient(self):
         """The log-likelihood and a `Gradient`, but for that by ``observation``."""
-        return self._backend.kalman_gradient(*self._arguments, self._free, False, starts=self._starts, **self._options)
+        given = *self._arguments, self._free, False
+        value, gradient = self._backend.kalman_gradient(*given, starts=self._starts, **self._options)
+        if on_gpu(value, *gradient):
+            return at_hand(value) if on_gpu(value) else value, type(gradient)(*map(at_hand, gradient))
+        return value, gradient

@@ -7,6 +7,7 @@ the diffuse covariance P∞ is carried as a matrix and not as directions, and th
 import numpy as np
 from scipy.linalg import block_diag, expm
 
+from statespace.kernels.dispatch import refuse_accelerators as unusable  # noqa: F401
 from statespace.kernels.kalman_filter.blocks import (
     MATERN32,
     MATERN52,

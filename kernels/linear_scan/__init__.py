@@ -16,7 +16,7 @@ def linear_scan(a, b, initial=None, reverse=False, *, backend=None):
         The state before the first step; None is zero.
     reverse : bool, default False
         Run from the end, x_k = a_k x_{k+1} + b_k, ``initial`` standing after the last step.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

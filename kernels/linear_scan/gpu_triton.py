@@ -4,8 +4,8 @@ Where the rows alone keep a GPU busy, a stretch is the whole record: a and b are
 are cut into stretches, in three passes: what each stretch makes of a state (the product of its factors, and what it
 adds), a scan over the stretches' ends, and the stretches again, each from the state before it.
 
-Tensors inside are rows (R1, R2, R3) by steps; a has 1 in place of a size that its rows share, and one step if one factor
-serves all. Complex numbers are pairs along a last axis.
+Tensors inside are rows (R1, R2, R3) by steps; a has 1 in place of a size that its rows share, and one step if one
+factor serves all. Complex numbers are pairs along a last axis.
 """
 
 import torch
@@ -32,7 +32,9 @@ def linear_scan(a, b, initial=None, reverse=False):
     if not b.numel():
         return (a * b + initial.expand(rows).unsqueeze(-1)).to(result)
     # Half precision is read as it is and becomes float32 in the kernel.
-    a, b, initial = (x if working == torch.float32 and x.is_floating_point() else x.to(working) for x in (a, b, initial))
+    a, b, initial = (
+        x if working == torch.float32 and x.is_floating_point() else x.to(working) for x in (a, b, initial)
+    )
     a, sizes = _grouped(a if a.ndim else a.unsqueeze(0), b.shape)
     arguments = a, b.reshape(*sizes, steps), initial.expand(rows).reshape(sizes)
     if working.is_complex:
@@ -48,7 +50,7 @@ def _grouped(a, shape):
     Neighbouring axes that a has itself, or that it shares, are one; where they alternate more often, a is written out.
     """
     a = a.reshape(*[1] * (len(shape) - a.ndim), *a.shape)
-    groups: list[list] = []
+    groups = []
     for own, size in ((n == m, m) for n, m in zip(a.shape[:-1], shape[:-1], strict=True) if m > 1):
         if groups and groups[-1][0] == own:
             groups[-1][1] *= size

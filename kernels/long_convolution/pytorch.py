@@ -31,6 +31,10 @@ def block_size(L, K):
     return min(blocks, key=lambda block: math.ceil(L / block[0]) * _work(block[1]))
 
 
+# Arithmetic on lengths, which a traced program takes as it finds it.
+block_size._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _work(n):
     """Operations of a real FFT of length n, up to a factor; beyond the second-level cache each takes longer."""
     return n * math.log2(n) * (1.0 if n <= 1 << 17 else 1.5)

@@ -51,7 +51,7 @@ def selective_scan(
         The state before the first sample; None is zero.
     dt : ndarray or Tensor of shape (batch, length), optional
         The gap Δ before each sample; a gap of 0 leaves the state as it is. None is 1 throughout.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -13,7 +13,7 @@ from statespace.kernels.selective_scan.pytorch import kinds
 from statespace.kernels.selective_scan.triton_forward import connect, forward
 from statespace.kernels.selective_scan.triton_reverse import ends, reverse
 
-CHANNELS, STEPS = 32, 16
+CHANNELS, STEPS = 32, 8
 # States that a thread takes at once, forth and back: back, it keeps those of all steps of a tile.
 STATES, STATES_BACK = 4, 2
 BLOCK = 128

@@ -27,7 +27,7 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     z : ndarray or Tensor of the shape of ``x``, optional
     dt_bias : ndarray or Tensor of shape (channels,) or (heads, channels), optional
     dt_softplus : bool, default False
-    backend : {"pytorch", "reference"}, optional
+    backend : {"triton", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

@@ -45,7 +45,7 @@ def ssd(
         Input and read-out of each sample; ``heads`` is a multiple of ``groups``, neighbouring heads make a group.
     chunk_size : int, optional
         Steps that one matrix product of the dual form takes in; it changes the time and the memory that backend
-        ``"pytorch"`` takes, no result. The loops of the others have no chunks. None chooses.
+        ``"pytorch"`` takes, no result. The loops of others have no chunks, and ``"triton"`` chooses. None chooses.
     D : ndarray or Tensor of shape (heads,) or (heads, P), optional
         Skip; None is zero.
     z : ndarray or Tensor of shape (batch, length, heads, P), optional
@@ -67,7 +67,7 @@ def ssd(
         as they were.
     decay : ndarray or Tensor of shape (batch, length, heads), optional
         Logarithms of the decays of every sample, not positive, in the place of Δ_k A; the gap is in them already.
-    backend : {"cpu", "pytorch", "reference"}, optional
+    backend : {"triton", "cpu", "pytorch", "reference"}, optional
         None takes the best that can serve the call.
 
     Returns

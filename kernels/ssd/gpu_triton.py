@@ -13,6 +13,7 @@ from statespace.kernels.ssd.triton_steps import steps_and_exponents
 PROGRAMS = 264  # fewer than two for a multiprocessor of a large GPU, and records are cut into segments
 SCRATCH = 2**30  # bytes that the backward pass takes for states at a time
 LARGEST_N = 256  # of a tile; larger states are read in slices
+CHUNK = {2: 64, 4: 32, 8: 16}  # steps, by the bytes of a number
 
 
 @accepts_numpy
@@ -58,7 +59,7 @@ def _sizes(x, B):
     (batch, L, H, P), (G, N) = x.shape, B.shape[2:]
     N_ = max(16, triton.next_power_of_2(N))
     tiles = {
-        "Q": {2: 64, 4: 32, 8: 16}[x.element_size()],
+        "Q": CHUNK[x.element_size()],
         "P_": min(max(16, triton.next_power_of_2(P)), 64 if N_ <= 128 else 32),
         "N_": N_,
     }
@@ -74,9 +75,7 @@ def _segments(sizes, tiles, least=1):
     return triton.cdiv(chunks, span), span
 
 
-def _carry(
-    ends, sums, states, x, B, step, exponent, seq_idx, starts, sizes, tiles, plan, window=None, backwards=False
-):
+def _carry(ends, sums, states, x, B, step, exponent, seq_idx, starts, sizes, tiles, plan, window=None, backwards=False):
     """Runs the states through the segments of ``window`` (the first one, how many), or through all."""
     batch, L, H, P, G, N = sizes
     (x, of_x), (B, of_B) = _rows(x), _rows(B)

@@ -247,7 +247,7 @@ def gradients(
         weighted *= size[None, :]
         of_rate = passing + tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
         # A step's exponent is in all that passes it: read at or behind it, written before it.
-        of_rate += tl.sum(tl.where(i >= j, read[:, None], 0), 0) + tl.sum(tl.where(i < j, taken[:, None], 0), 0)
+        of_rate += tl.cumsum(read, 0, reverse=True) + (tl.cumsum(taken, 0) - taken)
         own = (block * batch * H + head) * L + t
         tl.store(of_step + own, of_size, mask=t < L)
         tl.store(of_exponent + own, of_rate, mask=t < L)

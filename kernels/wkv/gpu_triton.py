@@ -1,7 +1,7 @@
 """The weighted average on a GPU: a program for some channels of a record, or of a segment of it where records are few.
 
 Segments are summed up first, each from nothing, and each then begins with what those before it come to. The kernels
-are in `triton_loops.py`; sums (4, B, D) are numerator a, denominator b and the exponent as a pair, as in `loops.py`.
+are in `triton_loops.py`; sums (B, 4, D) are numerator a, denominator b and the exponent as a pair, as in `loops.py`.
 """
 
 from math import isqrt
@@ -28,13 +28,13 @@ def wkv(w, u, k, v, state=None, dt=None):
     given_type = torch.promote_types(k.dtype, v.dtype)
     dtype = torch.promote_types(given_type, torch.float32)
     mean, weight = taken(state, B, D, k.new_empty(0, dtype=dtype))
-    start = torch.stack([mean, (weight > NOTHING).to(dtype), weight, torch.zeros_like(weight)])
+    start = torch.stack([mean, (weight > NOTHING).to(dtype), weight, torch.zeros_like(weight)], dim=1)
     k, v = k.to(given_type).contiguous(), v.to(given_type).contiguous()
     w, u = w.to(dtype).contiguous(), u.to(dtype).contiguous()
     dt = None if dt is None else dt.to(dtype).contiguous()
     needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (w, u, k, v, dt, start))
     y, sums, _ = _average(w, u, k, v, dt, start, needed)
-    a, b, top, drift = sums.unbind(0)
+    a, b, top, drift = sums.unbind(1)
     known = b > 0
     b = torch.where(known, b, 1.0)
     return y, given(a / b, torch.where(known, top + drift + b.log(), NOTHING))
@@ -77,7 +77,6 @@ def _compute(y, final, stored, w, u, k, v, dt, start, needed):
         start,
         pieces,
         *sizes,
-        B,
         KEEP=needed,
         STEPS=STEPS,
         CHANNELS=CHANNELS,
@@ -91,7 +90,7 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     (B, L, D), (_, segments) = k.shape, _split(k)
     partial = stored.new_empty(B * segments, D)
-    gaps = stored.new_empty((triton.cdiv(D, 32), B, L) if of_dt else (0,))
+    gaps = stored.new_empty((B, triton.cdiv(D, 32), L) if of_dt else (0,))
     empty = k.new_empty(k.shape), v.new_empty(v.shape), gaps, stored.new_empty(grad_final.shape)
     return partial, torch.empty_like(partial), *empty
 
@@ -106,7 +105,7 @@ def _compute_gradients(
     if segments > 1:
         summary_backward[grid](pieces, *inputs, *sizes, STEPS=STEPS, CHANNELS=32, num_warps=1)
     results = grad_w, grad_u, grad_k, grad_v, grad_dt, grad_start
-    backward[grid](*results, *inputs, grad_final, pieces, *sizes, B, OF_DT=of_dt, STEPS=STEPS, CHANNELS=32, num_warps=1)
+    backward[grid](*results, *inputs, grad_final, pieces, *sizes, OF_DT=of_dt, STEPS=STEPS, CHANNELS=32, num_warps=1)
 
 
 _average = operator("wkv", _sums, _compute)
@@ -122,7 +121,7 @@ def _differentiate(ctx, grad_y, grad_final, _):
     of_dt = dt is not None and ctx.needs_input_grad[4]
     grads = _average_backward(*ctx.saved_tensors, grad_y.contiguous(), grad_final.contiguous(), of_dt)
     grad_w, grad_u, grad_k, grad_v, grad_dt, grad_start = grads
-    return grad_w.sum(0), grad_u.sum(0), grad_k, grad_v, grad_dt.sum(0) if of_dt else None, grad_start, None
+    return grad_w.sum(0), grad_u.sum(0), grad_k, grad_v, grad_dt.sum(1) if of_dt else None, grad_start, None
 
 
 _average.register_autograd(_differentiate, setup_context=_keep)

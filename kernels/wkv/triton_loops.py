@@ -2,7 +2,7 @@
 
     k, v, y     (B, L, D)
     dt          (B, L), or None where all gaps are 1
-    start, final    (4, B, D)          numerator a, denominator b, the exponent of a e^o and b e^o in two parts
+    start, final    (B, 4, D)          numerator a, denominator b, the exponent of a e^o and b e^o in two parts
     stored      (B, blocks, 4, D)      the same at the beginning of each block of `STEPS` steps
     pieces      (B, S, 5, D)           what a segment comes to from nothing, and how far it decays what was before it;
                                        backward (B, S, 3, D), the gradients it hands on from nothing, and their factor
@@ -120,7 +120,6 @@ def forward(
     D,
     SPAN,
     S,
-    B,
     KEEP: tl.constexpr,
     STEPS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -128,8 +127,8 @@ def forward(
     record, s, first, stop, d = _place(L, D, SPAN, S, CHANNELS)
     inside = d < D
     rate, bonus = tl.load(w + d, mask=inside, other=0), tl.load(u + d, mask=inside, other=0)
-    a, b, top, drift = _triple(start, record * D + d, B.to(tl.int64) * D, inside)
-    for earlier in range(s):
+    a, b, top, drift = _triple(start, record * 4 * D + d, D, inside)
+    for earlier in tl.range(0, s, num_stages=4):
         place = (record * S + earlier) * 5 * D + d
         piece_a, piece_b, piece_top, piece_drift = _triple(pieces, place, D, inside)
         drift += tl.load(pieces + place + 4 * D, mask=inside, other=0)
@@ -151,7 +150,7 @@ def forward(
         a, b = tl.where(real, old * a + new * value, a), tl.where(real, old * b + new, b)
         top, drift = tl.where(real, now_top, top), tl.where(real, now_drift, drift)
     if s + 1 == S:
-        _hand_on(final, record * D + d, B.to(tl.int64) * D, a, b, top, drift, inside)
+        _hand_on(final, record * 4 * D + d, D, a, b, top, drift, inside)
 
 
 @triton.jit
@@ -226,18 +225,17 @@ def summary_backward(
 @triton.jit
 def backward(
     grad_w, grad_u, grad_k, grad_v, grad_dt, grad_start, w, u, k, v, dt, stored, grad_y, grad_final, pieces,
-    L, D, SPAN, S, B, OF_DT: tl.constexpr, STEPS: tl.constexpr, CHANNELS: tl.constexpr,
+    L, D, SPAN, S, OF_DT: tl.constexpr, STEPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The reverse sweep. The gradient in an exponent follows from those in numerator and denominator.
 
-    ``grad_w``, ``grad_u`` (B · S, D) and ``grad_dt`` (programs of channels, B, L): a sum for each program.
+    ``grad_w``, ``grad_u`` (B · S, D) and ``grad_dt`` (B, programs of channels, L): a sum for each program.
     """
     record, s, first, stop, d = _place(L, D, SPAN, S, CHANNELS)
     inside = d < D
     rate, bonus = tl.load(w + d, mask=inside, other=0), tl.load(u + d, mask=inside, other=0)
-    step_of_sums = B.to(tl.int64) * D
-    of_a, of_b, _, _ = _triple(grad_final, record * D + d, step_of_sums, inside)
-    for later in range(S - 1 - s):
+    of_a, of_b, _, _ = _triple(grad_final, record * 4 * D + d, D, inside)
+    for later in tl.range(0, S - 1 - s, num_stages=4):
         place = (record * S + S - 1 - later) * 3 * D + d
         factor = tl.load(pieces + place + 2 * D, mask=inside, other=0)
         of_a = tl.load(pieces + place, mask=inside, other=0) + factor * of_a
@@ -257,11 +255,11 @@ def backward(
             of_w -= gap * decay + (1 - gap) * share
             of_u += share
             if OF_DT:
-                place = (tl.program_id(1).to(tl.int64) * B + record) * L + t
+                place = (record * tl.num_programs(1) + tl.program_id(1)) * L + t
                 tl.store(grad_dt + place, tl.sum(tl.where(inside, rate * (share - decay), 0.0)), mask=t < stop)
     tl.store(grad_w + tl.program_id(0).to(tl.int64) * D + d, of_w, mask=inside)
     tl.store(grad_u + tl.program_id(0).to(tl.int64) * D + d, of_u, mask=inside)
     if s == 0:
         a, b, _, _ = _triple(stored, record * tl.cdiv(L, STEPS) * 4 * D + d, D, inside)
         whole = a * of_a + b * of_b
-        _hand_on(grad_start, record * D + d, step_of_sums, of_a, of_b, whole, whole, inside)
+        _hand_on(grad_start, record * 4 * D + d, D, of_a, of_b, whole, whole, inside)

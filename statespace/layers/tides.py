@@ -315,6 +315,8 @@ class _Mixed(torch.autograd.Function):
 
 def _weighted(u, weights):
     """weights_r u, (B, R, M, L)."""
+    if torch.compiler.is_compiling():
+        return u.unsqueeze(1) * weights.unsqueeze(2)
     out = u.new_empty(len(u), weights.shape[1], *u.shape[1:])
     for r in range(weights.shape[1]):
         torch.mul(u, weights[:, r : r + 1], out=out[:, r])

@@ -8,6 +8,7 @@ import numpy as np
 from statespace.kalman.binding import Binding, State
 from statespace.kalman.posterior import of_output
 from statespace.kalman.robust import reweigh, sample_weight, weights_at
+from statespace.kernels.dispatch import OF_A_GPU
 from statespace.kernels.kalman_filter import kalman_filter, kalman_smoother, kalman_stepper
 
 # Samples that are filtered in one call: bounds the memory.
@@ -82,7 +83,9 @@ class Filters:
         """Go back to a moment."""
         self.offsets = list(moment.offsets)
         blocks = self._blocks(0.0)
-        self._steppers = [kalman_stepper(blocks, self.row, *state, backend=self.backend) for state in moment.states]
+        # A GPU takes whole records: one sample at a time is filtered where the program runs.
+        backend = None if self.backend in OF_A_GPU else self.backend
+        self._steppers = [kalman_stepper(blocks, self.row, *state, backend=backend) for state in moment.states]
 
     def moment(self):
         """Where the filters stand, copied."""

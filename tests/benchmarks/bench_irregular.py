@@ -80,8 +80,9 @@ def error(prediction, y):
 
 def row(name, with_gaps, without=None, seconds=0.0):
     """The mean and the range over fits, with the gaps and without."""
-    found = [e for e in (with_gaps, without) if e is not None]
-    text = "".join(f"{np.mean(e):9.3f} ({np.min(e):.3f} to {np.max(e):.3f})" for e in found)
+    text = f"{with_gaps:9.3f}"
+    if without is not None:
+        text = "".join(f"{np.mean(e):9.3f} ({min(e):.3f} to {max(e):.3f})" for e in (with_gaps, without))
     ratio = "" if without is None else f"{np.mean(without) / np.mean(with_gaps):10.2f}"
     print(f"  {name:24s}{text:60s}{ratio:10s}{seconds:10.0f}", flush=True)
 

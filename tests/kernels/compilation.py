@@ -36,6 +36,8 @@ def launches():
                 launch["aligned"] += [name] * (value.data_ptr() % 16 == 0)
             elif isinstance(value, bool):
                 launch["types"][name] = "u1"
+            elif isinstance(value, int) and name in (self.kwargs.get("do_not_specialize") or ()):
+                launch["types"][name] = "i32"
             elif isinstance(value, int) and value == 1:
                 launch["types"][name], launch["values"][name] = "constexpr", 1
             else:

@@ -13,7 +13,11 @@ def _scan_by_doubling(self, inputs):
     while reach < place.size:
         before = [np.roll(x, reach, self.axis) for x in arrays]
         both = self.combine_fn.fn(
-            *(self.to_tensor(x, given.dtype) for pair in (before, arrays) for x, given in zip(pair, inputs, strict=True))
+            *(
+                self.to_tensor(x, given.dtype)
+                for pair in (before, arrays)
+                for x, given in zip(pair, inputs, strict=True)
+            )
         )
         both = both if isinstance(both, tuple) else (both,)
         arrays = [np.where(place >= reach, y.handle.data, x) for x, y in zip(arrays, both, strict=True)]

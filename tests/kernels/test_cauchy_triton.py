@@ -1,4 +1,4 @@
-"""Cauchy products in Triton against the sum as it is written: values, gradients by name, poles near; the GPU code, for, GPUs."""
+"""Cauchy products in Triton against the sum as it is written: values, gradients, poles near; the code for GPUs."""
 
 import numpy as np
 import pytest
@@ -109,8 +109,8 @@ def test_it_compiles_for_gpus_without_spilling(triton_device):
     with launches() as found:
         for dtype in (torch.complex64, torch.complex128):
             with_gradients(problem(((1, 8, 2), (5,), (1, 1, 2)), dtype), True, "triton")
-    code = compile_for_gpus(found)
-    assert len(code) == 2 * 3 * 2
+    code = compile_for_gpus(found[:3]) + compile_for_gpus(found[3:], [80])
+    assert len(code) == 3 * (2 + 1)
     assert [entry for entry in code if entry["spilled"]] == []
 
 

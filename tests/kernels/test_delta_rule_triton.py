@@ -116,9 +116,22 @@ def test_what_has_no_kernel_is_refused(triton_device):
         delta_rule(**tensors(torch.float32, triton_device, L=2), chunk_size=24, backend="triton")
     with pytest.raises(BackendError, match="0 keys of 1025 numbers"):
         delta_rule(**tensors(torch.float32, triton_device, L=1, B=1, H=1, K=1025, V=1), backend="triton")
+    arguments = tensors(torch.float32, triton_device, L=1, B=1, H=1, K=512, V=1)
     with pytest.raises(BackendError, match="32 keys of 512 numbers"):
-        arguments = tensors(torch.float32, triton_device, L=1, B=1, H=1, K=512, V=1)
         delta_rule(**arguments, chunk_size=64, backend="triton")
+
+
+def test_it_compiles_for_gpus(triton_device):
+    """bfloat16 without spilling. Of float32, which is split for three passes, some registers go to the first cache."""
+    if triton_device != "cpu":
+        pytest.skip("compiled and run by the other tests")
+    for dtype, capability, spilled in [(torch.bfloat16, 90, 0), (torch.float32, 80, 512)]:
+        arguments = tensors(dtype, triton_device, B=2, L=64, H=2, K=64, V=64)
+        with launches() as found:
+            with_gradients(delta_rule, arguments, backend="triton")
+        code = compile_for_gpus(found, [capability])
+        assert len(code) == 5
+        assert [entry for entry in code if entry["spilled"] > spilled or entry["shared"] > 160 * 1024] == []
 
 
 @pytest.mark.gpu

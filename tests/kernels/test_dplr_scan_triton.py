@@ -90,6 +90,19 @@ def test_channels_last_unit_gaps_from_rest_and_no_gradients(triton_device):
         check(dplr_scan(u, None, *system, backend="triton"), [x.detach().cpu() for x in got], 1e-15, NAMES[:2])
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_chunks_of_long_records_side_by_side(triton_device, monkeypatch, rank):
+    from statespace.kernels.dplr_scan import gpu_triton
+
+    monkeypatch.setattr(gpu_triton, "LONG", 32)
+    arguments = tensors(triton_device, L=33, batch=1, H=1, pairs=3, rank=rank)
+    assert gpu_triton._cut(arguments[0], 3) == (3, 16)
+    expected = with_gradients([x.requires_grad_() for x in exact(arguments)], "pytorch")
+    check(with_gradients(arguments, "triton"), expected, 1e-11)
+    with torch.no_grad():
+        check(dplr_scan(*arguments, backend="triton"), expected[:2], 1e-11, NAMES[:2])
+
+
 def test_a_higher_rank_is_refused(triton_device):
     arguments = tensors(triton_device, L=1, rank=3)
     with pytest.raises(BackendError, match="its kernels take rank 1 and 2, not 3"):
@@ -104,31 +117,42 @@ def test_it_is_one_piece_of_a_compiled_program(triton_device):
     check(got, [x.cpu() for x in with_gradients(arguments, "triton")], 1e-15)
 
 
-def test_it_compiles_for_gpus_without_spilling(triton_device):
-    """A layer's 32 pairs of states: one channel for a warp, and four of them where there are many."""
+def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
+    """A layer's 32 pairs of states: a channel for a warp, or four where there are many; the chunks of long records."""
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
+    from statespace.kernels.dplr_scan import gpu_triton
+
     with launches() as found:
         for dtype, rank in ((torch.float32, 1), (torch.bfloat16, 2)):
             with_gradients(tensors("cpu", dtype, L=1, H=1, batch=1, pairs=32, rank=rank), "triton")
-    found += [launch | {"values": launch["values"] | {"CHANNELS": 4}} for launch in found[:2]]
-    code = compile_for_gpus(found)
-    assert len(code) == 2 * 6
+        found += [launch | {"values": launch["values"] | {"CHANNELS": 4}} for launch in found[:2]]
+        monkeypatch.setattr(gpu_triton, "LONG", 16)
+        with torch.no_grad():
+            dplr_scan(*tensors("cpu", torch.float32, L=17, H=1, batch=1, pairs=32), backend="triton")
+    found = [x for x in found if x["kernel"] != "forward" or x["values"]["KEEP"]]
+    assert [x["kernel"] for x in found] == [*["forward", "backward"] * 3, "transfer", "join"]
+    code = compile_for_gpus(found[:4]) + compile_for_gpus(found[4:], [90])
+    assert len(code) == 2 * 4 + 4
     assert [entry for entry in code if entry["spilled"]] == []
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "options",
-    [dict(batch=4, H=64, L=65_536, pairs=32), dict(batch=64, H=256, L=1024, pairs=32, rank=2)],
+    [
+        dict(batch=1, H=2, L=1 << 20, pairs=32),
+        dict(batch=4, H=64, L=65_536, pairs=32),
+        dict(batch=64, H=256, L=1024, pairs=32, rank=2),
+    ],
     ids=str,
 )
 def test_long_records_and_many_channels(triton_device, options):
     """In float64 against the compiled loops on a few channels; in float32 against float64 on all."""
     arguments = tensors(triton_device, **options)
     got = with_gradients(arguments, "triton")
-    few = [x.detach()[:1, :3] if x.ndim == 3 and len(x) == len(arguments[0]) else x.detach() for x in arguments]
-    few = [few[0], few[1][:1], *(x[:3] for x in few[2:6]), few[6]]
-    check([x[:1, :3] for x in got[:2]], dplr_scan(*(x.cpu() for x in few)), 1e-10, NAMES[:2])
+    u, dt, *system, initial = exact(arguments)
+    few = dplr_scan(u[:1, :3], dt[:1], *(x[:3] for x in system), initial[:1, :3])
+    check([x[:1, :3] for x in got[:2]], few, 1e-10, NAMES[:2])
     single = [x.detach().to(torch.complex64 if x.is_complex() else torch.float32).requires_grad_() for x in arguments]
     check(with_gradients(single, "triton"), [x.cpu() for x in got], 1e-3)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from statespace import KalmanRegressor
+from statespace.kalman import LocalLevel, Matern
 from statespace.kernels import cuda
 from statespace.kernels.dispatch import BackendError
 from statespace.kernels.kalman_filter import (
@@ -20,7 +22,8 @@ from statespace.kernels.kalman_filter import (
     kalman_smoother,
     kalman_stepper,
 )
-from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, SHO, TREND
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, ROTATION, SHO, TREND
+from statespace.kernels.kalman_filter.prepared import Prepared
 from tests.kernels.host import compile_for_gpus
 from tests.kernels.test_kalman_filter_batch import problem as batch
 from tests.kernels.test_kalman_filter_gradient import CASES
@@ -127,6 +130,23 @@ def test_many_small_gaps_after_long_records(cuda_runtime, monkeypatch):
             near(x, y, name=name)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_directions_that_the_first_samples_hardly_tell_apart(alone):
+    """A yearly harmonic on daily samples, beside a record that sees a year in steps of months."""
+    rng = np.random.default_rng(7)
+    starts = np.array([0, 120, 150])
+    dt = np.concatenate([rng.uniform(0.4, 1.6, 120), rng.uniform(20.0, 70.0, 30)])
+    y = 5.0 + 3.0 * np.sin(2 * np.pi * np.cumsum(dt) / 365.25) + rng.normal(size=150)
+    y[20:25] = np.nan
+    blocks = Blocks([RANDOM_WALK, ROTATION], [1, 2], [[0.01, 0.0], [2 * np.pi / 365.25, 1e-6]])
+    start = np.array([1.0, 1.0, 0.0]), 0.8, np.zeros(3), np.zeros((3, 3)), np.eye(3)
+    if alone:
+        compare((y[:120], dt[:120], blocks, *start), tolerance=1e-8)
+    else:
+        R = np.full(150, 0.8)
+        compare((y, dt, blocks, start[0], R, *start[2:]), tolerance=1e-8, starts=starts, readout=np.eye(3)[:1])
+
+
 def test_gaps_as_matrices_and_back():
     _, dt, blocks, *_ = single(**CASES["turning"])
     bars = np.random.default_rng(3).normal(size=(2, len(dt), blocks.n_states, blocks.n_states))
@@ -146,6 +166,48 @@ def test_what_is_not_wanted_is_zero():
     expected = kalman_gradient(*given, free_parameters=free, by_observation=False, backend="cpu")[1]
     for name, x, y in zip(expected._fields, found, expected, strict=True):
         near(x, y, name=name)
+
+
+class OnDevice(np.ndarray):
+    """An array of NumPy that says it is on a GPU."""
+
+    @property
+    def __cuda_array_interface__(self):
+        return self.__array_interface__
+
+
+def test_arrays_on_a_gpu_choose_the_backend(cuda_runtime, monkeypatch):
+    (y, dt, blocks, h, R, *start), starts = batch("Matern32", varying=False)
+    expected = kalman_log_likelihood(y, dt, blocks, h, R, *start, starts=starts)
+    if cuda_runtime.device == "cuda":
+        y, dt = cuda_runtime.arrays.asarray(y), cuda_runtime.arrays.asarray(dt)
+    else:
+        y, dt = y.view(OnDevice), dt.view(OnDevice)
+        monkeypatch.setattr(cuda, "borrowed", lambda x, dtype=None: np.ascontiguousarray(x, dtype).view(OnDevice))
+    found = kalman_log_likelihood(y, dt, blocks, h, R, *start, starts=starts)
+    assert isinstance(found, cuda_runtime.arrays.ndarray)
+    near(cuda_runtime.fetched(found), expected)
+    with pytest.raises(BackendError, match="main memory"):
+        kalman_log_likelihood(y, dt, blocks, h, R, *start, starts=starts, backend="cpu")
+    prepared = Prepared(y, dt, blocks, h, R, *start, starts=starts)
+    value, gradient = prepared.gradient()
+    near(value, expected)
+    near(gradient.parameters, kalman_gradient(*batch("Matern32", varying=False)[0], starts=starts)[1].parameters)
+    assert type(value) is type(gradient.mean) is type(prepared.log_likelihood()) is np.ndarray
+
+
+def test_an_estimator_on_a_gpu():
+    rng = np.random.default_rng(0)
+    X = np.sort(rng.uniform(0.0, 10.0, 40))[:, np.newaxis]
+    y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=40)
+    found, expected = (
+        KalmanRegressor(LocalLevel() + Matern(nu=1.5), backend=backend).fit(X, y) for backend in ("cupy", None)
+    )
+    assert_allclose(found.log_marginal_likelihood_value_, expected.log_marginal_likelihood_value_, rtol=1e-8)
+    new = [[2.5], [11.0]]
+    for x, truth in zip(found.predict(new, return_std=True), expected.predict(new, return_std=True), strict=True):
+        assert_allclose(x, truth, rtol=1e-4)
+    assert_allclose(found.stream().step(0.3, dt=0.2), expected.stream().step(0.3, dt=0.2), rtol=1e-4)
 
 
 def test_what_it_refuses():
@@ -186,3 +248,38 @@ def test_it_compiles_for_gpus_without_spilling(nvcc, file, more):
 def test_the_diffuse_start_compiles_for_gpus(nvcc):
     code = compile_for_gpus(cuda.source("kalman_filter", "filter.cu", **macros([TREND, SHO], [2, 2], 2)), ("sm_90",))
     assert [entry for entry in code if entry["spilled"]] == []
+
+
+@pytest.mark.gpu
+def test_many_long_records_on_a_gpu(monkeypatch):
+    """20,000 records of 1,000 samples, in segments as they are by default; a few of them against the compiled loops."""
+    monkeypatch.undo()
+    xp = cuda.runtime.arrays
+    R, T = 20_000, 1000
+    rng = np.random.default_rng(1)
+    y, dt = rng.normal(size=R * T), rng.exponential(size=R * T)
+    y[rng.random(R * T) < 0.05] = np.nan
+    blocks = Blocks([TREND, MATERN32], [2, 2], [[0.01, 0.001], [0.8, 0.5]])
+    start = np.array([1.0, 0.0, 1.0, 0.0]), 0.3, np.zeros(4), np.diag([0.0, 0.0, 0.5, 0.32]), np.eye(4)[:, :2]
+    starts = np.arange(R + 1) * T
+    on_device = xp.asarray(y), xp.asarray(dt)
+    values, gradient = kalman_gradient(*on_device, blocks, *start, starts=starts)
+    readout = start[0][np.newaxis]
+    smoothed = kalman_smoother(*on_device, blocks, *start, readout=readout, starts=starts)
+    assert all(isinstance(x, xp.ndarray) for x in (values, gradient.parameters, smoothed.mean))
+    some = slice(0, 50 * T)
+    expected = kalman_smoother(y[some], dt[some], blocks, *start, readout=readout, starts=starts[:51])
+    near(cuda.runtime.fetched(values[:50]), expected.log_likelihood)
+    near(cuda.runtime.fetched(smoothed.mean[some]), expected.mean, 1e-8)
+    near(cuda.runtime.fetched(smoothed.covariance[some]), expected.covariance, 1e-8)
+    again = kalman_gradient(*on_device, blocks, *start, starts=starts)[1]
+    for x, same in zip(gradient, again, strict=True):
+        assert_array_equal(cuda.runtime.fetched(x), cuda.runtime.fetched(same))
+    # a step along the gradient raises the likelihood by its square
+    step = 1e-7 * cuda.runtime.fetched(gradient.parameters)
+    moved = [
+        float(kalman_log_likelihood(*on_device, blocks._replace(parameters=np.column_stack(
+            [blocks.parameters, np.zeros(2)]) + sign * step), *start, starts=starts).sum())
+        for sign in (-1, 1)
+    ]  # fmt: skip
+    assert_allclose((moved[1] - moved[0]) / 2e-7, float((gradient.parameters**2).sum()), rtol=1e-3)

@@ -89,7 +89,11 @@ def test_hard_radii(triton_device, radius):
 
 def test_mixed_types(triton_device):
     a, b, initial = problem(dtype=torch.float64, device=triton_device)
-    for mixed in ((a, b.cfloat(), initial), (a.cfloat(), b, initial.float()), (a.bfloat16(), b.float(), initial.half())):
+    for mixed in (
+        (a, b.cfloat(), initial),
+        (a.cfloat(), b, initial.float()),
+        (a.bfloat16(), b.float(), initial.half()),
+    ):
         exact = [x.detach().to(torch.complex128 if x.is_complex() else torch.float64) for x in mixed]
         x = linear_scan(*mixed, backend="triton")
         assert x.dtype == linear_scan(*mixed, backend="pytorch").dtype
@@ -140,7 +144,9 @@ def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
     code = compile_for_gpus(found)
     assert {entry["kernel"] for entry in code} == {"_sums", "_states", "_backward"}
     assert [entry for entry in code if entry["spilled"]] == []
-    assert max(entry["registers"] for entry in code) <= 168  # three programs of 128 threads on a multiprocessor at least
+    assert (
+        max(entry["registers"] for entry in code) <= 168
+    )  # three programs of 128 threads on a multiprocessor at least
 
 
 @pytest.mark.gpu

@@ -99,3 +99,12 @@ def test_it_compiles_for_gpus_without_spilling(triton_device):
     code = compile_for_gpus(found)
     assert len(code) == 3 * 2 * 2
     assert [entry for entry in code if entry["spilled"]] == []
+
+
+@pytest.mark.gpu
+def test_more_numbers_than_an_int_counts():
+    x = torch.randn(600_000, 4096, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(4096, device="cuda")
+    y = rms_norm(x, weight, backend="triton")
+    expected = rms_norm(x[-3:].double(), weight.double(), backend="pytorch")
+    torch.testing.assert_close(y[-3:].double(), expected, rtol=2**-8, atol=1e-6)

@@ -215,7 +215,65 @@ def test_numpy_and_refusals(triton_device, tiles):
     np.testing.assert_allclose(state, expected[1], rtol=0, atol=1e-12)
 
 
-def test_it_compiles_for_gpus(triton_device):
-    """At the sizes of a layer, in both orders of memory."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_it_compiles_for_gpus(triton_device, monkeypatch, dtype):
+    """A layer's sizes, channels last, in stretches. Compiled only: interpreted they would take minutes."""
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
+    from triton.runtime.interpreter import GridExecutor
+
+    from statespace.kernels.selective_scan import gpu_triton
+
+    monkeypatch.setattr(GridExecutor, "__call__", lambda *a, **k: None)
+    monkeypatch.setattr(gpu_triton, "_stretches", lambda u, *_: (2, 32))
+    arguments = cast(problem(batch=1, channels=64, length=64, states=16), torch.float32)
+    for name in ("u", "delta", "z", "B", "C"):
+        arguments[name] = arguments[name].to(dtype)
+    for name in ("u", "delta", "z"):
+        arguments[name] = arguments[name].transpose(1, 2).contiguous().transpose(1, 2)
+    leaves = {name: x.requires_grad_() for name, x in arguments.items()}
+    with launches() as found:
+        y, state = scan_of(leaves)
+        torch.autograd.grad(y.float().sum() + state.sum(), list(leaves.values()))
+    assert [entry["kernel"] for entry in found] == ["forward", "connect", "forward", "ends", "connect", "reverse"]
+    code = compile_for_gpus(found, [90 if dtype == torch.float32 else 80])
+    # Back, a thread has what its tile needs before and after the states (inputs, gates, slopes) beside the states of
+    # all steps: some of that may wait in memory, once a tile of 8 steps, where the recurrence itself may not.
+    spilled = {entry["kernel"]: entry["spilled"] for entry in code if entry["spilled"]}
+    assert spilled.pop("reverse", 0) <= 128
+    assert spilled == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "sizes",
+    [dict(batch=2, channels=64, length=65_536), dict(batch=1, channels=16, length=1_000_003, states=4),
+     dict(batch=4, channels=96, length=4099, complex_=True), dict(batch=64, channels=2048, length=130)],
+    ids=str,
+)  # fmt: skip
+def test_large_records_on_a_gpu(sizes):
+    """In float32 against the same in float64 by torch's operations, outputs, last state and every gradient."""
+    arguments = problem(**{"states": 16, **sizes}, dtype=torch.float32)
+    results = []
+    for dtype, backend in ((torch.float64, "pytorch"), (torch.float32, "triton")):
+        leaves = {name: x.cuda().requires_grad_() for name, x in cast(arguments, dtype).items()}
+        y, state = selective_scan(**leaves, delta_softplus=True, return_last_state=True, backend=backend)
+        loss = (y * torch.linspace(-1, 1, y.shape[-1], device="cuda")).sum() + state.abs().square().sum()
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        results.append(dict(zip(("y", "state", *leaves), (y.detach(), state.detach(), *gradients), strict=True)))
+    compare(results[1], results[0], 1e-4)
+
+
+@pytest.mark.gpu
+def test_more_numbers_than_an_int32_counts():
+    """2.1e9 inputs in bfloat16: the last channels of the last record are where they should be."""
+    B, D, L = 2, 16_384, 65_600
+    u = torch.ones(B, D, L, device="cuda", dtype=torch.bfloat16)
+    u[-1, -1] = 2
+    A, one = -torch.ones(D, 1, device="cuda"), torch.ones(D, 1, device="cuda")
+    y = selective_scan(u, u, A, one, one, backend="triton")
+    assert y.numel() > 2**31
+    # h u / (1 - exp(-h)) in the steady state.
+    for value, at in ((1.0, (0, 0)), (1.0, (-1, -2)), (2.0, (-1, -1))):
+        expected = value**2 / -np.expm1(-value)
+        np.testing.assert_allclose(y[at][-1].item(), expected, rtol=1e-2)

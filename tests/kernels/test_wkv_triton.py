@@ -37,7 +37,7 @@ def compare(got, expected, tolerance):
         assert error < tolerance, f"{name}: {error:.1e}"
 
 
-def segments(monkeypatch, steps=16):
+def segments(monkeypatch, steps=8):
     """Split even short records."""
     backend = import_module("statespace.kernels.wkv.gpu_triton")
     monkeypatch.setattr(backend, "SHORTEST", steps)
@@ -45,8 +45,8 @@ def segments(monkeypatch, steps=16):
 
 
 CASES = [
-    dict(L=1), dict(L=2, D=70), dict(L=19, gaps=1.0), dict(L=16, gaps=HARD, D=5), dict(L=9, gaps=0.0),
-    dict(L=11, gaps=1e-6), dict(L=11, gaps=1e6), dict(L=11, keys=1e3), dict(L=23, keys=1e3, gaps=HARD),
+    dict(L=1), dict(L=2, D=70), dict(L=19, gaps=1.0), dict(L=16, gaps=HARD, D=5), dict(L=3, gaps=0.0),
+    dict(L=9, gaps=1e-6, B=1), dict(L=9, gaps=1e6, B=1), dict(L=9, keys=1e3, B=1), dict(L=17, keys=1e3, gaps=HARD, B=1),
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_equals_the_papers_sums(triton_device, options, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("options", [dict(L=67), dict(L=50, gaps=HARD, keys=3.0)], ids=str)
+@pytest.mark.parametrize("options", [dict(L=37), dict(L=41, gaps=HARD, keys=3.0, B=1)], ids=str)
 def test_a_record_in_segments(triton_device, monkeypatch, options, dtype):
     segments(monkeypatch)
     arguments = tensors(problem(**options), dtype, triton_device)
@@ -85,7 +85,7 @@ def test_narrow_types(triton_device, dtype):
 def test_defaults_and_a_past_without_samples(triton_device, monkeypatch, split):
     if split:
         segments(monkeypatch)
-    arrays = problem(L=34, D=3)
+    arrays = problem(L=18, D=3)
     arguments = tensors(arrays, torch.float64, triton_device)[:4]
     exact = [x.detach().cpu().requires_grad_() for x in arguments]
     got = with_gradients(lambda *x: wkv(*x, backend="triton"), arguments)
@@ -96,13 +96,13 @@ def test_defaults_and_a_past_without_samples(triton_device, monkeypatch, split):
 def test_padding_may_hold_anything(triton_device, monkeypatch, split):
     if split:
         segments(monkeypatch)
-    w, u, k, v, state, dt = problem(L=40, D=5)
-    state[1], dt[1, 20:], dt[0] = 0, 0, 0
+    w, u, k, v, state, dt = problem(L=24, D=5)
+    state[1], dt[1, 12:], dt[0] = 0, 0, 0
     # As if the state of nothing had next to no weight.
     exact = [torch.from_numpy(x.copy()).requires_grad_() for x in (w, u, k, v)]
     exact += [torch.from_numpy(x).requires_grad_() for x in (np.where(state == 0, [0.0, 1e-300, -600.0], state), dt)]
     expected = with_gradients(papers_sums, exact)
-    k[1, 20:], v[1, 20:] = np.nan, np.inf
+    k[1, 12:], v[1, 12:] = np.nan, np.inf
     arguments = tensors((w, u, k, v, state, dt), torch.float64, triton_device)
     got = with_gradients(lambda *x: wkv(*x, backend="triton"), arguments)
     assert (got["dstate"][1] == 0).all()
@@ -112,7 +112,7 @@ def test_padding_may_hold_anything(triton_device, monkeypatch, split):
 def test_results_are_written_whole(triton_device, monkeypatch):
     """Memory that holds NaN before changes nothing."""
     segments(monkeypatch)
-    arguments = tensors(problem(L=37, D=3), torch.float32, triton_device)
+    arguments = tensors(problem(L=20, D=3, B=1), torch.float32, triton_device)
     expected = with_gradients(lambda *x: wkv(*x, backend="triton"), arguments)
     empty = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **o: empty(*a, **o).fill_(torch.nan))
@@ -133,11 +133,35 @@ def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
     if triton_device != "cpu":
         pytest.skip("compiled and run by the other tests")
     segments(monkeypatch)
-    with launches() as found:
-        for dtype in (torch.float32, torch.bfloat16):
-            with_gradients(
-                lambda *x: wkv(*x, backend="triton"), tensors(problem(L=32, D=64, B=1), dtype, triton_device)
-            )
-    code = compile_for_gpus(found)
-    assert len(code) == 4 * 2 * 2
-    assert [entry for entry in code if entry["spilled"]] == []
+    for dtype, capability in [(torch.float32, 90), (torch.bfloat16, 80)]:
+        arguments = tensors(problem(L=32, D=64, B=2), dtype, triton_device)
+        with launches() as found:
+            with_gradients(lambda *x: wkv(*x, backend="triton"), arguments)
+        code = compile_for_gpus(found, [capability])
+        assert len(code) == 4
+        assert [entry for entry in code if entry["spilled"]] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "sizes", [(16, 4096, 1024), (1, 65_536, 256), (2, 1_000_003, 33), (1, 40_000_000, 64)], ids=str
+)
+def test_large_problems(sizes):
+    """A record cut anywhere is one pass, in outputs and gradients; the largest one has more than 2^31 numbers."""
+    B, L, D = sizes
+    generator = torch.Generator("cuda").manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, device="cuda", dtype=torch.bfloat16)  # noqa: E731
+    w, u = torch.linspace(1e-3, 3, D, device="cuda"), torch.linspace(-1, 1, D, device="cuda")
+    k, v = draw(B, L, D), draw(B, L, D)
+    with torch.no_grad():
+        y, state = wkv(w, u, k, v, backend="triton")
+        cut = L - min(L // 3, 100_000)
+        _, between = wkv(w, u, k[:, :cut], v[:, :cut], backend="triton")
+    del y
+    tail = [x[:, cut:].double().requires_grad_() for x in (k, v)]
+    expected, last = wkv(w.double(), u.double(), *tail, between.double(), backend="pytorch")
+    k, v = (x[:, cut:].float().requires_grad_() for x in (k, v))
+    got, final = wkv(w, u, k, v, between, backend="triton")
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=3e-5)
+    torch.testing.assert_close(final.double(), last, rtol=0, atol=3e-5)
+    torch.testing.assert_close(final, state, rtol=0, atol=3e-5)

@@ -16,7 +16,7 @@ def calls(monkeypatch):
 
     def noting(primitive, backend, *arguments, **options):
         name = chosen(primitive, backend, *arguments, **options)
-        found.append((primitive, name.rsplit(".", 1)[1]))
+        found.append((primitive, name.removeprefix(f"{primitive}_")))
         return name
 
     monkeypatch.setattr(dispatch, "_chosen", noting)

@@ -45,15 +45,14 @@ def parts(state):
     return [state] if isinstance(state, torch.Tensor) else [x for part in state for x in parts(part)]
 
 
-@pytest.mark.parametrize("backend", [None, "pytorch"])
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_keeps_to_its_device(monkeypatch, name, gaps, backend):
+def test_a_layer_keeps_to_its_device(monkeypatch, name, gaps):
     # The meta device has no autocast to switch off.
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
-    layer = LAYERS[name](8, backend=backend).to("meta")
-    of_both = LAYERS[name](8, backend=backend, bidirectional=True).to("meta")
+    layer = LAYERS[name](8).to("meta")
+    of_both = LAYERS[name](8, bidirectional=True).to("meta")
     u = torch.empty(2, 37, 8, device="meta", requires_grad=True)
     dt = torch.empty(2, 37, device="meta") if gaps else None
     with MadeUp(), OneDevice():
