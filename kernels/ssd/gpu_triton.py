@@ -1,4 +1,4 @@
-"""The dual form as Triton kernels: matrix units within chunks, states from chunk to chunk in registers."""
+"""The dual form as Triton kernels: states from chunk to chunk, then every chunk on its own by matrix units."""
 
 import torch
 import triton
@@ -8,13 +8,14 @@ from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.launching import unusable  # noqa: F401
 from statespace.kernels.operators import operator
 from statespace.kernels.ssd import triton_chunks as kernels
+from statespace.kernels.ssd import triton_gradients as gradients
 from statespace.kernels.ssd.triton_steps import steps_and_exponents
 
 PROGRAMS = 264  # fewer than two for a multiprocessor of a large GPU, and records are cut into segments
-SCRATCH = 2**30  # bytes that the backward pass takes for states at a time
-SLICE = 64  # states that the gradients of a chunk take at a time
-LARGEST_N = 256  # of a tile; larger states are read in slices
+SCRATCH = 2**30  # bytes that states take at a time
 CHUNK = {2: 64, 4: 32, 8: 16}  # steps, by the bytes of a number
+TILE = {2: 64, 4: 32, 8: 32}  # channels, or states, of a tile
+SUMS = 8  # chunks whose exponents a program sums
 
 
 @accepts_numpy
@@ -29,22 +30,8 @@ def ssd(
     kind = torch.promote_types(x.dtype, torch.promote_types(B.dtype, C.dtype))
     if D is not None:
         D = (D.unsqueeze(-1).expand(x.shape[2:]) if D.ndim == 1 else D).to(working)
-    inputs = x.to(kind), step, exponent
-    N = B.shape[-1]
     keep = torch.is_grad_enabled() and z is not None
-    if N <= LARGEST_N:
-        y, final, _ = _scan(*inputs, B.to(kind), C.to(kind), D, z, initial_states, seq_idx, keep)
-    else:
-        # Outputs are sums over the states, each of which goes its own way.
-        y, finals = 0, []
-        for n in range(0, N, LARGEST_N):
-            part = slice(n, n + LARGEST_N)
-            start = None if initial_states is None else initial_states[..., part]
-            of_part = B[..., part].to(kind), C[..., part].to(kind), D if n == 0 else None, None, start, seq_idx, False
-            own, final, _ = _scan(*inputs, *of_part)
-            y = y + own.to(working)
-            finals.append(final)
-        y, final = y if z is None else y * torch.nn.functional.silu(z.to(working)), torch.cat(finals, dim=-1)
+    y, final, _ = _scan(x.to(kind), step, exponent, B.to(kind), C.to(kind), D, z, initial_states, seq_idx, keep)
     y = y.to(x.dtype)
     return (y, final) if return_final_states else y
 
@@ -55,51 +42,83 @@ def _rows(a):
     return a, (a.stride(0), a.stride(1))
 
 
+def _flat(a):
+    return None if a is None else a.contiguous()
+
+
 def _sizes(x, B):
     """The dimensions, and the tiles' Q, P_ and N_."""
     (batch, L, H, P), (G, N) = x.shape, B.shape[2:]
-    N_ = max(16, triton.next_power_of_2(N))
-    tiles = {
-        "Q": CHUNK[x.element_size()],
-        "P_": min(max(16, triton.next_power_of_2(P)), 64 if N_ <= 128 else 32),
-        "N_": N_,
-    }
-    return (batch, L, H, P, G, N), tiles
+    P_, N_ = (min(TILE[x.element_size()], max(16, triton.next_power_of_2(n))) for n in (P, N))
+    return (batch, L, H, P, G, N), {"Q": CHUNK[x.element_size()], "P_": P_, "N_": N_}
 
 
-def _segments(sizes, tiles, least=1):
-    """How many segments, of how many chunks each, keep a GPU busy; not fewer than ``least`` if there are the chunks."""
-    batch, L, H, P = sizes[:4]
-    chunks = triton.cdiv(L, tiles["Q"])
-    wanted = max(least, PROGRAMS // (batch * H * triton.cdiv(P, tiles["P_"])))
-    span = triton.cdiv(chunks, min(chunks, max(1, wanted)))
-    return triton.cdiv(chunks, span), span
+def _tiles(sizes, tiles):
+    """How many tiles the states of a head have."""
+    return triton.cdiv(sizes[3], tiles["P_"]) * triton.cdiv(sizes[5], tiles["N_"])
 
 
-def _carry(ends, sums, states, x, B, step, exponent, seq_idx, starts, sizes, tiles, plan, window=None, backwards=False):
-    """Runs the states through the segments of ``window`` (the first one, how many), or through all."""
+def _plan(x, sizes, tiles, arrays):
+    """How many segments of how many chunks keep a GPU busy, how many of them fit into memory, and their states' type.
+
+    ``arrays``: how many arrays of the size of the states are needed at a time.
+    """
     batch, L, H, P, G, N = sizes
+    kept = torch.float32 if x.dtype == torch.float16 else x.dtype
+    chunks, fitting = triton.cdiv(L, tiles["Q"]), max(1, SCRATCH // (arrays * batch * H * P * N * kept.itemsize))
+    wanted = max(1, triton.cdiv(chunks, fitting), PROGRAMS // (batch * H * _tiles(sizes, tiles)))
+    span = triton.cdiv(chunks, min(chunks, wanted))
+    return (triton.cdiv(chunks, span), span), max(1, fitting // span), kept
+
+
+def _sum_up(exponent, seq_idx, tiles):
+    """The sums of exponents from the beginnings of the chunks, as two numbers each."""
+    batch, H, L = exponent.shape
+    high, low = torch.empty_like(exponent), torch.empty_like(exponent)
+    grid = (batch * H * triton.cdiv(L, SUMS * tiles["Q"]),)
+    kernels.sum_up[grid](high, low, exponent, _flat(seq_idx), L, H, CHUNKS=SUMS, Q=tiles["Q"])
+    return high, low
+
+
+def _score(B, C, step, sizes, tiles):
+    """C Bᵀ within the chunks, and how many chunks there are."""
+    batch, L, H, P, G, N = sizes
+    chunks, Q = triton.cdiv(L, tiles["Q"]), tiles["Q"]
+    scores = step.new_empty(batch, G, chunks, Q, Q)
+    (B, of_B), (C, of_C) = _rows(B), _rows(C)
+    kernels.score[(batch * chunks * G,)](scores, B, C, L, G, N, chunks, *of_B, *of_C, Q=Q, N_=tiles["N_"])
+    return scores, chunks
+
+
+def _carry(ends, totals, states, x, B, step, high, low, starts, sizes, tiles, plan, window=None, backwards=False):
+    """Runs the states through the segments of ``window`` (the first one, how many), or through all."""
     (x, of_x), (B, of_B) = _rows(x), _rows(B)
     first, count = window or (0, plan[0])
-    kernels.carry[(count * batch * H * triton.cdiv(P, tiles["P_"]),)](
-        ends, sums, states, x, B, step, exponent, seq_idx, starts, *sizes, *plan, first, count, *of_x, *of_B, **tiles,
+    kernels.carry[(count * sizes[0] * sizes[2] * _tiles(sizes, tiles),)](
+        ends, totals, states, x, B, step, high, low, starts, *sizes, *plan, first, count, *of_x, *of_B, **tiles,
         BACKWARDS=backwards,
     )  # fmt: skip
 
 
-def _starts(last, x, B, step, exponent, seq_idx, initial, sizes, tiles, plan, backwards=False):
+def _starts(last, x, B, step, high, low, initial, sizes, tiles, plan, backwards=False):
     """The states before every segment, and behind the last one into ``last``; gradients in them ``backwards``."""
     batch, L, H, P, G, N = sizes
-    segments, blocks = plan[0], triton.cdiv(P, tiles["P_"])
-    ends = step.new_empty(segments, batch, H, P, N)
-    sums = step.new_empty(segments, batch, H, blocks)
-    _carry(ends, sums, None, x, B, step, exponent, seq_idx, None, sizes, tiles, plan, backwards=backwards)
-    starts = torch.empty_like(ends)
-    cells = 256
+    ends = step.new_empty(plan[0], batch, H, P, N)
+    totals = step.new_empty(plan[0], batch, H, _tiles(sizes, tiles))
+    _carry(ends, totals, None, x, B, step, high, low, None, sizes, tiles, plan, backwards=backwards)
+    starts, cells = torch.empty_like(ends), 256
     kernels.hand_over[(batch * H * triton.cdiv(P * N, cells),)](
-        starts, last, ends, sums, initial, batch * H, P, N, segments, blocks, CELLS=cells, BACKWARDS=backwards
-    )
+        starts, last, ends, totals, initial, batch * H, P, N, plan[0], totals.shape[-1], CELLS=cells,
+        BACKWARDS=backwards,
+    )  # fmt: skip
     return starts
+
+
+def _windows(plan, fitting, chunks):
+    """The segments whose states are in memory together: (the first, how many), their first chunk, how many, room."""
+    for segment in range(0, plan[0], fitting):
+        count, begin = min(fitting, plan[0] - segment), segment * plan[1]
+        yield (segment, count), begin, min(count * plan[1], chunks - begin), count * plan[1]
 
 
 def _outputs(
@@ -113,21 +132,20 @@ def _outputs(
 def _compute(y, final, raw, x, step, exponent, B, C, D, z, initial, seq_idx, keep):
     sizes, tiles = _sizes(x, B)
     batch, L, H, P, G, N = sizes
-    plan = _segments(sizes, tiles)
-    initial = None if initial is None else initial.contiguous()
-    starts, ends = initial, final
+    (x, of_x), (B, _), (C, of_C), (gate, of_gate) = (_rows(a) for a in (x, B, C, x if z is None else z))
+    high, low = _sum_up(exponent, seq_idx, tiles)
+    scores, chunks = _score(B, C, step, sizes, tiles)
+    plan, fitting, kept = _plan(x, sizes, tiles, 1)
+    inputs, starts, ends = (x, B, step, high, low), _flat(initial), final
     if plan[0] > 1:
-        starts, ends = _starts(final, x, B, step, exponent, seq_idx, initial, sizes, tiles, plan), None
-    rows = [_rows(a) for a in (x, B, C, x if z is None else z)]
-    (x, _), (B, _), (C, _), (gate, _) = rows
-    kernels.outputs[(plan[0] * batch * H * triton.cdiv(P, tiles["P_"]),)](
-        y, raw if keep else None, ends, x, B, C, _flat(D), None if z is None else gate, step, exponent, seq_idx,
-        starts, *sizes, *plan, *(n for _, strides in rows for n in strides), **tiles, num_warps=8,
-    )  # fmt: skip
-
-
-def _flat(a):
-    return None if a is None else a.contiguous()
+        starts, ends = _starts(final, *inputs, starts, sizes, tiles, plan), None
+    for window, begin, count, room in _windows(plan, fitting, chunks):
+        states = x.new_empty(batch, H, room, P, N, dtype=kept)
+        _carry(ends, None, states, *inputs, starts, sizes, tiles, plan, window)
+        kernels.outputs[(batch * count * H * triton.cdiv(P, tiles["P_"]),)](
+            y, raw if keep else None, x, C, _flat(D), None if z is None else gate, step, high, low, states, scores,
+            L, H, P, G, N, begin, count, room, chunks, *of_x, *of_C, *of_gate, **tiles,
+        )  # fmt: skip
 
 
 def _gradients(
@@ -135,20 +153,21 @@ def _gradients(
     initial: Tensor | None, seq_idx: Tensor | None, raw: Tensor, grad: Tensor, grad_final: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     (batch, L, H, P, G, N), tiles = _sizes(x, B)
-    blocks, chunks = triton.cdiv(P, tiles["P_"]), triton.cdiv(L, tiles["Q"])
-    shares = _shares(H // G * blocks, batch * chunks * G)[0]
+    chunks = triton.cdiv(L, tiles["Q"])
+    shares, _ = _shares(H // G, batch * chunks * G)
     return (
         x.new_empty(x.shape), step.new_empty(shares, *B.shape), step.new_empty(shares, *B.shape),
         step.new_empty((0,) if D is None else (chunks, batch, H, P)),
         x.new_empty((0,)) if z is None else z.new_empty(z.shape),
-        step.new_empty(blocks, *step.shape), step.new_empty(blocks, *step.shape), step.new_empty(batch, H, P, N),
+        step.new_empty(triton.cdiv(P, tiles["P_"]), *step.shape),
+        step.new_empty(1 + triton.cdiv(N, tiles["N_"]), *step.shape), step.new_empty(batch, H, P, N),
     )  # fmt: skip
 
 
-def _shares(blocks, others):
-    """Into how many programs the blocks of channels of a group go, and how many each takes."""
-    share = triton.cdiv(blocks, min(blocks, triton.cdiv(PROGRAMS, others)))
-    return triton.cdiv(blocks, share), share
+def _shares(heads, others):
+    """Into how many programs the heads of a group go, and how many each takes."""
+    share = triton.cdiv(heads, min(heads, triton.cdiv(PROGRAMS, others)))
+    return triton.cdiv(heads, share), share
 
 
 def _compute_gradients(
@@ -157,41 +176,40 @@ def _compute_gradients(
 ):  # fmt: skip
     sizes, tiles = _sizes(x, B)
     batch, L, H, P, G, N = sizes
-    initial, grad_final = _flat(initial), grad_final.contiguous()
     if z is not None:
         z, of_gate = _rows(z)
-        slopes, grad, cells = torch.empty_like(grad), grad.contiguous(), 1024
-        kernels.ungate[(triton.cdiv(grad.numel(), cells),)](
-            slopes, of_z, raw, z, grad, P, H, L, *of_gate, grad.numel(), CELLS=cells
+        before, grad, cells = torch.empty_like(grad), grad.contiguous(), 1024
+        gradients.ungate[(triton.cdiv(grad.numel(), cells),)](
+            before, of_z, raw, z, grad, P, H, L, *of_gate, grad.numel(), CELLS=cells
         )
-        grad = slopes
-    # What the states and the gradients in them take for one step of the chunks, and how many chunks fit.
-    kept = torch.float32 if x.dtype == torch.float16 else x.dtype
-    of_chunk = 2 * batch * H * P * N * kept.itemsize
-    chunks = triton.cdiv(L, tiles["Q"])
-    fitting = max(1, SCRATCH // of_chunk)
-    plan = segments, span = _segments(sizes, tiles, triton.cdiv(chunks, fitting))
-    starts, tails, first = initial, grad_final, of_initial
-    inputs, slopes = (x, B, step, exponent, seq_idx), (grad, C, step, exponent, seq_idx)
-    if segments > 1:
-        starts = _starts(torch.empty_like(of_initial), *inputs, initial, sizes, tiles, plan)
-        tails, first = _starts(of_initial, *slopes, grad_final, sizes, tiles, plan, backwards=True), None
-    windows = max(1, fitting // span)
-    rows = [_rows(a) for a in (x, B, C, grad)]
-    strides = [n for _, each in rows for n in each]
-    shares, share = _shares(H // G * triton.cdiv(P, tiles["P_"]), batch * chunks * G)
-    for window in range(0, segments, windows):
-        count = min(windows, segments - window)
-        states = x.new_empty(batch, H, count * span, P, N, dtype=kept)
-        behind = torch.empty_like(states)
-        _carry(None, None, states, *inputs, starts, sizes, tiles, plan, (window, count))
-        _carry(first, None, behind, *slopes, tails, sizes, tiles, plan, (window, count), backwards=True)
-        begin = window * span
-        own = min(count * span, chunks - begin)
-        kernels.gradients[(own * shares * batch * G,)](
-            of_x, of_B, of_C, of_D, of_step, of_exponent, *(a for a, _ in rows[:3]), _flat(D), rows[3][0],
-            step, exponent, seq_idx, states, behind, *sizes, shares, share, begin, own, count * span, *strides,
-            Q=tiles["Q"], P_=tiles["P_"], S_=min(SLICE, tiles["N_"]), num_warps=8,
+        grad = before
+    (x, of_rows_x), (B, of_rows_B), (C, of_rows_C), (grad, of_grad) = (_rows(a) for a in (x, B, C, grad))
+    sums = high, low = _sum_up(exponent, seq_idx, tiles)
+    scores, chunks = _score(B, C, step, sizes, tiles)
+    shares, share = _shares(H // G, batch * chunks * G)
+    of_scores = step.new_empty(shares, *scores.shape)
+    gradients.of_products[(batch * chunks * G * shares,)](
+        of_scores, of_exponent, x, grad, step, high, low, scores, batch, L, H, P, G, share, shares, chunks,
+        *of_rows_x, *of_grad, Q=tiles["Q"], P_=tiles["P_"],
+    )  # fmt: skip
+    plan, fitting, kept = _plan(x, sizes, tiles, 2)
+    starts, tails, first = _flat(initial), grad_final.contiguous(), of_initial
+    inputs, backwards = (x, B, step, *sums), (grad, C, step, *sums)
+    if plan[0] > 1:
+        starts = _starts(torch.empty_like(of_initial), *inputs, starts, sizes, tiles, plan)
+        tails, first = _starts(of_initial, *backwards, tails, sizes, tiles, plan, backwards=True), None
+    for window, begin, count, room in _windows(plan, fitting, chunks):
+        states = x.new_empty(batch, H, room, P, N, dtype=kept)
+        slopes = torch.empty_like(states)
+        _carry(None, None, states, *inputs, starts, sizes, tiles, plan, window)
+        _carry(first, None, slopes, *backwards, tails, sizes, tiles, plan, window, backwards=True)
+        gradients.of_inputs[(batch * count * H * triton.cdiv(P, tiles["P_"]),)](
+            of_x, of_D, of_step, x, B, _flat(D), grad, step, high, low, slopes, scores, *sizes, begin, count, room,
+            chunks, *of_rows_x, *of_rows_B, *of_grad, **tiles,
+        )  # fmt: skip
+        gradients.of_rows[(batch * count * G * shares * triton.cdiv(N, tiles["N_"]),)](
+            of_B, of_C, of_exponent, x, B, C, grad, step, high, low, states, slopes, of_scores, *sizes, share, shares,
+            begin, count, room, chunks, *of_rows_x, *of_rows_B, *of_rows_C, *of_grad, **tiles, num_warps=8,
         )  # fmt: skip
 
 

@@ -1,14 +1,18 @@
-"""The dual form as Triton kernels: products of matrices within chunks, a tile of states carried from chunk to chunk.
+"""The dual form as Triton kernels: sums, scores and states chunk by chunk; then every chunk's outputs on their own.
 
-A record is cut into chunks of Q steps and segments of some chunks; a program carries the states of one head, or of P_
-of its channels, through a segment. Arrays, lengths in numbers of elements:
+A record is cut into chunks of Q steps and segments of some chunks. What a chunk needs of the others is its state, which
+goes through memory, so that no kernel holds more than one tile of sums beside the operands of its products: more would
+not find room in the registers. Arrays, lengths in numbers of elements:
 
-    x, y, z, dy     (batch, L, H, P)    x and dy in rows ``row`` apart, records ``record`` apart
-    B, C            (batch, L, G, N)    likewise
-    step, exponent  (batch, H, L)
-    starts, ends    (segments, batch, H, P, N)   states before and after each segment; seen backwards, gradients in them
-    sums            (segments, batch, H, blocks) sums of the segments' exponents, alike for each block of channels
-    states, slopes  (batch, H, chunks, P, N)     states before each chunk, gradients in those behind it
+    x, y, z, dy          (batch, L, H, P)    x and dy in rows ``row`` apart, records ``record`` apart
+    B, C                 (batch, L, G, N)    likewise
+    step, exponent       (batch, H, L)
+    high, low            (batch, H, L)       sums of a chunk's exponents up to each step: two numbers, the second small
+    scores               (batch, G, chunks, Q, Q)  C Bᵀ within the chunks
+    starts, ends         (segments, batch, H, P, N)  states before and after each segment; backwards, gradients in them
+    totals               (segments, batch, H, tiles) sums of the segments' exponents, alike for each tile of states
+    states, slopes       (batch, H, chunks, P, N)  states before each chunk, gradients in those behind it; the chunks
+                                             ``first`` … of a record, of which there are ``kept``
 
 An exponent below FLOOR is as good as -∞: nothing of what lies before passes, and so begins a sequence. Sums of
 exponents are taken in float64 and kept as two numbers of the working type, so that their differences have all digits
@@ -25,24 +29,33 @@ FLOOR = tl.constexpr(-1500.0)
 
 
 @triton.jit
-def _sums(exponent, seq_idx, own, record, begin, L, Q: tl.constexpr):
-    """The sums of a chunk's exponents up to each step, and of all of them: two numbers each, the second one small."""
-    t = begin + tl.arange(0, Q)
-    s = tl.load(exponent + own + t, mask=t < L, other=0)
+def sum_up(high, low, exponent, seq_idx, L, H, CHUNKS: tl.constexpr, Q: tl.constexpr):
+    """The sums of exponents from the beginnings of the chunks, CHUNKS of them side by side."""
+    tiles = tl.cdiv(L, CHUNKS * Q)
+    program = tl.program_id(0).to(tl.int64)
+    head, tile = program // tiles, program % tiles
+    t = tile * CHUNKS * Q + tl.arange(0, CHUNKS)[:, None] * Q + tl.arange(0, Q)[None, :]
+    s = tl.load(exponent + head * L + t, mask=t < L, other=0)
     s = tl.where(s < FLOOR, FLOOR, s)
     if seq_idx is not None:
-        later = (t < L) & (t > 0)
-        now = tl.load(seq_idx + record + t, mask=later, other=0)
-        s = tl.where(now != tl.load(seq_idx + record + t - 1, mask=later, other=0), FLOOR, s)
-    exact = tl.cumsum(s.to(tl.float64), 0)
-    high = exact.to(s.dtype)
-    whole = tl.sum(s.to(tl.float64), 0)
-    highest = whole.to(s.dtype)
-    return high, (exact - high).to(s.dtype), highest, (whole - highest).to(s.dtype)
+        later, now = (t < L) & (t > 0), seq_idx + head // H * L + t
+        s = tl.where(tl.load(now, mask=later, other=0) != tl.load(now - 1, mask=later, other=0), FLOOR, s)
+    exact = tl.cumsum(s.to(tl.float64), 1)
+    rounded = exact.to(s.dtype)
+    tl.store(high + head * L + t, rounded, mask=t < L)
+    tl.store(low + head * L + t, (exact - rounded).to(s.dtype), mask=t < L)
 
 
 @triton.jit
-def _decays(high, low, Q: tl.constexpr):
+def sums_of(high, low, own, begin, L, Q: tl.constexpr):
+    """The sums up to each step of a chunk, and of all of it; behind a record's end they stay as they are there."""
+    t = own + tl.minimum(begin + tl.arange(0, Q), L - 1)
+    end = own + tl.minimum(begin + Q, L) - 1
+    return tl.load(high + t), tl.load(low + t), tl.load(high + end), tl.load(low + end)
+
+
+@triton.jit
+def decays_of(high, low, Q: tl.constexpr):
     """What passes from step j, in columns, to step i."""
     i, j = tl.arange(0, Q)[:, None], tl.arange(0, Q)[None, :]
     between = (high[:, None] - high[None, :]) + (low[:, None] - low[None, :])
@@ -50,7 +63,7 @@ def _decays(high, low, Q: tl.constexpr):
 
 
 @triton.jit
-def _tile(x, at, row, begin, c, L, width, Q: tl.constexpr):
+def tile_of(x, at, row, begin, c, L, width, Q: tl.constexpr):
     """Q steps of the columns c; zeros beside the record and its columns."""
     i = tl.arange(0, Q)[:, None]
     first = x + at + begin * tl.full((), row, tl.int64)
@@ -58,37 +71,62 @@ def _tile(x, at, row, begin, c, L, width, Q: tl.constexpr):
 
 
 @triton.jit
-def _states(states, at, p, n, P, left, N):
+def states_of(states, at, p, n, P, left, N):
     """A head's states n of the channels p, of which ``left`` are left."""
     inside = (p[:, None] < P) & (n[None, :] < left)
     return tl.load(states + at + p[:, None] * N + n[None, :], mask=inside, other=0)
 
 
 @triton.jit
+def square_of(scores, at, Q: tl.constexpr):
+    """Numbers between the steps of a chunk."""
+    return tl.load(scores + at * Q * Q + tl.arange(0, Q)[:, None] * Q + tl.arange(0, Q)[None, :])
+
+
+@triton.jit
+def score(
+    scores, B, C, L, G, N, chunks, B_record, B_row, C_record, C_row, Q: tl.constexpr, N_: tl.constexpr
+):  # fmt: skip
+    """C Bᵀ of a group within a chunk."""
+    program = tl.program_id(0).to(tl.int64)
+    g, c, b = program % G, program // G % chunks, program // G // chunks
+    kind: tl.constexpr = B.dtype.element_ty
+    n = tl.arange(0, N_)
+    found = tl.zeros((Q, Q), scores.dtype.element_ty)
+    for s in range(0, N, N_):
+        of_C = tile_of(C, b * C_record + g * N + s, C_row, c * Q, n, L, N - s, Q)
+        of_B = tile_of(B, b * B_record + g * N + s, B_row, c * Q, n, L, N - s, Q)
+        found += matmul(of_C, tl.trans(of_B), kind)
+    i, j = tl.arange(0, Q)[:, None], tl.arange(0, Q)[None, :]
+    tl.store(scores + ((b * G + g) * chunks + c) * Q * Q + i * Q + j, found)
+
+
+@triton.jit
 def carry(
-    ends, sums, states, x, B, step, exponent, seq_idx, starts, batch, L, H, P, G, N, segments, span, first, count,
+    ends, totals, states, x, B, step, high, low, starts, batch, L, H, P, G, N, segments, span, first, count,
     x_record, x_row, B_record, B_row,
     Q: tl.constexpr, P_: tl.constexpr, N_: tl.constexpr, BACKWARDS: tl.constexpr,
 ):  # fmt: skip
-    """States through the segments ``first`` … ``first + count - 1``, before each chunk into ``states``.
+    """A tile of states through each of the segments ``first`` … ``first + count - 1``, before each chunk into ``states``.
 
     Backwards: gradients in the states, from those in y (as ``x``) and C (as ``B``), behind each chunk. ``states`` has
-    the chunks of these segments only; ``ends``, ``sums``, ``states`` and ``starts`` may be None.
+    the chunks of these segments only; ``ends``, ``totals``, ``states`` and ``starts`` may be None.
     """
-    blocks = tl.cdiv(P, P_)
+    across = tl.cdiv(N, N_)
+    tiles = tl.cdiv(P, P_) * across
     program = tl.program_id(0).to(tl.int64)
-    segment, head = first + program % count, program // count
-    block, head = head % blocks, head // blocks
-    b, h = head // H, head % H
-    p, n = block * P_ + tl.arange(0, P_), tl.arange(0, N_)
+    tile, program = program % tiles, program // tiles
+    h, program = program % H, program // H
+    segment, b = first + program % count, program // count
+    head = b * H + h
+    p, n = tile // across * P_ + tl.arange(0, P_), tile % across * N_ + tl.arange(0, N_)
     cell = p[:, None] * N + n[None, :]
     inside = (p[:, None] < P) & (n[None, :] < N)
     kind: tl.constexpr = x.dtype.element_ty
-    if starts is None:
-        state = tl.zeros((P_, N_), step.dtype.element_ty)
-    else:
-        start = ((segment * batch + b) * H + h) * P * N
-        state = _states(starts, start, p, n, P, N, N).to(step.dtype.element_ty)
+    place = (segment * batch + b) * H + h
+    state = tl.zeros((P_, N_), step.dtype.element_ty)
+    if starts is not None:
+        state += states_of(starts, place * P * N, p, n, P, N, N).to(state.dtype)
     total = tl.full((), 0, tl.float64)
     chunks = tl.cdiv(L, Q)
     for k in range(span):
@@ -98,28 +136,27 @@ def carry(
             if states is not None:
                 to = (head * count * span + c - first * span) * P * N
                 tl.store(states + to + cell, state, mask=inside)
-            high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
-            written = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q))
+            up_to, rest, highest, lowest = sums_of(high, low, head * L, begin, L, Q)
             if BACKWARDS:
-                weight = tl.exp(high)
+                weight = tl.exp(up_to)
             else:
                 t = begin + tl.arange(0, Q)
                 weight = tl.load(step + head * L + t, mask=t < L, other=0)
-                weight *= tl.exp((highest - high) + (lowest - low))
-            with_what = _tile(B, b * B_record + h // (H // G) * N, B_row, begin, n, L, N, Q)
+                weight *= tl.exp((highest - up_to) + (lowest - rest))
+            written = wide(tile_of(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * weight[:, None]
+            with_what = tile_of(B, b * B_record + h // (H // G) * N, B_row, begin, n, L, N, Q)
             state += expm1(highest) * state
-            state += matmul(tl.trans(written * weight[:, None]), with_what, kind)
+            state += matmul(tl.trans(written), with_what, kind)
             total += highest.to(tl.float64)
-    place = (segment * batch + b) * H + h
     if ends is not None:
         tl.store(ends + place * P * N + cell, state, mask=inside)
-    if sums is not None:
-        tl.store(sums + place * blocks + block, total)
+    if totals is not None:
+        tl.store(totals + place * tiles + tile, total)
 
 
 @triton.jit
 def hand_over(
-    starts, last, ends, sums, initial, states, P, N, segments, blocks, CELLS: tl.constexpr, BACKWARDS: tl.constexpr
+    starts, last, ends, totals, initial, states, P, N, segments, tiles, CELLS: tl.constexpr, BACKWARDS: tl.constexpr
 ):
     """The states before each segment and behind the last one, from what each made of zeros; ``states`` of them in all.
 
@@ -136,167 +173,46 @@ def hand_over(
     for k in range(segments):
         place = (segments - 1 - k if BACKWARDS else k) * states + head
         tl.store(starts + place * P * N + cell, state, mask=inside)
-        state += expm1(tl.load(sums + place * blocks).to(state.dtype)) * state
+        state += expm1(tl.load(totals + place * tiles).to(state.dtype)) * state
         state += tl.load(ends + place * P * N + cell, mask=inside, other=0)
     tl.store(last + head * P * N + cell, state, mask=inside)
 
 
 @triton.jit
 def outputs(
-    y, raw, ends, x, B, C, D, z, step, exponent, seq_idx, starts, batch, L, H, P, G, N, segments, span,
-    x_record, x_row, B_record, B_row, C_record, C_row, z_record, z_row,
+    y, raw, x, C, D, z, step, high, low, states, scores, L, H, P, G, N, first, count, kept, chunks,
+    x_record, x_row, C_record, C_row, z_record, z_row,
     Q: tl.constexpr, P_: tl.constexpr, N_: tl.constexpr,
 ):  # fmt: skip
-    """The outputs, and what they were before the gate into ``raw``, and the states behind each segment into ``ends``.
+    """The outputs of the chunks ``first`` … ``first + count - 1``, and what they were before the gate into ``raw``.
 
-    ``raw``, ``ends``, D (H, P), z and ``starts`` may be None.
+    ``raw``, D (H, P) and z may be None.
     """
     blocks = tl.cdiv(P, P_)
     program = tl.program_id(0).to(tl.int64)
-    segment, head = program % segments, program // segments
-    block, head = head % blocks, head // blocks
-    b, h = head // H, head % H
-    p, n = block * P_ + tl.arange(0, P_), tl.arange(0, N_)
-    cell = p[:, None] * N + n[None, :]
-    inside = (p[:, None] < P) & (n[None, :] < N)
+    block, program = program % blocks, program // blocks
+    h, program = program % H, program // H
+    c, b = program % count, program // count
+    head, group, begin = b * H + h, h // (H // G), (first + c) * Q
+    p, n, t = block * P_ + tl.arange(0, P_), tl.arange(0, N_), begin + tl.arange(0, Q)
     kind: tl.constexpr = x.dtype.element_ty
-    place = ((segment * batch + b) * H + h) * P * N
-    if starts is None:
-        state = tl.zeros((P_, N_), step.dtype.element_ty)
-    else:
-        state = _states(starts, place, p, n, P, N, N).to(step.dtype.element_ty)
-    chunks = tl.cdiv(L, Q)
-    group = h // (H // G) * N
-    for c in range(segment * span, tl.minimum(segment * span + span, chunks)):
-        begin = c * Q
-        t = begin + tl.arange(0, Q)
-        high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
-        size = tl.load(step + head * L + t, mask=t < L, other=0)
-        came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
-        of_B = _tile(B, b * B_record + group, B_row, begin, n, L, N, Q)
-        of_C = _tile(C, b * C_record + group, C_row, begin, n, L, N, Q)
-        scores = matmul(of_C, tl.trans(of_B), kind) * _decays(high, low, Q) * size[None, :]
-        out = matmul(of_C, tl.trans(state), kind) * tl.exp(high)[:, None]
-        out += matmul(scores, came, kind)
-        weight = size * tl.exp((highest - high) + (lowest - low))
-        state += expm1(highest) * state
-        state += matmul(tl.trans(wide(came) * weight[:, None]), of_B, kind)
-        if D is not None:
-            out += wide(came) * tl.load(D + h * P + p, mask=p < P, other=0).to(out.dtype)[None, :]
-        to, where = ((b * L + begin) * H + h) * P, tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
-        written = (t[:, None] < L) & (p[None, :] < P)
-        if raw is not None:
-            tl.store(raw + to + where, out, mask=written)
-        if z is not None:
-            gate = wide(_tile(z, b * z_record + h * P, z_row, begin, p, L, P, Q))
-            out *= gate * sigmoid(gate)
-        tl.store(y + to + where, out, mask=written)
-    if ends is not None:
-        tl.store(ends + place + cell, state, mask=inside)
-
-
-@triton.jit
-def gradients(
-    of_x, of_B, of_C, of_D, of_step, of_exponent, x, B, C, D, dy, step, exponent, seq_idx, states, slopes,
-    batch, L, H, P, G, N, shares, share, first, count, of_chunks,
-    x_record, x_row, B_record, B_row, C_record, C_row, dy_record, dy_row,
-    Q: tl.constexpr, P_: tl.constexpr, S_: tl.constexpr,
-):  # fmt: skip
-    """The gradients of ``count`` chunks from ``first`` on; ``states`` and ``slopes`` have ``of_chunks`` of them.
-
-    A program takes one chunk, and ``share`` of the blocks of channels of a group's heads one after the other, with the
-    group's product C Bᵀ, and S_ of the N states at a time. Sums over programs are left to do: of_B, of_C (shares,
-    batch, L, G, N), of_D (chunks, batch, H, P), of_step and of_exponent (blocks, batch, H, L).
-    """
-    blocks = tl.cdiv(P, P_)
-    program = tl.program_id(0).to(tl.int64)
-    c, program = program % count, program // count
-    part, program = program % shares, program // shares
-    g, b = program % G, program // G
-    per = H // G * blocks
-    kind: tl.constexpr = x.dtype.element_ty
-    begin = (first + c) * Q
-    t, n = begin + tl.arange(0, Q), tl.arange(0, S_)
-    i, j = tl.arange(0, Q)[:, None], tl.arange(0, Q)[None, :]
-    own_B, own_C = b * B_record + g * N, b * C_record + g * N
-    scores = tl.zeros((Q, Q), step.dtype.element_ty)
-    for s in range(0, N, S_):
-        rows = _tile(C, own_C + s, C_row, begin, n, L, N - s, Q)
-        scores += matmul(rows, tl.trans(_tile(B, own_B + s, B_row, begin, n, L, N - s, Q)), kind)
-    of_scores = tl.zeros_like(scores)
-    for u in range(part * share, tl.minimum(part * share + share, per)):
-        h, block = g * (H // G) + u // blocks, u % blocks
-        head, p = b * H + h, block * P_ + tl.arange(0, P_)
-        high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
-        size = tl.load(step + head * L + t, mask=t < L, other=0)
-        slope = _tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)
-        # What came from the state before, and what went to the one behind.
-        read = tl.zeros((Q, P_), scores.dtype)
-        of_came = tl.zeros((Q, P_), scores.dtype)
-        passing = tl.zeros((S_,), scores.dtype)
-        for s in range(0, N, S_):
-            state = _states(states, (head * of_chunks + c) * P * N + s, p, n, P, N - s, N)
-            behind = _states(slopes, (head * of_chunks + c) * P * N + s, p, n, P, N - s, N)
-            passing += tl.sum(wide(state) * wide(behind), 0)
-            read += matmul(_tile(C, own_C + s, C_row, begin, n, L, N - s, Q), tl.trans(state), kind)
-            of_came += matmul(_tile(B, own_B + s, B_row, begin, n, L, N - s, Q), tl.trans(behind), kind)
-        read = tl.sum(read * wide(slope), 1) * tl.exp(high)
-        came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
-        of_came *= tl.exp((highest - high) + (lowest - low))[:, None]
-        of_size = tl.sum(of_came * wide(came), 1)
-        taken = of_size * size
-        # A step's exponent is in all that passes it: read at or behind it, written before it.
-        of_rate = tl.cumsum(read, 0, reverse=True) + (tl.cumsum(taken, 0) - taken)
-        of_rate += tl.sum(passing, 0) * tl.exp(highest)
-        # Within the chunk.
-        weighted = _decays(high, low, Q)
-        of_came += matmul(tl.trans(scores * weighted), slope, kind)
-        weighted *= matmul(slope, tl.trans(came), kind)
-        of_scores += weighted * size[None, :]
-        weighted *= scores
-        of_size += tl.sum(weighted, 0)
-        weighted *= size[None, :]
-        of_rate += tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
-        own = (block * batch * H + head) * L + t
-        tl.store(of_step + own, of_size, mask=t < L)
-        tl.store(of_exponent + own, of_rate, mask=t < L)
-        of_came *= size[:, None]
-        if D is not None:
-            of_came += wide(slope) * tl.load(D + h * P + p, mask=p < P, other=0).to(scores.dtype)[None, :]
-            of_skip = tl.sum(wide(slope) * wide(came), 0)
-            tl.store(of_D + (((first + c) * batch + b) * H + h) * P + p, of_skip, mask=p < P)
-        to = ((b * L + begin) * H + h) * P
-        tl.store(of_x + to + i * (H * P) + p[None, :], of_came, mask=(t[:, None] < L) & (p[None, :] < P))
-    # Slice by slice of the states: sums of their whole width would not find room in the registers.
-    for s in range(0, N, S_):
-        sum_C = matmul(of_scores, _tile(B, own_B + s, B_row, begin, n, L, N - s, Q), kind)
-        sum_B = matmul(tl.trans(of_scores), _tile(C, own_C + s, C_row, begin, n, L, N - s, Q), kind)
-        for u in range(part * share, tl.minimum(part * share + share, per)):
-            h, block = g * (H // G) + u // blocks, u % blocks
-            head, p = b * H + h, block * P_ + tl.arange(0, P_)
-            high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
-            size = tl.load(step + head * L + t, mask=t < L, other=0)
-            size *= tl.exp((highest - high) + (lowest - low))
-            slope = wide(_tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)) * tl.exp(high)[:, None]
-            at = (head * of_chunks + c) * P * N + s
-            sum_C += matmul(slope, _states(states, at, p, n, P, N - s, N), kind)
-            came = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * size[:, None]
-            sum_B += matmul(came, _states(slopes, at, p, n, P, N - s, N), kind)
-        to, place = (((part * batch + b) * L + begin) * G + g) * N + s, i * (G * N) + n[None, :]
-        written = (t[:, None] < L) & (n[None, :] < N - s)
-        tl.store(of_B + to + place, sum_B, mask=written)
-        tl.store(of_C + to + place, sum_C, mask=written)
-
-
-@triton.jit
-def ungate(of_raw, of_z, raw, z, grad, P, H, L, z_record, z_row, total, CELLS: tl.constexpr):
-    """The gradients in front of the gate: in ``raw``, and in z."""
-    at = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
-    inside = at < total
-    t = at // (H * P)
-    gate = wide(tl.load(z + t // L * z_record + t % L * z_row + at % (H * P), mask=inside, other=0))
-    slope = wide(tl.load(grad + at, mask=inside, other=0))
-    open_ = sigmoid(gate)
-    tl.store(of_raw + at, slope * gate * open_, mask=inside)
-    slope *= wide(tl.load(raw + at, mask=inside, other=0))
-    tl.store(of_z + at, slope * open_ * (1 + gate * (1 - open_)), mask=inside)
+    out = tl.zeros((Q, P_), step.dtype.element_ty)
+    for s in range(0, N, N_):
+        of_C = tile_of(C, b * C_record + group * N + s, C_row, begin, n, L, N - s, Q)
+        out += matmul(of_C, tl.trans(states_of(states, (head * kept + c) * P * N + s, p, n, P, N - s, N)), kind)
+    up_to, rest, _, _ = sums_of(high, low, head * L, begin, L, Q)
+    out *= tl.exp(up_to)[:, None]
+    weights = square_of(scores, (b * G + group) * chunks + first + c, Q) * decays_of(up_to, rest, Q)
+    weights *= tl.load(step + head * L + t, mask=t < L, other=0)[None, :]
+    came = tile_of(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
+    out += matmul(weights, came, kind)
+    if D is not None:
+        out += wide(came) * tl.load(D + h * P + p, mask=p < P, other=0).to(out.dtype)[None, :]
+    to = ((b * L + begin) * H + h) * P + tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
+    written = (t[:, None] < L) & (p[None, :] < P)
+    if raw is not None:
+        tl.store(raw + to, out, mask=written)
+    if z is not None:
+        gate = wide(tile_of(z, b * z_record + h * P, z_row, begin, p, L, P, Q))
+        out *= gate * sigmoid(gate)
+    tl.store(y + to, out, mask=written)

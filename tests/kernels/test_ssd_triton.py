@@ -81,7 +81,7 @@ def test_few_programs_and_little_memory(module, triton_device, memory_of_nan, mo
 
 
 def test_states_larger_than_a_tile(module, triton_device, monkeypatch):
-    monkeypatch.setattr(module, "LARGEST_N", 8)
+    monkeypatch.setattr(module, "TILE", dict.fromkeys(module.TILE, 16))
     compare(problem(L=18, batch=1, H=1, P=3, N=19), triton_device, torch.float64)
 
 
