@@ -160,7 +160,7 @@ def _gradients(
         step.new_empty((0,) if D is None else (chunks, batch, H, P)),
         x.new_empty((0,)) if z is None else z.new_empty(z.shape),
         step.new_empty(triton.cdiv(P, tiles["P_"]), *step.shape),
-        step.new_empty(1 + triton.cdiv(N, tiles["N_"]), *step.shape), step.new_empty(batch, H, P, N),
+        step.new_empty(1 + 2 * triton.cdiv(N, tiles["N_"]), *step.shape), step.new_empty(batch, H, P, N),
     )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def _compute_gradients(
     of_scores = step.new_empty(shares, *scores.shape)
     gradients.of_products[(batch * chunks * G * shares,)](
         of_scores, of_exponent, x, grad, step, high, low, scores, batch, L, H, P, G, share, shares, chunks,
-        *of_rows_x, *of_grad, Q=tiles["Q"], P_=tiles["P_"],
+        *of_rows_x, *of_grad, Q=tiles["Q"], P_=tiles["P_"], num_warps=8,
     )  # fmt: skip
     plan, fitting, kept = _plan(x, sizes, tiles, 2)
     starts, tails, first = _flat(initial), grad_final.contiguous(), of_initial
@@ -207,9 +207,15 @@ def _compute_gradients(
             of_x, of_D, of_step, x, B, _flat(D), grad, step, high, low, slopes, scores, *sizes, begin, count, room,
             chunks, *of_rows_x, *of_rows_B, *of_grad, **tiles,
         )  # fmt: skip
-        gradients.of_rows[(batch * count * G * shares * triton.cdiv(N, tiles["N_"]),)](
-            of_B, of_C, of_exponent, x, B, C, grad, step, high, low, states, slopes, of_scores, *sizes, share, shares,
-            begin, count, room, chunks, *of_rows_x, *of_rows_B, *of_rows_C, *of_grad, **tiles, num_warps=8,
+        grid = (batch * count * G * shares * triton.cdiv(N, tiles["N_"]),)
+        place = *sizes, share, shares, begin, count, room, chunks
+        gradients.of_rows[grid](
+            of_C, of_exponent, grad, C, B, step, high, low, states, slopes, of_scores, *place, *of_grad, *of_rows_C,
+            *of_rows_B, **tiles, BACKWARDS=False, num_warps=8,
+        )  # fmt: skip
+        gradients.of_rows[grid](
+            of_B, of_exponent, x, B, C, step, high, low, slopes, None, of_scores, *place, *of_rows_x, *of_rows_B,
+            *of_rows_C, **tiles, BACKWARDS=True, num_warps=8,
         )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def carry(
     x_record, x_row, B_record, B_row,
     Q: tl.constexpr, P_: tl.constexpr, N_: tl.constexpr, BACKWARDS: tl.constexpr,
 ):  # fmt: skip
-    """A tile of states through each of the segments ``first`` … ``first + count - 1``, before each chunk into ``states``.
+    """A tile of states through each of the segments ``first`` … ``first + count - 1``; before chunks into ``states``.
 
     Backwards: gradients in the states, from those in y (as ``x``) and C (as ``B``), behind each chunk. ``states`` has
     the chunks of these segments only; ``ends``, ``totals``, ``states`` and ``starts`` may be None.

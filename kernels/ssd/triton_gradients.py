@@ -1,9 +1,9 @@
 """The gradients of the dual form as Triton kernels, chunk by chunk: of x; of C Bᵀ; of B and C; in front of the gate.
 
-Arrays as in :mod:`statespace.kernels.ssd.triton_chunks`. The gradient of an exponent is what passes its step: read at or
-behind it, and written before it. It is summed as it stands, never as a difference of sums, which would keep nothing of
-what decays fast. Kernels store their parts of it in slots (slots, batch, H, L), which are summed afterwards: the first
-has what passes within a chunk, one more for each slice of the states has what goes through the chunk's borders.
+Arrays as in :mod:`statespace.kernels.ssd.triton_chunks`. The gradient of an exponent is what passes its step: read at
+or behind it, and written before it. It is summed as it stands, never as a difference of sums, which would keep nothing
+of what decays fast. Kernels store their parts of it in slots (slots, batch, H, L), which are summed afterwards: the
+first has what stays within a chunk, two more for each slice of the states have what comes into it and what leaves it.
 """
 
 import triton
@@ -86,14 +86,16 @@ def of_products(
 
 @triton.jit
 def of_rows(
-    of_B, of_C, of_exponent, x, B, C, dy, step, high, low, states, slopes, of_scores,
+    of_row, of_exponent, x, rows, others, step, high, low, states, slopes, of_scores,
     batch, L, H, P, G, N, share, shares, first, count, kept, chunks,
-    x_record, x_row, B_record, B_row, C_record, C_row, dy_record, dy_row,
-    Q: tl.constexpr, P_: tl.constexpr, N_: tl.constexpr,
+    x_record, x_row, rows_record, rows_row, others_record, others_row,
+    Q: tl.constexpr, P_: tl.constexpr, N_: tl.constexpr, BACKWARDS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of N_ columns of B and of C (shares, batch, L, G, N), each summed over ``share`` of a group's heads.
+    """Gradients of N_ columns of C (shares, batch, L, G, N), each summed over ``share`` of the heads of a group.
 
-    Into the slot of exponents behind the first that these columns have goes what comes into the chunk and leaves it.
+    ``x`` has the gradients in y, ``rows`` C and ``others`` B. Backwards, gradients of B, by the other side of each
+    product: ``x`` has x, ``rows`` B, ``others`` C, ``states`` the gradients in the states, and ``slopes`` is None. Into
+    a slot of exponents goes what comes into the chunk and is read or passes through; backwards, what leaves it.
     """
     across = tl.cdiv(N, N_)
     program = tl.program_id(0).to(tl.int64)
@@ -104,40 +106,40 @@ def of_rows(
     kind: tl.constexpr = x.dtype.element_ty
     begin = (first + c) * Q
     t, n, left = begin + tl.arange(0, Q), tl.arange(0, N_), N - slice_ * N_
-    own_B, own_C = b * B_record + g * N + slice_ * N_, b * C_record + g * N + slice_ * N_
-    sum_B = tl.zeros((Q, N_), step.dtype.element_ty)
-    sum_C = tl.zeros((Q, N_), step.dtype.element_ty)
+    own_rows = b * rows_record + g * N + slice_ * N_
+    found = tl.zeros((Q, N_), step.dtype.element_ty)
     for h in range(g * (H // G) + part * share, g * (H // G) + tl.minimum(part * share + share, H // G)):
         head = b * H + h
         up_to, rest, highest, lowest = sums_of(high, low, head * L, begin, L, Q)
-        weight = tl.load(step + head * L + t, mask=t < L, other=0) * tl.exp((highest - up_to) + (lowest - rest))
-        read, taken = tl.zeros((Q,), sum_B.dtype), tl.zeros((Q,), sum_B.dtype)
-        through = tl.zeros((N_,), sum_B.dtype)
+        if BACKWARDS:
+            weight = tl.load(step + head * L + t, mask=t < L, other=0)
+            weight *= tl.exp((highest - up_to) + (lowest - rest))
+        else:
+            weight = tl.exp(up_to)
+        of_head = tl.zeros((Q, N_), found.dtype)
+        through = tl.zeros((N_,), found.dtype)
         for block in range(0, P, P_):
             p = block + tl.arange(0, P_)
             at = (head * kept + c) * P * N + slice_ * N_
             state = states_of(states, at, p, n, P, left, N)
-            behind = states_of(slopes, at, p, n, P, left, N)
-            through += tl.sum(wide(state) * wide(behind), 0)
-            slope = wide(tile_of(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)) * tl.exp(up_to)[:, None]
-            own = matmul(slope, state, kind)
-            sum_C += own
-            read += tl.sum(own * wide(tile_of(C, own_C, C_row, begin, n, L, left, Q)), 1)
+            if slopes is not None:
+                through += tl.sum(wide(state) * wide(states_of(slopes, at, p, n, P, left, N)), 0)
             came = wide(tile_of(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * weight[:, None]
-            own = matmul(came, behind, kind)
-            sum_B += own
-            taken += tl.sum(own * wide(tile_of(B, own_B, B_row, begin, n, L, left, Q)), 1)
-        passing = tl.cumsum(read, 0, reverse=True) + (tl.cumsum(taken, 0) - taken)
-        passing += tl.sum(through, 0) * tl.exp(highest)
-        tl.store(of_exponent + ((1 + slice_) * batch * H + head) * L + t, passing, mask=t < L)
+            of_head += matmul(came, state, kind)
+        found += of_head
+        passing = tl.sum(of_head * wide(tile_of(rows, own_rows, rows_row, begin, n, L, left, Q)), 1)
+        if BACKWARDS:
+            passing = tl.cumsum(passing, 0) - passing
+        else:
+            passing = tl.cumsum(passing, 0, reverse=True) + tl.sum(through, 0) * tl.exp(highest)
+        slot = 1 + across + slice_ if BACKWARDS else 1 + slice_
+        tl.store(of_exponent + (slot * batch * H + head) * L + t, passing, mask=t < L)
     within = square_of(of_scores, ((part * batch + b) * G + g) * chunks + first + c, Q)
-    sum_C += matmul(within, tile_of(B, own_B, B_row, begin, n, L, left, Q), kind)
-    sum_B += matmul(tl.trans(within), tile_of(C, own_C, C_row, begin, n, L, left, Q), kind)
+    other = tile_of(others, b * others_record + g * N + slice_ * N_, others_row, begin, n, L, left, Q)
+    found += matmul(tl.trans(within) if BACKWARDS else within, other, kind)
     to = (((part * batch + b) * L + begin) * G + g) * N + slice_ * N_
     to += tl.arange(0, Q)[:, None] * (G * N) + n[None, :]
-    written = (t[:, None] < L) & (n[None, :] < left)
-    tl.store(of_B + to, sum_B, mask=written)
-    tl.store(of_C + to, sum_C, mask=written)
+    tl.store(of_row + to, found, mask=(t[:, None] < L) & (n[None, :] < left))
 
 
 @triton.jit
