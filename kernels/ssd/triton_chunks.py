@@ -32,8 +32,8 @@ FLOOR = tl.constexpr(-1500.0)
 def sum_up(high, low, exponent, seq_idx, L, H, CHUNKS: tl.constexpr, Q: tl.constexpr):
     """The sums of exponents from the beginnings of the chunks, CHUNKS of them side by side."""
     tiles = tl.cdiv(L, CHUNKS * Q)
-    program = tl.program_id(0).to(tl.int64)
-    head, tile = program // tiles, program % tiles
+    program = tl.program_id(0)
+    head, tile = (program // tiles).to(tl.int64), program % tiles
     t = tile * CHUNKS * Q + tl.arange(0, CHUNKS)[:, None] * Q + tl.arange(0, Q)[None, :]
     s = tl.load(exponent + head * L + t, mask=t < L, other=0)
     s = tl.where(s < FLOOR, FLOOR, s)
@@ -88,8 +88,8 @@ def score(
     scores, B, C, L, G, N, chunks, B_record, B_row, C_record, C_row, Q: tl.constexpr, N_: tl.constexpr
 ):  # fmt: skip
     """C Bᵀ of a group within a chunk."""
-    program = tl.program_id(0).to(tl.int64)
-    g, c, b = program % G, program // G % chunks, program // G // chunks
+    program = tl.program_id(0)
+    g, c, b = program % G, program // G % chunks, (program // G // chunks).to(tl.int64)
     kind: tl.constexpr = B.dtype.element_ty
     n = tl.arange(0, N_)
     found = tl.zeros((Q, Q), scores.dtype.element_ty)
@@ -114,10 +114,10 @@ def carry(
     """
     across = tl.cdiv(N, N_)
     tiles = tl.cdiv(P, P_) * across
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     tile, program = program % tiles, program // tiles
     h, program = program % H, program // H
-    segment, b = first + program % count, program // count
+    segment, b = first + program % count, (program // count).to(tl.int64)
     head = b * H + h
     p, n = tile // across * P_ + tl.arange(0, P_), tile % across * N_ + tl.arange(0, N_)
     cell = p[:, None] * N + n[None, :]
@@ -163,8 +163,8 @@ def hand_over(
     Backwards, from the last segment to the first. ``initial`` may be None.
     """
     per = tl.cdiv(P * N, CELLS)
-    program = tl.program_id(0).to(tl.int64)
-    head = program // per
+    program = tl.program_id(0)
+    head = (program // per).to(tl.int64)
     cell = program % per * CELLS + tl.arange(0, CELLS)
     inside = cell < P * N
     state = tl.zeros((CELLS,), starts.dtype.element_ty)
@@ -189,10 +189,10 @@ def outputs(
     ``raw``, D (H, P) and z may be None.
     """
     blocks = tl.cdiv(P, P_)
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     block, program = program % blocks, program // blocks
     h, program = program % H, program // H
-    c, b = program % count, program // count
+    c, b = program % count, (program // count).to(tl.int64)
     head, group, begin = b * H + h, h // (H // G), (first + c) * Q
     p, n, t = block * P_ + tl.arange(0, P_), tl.arange(0, N_), begin + tl.arange(0, Q)
     kind: tl.constexpr = x.dtype.element_ty
@@ -208,11 +208,11 @@ def outputs(
     out += matmul(weights, came, kind)
     if D is not None:
         out += wide(came) * tl.load(D + h * P + p, mask=p < P, other=0).to(out.dtype)[None, :]
-    to = ((b * L + begin) * H + h) * P + tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
+    to, where = ((b * L + begin) * H + h) * P, tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
     written = (t[:, None] < L) & (p[None, :] < P)
     if raw is not None:
-        tl.store(raw + to, out, mask=written)
+        tl.store(raw + to + where, out, mask=written)
     if z is not None:
         gate = wide(tile_of(z, b * z_record + h * P, z_row, begin, p, L, P, Q))
         out *= gate * sigmoid(gate)
-    tl.store(y + to, out, mask=written)
+    tl.store(y + to + where, out, mask=written)

@@ -21,10 +21,10 @@ def of_inputs(
 ):  # fmt: skip
     """Gradients of x; of D, a sum for each chunk (chunks, batch, H, P); of steps, one for each block of channels."""
     blocks = tl.cdiv(P, P_)
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     block, program = program % blocks, program // blocks
     h, program = program % H, program // H
-    c, b = program % count, program // count
+    c, b = program % count, (program // count).to(tl.int64)
     head, group, begin = b * H + h, h // (H // G), (first + c) * Q
     p, n, t = block * P_ + tl.arange(0, P_), tl.arange(0, N_), begin + tl.arange(0, Q)
     kind: tl.constexpr = x.dtype.element_ty
@@ -44,8 +44,8 @@ def of_inputs(
         found += wide(slope) * tl.load(D + h * P + p, mask=p < P, other=0).to(found.dtype)[None, :]
         of_skip = tl.sum(wide(slope) * wide(came), 0)
         tl.store(of_D + (((first + c) * batch + b) * H + h) * P + p, of_skip, mask=p < P)
-    to = ((b * L + begin) * H + h) * P + tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
-    tl.store(of_x + to, found, mask=(t[:, None] < L) & (p[None, :] < P))
+    to, where = ((b * L + begin) * H + h) * P, tl.arange(0, Q)[:, None] * (H * P) + p[None, :]
+    tl.store(of_x + to + where, found, mask=(t[:, None] < L) & (p[None, :] < P))
 
 
 @triton.jit
@@ -58,10 +58,10 @@ def of_products(
 
     Into the first slot of exponents goes what passes within the chunk.
     """
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     part, program = program % shares, program // shares
     g, program = program % G, program // G
-    c, b = program % chunks, program // chunks
+    c, b = program % chunks, (program // chunks).to(tl.int64)
     kind: tl.constexpr = x.dtype.element_ty
     begin = c * Q
     t, square = begin + tl.arange(0, Q), (b * G + g) * chunks + c
@@ -98,11 +98,11 @@ def of_rows(
     a slot of exponents goes what comes into the chunk and is read or passes through; backwards, what leaves it.
     """
     across = tl.cdiv(N, N_)
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     slice_, program = program % across, program // across
     part, program = program % shares, program // shares
     g, program = program % G, program // G
-    c, b = program % count, program // count
+    c, b = program % count, (program // count).to(tl.int64)
     kind: tl.constexpr = x.dtype.element_ty
     begin = (first + c) * Q
     t, n, left = begin + tl.arange(0, Q), tl.arange(0, N_), N - slice_ * N_
@@ -138,8 +138,8 @@ def of_rows(
     other = tile_of(others, b * others_record + g * N + slice_ * N_, others_row, begin, n, L, left, Q)
     found += matmul(tl.trans(within) if BACKWARDS else within, other, kind)
     to = (((part * batch + b) * L + begin) * G + g) * N + slice_ * N_
-    to += tl.arange(0, Q)[:, None] * (G * N) + n[None, :]
-    tl.store(of_row + to, found, mask=(t[:, None] < L) & (n[None, :] < left))
+    where = tl.arange(0, Q)[:, None] * (G * N) + n[None, :]
+    tl.store(of_row + to + where, found, mask=(t[:, None] < L) & (n[None, :] < left))
 
 
 @triton.jit
