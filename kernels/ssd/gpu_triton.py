@@ -15,6 +15,7 @@ PROGRAMS = 264  # fewer than two for a multiprocessor of a large GPU, and record
 SCRATCH = 2**30  # bytes that states take at a time
 CHUNK = {2: 64, 4: 32, 8: 16}  # steps, by the bytes of a number
 TILE = {2: 64, 4: 32, 8: 32}  # channels, or states, of a tile
+WARPS = {2: 8, 4: 4, 8: 4}  # that hold a tile of outputs; 8 hold one that is summed over heads
 SUMS = 8  # chunks whose exponents a program sums
 
 
@@ -145,6 +146,7 @@ def _compute(y, final, raw, x, step, exponent, B, C, D, z, initial, seq_idx, kee
         kernels.outputs[(batch * count * H * triton.cdiv(P, tiles["P_"]),)](
             y, raw if keep else None, x, C, _flat(D), None if z is None else gate, step, high, low, states, scores,
             L, H, P, G, N, begin, count, room, chunks, *of_x, *of_C, *of_gate, **tiles,
+            num_warps=WARPS[x.element_size()],
         )  # fmt: skip
 
 
@@ -205,7 +207,7 @@ def _compute_gradients(
         _carry(first, None, slopes, *backwards, tails, sizes, tiles, plan, window, backwards=True)
         gradients.of_inputs[(batch * count * H * triton.cdiv(P, tiles["P_"]),)](
             of_x, of_D, of_step, x, B, _flat(D), grad, step, high, low, slopes, scores, *sizes, begin, count, room,
-            chunks, *of_rows_x, *of_rows_B, *of_grad, **tiles,
+            chunks, *of_rows_x, *of_rows_B, *of_grad, **tiles, num_warps=WARPS[x.element_size()],
         )  # fmt: skip
         grid = (batch * count * G * shares * triton.cdiv(N, tiles["N_"]),)
         place = *sizes, share, shares, begin, count, room, chunks

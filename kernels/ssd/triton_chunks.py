@@ -63,6 +63,16 @@ def decays_of(high, low, Q: tl.constexpr):
 
 
 @triton.jit
+def decayed(state, exponent):
+    """e^exponent state: near 1 by what is lost, lest roundings of a factor add up over many chunks.
+
+    Elsewhere not, for the difference of a large state and nearly all of it has lost the digits of what is left.
+    """
+    near = exponent > -0.35
+    return tl.where(near, state, 0) + tl.where(near, expm1(exponent), tl.exp(exponent)) * state
+
+
+@triton.jit
 def tile_of(x, at, row, begin, c, L, width, Q: tl.constexpr):
     """Q steps of the columns c; zeros beside the record and its columns."""
     i = tl.arange(0, Q)[:, None]
@@ -145,7 +155,7 @@ def carry(
                 weight *= tl.exp((highest - up_to) + (lowest - rest))
             written = wide(tile_of(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * weight[:, None]
             with_what = tile_of(B, b * B_record + h // (H // G) * N, B_row, begin, n, L, N, Q)
-            state += expm1(highest) * state
+            state = decayed(state, highest)
             state += matmul(tl.trans(written), with_what, kind)
             total += highest.to(tl.float64)
     if ends is not None:
@@ -173,7 +183,7 @@ def hand_over(
     for k in range(segments):
         place = (segments - 1 - k if BACKWARDS else k) * states + head
         tl.store(starts + place * P * N + cell, state, mask=inside)
-        state += expm1(tl.load(totals + place * tiles).to(state.dtype)) * state
+        state = decayed(state, tl.load(totals + place * tiles).to(state.dtype))
         state += tl.load(ends + place * P * N + cell, mask=inside, other=0)
     tl.store(last + head * P * N + cell, state, mask=inside)
 

@@ -9,7 +9,7 @@ import torch
 from statespace.kernels import ssd
 from tests.kernels.test_ssd import INPUTS, problem, with_gradients
 
-BURSTS = np.resize([0.5, 0.0, 1e6, 1e-6, 1e-4, 1e3, 0.5, 2.0, 1e-6], 40)
+BURSTS = np.resize([0.5, 0.0, 1e6, 1e-6, 1e-4, 1e3, 0.5, 2.0, 1e-6], 37)
 PROBLEMS = {
     "one": dict(L=1),
     "two": dict(L=2, packed=True, batch=1),
@@ -17,7 +17,7 @@ PROBLEMS = {
     "packed": dict(L=53, H=2, P=6, N=18, batch=1, packed=True, per_channel=True),
     "blocks": dict(L=17, H=1, P=70, N=3, batch=1),
     "limits": dict(L=19, dt_limit=(0.1, 0.9), batch=1),
-    "bursts": dict(L=40, gaps=BURSTS, H=2, P=4, N=8, batch=1),
+    "bursts": dict(L=37, gaps=BURSTS, H=2, P=4, N=8, batch=1),
     "slow": dict(L=97, batch=1, H=1, rates=(1e-5, 1e-3)),
     "fast": dict(L=37, rates=(1e2, 1e6), batch=1),
 }
