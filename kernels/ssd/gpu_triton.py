@@ -15,7 +15,7 @@ PROGRAMS = 264  # fewer than two for a multiprocessor of a large GPU, and record
 SCRATCH = 2**30  # bytes that states take at a time
 CHUNK = {2: 64, 4: 32, 8: 16}  # steps, by the bytes of a number
 TILE = {2: 64, 4: 32, 8: 32}  # channels, or states, of a tile
-WARPS = {2: 8, 4: 4, 8: 4}  # that hold a tile of outputs; 8 hold one that is summed over heads
+WARPS = {2: 8, 4: 2, 8: 2}  # as many as the rows of a tile keep busy: more would multiply the same numbers again
 SUMS = 8  # chunks whose exponents a program sums
 
 
@@ -48,10 +48,11 @@ def _flat(a):
 
 
 def _sizes(x, B):
-    """The dimensions, and the tiles' Q, P_ and N_."""
+    """The dimensions, and the tiles' Q, P_ and N_ and warps."""
     (batch, L, H, P), (G, N) = x.shape, B.shape[2:]
-    P_, N_ = (min(TILE[x.element_size()], max(16, triton.next_power_of_2(n))) for n in (P, N))
-    return (batch, L, H, P, G, N), {"Q": CHUNK[x.element_size()], "P_": P_, "N_": N_}
+    size = x.element_size()
+    P_, N_ = (min(TILE[size], max(16, triton.next_power_of_2(n))) for n in (P, N))
+    return (batch, L, H, P, G, N), {"Q": CHUNK[size], "P_": P_, "N_": N_, "num_warps": WARPS[size]}
 
 
 def _tiles(sizes, tiles):
@@ -87,7 +88,9 @@ def _score(B, C, step, sizes, tiles):
     chunks, Q = triton.cdiv(L, tiles["Q"]), tiles["Q"]
     scores = step.new_empty(batch, G, chunks, Q, Q)
     (B, of_B), (C, of_C) = _rows(B), _rows(C)
-    kernels.score[(batch * chunks * G,)](scores, B, C, L, G, N, chunks, *of_B, *of_C, Q=Q, N_=tiles["N_"])
+    kernels.score[(batch * chunks * G,)](
+        scores, B, C, L, G, N, chunks, *of_B, *of_C, Q=Q, N_=tiles["N_"], num_warps=tiles["num_warps"]
+    )
     return scores, chunks
 
 
@@ -146,7 +149,6 @@ def _compute(y, final, raw, x, step, exponent, B, C, D, z, initial, seq_idx, kee
         kernels.outputs[(batch * count * H * triton.cdiv(P, tiles["P_"]),)](
             y, raw if keep else None, x, C, _flat(D), None if z is None else gate, step, high, low, states, scores,
             L, H, P, G, N, begin, count, room, chunks, *of_x, *of_C, *of_gate, **tiles,
-            num_warps=WARPS[x.element_size()],
         )  # fmt: skip
 
 
@@ -192,7 +194,7 @@ def _compute_gradients(
     of_scores = step.new_empty(shares, *scores.shape)
     gradients.of_products[(batch * chunks * G * shares,)](
         of_scores, of_exponent, x, grad, step, high, low, scores, batch, L, H, P, G, share, shares, chunks,
-        *of_rows_x, *of_grad, Q=tiles["Q"], P_=tiles["P_"], num_warps=8,
+        *of_rows_x, *of_grad, Q=tiles["Q"], P_=tiles["P_"], num_warps=tiles["num_warps"],
     )  # fmt: skip
     plan, fitting, kept = _plan(x, sizes, tiles, 2)
     starts, tails, first = _flat(initial), grad_final.contiguous(), of_initial
@@ -207,17 +209,17 @@ def _compute_gradients(
         _carry(first, None, slopes, *backwards, tails, sizes, tiles, plan, window, backwards=True)
         gradients.of_inputs[(batch * count * H * triton.cdiv(P, tiles["P_"]),)](
             of_x, of_D, of_step, x, B, _flat(D), grad, step, high, low, slopes, scores, *sizes, begin, count, room,
-            chunks, *of_rows_x, *of_rows_B, *of_grad, **tiles, num_warps=WARPS[x.element_size()],
+            chunks, *of_rows_x, *of_rows_B, *of_grad, **tiles,
         )  # fmt: skip
         grid = (batch * count * G * shares * triton.cdiv(N, tiles["N_"]),)
         place = *sizes, share, shares, begin, count, room, chunks
         gradients.of_rows[grid](
             of_C, of_exponent, grad, C, B, step, high, low, states, slopes, of_scores, *place, *of_grad, *of_rows_C,
-            *of_rows_B, **tiles, BACKWARDS=False, num_warps=8,
+            *of_rows_B, **tiles, BACKWARDS=False,
         )  # fmt: skip
         gradients.of_rows[grid](
             of_B, of_exponent, x, B, C, step, high, low, slopes, None, of_scores, *place, *of_rows_x, *of_rows_B,
-            *of_rows_C, **tiles, BACKWARDS=True, num_warps=8,
+            *of_rows_C, **tiles, BACKWARDS=True,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from statespace.kernels import ssd
+from tests.kernels.compilation import compile_for_gpus, launches
 from tests.kernels.test_ssd import INPUTS, problem, with_gradients
 
 BURSTS = np.resize([0.5, 0.0, 1e6, 1e-6, 1e-4, 1e3, 0.5, 2.0, 1e-6], 37)
@@ -134,6 +135,26 @@ def test_it_is_one_piece_of_a_compiled_program(module, triton_device):
     expected = with_gradients(lambda **a: ssd(**a, backend="triton"), arguments)
     for name, got in with_gradients(compiled, arguments).items():
         torch.testing.assert_close(got, expected[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_the_code_for_gpus_keeps_its_sums_in_registers(triton_device, monkeypatch, dtype):
+    """Chunks and tiles as on a GPU, loops over several of each; launches are recorded, and nothing is computed."""
+    if triton_device != "cpu":
+        pytest.skip("launches are recorded by the interpreter")
+    from triton.runtime.interpreter import InterpretedFunction
+
+    module = importlib.import_module("statespace.kernels.ssd.gpu_triton")
+    monkeypatch.setattr(module, "PROGRAMS", 8)
+    monkeypatch.setattr(InterpretedFunction, "run", lambda *arguments, **options: None)
+    arguments = {n: a.to(dtype) if n in INPUTS else a for n, a in problem(1000, H=8, P=64, N=128, packed=True).items()}
+    with launches() as found:
+        with_gradients(lambda **a: ssd(**a, backend="triton"), arguments)
+    found = [launch for launch in found if launch["module"] != "statespace.kernels.ssd.triton_steps"]
+    names = {launch["kernel"] for launch in found}
+    assert names == {"sum_up", "score", "carry", "outputs", "ungate", "of_products", "of_inputs", "of_rows"}
+    code = compile_for_gpus(found, [80, 90] if dtype == torch.bfloat16 else [90])
+    assert [entry for entry in code if entry["spilled"] or entry["shared"] > 96 * 1024] == []
 
 
 @pytest.mark.gpu
