@@ -215,11 +215,11 @@ def _compute_gradients(
         place = *sizes, share, shares, begin, count, room, chunks
         gradients.of_rows[grid](
             of_C, of_exponent, grad, C, B, step, high, low, states, slopes, of_scores, *place, *of_grad, *of_rows_C,
-            *of_rows_B, **tiles, BACKWARDS=False,
+            *of_rows_B, **tiles, BACKWARDS=False, num_stages=2,
         )  # fmt: skip
         gradients.of_rows[grid](
             of_B, of_exponent, x, B, C, step, high, low, slopes, None, of_scores, *place, *of_rows_x, *of_rows_B,
-            *of_rows_C, **tiles, BACKWARDS=True,
+            *of_rows_C, **tiles, BACKWARDS=True, num_stages=2,
         )  # fmt: skip
 
 
