@@ -67,6 +67,9 @@ def test_layers_on_triton_take_what_autocast_gives(triton_device, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_regular_record_is_one_piece_of_a_compiled_program(triton_device, name):
+    others = [kernel for kernel in LAYERS[name].kernels if "triton" not in dispatch.available(kernel)]
+    if others and triton_device == "cpu":
+        pytest.skip(f"on a CPU {', '.join(others)} runs in compiled loops, which tracing does not enter")
     u, _ = record(triton_device)
     layer = build(name, "triton", triton_device)
     whole = torch.compile(lambda u: layer(u)[0], fullgraph=True, backend="aot_eager")
