@@ -1,5 +1,8 @@
 """The short convolution as Triton kernels: a program for some channels of some steps, read where they lie."""
 
+# Triton compiles tuples that grow, which mypy cannot type.
+# mypy: disable-error-code="assignment"
+
 import torch
 import triton
 import triton.language as tl

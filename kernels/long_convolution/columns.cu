@@ -36,20 +36,20 @@ template <class Source, class Sink> __device__ __forceinline__ void join_columns
 
 // Columns (gridDim.x tiles) of the samples of a block, or of a kernel, become ROOTS rings in ``scratch``.
 extern "C" __global__ void __launch_bounds__(THREADS) split_samples(
-    PAIR *scratch, const SAMPLE *x, const PAIR *twiddles, long long all_channels, long long length, long long channels,
+    PAIR *scratch, const SAMPLE *x, const PAIR *twiddles, long long all_channels, long long length, long long records,
     long long blocks, long long size, long long first_channel, long long first_record, long long before, long long after
 ) {
-    Place place(blockIdx.y, channels, blocks, first_channel, first_record);
+    Place place(blockIdx.y, records, blocks, first_channel, first_record);
     long long own = (place.record * all_channels + place.channel) * length, column = blockIdx.x * TILE;
     Window<SAMPLE> window{x + own, length, place.block * size - before, before + size + after, HALF, column, LENGTH};
     split_columns(window, Plane{scratch + blockIdx.y * HALF, column, LENGTH}, twiddles);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) join_samples(
-    SAMPLE *y, const PAIR *scratch, const PAIR *twiddles, long long all_channels, long long length, long long channels,
+    SAMPLE *y, const PAIR *scratch, const PAIR *twiddles, long long all_channels, long long length, long long records,
     long long blocks, long long size, long long first_channel, long long first_record, long long before
 ) {
-    Place place(blockIdx.y, channels, blocks, first_channel, first_record);
+    Place place(blockIdx.y, records, blocks, first_channel, first_record);
     long long own = (place.record * all_channels + place.channel) * length, column = blockIdx.x * TILE;
     Crop<SAMPLE> crop{y + own, length, place.block * size, size, before, HALF, column, LENGTH, REAL(1)};
     join_columns(Plane{(PAIR *)scratch + blockIdx.y * HALF, column, LENGTH}, crop, twiddles);

@@ -36,7 +36,8 @@ def unusable(u=None, k=None):
     for x in (u, k):
         if _name(x) not in TYPES:
             return f"it has kernels for {', '.join(TYPES)}, not for {_name(x)}"
-    if k.shape[-1] > SHORT and plan(u.shape[-1], min(u.shape[-1], k.shape[-1]), 8) is None:
+    itemsize = 8 if "float64" in (_name(u), _name(k)) else 4
+    if k.shape[-1] > SHORT and plan(u.shape[-1], min(u.shape[-1], k.shape[-1]), itemsize) is None:
         return f"its transforms are too short for a kernel of {k.shape[-1]} taps"
     return None
 
@@ -190,16 +191,16 @@ class _Launcher:
             rows = self.B * self.H * blocks
             together = max(1, min(rows, 128 // self.threads))
             self.by_row(
-                "convolve", -(-rows // together), y, u, spectrum, self.rows, rows, self.H, self.L, blocks, size,
+                "convolve", -(-rows // together), y, u, spectrum, self.rows, self.B, self.H, self.L, blocks, size,
                 before, after, conjugate, together=together,
             )  # fmt: skip
             return
         for h, channels, b, records in self.pieces():
             rows = channels * records * blocks
             scratch = self.empty((rows, roots * length), self.complex)
-            where = self.H, self.L, channels, blocks, size, h, b, before
+            where = self.H, self.L, records, blocks, size, h, b, before
             self.by_column("split_samples", rows, scratch, u, self.columns, *where, after)
-            given = channels, blocks, h, conjugate
+            given = records, blocks, h, conjugate
             self.by_row("multiply_rings", (roots, rows), scratch, spectrum, self.rows, *given)
             self.by_column("join_samples", rows, y, scratch, self.columns, *where)
 
@@ -216,10 +217,10 @@ class _Launcher:
         for h, channels, b, records in self.pieces():
             rows = channels * records * blocks
             inputs, outputs = (self.empty((rows, roots * length), self.complex) for _ in range(2))
-            where = self.H, self.L, channels, blocks, size, h, b, 0
+            where = self.H, self.L, records, blocks, size, h, b, 0
             self.by_column("split_samples", rows, inputs, u, self.columns, *where, 0)
             self.by_column("split_samples", rows, outputs, grad, self.columns, *where, self.K - 1)
-            given = records, channels, blocks, h, b
+            given = records, blocks, h, b
             self.by_row("correlate_rings", (roots, channels), sums, inputs, outputs, spectrum, self.rows, *given)
             if grad_u is not None:
                 self.by_column("join_samples", rows, grad_u, outputs, self.columns, *where)

@@ -1,23 +1,23 @@
 // Products of transforms between splitting and joining, for transforms of LENGTH numbers in shared memory.
 //
 // A longer one, of ROOTS · LENGTH, is split into ROOTS rings first (``columns.cu``), through a scratch array (rows, ROOTS,
-// LENGTH). A record is cut into ``blocks`` of ``size`` samples; the rows of a launch are the blocks of ``channels`` from
-// first_channel on, of records from first_record on.
+// LENGTH). A record is cut into ``blocks`` of ``size`` samples; the rows of a launch are the blocks of some records from
+// first_record on, channel after channel from first_channel on.
 #include "ring.cuh"
 #include "samples.cuh"
 
 constexpr long long HALF = (long long)ROOTS * LENGTH;
 
-// Which block of which channel of which record an index means.
+// Which block of which record and channel an index means: what shares a kernel is near in time.
 struct Place {
     long long record, channel, block;
 
     __device__ __forceinline__ Place(
-        long long index, long long channels, long long blocks, long long first_channel, long long first_record
+        long long index, long long records, long long blocks, long long first_channel, long long first_record
     ) {
         block = index % blocks;
-        channel = first_channel + index / blocks % channels;
-        record = first_record + index / blocks / channels;
+        record = first_record + index / blocks % records;
+        channel = first_channel + index / blocks / records;
     }
 };
 

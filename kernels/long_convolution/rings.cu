@@ -10,10 +10,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) transform_rings(PAIR *scra
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) multiply_rings(
-    PAIR *scratch, const PAIR *spectrum, const PAIR *twiddles, long long channels, long long blocks,
+    PAIR *scratch, const PAIR *spectrum, const PAIR *twiddles, long long records, long long blocks,
     long long first_channel, long long conjugate
 ) {
-    Place place(blockIdx.y, channels, blocks, first_channel, 0);
+    Place place(blockIdx.y, records, blocks, first_channel, 0);
     Plane row{scratch + ((long long)blockIdx.y * ROOTS + blockIdx.x) * LENGTH, 0, 1};
     const PAIR *kernel = spectrum + (place.channel * ROOTS + blockIdx.x) * LENGTH;
     multiply(row, row, Twiddles{twiddles, ROOTS, blockIdx.x}, Product{kernel, conjugate != 0});
@@ -22,13 +22,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) multiply_rings(
 // For one ring (gridDim.x) of every channel (gridDim.y), all its rows in ``u`` and ``grad``: Σ ĝ conj(û) into ``sums``;
 // with a ``spectrum``, what becomes the gradient of u stays in ``grad``.
 extern "C" __global__ void __launch_bounds__(THREADS) correlate_rings(
-    PAIR *sums, PAIR *u, PAIR *grad, const PAIR *spectrum, const PAIR *twiddles, long long records, long long channels,
-    long long blocks, long long first_channel, long long first_record
+    PAIR *sums, PAIR *u, PAIR *grad, const PAIR *spectrum, const PAIR *twiddles, long long records, long long blocks,
+    long long first_channel, long long first_record
 ) {
     Twiddles constants{twiddles, ROOTS, blockIdx.x};
     long long own = ((first_channel + blockIdx.y) * ROOTS + blockIdx.x) * LENGTH;
     for (long long i = 0; i < records * blocks; i++) {
-        long long row = (i / blocks * channels + blockIdx.y) * blocks + i % blocks;
+        long long row = blockIdx.y * records * blocks + i;
         PAIR *inputs = u + (row * ROOTS + blockIdx.x) * LENGTH;
         Plane outputs{grad + (row * ROOTS + blockIdx.x) * LENGTH, 0, 1};
         Correlation correlation{sums + own, inputs, spectrum ? spectrum + own : nullptr, first_record == 0 && i == 0};

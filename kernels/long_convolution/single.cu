@@ -18,12 +18,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) transform_kernels(
 
 // y of ``size`` samples a block from those and ``before`` before and ``after`` after them.
 extern "C" __global__ void __launch_bounds__(MOST, RESIDENT) convolve(
-    SAMPLE *y, const SAMPLE *u, const PAIR *spectrum, const PAIR *twiddles, long long count, long long channels,
+    SAMPLE *y, const SAMPLE *u, const PAIR *spectrum, const PAIR *twiddles, long long records, long long channels,
     long long length, long long blocks, long long size, long long before, long long after, long long conjugate
 ) {
     // of the last rows some may be computed twice
-    long long index = min((long long)blockIdx.x * blockDim.y + threadIdx.y, count - 1);
-    Place place(index, channels, blocks, 0, 0);
+    long long index = min((long long)blockIdx.x * blockDim.y + threadIdx.y, records * channels * blocks - 1);
+    Place place(index, records, blocks, 0, 0);
     long long own = (place.record * channels + place.channel) * length, begin = place.block * size;
     Window<SAMPLE> window{u + own, length, begin - before, before + size + after, HALF, 0, 1};
     Crop<SAMPLE> crop{y + own, length, begin, size, before, HALF, 0, 1, REAL(1)};

@@ -211,17 +211,16 @@ _scan_backward = operator("selective_scan_backward", _gradients, _compute_gradie
 
 
 def _keep(ctx, inputs, output):
-    *tensors, ctx.has_state, ctx.soft, _ = *inputs[:9], inputs[9] is not None, *inputs[10:]
-    ctx.save_for_backward(*tensors, output[2])
+    ctx.has_state, ctx.soft = inputs[9] is not None, inputs[10]
+    ctx.save_for_backward(*inputs[:9], output[2])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, grad, grad_final, _):
-    *tensors, states = ctx.saved_tensors
-    u, z, gaps, B, C, D, bias = tensors[0], tensors[2], tensors[3], *tensors[5:]
+    u, delta, z, gaps, A, B, C, D, bias, states = ctx.saved_tensors
     grad = torch.zeros_like(u) if grad is None else grad
     of_u, of_delta, of_z, of_gaps, of_B, of_C, of_A, of_D, of_bias, flow = _scan_backward(
-        *tensors, ctx.soft, states, grad, grad_final
+        u, delta, z, gaps, A, B, C, D, bias, ctx.soft, states, grad, grad_final
     )
     return (
         of_u, of_delta, None if z is None else of_z, None if gaps is None else of_gaps.sum(0), of_A.sum((0, 1)),

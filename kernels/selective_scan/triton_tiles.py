@@ -6,6 +6,9 @@ memory has. The recurrence then goes through the tile's steps in turn: a row is 
 tiles, real and imaginary; where they are real, the second stands for nothing.
 """
 
+# Triton compiles these functions; its tuples grow, which Python's types do not foresee.
+# mypy: disable-error-code="assignment, var-annotated"
+
 import triton
 import triton.language as tl
 

@@ -12,6 +12,7 @@ from statespace.kernels.ssd.triton_steps import steps_and_exponents
 
 PROGRAMS = 264  # fewer than two for a multiprocessor of a large GPU, and records are cut into segments
 SCRATCH = 2**30  # bytes that the backward pass takes for states at a time
+SLICE = 64  # states that the gradients of a chunk take at a time
 LARGEST_N = 256  # of a tile; larger states are read in slices
 CHUNK = {2: 64, 4: 32, 8: 16}  # steps, by the bytes of a number
 
@@ -121,7 +122,7 @@ def _compute(y, final, raw, x, step, exponent, B, C, D, z, initial, seq_idx, kee
     (x, _), (B, _), (C, _), (gate, _) = rows
     kernels.outputs[(plan[0] * batch * H * triton.cdiv(P, tiles["P_"]),)](
         y, raw if keep else None, ends, x, B, C, _flat(D), None if z is None else gate, step, exponent, seq_idx,
-        starts, *sizes, *plan, *(n for _, strides in rows for n in strides), **tiles,
+        starts, *sizes, *plan, *(n for _, strides in rows for n in strides), **tiles, num_warps=8,
     )  # fmt: skip
 
 
@@ -189,7 +190,8 @@ def _compute_gradients(
         own = min(count * span, chunks - begin)
         kernels.gradients[(own * shares * batch * G,)](
             of_x, of_B, of_C, of_D, of_step, of_exponent, *(a for a, _ in rows[:3]), _flat(D), rows[3][0],
-            step, exponent, seq_idx, states, behind, *sizes, shares, share, begin, own, count * span, *strides, **tiles,
+            step, exponent, seq_idx, states, behind, *sizes, shares, share, begin, own, count * span, *strides,
+            Q=tiles["Q"], P_=tiles["P_"], S_=min(SLICE, tiles["N_"]), num_warps=8,
         )  # fmt: skip
 
 

@@ -58,9 +58,9 @@ def _tile(x, at, row, begin, c, L, width, Q: tl.constexpr):
 
 
 @triton.jit
-def _states(states, at, p, n, P, N):
-    """A head's states, of the channels p."""
-    inside = (p[:, None] < P) & (n[None, :] < N)
+def _states(states, at, p, n, P, left, N):
+    """A head's states n of the channels p, of which ``left`` are left."""
+    inside = (p[:, None] < P) & (n[None, :] < left)
     return tl.load(states + at + p[:, None] * N + n[None, :], mask=inside, other=0)
 
 
@@ -88,7 +88,7 @@ def carry(
         state = tl.zeros((P_, N_), step.dtype.element_ty)
     else:
         start = ((segment * batch + b) * H + h) * P * N
-        state = _states(starts, start, p, n, P, N).to(step.dtype.element_ty)
+        state = _states(starts, start, p, n, P, N, N).to(step.dtype.element_ty)
     total = tl.full((), 0, tl.float64)
     chunks = tl.cdiv(L, Q)
     for k in range(span):
@@ -164,7 +164,7 @@ def outputs(
     if starts is None:
         state = tl.zeros((P_, N_), step.dtype.element_ty)
     else:
-        state = _states(starts, place, p, n, P, N).to(step.dtype.element_ty)
+        state = _states(starts, place, p, n, P, N, N).to(step.dtype.element_ty)
     chunks = tl.cdiv(L, Q)
     group = h // (H // G) * N
     for c in range(segment * span, tl.minimum(segment * span + span, chunks)):
@@ -200,13 +200,13 @@ def gradients(
     of_x, of_B, of_C, of_D, of_step, of_exponent, x, B, C, D, dy, step, exponent, seq_idx, states, slopes,
     batch, L, H, P, G, N, shares, share, first, count, of_chunks,
     x_record, x_row, B_record, B_row, C_record, C_row, dy_record, dy_row,
-    Q: tl.constexpr, P_: tl.constexpr, N_: tl.constexpr,
+    Q: tl.constexpr, P_: tl.constexpr, S_: tl.constexpr,
 ):  # fmt: skip
     """The gradients of ``count`` chunks from ``first`` on; ``states`` and ``slopes`` have ``of_chunks`` of them.
 
     A program takes one chunk, and ``share`` of the blocks of channels of a group's heads one after the other, with the
-    group's product C Bᵀ. Sums over programs are left to do: of_B, of_C (shares, batch, L, G, N), of_D (chunks, batch,
-    H, P), of_step and of_exponent (blocks, batch, H, L).
+    group's product C Bᵀ, and S_ of the N states at a time. Sums over programs are left to do: of_B, of_C (shares,
+    batch, L, G, N), of_D (chunks, batch, H, P), of_step and of_exponent (blocks, batch, H, L).
     """
     blocks = tl.cdiv(P, P_)
     program = tl.program_id(0).to(tl.int64)
@@ -216,38 +216,47 @@ def gradients(
     per = H // G * blocks
     kind: tl.constexpr = x.dtype.element_ty
     begin = (first + c) * Q
-    t, n = begin + tl.arange(0, Q), tl.arange(0, N_)
+    t, n = begin + tl.arange(0, Q), tl.arange(0, S_)
     i, j = tl.arange(0, Q)[:, None], tl.arange(0, Q)[None, :]
-    own_B = _tile(B, b * B_record + g * N, B_row, begin, n, L, N, Q)
-    own_C = _tile(C, b * C_record + g * N, C_row, begin, n, L, N, Q)
-    scores = matmul(own_C, tl.trans(own_B), kind)
+    own_B, own_C = b * B_record + g * N, b * C_record + g * N
+    scores = tl.zeros((Q, Q), step.dtype.element_ty)
+    for s in range(0, N, S_):
+        rows = _tile(C, own_C + s, C_row, begin, n, L, N - s, Q)
+        scores += matmul(rows, tl.trans(_tile(B, own_B + s, B_row, begin, n, L, N - s, Q)), kind)
     of_scores = tl.zeros_like(scores)
     for u in range(part * share, tl.minimum(part * share + share, per)):
         h, block = g * (H // G) + u // blocks, u % blocks
         head, p = b * H + h, block * P_ + tl.arange(0, P_)
         high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
         size = tl.load(step + head * L + t, mask=t < L, other=0)
-        came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
         slope = _tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)
         # What came from the state before, and what went to the one behind.
-        state = _states(states, (head * of_chunks + c) * P * N, p, n, P, N)
-        read = tl.sum(matmul(own_C, tl.trans(state), kind) * wide(slope), 1) * tl.exp(high)
-        behind = _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N)
-        of_came = matmul(own_B, tl.trans(behind), kind) * tl.exp((highest - high) + (lowest - low))[:, None]
+        read = tl.zeros((Q, P_), scores.dtype)
+        of_came = tl.zeros((Q, P_), scores.dtype)
+        passing = tl.zeros((S_,), scores.dtype)
+        for s in range(0, N, S_):
+            state = _states(states, (head * of_chunks + c) * P * N + s, p, n, P, N - s, N)
+            behind = _states(slopes, (head * of_chunks + c) * P * N + s, p, n, P, N - s, N)
+            passing += tl.sum(wide(state) * wide(behind), 0)
+            read += matmul(_tile(C, own_C + s, C_row, begin, n, L, N - s, Q), tl.trans(state), kind)
+            of_came += matmul(_tile(B, own_B + s, B_row, begin, n, L, N - s, Q), tl.trans(behind), kind)
+        read = tl.sum(read * wide(slope), 1) * tl.exp(high)
+        came = _tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)
+        of_came *= tl.exp((highest - high) + (lowest - low))[:, None]
         of_size = tl.sum(of_came * wide(came), 1)
         taken = of_size * size
-        passing = tl.sum(wide(state) * wide(behind)) * tl.exp(highest)
+        # A step's exponent is in all that passes it: read at or behind it, written before it.
+        of_rate = tl.cumsum(read, 0, reverse=True) + (tl.cumsum(taken, 0) - taken)
+        of_rate += tl.sum(passing, 0) * tl.exp(highest)
         # Within the chunk.
-        decays = _decays(high, low, Q)
-        of_came += matmul(tl.trans(scores * decays), slope, kind)
-        weighted = matmul(slope, tl.trans(came), kind) * decays
+        weighted = _decays(high, low, Q)
+        of_came += matmul(tl.trans(scores * weighted), slope, kind)
+        weighted *= matmul(slope, tl.trans(came), kind)
         of_scores += weighted * size[None, :]
         weighted *= scores
         of_size += tl.sum(weighted, 0)
         weighted *= size[None, :]
-        of_rate = passing + tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
-        # A step's exponent is in all that passes it: read at or behind it, written before it.
-        of_rate += tl.cumsum(read, 0, reverse=True) + (tl.cumsum(taken, 0) - taken)
+        of_rate += tl.sum(tl.where(i >= j, tl.cumsum(weighted, 1) - weighted, 0), 0)
         own = (block * batch * H + head) * L + t
         tl.store(of_step + own, of_size, mask=t < L)
         tl.store(of_exponent + own, of_rate, mask=t < L)
@@ -258,23 +267,25 @@ def gradients(
             tl.store(of_D + (((first + c) * batch + b) * H + h) * P + p, of_skip, mask=p < P)
         to = ((b * L + begin) * H + h) * P
         tl.store(of_x + to + i * (H * P) + p[None, :], of_came, mask=(t[:, None] < L) & (p[None, :] < P))
-    # In a loop of its own: its sums and the one above would not find room in the registers together.
-    sum_C = matmul(of_scores, own_B, kind)
-    sum_B = matmul(tl.trans(of_scores), own_C, kind)
-    for u in range(part * share, tl.minimum(part * share + share, per)):
-        h, block = g * (H // G) + u // blocks, u % blocks
-        head, p = b * H + h, block * P_ + tl.arange(0, P_)
-        high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
-        size = tl.load(step + head * L + t, mask=t < L, other=0)
-        size *= tl.exp((highest - high) + (lowest - low))
-        came = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * size[:, None]
-        slope = wide(_tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)) * tl.exp(high)[:, None]
-        sum_C += matmul(slope, _states(states, (head * of_chunks + c) * P * N, p, n, P, N), kind)
-        sum_B += matmul(came, _states(slopes, (head * of_chunks + c) * P * N, p, n, P, N), kind)
-    to, place = (((part * batch + b) * L + begin) * G + g) * N, i * (G * N) + n[None, :]
-    written = (t[:, None] < L) & (n[None, :] < N)
-    tl.store(of_B + to + place, sum_B, mask=written)
-    tl.store(of_C + to + place, sum_C, mask=written)
+    # Slice by slice of the states: sums of their whole width would not find room in the registers.
+    for s in range(0, N, S_):
+        sum_C = matmul(of_scores, _tile(B, own_B + s, B_row, begin, n, L, N - s, Q), kind)
+        sum_B = matmul(tl.trans(of_scores), _tile(C, own_C + s, C_row, begin, n, L, N - s, Q), kind)
+        for u in range(part * share, tl.minimum(part * share + share, per)):
+            h, block = g * (H // G) + u // blocks, u % blocks
+            head, p = b * H + h, block * P_ + tl.arange(0, P_)
+            high, low, highest, lowest = _sums(exponent, seq_idx, head * L, b * L, begin, L, Q)
+            size = tl.load(step + head * L + t, mask=t < L, other=0)
+            size *= tl.exp((highest - high) + (lowest - low))
+            slope = wide(_tile(dy, b * dy_record + h * P, dy_row, begin, p, L, P, Q)) * tl.exp(high)[:, None]
+            at = (head * of_chunks + c) * P * N + s
+            sum_C += matmul(slope, _states(states, at, p, n, P, N - s, N), kind)
+            came = wide(_tile(x, b * x_record + h * P, x_row, begin, p, L, P, Q)) * size[:, None]
+            sum_B += matmul(came, _states(slopes, at, p, n, P, N - s, N), kind)
+        to, place = (((part * batch + b) * L + begin) * G + g) * N + s, i * (G * N) + n[None, :]
+        written = (t[:, None] < L) & (n[None, :] < N - s)
+        tl.store(of_B + to + place, sum_B, mask=written)
+        tl.store(of_C + to + place, sum_C, mask=written)
 
 
 @triton.jit

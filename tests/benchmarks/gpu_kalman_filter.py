@@ -18,7 +18,7 @@ SIZES = {
     "smoother, one row read out": (100_000, 1000, 2, 3),
 }
 # Of one sample, four states in two blocks, multiplications and additions apart: A and Q of two Matérn 3/2 (an
-# exponential of 13 terms and a series of 11 each), A P Aᵀ + Q in three pairs of blocks, m = P h, F, v, k, and the update.
+# exponential of 13 terms and a series of 11 each); A P Aᵀ + Q in three pairs of blocks; m = P h, F, v, k; the update.
 SWEEP = 2 * 90 + 112 + 60 + 40
 
 

@@ -134,7 +134,7 @@ def test_it_compiles_for_gpus_without_spilling(triton_device, monkeypatch):
         pytest.skip("compiled and run by the other tests")
     segments(monkeypatch)
     for dtype, capability in [(torch.float32, 90), (torch.bfloat16, 80)]:
-        arguments = tensors(problem(L=32, D=64, B=2), dtype, triton_device)
+        arguments = tensors(problem(L=16, D=64, B=2), dtype, triton_device)
         with launches() as found:
             with_gradients(lambda *x: wkv(*x, backend="triton"), arguments)
         code = compile_for_gpus(found, [capability])
