@@ -36,8 +36,9 @@ class CuPy:
         """What a call would lack here, or None."""
         try:
             import cupy
-        except ImportError as error:
-            return f"{error} ({INSTALL['cupy']})"
+        except Exception as error:  # a package that is there may fail in any way
+            what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            return f"{what} ({INSTALL['cupy']})"
         try:
             if cupy.cuda.runtime.getDeviceCount():
                 return None

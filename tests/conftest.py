@@ -71,14 +71,3 @@ def data_path():
         return path
 
     return find
-
-
-@pytest.fixture(scope="session")
-def triton_device():
-    """Where the Triton kernels run: ``"cuda"``, or interpreted ``"cpu"``; the test is skipped without Triton."""
-    pytest.importorskip("triton", reason="triton is not installed: pip install 'statespace-learn[gpu]'")
-    from statespace.kernels.launching import INTERPRETED, unusable
-
-    if reason := unusable():
-        pytest.skip(reason)
-    return "cpu" if INTERPRETED else "cuda"

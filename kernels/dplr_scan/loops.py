@@ -10,7 +10,10 @@
     kept        (G, L, r + r², lanes)    P* of each step's midpoint, and (1 + h P* E P)^{-1} row by row
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
 
-With h half the gap, hE = h/(1 - hΛ). ``rank`` is a tuple of as many zeros: its length is known to the compiler.
+With h half the gap, E = 1/(1 - hΛ). ``rank`` is a tuple of as many zeros: its length is known to the compiler.
+
+Over a large gap x_k is near -x_{k-1}: their mean, the change in a gap and the gradient at the midpoint are small beside
+what they would be differences of. They are computed as products with E, which keep their digits at any gap.
 """
 
 import numpy as np
@@ -26,8 +29,8 @@ PAIR = 2 * W
 TINY = 1e-30
 # Fields of a pair of states in ``system``.
 LAMBDA, B, C, P, P2 = (PAIR * i for i in range(5))
-# And in a row of the reverse sweep: the state before a step, and hE, whose place the gradient at the midpoint takes.
-X, E = 0, PAIR
+# And in a row of the reverse sweep: the midpoint of a step, and E, whose place the gradient at the midpoint takes.
+MIDDLE, E = 0, PAIR
 ROW = 2 * PAIR
 
 
@@ -38,10 +41,10 @@ def _aligned(scratch):
 
 
 @njit(cache=True, error_model="numpy")
-def _half_resolvent(half, c, d):
-    """hE of the pole c + id."""
+def _resolvent(half, c, d):
+    """E of the pole c + id."""
     a, b = 1.0 - half * c, half * d
-    scale = half / (a * a + b * b)
+    scale = 1.0 / (a * a + b * b)
     return a * scale, b * scale
 
 
@@ -52,15 +55,19 @@ def _times(a, b, c, d):
 
 
 @njit(cache=True, error_model="numpy")
-def _discretise(half, n, rank, zero, system, own, resolvent, scratch, solve):
-    """hE of one gap, and (1 + h P* E P)^{-1}."""
+def _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solve):
+    """E and Δ E of one gap, and (1 + h P* E P)^{-1}."""
+    half = 0.5 * gap
     g11 = g12 = g21 = g22 = zero
     fields = 3 * PAIR + len(rank) * PAIR
     for i in range(n):
-        at, to = own + i * fields, resolvent + i * PAIR
-        a, b = _half_resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
-        store(a, scratch, to)
-        store(b, scratch, to + W)
+        at, m = own + i * fields, i * PAIR
+        a, b = _resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
+        store(a, scratch, resolvent + m)
+        store(b, scratch, resolvent + m + W)
+        a, b = gap * a, gap * b
+        store(a, scratch, moves + m)
+        store(b, scratch, moves + m + W)
         c, d = load(system, at + P), load(system, at + P + W)
         g11 = g11 + a * (c * c + d * d)
         if len(rank) == 2:
@@ -69,11 +76,11 @@ def _discretise(half, n, rank, zero, system, own, resolvent, scratch, solve):
             e, f = c * e + d * f, c * f - d * e  # P̄ P₂
             g12 = g12 + (a * e - b * f)
             g21 = g21 + (a * e + b * f)
-    g11 = 1.0 + 2.0 * g11
+    g11 = 1.0 + g11
     if len(rank) == 1:
         store(1.0 / g11, scratch, solve)
     else:
-        g12, g21, g22 = 2.0 * g12, 2.0 * g21, 1.0 + 2.0 * g22
+        g22 = 1.0 + g22
         scale = 1.0 / (g11 * g22 - g12 * g21)
         store(g22 * scale, scratch, solve)
         store(-1.0 * g12 * scale, scratch, solve + W)
@@ -88,7 +95,7 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
     """
     scratch = np.zeros(3 * n * PAIR + 6 * W + 16, u.dtype)
     states = _aligned(scratch)
-    resolvent, increments, solve = states + n * PAIR, states + 2 * n * PAIR, states + 3 * n * PAIR
+    resolvent, moves, solve = states + n * PAIR, states + 2 * n * PAIR, states + 3 * n * PAIR
     zero = load(scratch, solve + 4 * W)
     fields = 3 * PAIR + len(rank) * PAIR
     size = len(rank) + len(rank) ** 2
@@ -103,21 +110,18 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
                     store(x, scratch, states + i * W)
                     if len(stored) > 0:
                         store(x, stored, (g * ((L - 1) // SEGMENT + 1) + t // SEGMENT) * n * PAIR + i * W)
+            gap = load(dt, (record + t) * W)
             if changed[record + t] or t == 0:
-                half = 0.5 * load(dt, (record + t) * W)
-                _discretise(half, n, rank, zero, system, own, resolvent, scratch, solve)
+                _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solve)
             v = load(u, place + t * per * W)
-            # e = hE (Λ x + B u) and P* (x + e).
+            # P* E (x + h B u)
+            half_v = 0.5 * gap * v
             s, r, s2, r2 = zero, zero, zero, zero
             for i in range(n):
                 at, m = own + i * fields, i * PAIR
-                x, z = load(scratch, states + m), load(scratch, states + m + W)
-                e, f = _times(load(system, at + LAMBDA), load(system, at + LAMBDA + W), x, z)
-                e, f = e + load(system, at + B) * v, f + load(system, at + B + W) * v
-                e, f = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), e, f)
-                store(e, scratch, increments + m)
-                store(f, scratch, increments + m + W)
-                x, z = x + e, z + f
+                x = load(scratch, states + m) + load(system, at + B) * half_v
+                z = load(scratch, states + m + W) + load(system, at + B + W) * half_v
+                x, z = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), x, z)
                 s, r = s + load(system, at + P) * x, r + load(system, at + P + W) * z
                 if len(rank) == 2:
                     s2, r2 = s2 + load(system, at + P2) * x, r2 + load(system, at + P2 + W) * z
@@ -133,16 +137,18 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
                     store(q2, kept, to + W)
                 for i in range(len(rank) ** 2):
                     store(load(scratch, solve + i * W), kept, to + (len(rank) + i) * W)
-            # x + 2 (e - hE P q)
+            # x + Δ E (Λ x + B u - P q)
             s, r = zero, zero
             for i in range(n):
                 at, m = own + i * fields, i * PAIR
-                e, f = q * load(system, at + P), q * load(system, at + P + W)
+                x, z = load(scratch, states + m), load(scratch, states + m + W)
+                e, f = _times(load(system, at + LAMBDA), load(system, at + LAMBDA + W), x, z)
+                e, f = e + load(system, at + B) * v, f + load(system, at + B + W) * v
+                e, f = e - q * load(system, at + P), f - q * load(system, at + P + W)
                 if len(rank) == 2:
-                    e, f = e + q2 * load(system, at + P2), f + q2 * load(system, at + P2 + W)
-                e, f = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), e, f)
-                e, f = load(scratch, increments + m) - e, load(scratch, increments + m + W) - f
-                x, z = load(scratch, states + m) + 2.0 * e, load(scratch, states + m + W) + 2.0 * f
+                    e, f = e - q2 * load(system, at + P2), f - q2 * load(system, at + P2 + W)
+                e, f = _times(load(scratch, moves + m), load(scratch, moves + m + W), e, f)
+                x, z = x + e, z + f
                 store(x, scratch, states + m)
                 store(z, scratch, states + m + W)
                 s, r = s + load(system, at + C) * x, r + load(system, at + C + W) * z
@@ -152,19 +158,27 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
 
 
 @njit(cache=True, error_model="numpy")
-def _repeat(start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, rows, scratch):
-    """The states of a segment again, pair after pair, now that P* of every midpoint is known."""
+def _repeat(
+    start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, stored, begin, grad_y,
+    rows, slopes, with_slopes, scratch, grad_system,
+):  # fmt: skip
+    """A segment's states again, pair after pair, now that P* of every midpoint is known: the midpoints, the changes in
+    the gaps at ``slopes`` if asked, and what the read-out adds to the gradient in C.
+    """
     fields = 3 * PAIR + len(rank) * PAIR
     for i in range(n):
-        at, to = own + i * fields, rows + i * ROW
-        x, z = load(scratch, to + X), load(scratch, to + X + W)
+        at, to, change = own + i * fields, rows + i * ROW, slopes + i * PAIR
+        x, z = load(stored, begin + i * PAIR), load(stored, begin + i * PAIR + W)
         c, d, b, w = load(system, at), load(system, at + W), load(system, at + B), load(system, at + B + W)
         p, k = load(system, at + P), load(system, at + P + W)
-        h, j, twice_h, twice_j = x, z, x, z
+        of_c, of_d = load(grad_system, at + C), load(grad_system, at + C + W)
+        half, h, j, move, turn = x, x, z, x, z
         for t in range(start, start + steps):
             if changed[record + t] or t == start:
-                h, j = _half_resolvent(0.5 * load(dt, (record + t) * W), c, d)
-                twice_h, twice_j = h + h, j + j
+                gap = load(dt, (record + t) * W)
+                half = 0.5 * gap
+                h, j = _resolvent(half, c, d)
+                move, turn = gap * h, gap * j
             store(h, scratch, to + E)
             store(j, scratch, to + E + W)
             v, q = load(u, place + t * per * W), load(kept, keep + t * size * W)
@@ -172,56 +186,42 @@ def _repeat(start, steps, n, rank, size, per, u, place, dt, changed, record, sys
             if len(rank) == 2:
                 q = load(kept, keep + t * size * W + W)
                 e, f = e - q * load(system, at + P2), f - q * load(system, at + P2 + W)
+            m, o = _times(h, j, x + half * e, z + half * f)
+            store(m, scratch, to + MIDDLE)
+            store(o, scratch, to + MIDDLE + W)
             # The state comes last into every sum: a step waits for the one before, and this is the shortest wait.
             e, f = e - d * z + c * x, f + d * x + c * z
-            x, z = x + twice_h * e - twice_j * f, z + twice_h * f + twice_j * e
+            x, z = x + move * e - turn * f, z + move * f + turn * e
+            if with_slopes:
+                e, f = _times(h, j, e, f)
+                store(e, scratch, change)
+                store(f, scratch, change + W)
+            of_y = load(grad_y, place + t * per * W)
+            of_c, of_d = of_c + of_y * x, of_d - of_y * z
             to += n * ROW
-            store(x, scratch, to + X)
-            store(z, scratch, to + X + W)
-
-
-@njit(cache=True, error_model="numpy")
-def _slope(v, q, q2, n, rank, zero, system, own, row, scratch):
-    """The gradient in a gap: that at the midpoint times the state's derivative there."""
-    fields = 3 * PAIR + len(rank) * PAIR
-    slope = zero
-    for i in range(n):
-        at, m = own + i * fields, row + i * ROW
-        x = 0.5 * (load(scratch, m + X) + load(scratch, m + n * ROW + X))
-        z = 0.5 * (load(scratch, m + X + W) + load(scratch, m + n * ROW + X + W))
-        e, f = _times(load(system, at + LAMBDA), load(system, at + LAMBDA + W), x, z)
-        e, f = e + load(system, at + B) * v, f + load(system, at + B + W) * v
-        e, f = e - q * load(system, at + P), f - q * load(system, at + P + W)
-        if len(rank) == 2:
-            e, f = e - q2 * load(system, at + P2), f - q2 * load(system, at + P2 + W)
-        slope = slope + e * load(scratch, m + E) + f * load(scratch, m + E + W)
-    return slope
+            change += n * PAIR
+        store(of_c, grad_system, at + C)
+        store(of_d, grad_system, at + C + W)
 
 
 @njit(cache=True, error_model="numpy")
 def _gather(
-    start, steps, n, rank, size, per, u, place, dt, record, own, kept, keep, grad_y, rows, adjoint, scratch, grad_system
+    start, steps, n, rank, size, per, u, place, dt, record, own, kept, keep, rows, adjoint, scratch, grad_system
 ):
-    """What a segment adds to the gradient in the system, pair after pair."""
+    """What a segment's midpoints add to the gradient in the system, pair after pair."""
     fields = 3 * PAIR + len(rank) * PAIR
     for i in range(n):
         at, to = own + i * fields, rows + i * ROW
         of_l, of_m = load(grad_system, at + LAMBDA), load(grad_system, at + LAMBDA + W)
         of_b, of_w = load(grad_system, at + B), load(grad_system, at + B + W)
-        of_c, of_d = load(grad_system, at + C), load(grad_system, at + C + W)
         of_p, of_k = load(grad_system, at + P), load(grad_system, at + P + W)
         of_p2, of_k2 = of_p, of_k
         if len(rank) == 2:
             of_p2, of_k2 = load(grad_system, at + P2), load(grad_system, at + P2 + W)
-        x, z = load(scratch, to + X), load(scratch, to + X + W)
         for t in range(start, start + steps):
-            g, h = load(scratch, to + E), load(scratch, to + E + W)
+            g, h, gap = load(scratch, to + E), load(scratch, to + E + W), load(dt, (record + t) * W)
+            x, z = gap * load(scratch, to + MIDDLE), gap * load(scratch, to + MIDDLE + W)
             to += n * ROW
-            after_x, after_z = load(scratch, to + X), load(scratch, to + X + W)
-            of_y, gap = load(grad_y, place + t * per * W), load(dt, (record + t) * W)
-            of_c, of_d = of_c + of_y * after_x, of_d - of_y * after_z
-            half = 0.5 * gap
-            x, z = half * (x + after_x), half * (z + after_z)
             v = gap * load(u, place + t * per * W)
             of_b, of_w = of_b + v * g, of_w + v * h
             of_l, of_m = of_l + x * g + z * h, of_m + x * h - z * g
@@ -230,13 +230,10 @@ def _gather(
             if len(rank) == 2:
                 q, p = gap * load(kept, keep + t * size * W + W), load(scratch, adjoint + (t - start) * PAIR + W)
                 of_p2, of_k2 = of_p2 - q * g - p * x, of_k2 - q * h - p * z
-            x, z = after_x, after_z
         store(of_l, grad_system, at + LAMBDA)
         store(of_m, grad_system, at + LAMBDA + W)
         store(of_b, grad_system, at + B)
         store(of_w, grad_system, at + B + W)
-        store(of_c, grad_system, at + C)
-        store(of_d, grad_system, at + C + W)
         store(of_p, grad_system, at + P)
         store(of_k, grad_system, at + P + W)
         if len(rank) == 2:
@@ -251,10 +248,13 @@ def backward(
     """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
     one; ``grad_system`` comes as zeros; ``grad_dt`` may be empty.
     """
-    scratch = np.zeros((SEGMENT + 1) * n * ROW + 2 * n * PAIR + SEGMENT * PAIR + W + 16, u.dtype)
+    with_slopes = len(grad_dt) > 0
+    changes = SEGMENT * n * PAIR if with_slopes else 0
+    scratch = np.zeros(SEGMENT * n * ROW + changes + n * PAIR + SEGMENT * PAIR + W + 16, u.dtype)
     rows = _aligned(scratch)
-    of_state = rows + (SEGMENT + 1) * n * ROW
-    increments, adjoint = of_state + n * PAIR, of_state + 2 * n * PAIR
+    slopes = rows + SEGMENT * n * ROW
+    of_state = slopes + changes
+    adjoint = of_state + n * PAIR
     zero = load(scratch, adjoint + SEGMENT * PAIR)
     fields = 3 * PAIR + len(rank) * PAIR
     size = len(rank) + len(rank) ** 2
@@ -267,19 +267,17 @@ def backward(
         for segment in range(segments - 1, -1, -1):
             start = segment * SEGMENT
             steps = min(SEGMENT, L - start)
-            for i in range(n):
-                for w in range(0, PAIR, W):
-                    x = load(stored, (g * segments + segment) * n * PAIR + i * PAIR + w)
-                    store(x, scratch, rows + i * ROW + X + w)
-                    at = of_state + i * PAIR + w
-                    store(without_tiny(load(scratch, at), TINY), scratch, at)
+            for i in range(2 * n):
+                at = of_state + i * W
+                store(without_tiny(load(scratch, at), TINY), scratch, at)
             _repeat(
-                start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, rows, scratch
-            )
+                start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, stored,
+                (g * segments + segment) * n * PAIR, grad_y, rows, slopes, with_slopes, scratch, grad_system,
+            )  # fmt: skip
             for t in range(start + steps - 1, start - 1, -1):
                 row = rows + (t - start) * n * ROW
-                of_y = load(grad_y, place + t * per * W)
-                # With g the gradient in the state after: e = hE* Λ* g and P* (g + e).
+                of_y, gap = load(grad_y, place + t * per * W), load(dt, (record + t) * W)
+                # With g the gradient in the state after: P* E* g.
                 s, r, s2, r2 = zero, zero, zero, zero
                 for i in range(n):
                     at, m = own + i * fields, i * PAIR
@@ -287,13 +285,8 @@ def backward(
                     z = load(scratch, of_state + m + W) - of_y * load(system, at + C + W)
                     store(x, scratch, of_state + m)
                     store(z, scratch, of_state + m + W)
-                    c, d = load(system, at + LAMBDA), load(system, at + LAMBDA + W)
-                    e, f = c * x + d * z, c * z - d * x
                     c, d = load(scratch, row + i * ROW + E), load(scratch, row + i * ROW + E + W)
-                    e, f = c * e + d * f, c * f - d * e
-                    store(e, scratch, increments + m)
-                    store(f, scratch, increments + m + W)
-                    x, z = x + e, z + f
+                    x, z = c * x + d * z, c * z - d * x
                     s, r = s + load(system, at + P) * x, r + load(system, at + P + W) * z
                     if len(rank) == 2:
                         s2, r2 = s2 + load(system, at + P2) * x, r2 + load(system, at + P2 + W) * z
@@ -305,32 +298,50 @@ def backward(
                     p2 = load(kept, solve + W) * s + load(kept, solve + 3 * W) * s2
                     store(p2, scratch, adjoint + (t - start) * PAIR + W)
                 store(p, scratch, adjoint + (t - start) * PAIR)
-                s, r = zero, zero
+                # At the midpoint E* (g - h P p), and g + Δ E* (Λ* g - P p) in the state before.
+                half = 0.5 * gap
+                s, r, slope = zero, zero, zero
                 for i in range(n):
                     at, m, to = own + i * fields, i * PAIR, row + i * ROW + E
                     e, f = p * load(system, at + P), p * load(system, at + P + W)
                     if len(rank) == 2:
                         e, f = e + p2 * load(system, at + P2), f + p2 * load(system, at + P2 + W)
-                    c, d = load(scratch, to), load(scratch, to + W)
-                    e, f = c * e + d * f, c * f - d * e
-                    e, f = load(scratch, increments + m) - e, load(scratch, increments + m + W) - f
-                    x, z = load(scratch, of_state + m) + e, load(scratch, of_state + m + W) + f
-                    store(x, scratch, to)
-                    store(z, scratch, to + W)
-                    s, r = s + load(system, at + B) * x, r + load(system, at + B + W) * z
-                    store(x + e, scratch, of_state + m)
-                    store(z + f, scratch, of_state + m + W)
-                store(load(dt, (record + t) * W) * (s + r), grad_u, place + t * per * W)
-                if len(grad_dt) > 0:
-                    q, q2 = load(kept, keep + t * size * W), zero
-                    if len(rank) == 2:
-                        q2 = load(kept, keep + t * size * W + W)
-                    v = load(u, place + t * per * W)
-                    slope = _slope(v, q, q2, n, rank, zero, system, own, row, scratch)
+                    h, j = load(scratch, to), load(scratch, to + W)
+                    x, z = load(scratch, of_state + m), load(scratch, of_state + m + W)
+                    c, d = x - half * e, z - half * f
+                    c, d = h * c + j * d, h * d - j * c
+                    store(c, scratch, to)
+                    store(d, scratch, to + W)
+                    s, r = s + load(system, at + B) * c, r + load(system, at + B + W) * d
+                    if with_slopes:
+                        change = slopes + (t - start) * n * PAIR + m
+                        slope = slope + load(scratch, change) * c + load(scratch, change + W) * d
+                    c, d = load(system, at + LAMBDA), load(system, at + LAMBDA + W)
+                    e, f = c * x + d * z - e, c * z - d * x - f
+                    e, f = h * e + j * f, h * f - j * e
+                    store(x + gap * e, scratch, of_state + m)
+                    store(z + gap * f, scratch, of_state + m + W)
+                store(gap * (s + r), grad_u, place + t * per * W)
+                if with_slopes:
                     store(slope, grad_dt, (g * L + t) * W)
             _gather(
-                start, steps, n, rank, size, per, u, place, dt, record, own, kept, keep, grad_y, rows, adjoint, scratch,
+                start,
+                steps,
+                n,
+                rank,
+                size,
+                per,
+                u,
+                place,
+                dt,
+                record,
+                own,
+                kept,
+                keep,
+                rows,
+                adjoint,
+                scratch,
                 grad_system,
-            )  # fmt: skip
+            )
         for i in range(2 * n):
             store(load(scratch, of_state + i * W), grad_state, g * n * PAIR + i * W)

@@ -189,16 +189,21 @@ class S4(LinearMixer):
 
     def _recurrence(self, dt):
         """P, C and the tables of a step over the gaps ``dt`` (batch,), None for 1."""
-        Lambda, P, B, C = self._system()
+        step, Lambda, P, B, C = self._system_in_time()
         gap = torch.ones(1, device=C.device) if dt is None else dt
-        return P, C, discretise(gap.double().view(-1, 1, 1), Lambda, P, B)
+        # δ with the gap: over a large one its gradient is far below what those in δΛ, √δ P and δB add up from.
+        return P, C, discretise(gap.double().view(-1, 1, 1) * step, Lambda, P, B)
 
     def _system(self):
         """δΛ, √δ P, δB and C in complex128: the system in units of the gap."""
+        step, Lambda, P, B, C = self._system_in_time()
+        return step * Lambda, step.sqrt().unsqueeze(-1) * P, step * B, C
+
+    def _system_in_time(self):
+        """δ, Λ, P, B and C in double precision."""
         step = torch.exp(self.log_step.double()).unsqueeze(-1)
         Lambda = torch.complex(-torch.exp(self.log_A_real.double()), self.A_imag.double())
-        P, B, C = (torch.view_as_complex(p.double()) for p in (self.P, self.B, self.C))
-        return step * Lambda, step.sqrt().unsqueeze(-1) * P, step * B, C
+        return step, Lambda, *(torch.view_as_complex(p.double()) for p in (self.P, self.B, self.C))
 
     def _mix(self, u, dt, gap, lengths, system, direction, state):
         *system, C = system

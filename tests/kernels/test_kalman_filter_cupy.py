@@ -101,7 +101,7 @@ def hard(case):
     elif case == "equal times":
         dt[5:9] = 0.0
     elif case == "no noise":
-        R[3:9], dt[5] = 0.0, 0.0
+        R[4:6], dt[5] = 0.0, 0.0
         y[5] = y[4]
     elif case == "contradiction":
         R[4:6], dt[5] = 0.0, 0.0
@@ -242,7 +242,7 @@ def test_it_compiles_for_gpus_without_spilling(nvcc, file, more):
     """
     code = compile_for_gpus(cuda.source("kalman_filter", file, **macros([MATERN32, MATERN32], [2, 2], 0), **more))
     assert {entry["architecture"] for entry in code} == {"sm_80", "sm_90"}
-    assert [entry for entry in code if entry["spilled"] > (32 if file == "gradient.cu" else 0)] == []
+    assert [entry for entry in code if entry["spilled"] > (64 if file == "gradient.cu" else 0)] == []
 
 
 def test_the_diffuse_start_compiles_for_gpus(nvcc):

@@ -1,5 +1,7 @@
 """S4 against its paper: the dense bilinear recurrence, HiPPO's matrices, the impulse response, faces that agree."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +120,26 @@ def test_faces_agree_over_a_long_record(measure):
         for mode in ("scan", "convolution"):
             layer.mode = mode
             torch.testing.assert_close(layer(u)[0].double(), exact, rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt"])
+@pytest.mark.parametrize("gap", [0.0, 1e-6, 1.0, 1e6, 1e8])
+def test_a_steps_gradients_keep_their_digits_at_any_gap(measure, gap):
+    """Without an input, and over a large gap, those in the system and in δ are small beside what they add up from."""
+    torch.manual_seed(0)
+    layer = S4(4, 16, measure=measure)
+    draws = torch.randn(3, 4), torch.randn(3, 4, 8, 2), torch.full((3,), gap)
+    weights = torch.randn(3, 4), torch.randn(3, 4, 8, 2)
+    for u in (draws[0], 0 * draws[0]):
+        results = []
+        for like in (layer.float(), copy.deepcopy(layer).double()):
+            inputs = [x.to(like.D.dtype).requires_grad_() for x in (u, *draws[1:])]
+            loss = sum((x * w).sum() for x, w in zip(like.step(*inputs), weights, strict=True))
+            results.append(torch.autograd.grad(loss, [*inputs, *like.parameters()]))
+        names = ["u", "state", "dt", *dict(layer.named_parameters())]
+        for name, x, y in zip(names, *results, strict=True):
+            error = (x - y).abs().max() / y.abs().max().clamp(min=1e-300)
+            assert error < 3e-6, f"{name}: {error:.1e}"
 
 
 def test_every_random_system_is_stable():
