@@ -77,20 +77,6 @@ def wide(x):
 
 
 @triton.jit
-def dot(a, b):
-    """The matrix product of operands of one type, summed in float32 at least.
-
-    float32 is multiplied in three passes of TF32, which keep its digits; half types take the tensor cores as they are.
-    """
-    if a.dtype == tl.float32 or a.dtype == tl.float64:
-        return tl.dot(a, b, input_precision="tf32x3", out_dtype=a.dtype)
-    elif _INTERPRETED:  # which would multiply the bits of bfloat16 as integers
-        return tl.dot(a.to(tl.float32), b.to(tl.float32))
-    else:
-        return tl.dot(a, b)
-
-
-@triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     return 1 / (1 + tl.exp(-x))
@@ -133,19 +119,20 @@ def expm1(x):
 
 
 @triton.jit
-def matmul(a, b, kind: tl.constexpr):
-    """The matrix product of two tiles for inputs of type ``kind``, on tensor cores, summed in float32 at least.
+def matmul(a, b, kind: tl.constexpr = None):
+    """The matrix product of two tiles for inputs of type ``kind`` (a's own if None), summed in float32 at least.
 
-    bfloat16 is multiplied as such. float16 is as TF32, which holds its digits and, of what has been scaled, the range
-    of a float32. float32 takes three products of TF32, which together keep its digits.
+    bfloat16 is multiplied as such, on tensor cores. float16 is as TF32, which holds its digits and, of what has been
+    scaled, the range of a float32. float32 takes three products of TF32, which together keep its digits.
     """
-    taken: tl.constexpr = tl.float32 if kind == tl.float16 else kind
-    if kind == tl.bfloat16 and _INTERPRETED:
+    given: tl.constexpr = a.dtype if kind is None else kind
+    taken: tl.constexpr = tl.float32 if given == tl.float16 else given
+    if given == tl.bfloat16 and _INTERPRETED:
         # NumPy has no bfloat16.
         return tl.dot(wide(a.to(taken)), wide(b.to(taken)))
-    elif kind == tl.float16:
+    elif given == tl.float16:
         return tl.dot(a.to(taken), b.to(taken), input_precision="tf32")
-    elif kind == tl.float32:
+    elif given == tl.float32:
         return tl.dot(a.to(taken), b.to(taken), input_precision="tf32x3")
     else:
         return tl.dot(a.to(taken), b.to(taken), input_precision="ieee")

@@ -9,7 +9,7 @@ writes nothing and decays nothing.
     states, of_states       (B · H, N, K, V): S before each chunk, the gradient G in S behind it
     start, final            (B, H, K, V)
 
-Products are taken in the type of ``w`` (see `product`), and summed in float32 at least.
+Products are taken in the type of ``w`` (see `matmul`), and summed in float32 at least.
 """
 
 # Triton compiles tuples that grow, which mypy cannot type.
@@ -18,7 +18,7 @@ Products are taken in the type of ``w`` (see `product`), and summed in float32 a
 import triton
 import triton.language as tl
 
-from statespace.kernels.launching import dot, wide
+from statespace.kernels.launching import matmul, wide
 
 
 @triton.jit
@@ -100,10 +100,10 @@ def _inverse(T, C: tl.constexpr):
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     if C > 16:
         T_below = tl.where((i // 32 == j // 32) & (i // 16 > j // 16), T, 0.0)
-        X -= dot(X, dot(T_below, X))
+        X -= matmul(X, matmul(T_below, X))
     if C > 32:
         T_below = tl.where(i // 32 > j // 32, T, 0.0)
-        X -= dot(X, dot(T_below, X))
+        X -= matmul(X, matmul(T_below, X))
     return X
 
 
@@ -118,8 +118,8 @@ def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: 
         column = start + tl.arange(0, BK)
         keys = _rows(k, first, t, L, H, column, K).to(kind)
         queries = _rows(q, first, t, L, H, column, K).to(kind)
-        overlaps += dot(keys, tl.trans(keys))
-        own += dot(queries, tl.trans(keys))
+        overlaps += matmul(keys, tl.trans(keys))
+        own += matmul(queries, tl.trans(keys))
     i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     between = _between(decay, first, t, L, H, strength.dtype, C)
     T = tl.where(i > j, strength[:, None] * between * overlaps, 0.0)
@@ -151,15 +151,15 @@ def pass_on(
         for i in tl.static_range(TILES):
             keys += (_rows(k, first, t, L, H, i * BK + row, K).to(kind),)
             _put_matrix(states, S[i], place, i * BK + row, column, K, V)
-            known += dot(keys[i], S[i].to(kind))
+            known += matmul(keys[i], S[i].to(kind))
         values, strength = wide(_rows(v, first, t, L, H, column, V)), _numbers(beta, first, t, L, H)
         since, to_end, over = _since(decay, first, t, L, H, known.dtype, C)
         Y = strength[:, None] * (values - since[:, None] * known)
-        W = dot(_matrix(inverse, place, steps, steps, C, C), Y.to(kind))
+        W = matmul(_matrix(inverse, place, steps, steps, C, C), Y.to(kind))
         _hand_out(w, W, first, t, L, H, column, V)
         W, after = (to_end[:, None] * W).to(kind), ()
         for i in tl.static_range(TILES):
-            after += (over * S[i] + dot(tl.trans(keys[i]), W),)
+            after += (over * S[i] + matmul(tl.trans(keys[i]), W),)
         S = after
     for i in tl.static_range(TILES):
         _put_matrix(final, S[i], pair, i * BK + row, column, K, V)
@@ -173,12 +173,12 @@ def read_out(
     pair, n, t, first = _chunk(L, H, N, C)
     column, steps, place = tl.program_id(1) * BV + tl.arange(0, BV), tl.arange(0, C), pair * N + n
     written = _rows(w, first, t, L, H, column, V)
-    own = dot(_matrix(reads, place, steps, steps, C, C), written)
+    own = matmul(_matrix(reads, place, steps, steps, C, C), written)
     total = tl.zeros_like(own)
     for begin in range(0, K, BK):
         row = begin + tl.arange(0, BK)
         queries = _rows(q, first, t, L, H, row, K).to(written.dtype)
-        total += dot(queries, _matrix(states, place, row, column, K, V))
+        total += matmul(queries, _matrix(states, place, row, column, K, V))
     since, _, _ = _since(decay, first, t, L, H, own.dtype, C)
     _hand_out(o, since[:, None] * total + own, first, t, L, H, column, V)
 
@@ -203,17 +203,17 @@ def pass_back(
         for i in tl.static_range(TILES):
             keys += (_rows(k, first, t, L, H, i * BK + row, K).to(kind),)
             _put_matrix(of_states, G[i], place, i * BK + row, column, K, V)
-            of_w += dot(keys[i], G[i].to(kind))
+            of_w += matmul(keys[i], G[i].to(kind))
         back, strength = _rows(of_o, first, t, L, H, column, V), _numbers(beta, first, t, L, H)
         since, to_end, over = _since(decay, first, t, L, H, of_w.dtype, C)
         of_w *= to_end[:, None]
-        of_w += dot(tl.trans(_matrix(reads, place, steps, steps, C, C)), back.to(kind))
-        X = dot(tl.trans(_matrix(inverse, place, steps, steps, C, C)), of_w.to(kind))
+        of_w += matmul(tl.trans(_matrix(reads, place, steps, steps, C, C)), back.to(kind))
+        X = matmul(tl.trans(_matrix(inverse, place, steps, steps, C, C)), of_w.to(kind))
         _hand_out(x, X, first, t, L, H, column, V)
         X, of_read, before = ((since * strength)[:, None] * X).to(kind), (since[:, None] * wide(back)).to(kind), ()
         for i in tl.static_range(TILES):
             queries = _rows(q, first, t, L, H, i * BK + row, K).to(kind)
-            before += (over * G[i] + dot(tl.trans(queries), of_read) - dot(tl.trans(keys[i]), X),)
+            before += (over * G[i] + matmul(tl.trans(queries), of_read) - matmul(tl.trans(keys[i]), X),)
         G = before
     for i in tl.static_range(TILES):
         _put_matrix(of_start, G[i], pair, i * BK + row, column, K, V)
@@ -236,8 +236,8 @@ def gradients(
         column = begin + tl.arange(0, BV)
         written, X = _rows(w, first, t, L, H, column, V), _rows(x, first, t, L, H, column, V)
         back = _rows(of_o, first, t, L, H, column, V).to(kind)
-        of_reads += dot(back, tl.trans(written))
-        of_system -= dot(X, tl.trans(written))
+        of_reads += matmul(back, tl.trans(written))
+        of_system -= matmul(X, tl.trans(written))
         along += tl.sum(wide(X) * wide(_rows(v, first, t, L, H, column, V)), 1)
         _hand_out(of_v, strength[:, None] * wide(X), first, t, L, H, column, V)
     of_reads, of_system = tl.where(i >= j, of_reads, 0.0), tl.where(i > j, of_system, 0.0)
@@ -256,19 +256,19 @@ def gradients(
         for begin in range(0, V, BV):
             column = begin + tl.arange(0, BV)
             S, G = _matrix(states, place, row, column, K, V), _matrix(of_states, place, row, column, K, V)
-            from_o += dot(_rows(of_o, first, t, L, H, column, V).to(kind), tl.trans(S))
-            from_x += dot(_rows(x, first, t, L, H, column, V), tl.trans(S))
-            from_w += dot(_rows(w, first, t, L, H, column, V), tl.trans(G))
+            from_o += matmul(_rows(of_o, first, t, L, H, column, V).to(kind), tl.trans(S))
+            from_x += matmul(_rows(x, first, t, L, H, column, V), tl.trans(S))
+            from_w += matmul(_rows(w, first, t, L, H, column, V), tl.trans(G))
             of_over += tl.sum(tl.sum(wide(S) * wide(G), 1), 0)
         keys = _rows(k, first, t, L, H, row, K).to(kind)
         queries = _rows(q, first, t, L, H, row, K).to(kind)
-        overlaps += dot(keys, tl.trans(keys))
+        overlaps += matmul(keys, tl.trans(keys))
         read += tl.sum(wide(keys) * from_x, 1)
         of_since += tl.sum(wide(queries) * from_o, 1)
         of_to_end += tl.sum(wide(keys) * from_w, 1)
-        of_queries = since[:, None] * from_o + dot(to_keys.to(kind), keys)
+        of_queries = since[:, None] * from_o + matmul(to_keys.to(kind), keys)
         of_keys = to_end[:, None] * from_w - (strength * since)[:, None] * from_x
-        of_keys += dot(tl.trans(to_keys).to(kind), queries) + dot(M.to(kind), keys)
+        of_keys += matmul(tl.trans(to_keys).to(kind), queries) + matmul(M.to(kind), keys)
         _hand_out(of_q, of_queries, first, t, L, H, row, K)
         _hand_out(of_k, of_keys, first, t, L, H, row, K)
     overlaps *= between
