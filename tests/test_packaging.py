@@ -62,7 +62,8 @@ def package_files():
     for path in tracked:
         path = moved[path.parts[0]].joinpath(*path.parts[1:]) if path.parts[0] in moved else path
         inside = path.parts[0] == "statespace" and path not in moved.values()
-        if inside and (path.suffix == ".py" or path.name in ("README.md", "py.typed")) and (ROOT / path).exists():
+        shipped = path.suffix in (".py", ".cu", ".cuh") or path.name in ("README.md", "py.typed")
+        if inside and shipped and (ROOT / path).exists():
             files.add(path.as_posix())
     return files
 
