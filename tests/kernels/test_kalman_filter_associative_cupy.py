@@ -133,11 +133,20 @@ def test_what_is_swept_from_beginning_to_end(lines):
     assert lines == [None] * 3
 
 
-@pytest.mark.parametrize("file", ["associative.cu", "associative_back.cu"])
-def test_it_compiles_for_gpus(file, nvcc):
+@pytest.mark.parametrize(
+    ("file", "more"),
+    [
+        ("associative.cu", {}),
+        ("associative_back.cu", {}),
+        ("associative_smoother.cu", dict(READ=0, EACH_READ=0)),
+        ("associative_gradient.cu", dict(MOVES=1, BY_OBSERVATION=1)),
+    ],
+    ids=str,
+)
+def test_it_compiles_for_gpus(file, more, nvcc):
     """Elements are in memory: few are made. The sweep of all samples spills nothing."""
     macros = dict(N=3, UNITS=2, DIRECTIONS=0, THREADS=32, KINDS="0, 4", SIZES="1, 2", OWNERS="0, 1", EACH_H=0, EACH_R=1)
-    for kernel in compile_for_gpus(cuda.source("kalman_filter", file, **macros)):
+    for kernel in compile_for_gpus(cuda.source("kalman_filter", file, **macros, **more)):
         assert kernel["spilled"] == 0, kernel
 
 
