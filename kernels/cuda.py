@@ -18,6 +18,8 @@ from statespace.kernels.dispatch import INSTALL, is_tensor
 
 # what a block may ask for without being allowed more
 SHARED_BYTES = 49152
+# of NVRTC, which takes a lambda without a word before it for a function of the host otherwise
+OPTIONS = "-std=c++17", "-default-device"
 
 
 class CuPy:
@@ -50,7 +52,7 @@ class CuPy:
         """A function from a kernel's name to what launches it, ``(grid, block, arguments, shared_mem=)``."""
         import cupy
 
-        return cupy.RawModule(code=code, options=("-std=c++17",)).get_function
+        return cupy.RawModule(code=code, options=OPTIONS).get_function
 
     def current(self):
         """The number of the current GPU, whose machine code no other can run."""
