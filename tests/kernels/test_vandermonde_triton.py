@@ -109,8 +109,8 @@ def test_it_compiles_for_gpus_without_spilling(triton_device):
     with launches() as found:
         for dtype, real in ((torch.complex64, True), (torch.complex64, False), (torch.complex128, True)):
             with_gradients(system((1, 1), dtype=dtype), 4096, real, "triton", log_nodes=True)
-    code = compile_for_gpus(found[:2]) + compile_for_gpus(found[2:4], [90]) + compile_for_gpus(found[4:], [80])
-    assert len(code) == 2 * (2 + 1 + 1)
+    code = compile_for_gpus(found[:2], [90]) + compile_for_gpus(found[2:4], [90]) + compile_for_gpus(found[4:], [80])
+    assert len(code) == 2 * (1 + 1 + 1)
     assert [entry for entry in code if entry["spilled"]] == []
 
 
