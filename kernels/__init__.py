@@ -1,6 +1,7 @@
 """Compute primitives, each a folder with one file for each backend; ``ls`` is the support table.
 
-Above: the layers and the Kalman models, which call the public function of a primitive. Below: NumPy, Numba, torch.
+Above: the layers and the Kalman models, which call the public function of a primitive. Below: NumPy, Numba, torch, and
+on a GPU Triton and CuPy.
 Every folder has the same files: ``README.md`` (the recurrence and its derivation), ``__init__.py`` (the public
 function: it checks its arguments and dispatches), ``reference.py`` (a float64 loop written from the definition, never
 optimised) and one file for each faster backend, which exports the primitive's own name with the same signature.
