@@ -42,7 +42,11 @@ def reason_against(primitive, backend, *arguments, **options):
         return f"{primitive} has no {backend} implementation"
     try:
         module = import_module(f"statespace.kernels.{primitive}.{FILES[backend]}")
-    except Exception as error:  # a package that is there may fail in any way: another version, a missing library
+    except Exception as error:
+        # A GPU's package that is there may fail in any way: another version, a missing library. Elsewhere only an
+        # absent package is a reason; a fault of our own must not turn into a slower backend in silence.
+        if backend not in OF_A_GPU and not isinstance(error, ImportError):
+            raise
         what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         return f"{what} ({INSTALL.get(backend, 'reinstall statespace-learn')})"
     check = getattr(module, "unusable", None)

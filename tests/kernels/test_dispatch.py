@@ -52,6 +52,24 @@ def test_a_backend_that_does_not_import(monkeypatch):
         linear_scan(ONE, ONE)
 
 
+@pytest.mark.parametrize("file", ["cpu", "gpu_triton"])
+def test_a_fault_of_our_own_does_not_turn_into_a_slower_backend(monkeypatch, file):
+    true = dispatch.import_module
+
+    def fail(name):
+        if name.endswith(file):
+            raise NameError("name 'WIDTH' is not defined")
+        return true(name)
+
+    monkeypatch.setattr(dispatch, "import_module", fail)
+    if file == "cpu":
+        with pytest.raises(NameError, match="WIDTH"):
+            linear_scan(ONE, ONE)
+    else:
+        with pytest.raises(BackendError, match="NameError: name 'WIDTH' is not defined"):
+            linear_scan(ONE, ONE, backend="triton")
+
+
 def test_explain():
     lines = explain("linear_scan", ONE, ONE).splitlines()
     assert lines[0] == "linear_scan"
