@@ -12,6 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from statespace import persistence
 from statespace.alphabets import Alphabet
+from statespace.readers import StoredRows
+from statespace.statistics import Moments
+from statespace.stored import StoredSeries
 from statespace.validation import (
     check_collection,
     check_times_as_fitted,
@@ -28,7 +31,7 @@ def mean_and_scale(arrays):
 
     Parameters
     ----------
-    arrays : list of ndarray of shape (n_i, n_columns)
+    arrays : list of ndarray of shape (n_i, n_columns), or StoredRows
 
     Returns
     -------
@@ -41,12 +44,12 @@ def mean_and_scale(arrays):
     >>> mean_and_scale([np.array([[1.0, 5.0]]), np.array([[3.0, np.nan]])])
     (array([2., 5.]), array([1., 1.]))
     """
-    rows = np.concatenate(arrays)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN only
-        mean, scale = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
-    constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(mean))
-    return np.where(np.isnan(mean), 0.0, mean), np.where(constant, 1.0, scale)
+    if isinstance(arrays, StoredRows):
+        return arrays.statistics.moments.mean_and_scale()
+    moments = Moments()
+    for rows in arrays:
+        moments.add(rows)
+    return moments.mean_and_scale()
 
 
 class SeriesEstimator(BaseEstimator):
@@ -111,6 +114,8 @@ class SeriesEstimator(BaseEstimator):
             spec = Alphabet(self.alphabet).spec
             self.alphabet_ = list(spec) if isinstance(spec, tuple) else spec
         collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False, alphabet=self._alphabet)
+        if isinstance(collection, StoredSeries):
+            return self._learn_stored(collection)
         if self.alphabet is None and _is_nested_table(X):
             self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
@@ -122,6 +127,15 @@ class SeriesEstimator(BaseEstimator):
         self.has_missing_ = not all(seen.all() for seen in collection.observed)
         return collection
 
+    def _learn_stored(self, series):
+        """The same from stored series, of targets in their items as well, in one pass."""
+        learned = series.learn(per=getattr(self, "target", "auto"))
+        self.n_channels_, self.channel_names_, self.clock_ = learned.n_channels, None, series.clock
+        self.time_scale_, self.has_missing_ = learned.time_scale, learned.missing
+        if self.alphabet is None:
+            self.x_mean_, self.x_scale_ = learned.mean, learned.scale
+        return series
+
     def _read(self, X, times):
         """The checked series of ``predict``."""
         check_is_fitted(self)
@@ -129,6 +143,8 @@ class SeriesEstimator(BaseEstimator):
             X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False, alphabet=self._alphabet
         )
         check_times_as_fitted(collection, self.clock_)
+        if isinstance(collection, StoredSeries):
+            return collection
         names = _names(collection)
         if None not in (names, self.channel_names_) and names != self.channel_names_:
             raise ValueError(
@@ -136,13 +152,22 @@ class SeriesEstimator(BaseEstimator):
                 "Give the same columns in the same order."
             )
         if not self.has_missing_ and any(np.isnan(values).any() for values in collection.values):
-            warnings.warn(
-                f"X has missing values, but {type(self).__name__} was fitted without any: it takes them for the mean "
-                "of their channel. Fit it on series with missing values and it learns to tell them apart.",
-                UserWarning,
-                stacklevel=3,
-            )
+            self._warn_of_missing(stacklevel=4)
         return collection
+
+    def _warn_of_missing(self, stacklevel):
+        warnings.warn(
+            f"X has missing values, but {type(self).__name__} was fitted without any: it takes them for the mean "
+            "of their channel. Fit it on series with missing values and it learns to tell them apart.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+    def _encode_read(self, values):
+        """`_encode` of a piece of stored series, which are not looked through for missing values before."""
+        if self._alphabet is None and not self.has_missing_ and np.isnan(values).any():
+            self._warn_of_missing(stacklevel=2)
+        return self._encode(values)
 
     def _encode(self, values):
         """Scaled values of shape (..., n_channels_), missing ones 0; after them the observed mask if it was learned.

@@ -19,8 +19,18 @@ from sklearn.utils.validation import check_is_fitted
 from statespace.alphabets import Alphabet
 from statespace.base import SeriesEstimator
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
+from statespace.readers import StoredRows
+from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
-from statespace.training import RandomStrands, SeriesBatches, check_precision, choose_device, fit, ssm_rates
+from statespace.training import (
+    RandomStrands,
+    SeriesBatches,
+    StoredBatches,
+    check_precision,
+    choose_device,
+    fit,
+    ssm_rates,
+)
 
 _POOLING = ("mean", "last")
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
@@ -154,7 +164,10 @@ class DeepEstimator(SeriesEstimator):
 
     def _split(self, targets, generator):
         """Series to train on and series held out, of those with a target that is known."""
-        known = np.flatnonzero([not np.isnan(row).all() for row in targets])
+        if isinstance(targets, StoredRows):
+            known = np.flatnonzero(targets.statistics.known)
+        else:
+            known = np.flatnonzero([not np.isnan(row).all() for row in targets])
         order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
         n_held_out = int(self.validation_fraction * len(order))
         return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
@@ -164,11 +177,14 @@ class DeepEstimator(SeriesEstimator):
         return order
 
     def _batches(self, collection, indices, targets, device):
-        targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
+        in_list = self.per_step_ and not isinstance(targets, StoredRows)
+        targets = [targets[i] for i in indices] if in_list else targets[indices]
         return self._data(collection[indices], targets, device=device)
 
     def _data(self, collection, targets=None, **options):
         """Series as the network reads them, in batches."""
+        if isinstance(collection, StoredSeries):
+            return StoredBatches(collection, self._encode_read, self.time_scale_, targets, **options)
         gaps = self._scaled_gaps(collection)
         if self._alphabet is None:
             return SeriesBatches([self._encode(values) for values in collection.values], gaps, targets, **options)

@@ -16,8 +16,9 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
     ["kernels", "forms", "times", "persistence"],
-    ["alphabets"],
-    ["series"],
+    ["alphabets", "statistics"],
+    ["readers"],
+    ["series", "stored"],
     ["validation", "datasets", "persistence"],
     ["lti"],
     ["layers", "kalman"],

@@ -4,6 +4,7 @@ Above: the named regressors. Below: ``deep`` fits, streams and saves; ``paramete
 """
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, times=None):
+    def fit(self, X, y=None, times=None):
         """Fit the model.
 
         Parameters
@@ -103,7 +104,7 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
             return values[:, 0] if self.single_ else values
         return self._shaped([row[:, 0] for row in values] if self.single_ else values, collection)
 
-    def score(self, X, y, times=None):
+    def score(self, X, y=None, times=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
 
         Parameters
@@ -125,7 +126,7 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
             )
         rows = targets.values if targets.per_step else [targets.values]
         answers = self._answers(collection)
-        true = np.concatenate(rows)
+        true = np.concatenate(list(rows))
         predicted = np.concatenate(answers) if self.per_step_ else answers
         scores = []
         for column, answer in zip(true.T, predicted.T, strict=True):
@@ -140,7 +141,9 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
         self.y_mean_, self.y_scale_ = mean_and_scale(targets.values if targets.per_step else [targets.values])
         if targets.per_step:
-            return [(row - self.y_mean_) / self.y_scale_ for row in targets.values], self.n_outputs_
+            scaled = partial(_scaled, mean=self.y_mean_, scale=self.y_scale_)
+            in_list = isinstance(targets.values, list)
+            return list(map(scaled, targets.values)) if in_list else targets.values.map(scaled), self.n_outputs_
         return (targets.values - self.y_mean_) / self.y_scale_, self.n_outputs_
 
     def _loss(self, targets):
@@ -158,6 +161,10 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         """What a stream answers, from one row of the network's outputs."""
         values = self._scaled_back(outputs)
         return float(values[0]) if self.single_ else values
+
+
+def _scaled(rows, mean, scale):
+    return (rows - mean) / scale
 
 
 def _squared_error(model, batch):

@@ -6,6 +6,7 @@ Above: the estimators. Below: any ``torch.nn.Module`` and a loss of the form ``l
 from statespace.training.batches import SeriesBatches, length_batches
 from statespace.training.loop import DivergenceError, History, check_precision, choose_device, fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
+from statespace.training.stored import StoredBatches
 from statespace.training.strands import RandomStrands
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "History",
     "RandomStrands",
     "SeriesBatches",
+    "StoredBatches",
     "check_precision",
     "choose_device",
     "fit",
