@@ -91,7 +91,7 @@ class DeepEstimator(SeriesEstimator):
             if self._alphabet is not None:
                 # A step holds one symbol, whose embedding is one column: its fan-in is 1, however many there are.
                 torch.nn.init.uniform_(self.model_.encoder.weight, -1.0, 1.0)
-        training, held_out = self._split(targets, weights, generator)
+        training, held_out = self._split(targets, generator, weights)
         data = self._batches(collection, training, targets, weights, device)
         if self.reverse_complement == "augment":
             data = RandomStrands(data, self._alphabet.complement, generator)
@@ -152,7 +152,7 @@ class DeepEstimator(SeriesEstimator):
                 f"partners. Got alphabet={self.alphabet!r}."
             )
 
-    def _split(self, targets, weights, generator):
+    def _split(self, targets, generator, weights=None):
         """Series to train on and series held out, of those with a target that is known and weighs something."""
         known = np.array([not np.isnan(row).all() for row in targets])
         if weights is not None:

@@ -66,7 +66,7 @@ def check_sample_weight(sample_weight, collection):
         wrong = everything[np.isnan(everything) | (everything < 0)][0]
         raise ValueError(f"sample_weight must hold numbers of at least 0, which leaves a sample out. Got {wrong}.")
     if not everything.any():
-        raise ValueError("sample_weight must have at least one weight above 0: there is nothing to learn from.")
+        raise ValueError("Sample weights must contain at least one non-zero number: there is nothing to learn from.")
     return weights
 
 
@@ -75,11 +75,15 @@ def _has_steps(weights):
         return isinstance(weights, pd.DataFrame) or isinstance(weights.index, pd.MultiIndex)
     if isinstance(weights, np.ndarray) and not is_nested(weights):
         return weights.ndim > 1
-    return isinstance(weights, SeriesCollection) or (len(weights) > 0 and has_rows(weights[0]))
+    if isinstance(weights, list | tuple) or is_nested(weights):
+        return len(weights) > 0 and has_rows(weights[0])
+    return isinstance(weights, SeriesCollection) or np.asarray(weights).ndim > 1
 
 
 def _by_step(sample_weight, collection):
     collected = isinstance(sample_weight, SeriesCollection)
+    if not isinstance(sample_weight, list | tuple | pd.DataFrame | pd.Series | SeriesCollection):
+        sample_weight = np.asarray(sample_weight)
     values = sample_weight.values if collected else parse(sample_weight, "sample_weight")[0]
     if len(values) != len(collection):
         raise ValueError(f"sample_weight has {len(values)} series, expected {len(collection)}, as many as X.")

@@ -144,7 +144,7 @@ def test_moments_and_medians():
         ([1.0, -1.0], r"at least 0, which leaves a sample out\. Got -1\.0"),
         ([1.0, np.nan], "Got nan"),
         ([1.0, np.inf], "infinity"),
-        ([0.0, 0.0], "at least one weight above 0"),
+        ([0.0, 0.0], "at least one non-zero number"),
         ([1.0], r"expected \(2,\)"),
         (np.ones((2, 3)), "one weight for each of the 2 steps, got shape"),
         ([[1.0, 1.0]], "has 1 series, expected 2"),
