@@ -55,7 +55,7 @@ _HOME = {
 _SUBPACKAGES = (
     "alphabets", "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels",
     "labels", "layers", "lti", "models", "parameters", "persistence", "plotting", "readers", "regression", "series",
-    "statistics", "stored", "streaming", "times", "training", "transformations", "validation",
+    "statistics", "stored", "streaming", "times", "training", "transformations", "validation", "weights",
 )  # fmt: skip
 
 __all__ = [

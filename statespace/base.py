@@ -22,9 +22,10 @@ from statespace.validation import (
     median_gap,
     scale_gaps,
 )
+from statespace.weights import check_sample_weight, series_weights
 
 
-def mean_and_scale(arrays):
+def mean_and_scale(arrays, weights=None):
     """Mean and standard deviation of every column over the rows of all arrays, NaN left out.
 
     A column without spread has scale 1, one without values also mean 0.
@@ -32,6 +33,8 @@ def mean_and_scale(arrays):
     Parameters
     ----------
     arrays : list of ndarray of shape (n_i, n_columns), or StoredRows
+    weights : list of float or of ndarray of shape (n_i,), optional
+        The weight of each array, or of its rows.
 
     Returns
     -------
@@ -45,10 +48,10 @@ def mean_and_scale(arrays):
     (array([2., 5.]), array([1., 1.]))
     """
     if isinstance(arrays, StoredRows):
-        return arrays.statistics.moments.mean_and_scale()
+        return arrays.learn(weights).moments.mean_and_scale()
     moments = Moments()
-    for rows in arrays:
-        moments.add(rows)
+    for i, rows in enumerate(arrays):
+        moments.add(rows, None if weights is None else weights[i])
     return moments.mean_and_scale()
 
 
@@ -106,8 +109,8 @@ class SeriesEstimator(BaseEstimator):
         spec = vars(self).get("alphabet_")
         return None if spec is None else Alphabet.of(tuple(spec) if isinstance(spec, list) else spec)
 
-    def _learn_inputs(self, X, times):
-        """The checked series of ``fit``; learns how to encode them."""
+    def _learn_inputs(self, X, times, sample_weight=None):
+        """The checked series of ``fit`` and their weights, None if all weigh the same; learns how to encode them."""
         for name in ("alphabet_", "x_mean_", "x_scale_"):
             vars(self).pop(name, None)
         if self.alphabet is not None:
@@ -115,26 +118,30 @@ class SeriesEstimator(BaseEstimator):
             self.alphabet_ = list(spec) if isinstance(spec, tuple) else spec
         collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False, alphabet=self._alphabet)
         if isinstance(collection, StoredSeries):
-            return self._learn_stored(collection)
+            return self._learn_stored(collection, sample_weight)
         if self.alphabet is None and _is_nested_table(X):
             self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
         self.clock_ = None if collection.times is None else clock(collection.times[0])
-        self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times)
+        weights = check_sample_weight(sample_weight, collection)
+        shares = series_weights(weights)
+        self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times, weights=shares)
         if self.alphabet is None:
-            self.x_mean_, self.x_scale_ = mean_and_scale(collection.values)
-        self.has_missing_ = not all(seen.all() for seen in collection.observed)
-        return collection
+            self.x_mean_, self.x_scale_ = mean_and_scale(collection.values, shares)
+        observed = zip(collection.observed, np.ones(len(collection)) if shares is None else shares, strict=True)
+        self.has_missing_ = not all(seen.all() for seen, weight in observed if weight > 0)
+        return collection, weights
 
-    def _learn_stored(self, series):
+    def _learn_stored(self, series, sample_weight):
         """The same from stored series, of targets in their items as well, in one pass."""
-        learned = series.learn(per=getattr(self, "target", "auto"))
+        weights = check_sample_weight(sample_weight, series)
+        learned = series.learn(per=getattr(self, "target", "auto"), weights=weights)
         self.n_channels_, self.channel_names_, self.clock_ = learned.n_channels, None, series.clock
         self.time_scale_, self.has_missing_ = learned.time_scale, learned.missing
         if self.alphabet is None:
             self.x_mean_, self.x_scale_ = learned.mean, learned.scale
-        return series
+        return series, weights
 
     def _read(self, X, times):
         """The checked series of ``predict``."""

@@ -244,6 +244,33 @@ class StoredRows(Sequence):
                 statistics.add(i, self.read(i, start, start + PIECE))
         return statistics
 
+    def learn(self, weights=None):
+        """The statistics with weights of the series, (n_series,), or of their steps, a list of arrays (n_times_i,)."""
+        if weights is None or self.statistics.weighted:
+            return self.statistics
+        statistics = TargetStatistics(len(self))
+        for i in range(len(self)):
+            for start in range(0, self.length(i), PIECE):
+                stop = min(start + PIECE, self.length(i))
+                statistics.add(i, self.read(i, start, stop), step_weights(weights, i, start, stop))
+        self.statistics = statistics
+        return statistics
+
+
+def step_weights(weights, i, start, stop):
+    """The weights of some steps of series ``i``, or None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.readers import step_weights
+    >>> step_weights(np.array([1.0, 2.0]), 1, 3, 5)
+    array([2., 2.])
+    """
+    if weights is None:
+        return None
+    return weights[i][start:stop] if isinstance(weights, list) else np.full(stop - start, weights[i])
+
 
 class _Composed:
     def __init__(self, outer, inner):

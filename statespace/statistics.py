@@ -31,11 +31,6 @@ _MAX_LABELS = 1 << 16
 class Moments:
     """Mean and standard deviation of every column over rows that come in pieces, NaN left out.
 
-    Attributes
-    ----------
-    missing : bool
-        Whether there was a NaN.
-
     Examples
     --------
     >>> import numpy as np
@@ -48,38 +43,45 @@ class Moments:
     """
 
     def __init__(self):
-        self.missing = False
-        self._rows, self._n_rows = [], 0
+        self._rows, self._weights, self._n_rows = [], [], 0
         self._count, self._mean, self._variance = 0.0, 0.0, 0.0
 
-    def add(self, rows):
-        """Count further rows, an ndarray of shape (n, n_columns)."""
-        while len(rows):
-            room = _BLOCK - self._n_rows
-            self._rows.append(rows[:room])
-            self._n_rows += len(self._rows[-1])
-            rows = rows[room:]
+    def add(self, rows, weights=None):
+        """Count further rows, an ndarray of shape (n, n_columns), each with its weight, or all with one."""
+        if weights is not None:
+            weights = np.broadcast_to(np.asarray(weights, dtype=np.float64), len(rows))
+        start = 0
+        while start < len(rows):
+            stop = min(start + _BLOCK - self._n_rows, len(rows))
+            self._rows.append(rows[start:stop])
+            if weights is not None:
+                self._weights.append(weights[start:stop])
+            self._n_rows += stop - start
             if self._n_rows == _BLOCK:
                 self._fold()
+            start = stop
 
     def _fold(self):
         if not self._rows:
             return
         block = np.concatenate(self._rows)
-        self._rows, self._n_rows = [], 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN only
-            count = np.sum(~np.isnan(block), axis=0)
-            mean, variance = np.nanmean(block, axis=0), np.nanvar(block, axis=0)
-        self.missing = self.missing or bool((count < len(block)).any())
-        mean, variance = np.where(count, mean, 0.0), np.where(count, variance, 0.0)
-        total = np.maximum(self._count + count, 1)
-        share, step = count / total, mean - self._mean
+        if self._weights:
+            count, mean, variance = _weighted_moments(block, np.concatenate(self._weights)[:, np.newaxis])
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN only
+                count = np.sum(~np.isnan(block), axis=0)
+                mean, variance = np.nanmean(block, axis=0), np.nanvar(block, axis=0)
+        self._rows, self._weights, self._n_rows = [], [], 0
+        mean, variance = np.where(count > 0, mean, 0.0), np.where(count > 0, variance, 0.0)
+        total = self._count + count
+        share, step = count / np.where(total > 0, total, 1), mean - self._mean
         # Of the first block the bits stay as they are.
-        self._mean = np.where(self._count, self._mean + share * step, mean)
+        later = np.asarray(self._count) > 0
+        self._mean = np.where(later, self._mean + share * step, mean)
         within = self._variance + share * (variance - self._variance)
-        self._variance = np.where(self._count, within + share * (1 - share) * step**2, variance)
-        self._count = self._count + count
+        self._variance = np.where(later, within + share * (1 - share) * step**2, variance)
+        self._count = total
 
     def mean_and_scale(self):
         """What was learned so far.
@@ -93,6 +95,14 @@ class Moments:
         scale = np.sqrt(self._variance)
         constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(self._mean))
         return np.asarray(self._mean), np.where(constant, 1.0, scale)
+
+
+def _weighted_moments(rows, weights):
+    weights = np.where(np.isnan(rows), 0.0, weights)
+    total = weights.sum(axis=0)
+    divisor = np.where(total > 0, total, 1)
+    mean = (weights * np.nan_to_num(rows)).sum(axis=0) / divisor
+    return total, mean, (weights * np.nan_to_num(rows - mean) ** 2).sum(axis=0) / divisor
 
 
 class GapMedian:
@@ -113,44 +123,44 @@ class GapMedian:
     """
 
     def __init__(self):
-        self._values, self._counts = np.zeros(0), np.zeros(0, dtype=np.int64)
-        self._new, self._n_new = [], 0
+        self._values, self._counts = np.zeros(0), np.zeros(0)
+        self._new, self._weights, self._n_new = [np.zeros(0)], [np.zeros(0)], 0
         self._exact = True
 
-    def add(self, gaps):
-        """Count further gaps, an ndarray of shape (n,)."""
+    def add(self, gaps, weight=1.0):
+        """Count further gaps, an ndarray of shape (n,), of a series of some weight."""
+        if weight <= 0:
+            return
         self._new.append(gaps[gaps > 0])
+        self._weights.append(np.full(len(self._new[-1]), float(weight)))
         self._n_new += len(self._new[-1])
         if self._n_new >= max(_BLOCK, len(self._values)):
             self._fold()
 
     def _fold(self):
-        values = np.concatenate(self._new) if self._new else np.zeros(0)
-        self._new, self._n_new = [], 0
-        self._merge(values, np.ones(len(values), dtype=np.int64))
+        values, weights = np.concatenate(self._new), np.concatenate(self._weights)
+        self._new, self._weights, self._n_new = [np.zeros(0)], [np.zeros(0)], 0
+        self._merge(values, weights)
         if self._exact and len(self._values) > _DISTINCT:
             self._exact = False
-            self._merge(np.zeros(0), np.zeros(0, dtype=np.int64))
+            self._merge(np.zeros(0), np.zeros(0))
 
-    def _merge(self, values, counts):
-        values = np.concatenate([self._values, values])
+    def _merge(self, values, weights):
+        values, counts = np.concatenate([self._values, values]), np.concatenate([self._counts, weights])
         if not self._exact:
             dropped = 52 - _BITS
             values = (((values.view(np.int64) >> dropped) << dropped) + (1 << (dropped - 1))).view(np.float64)
         self._values, places = np.unique(values, return_inverse=True)
-        counts = np.concatenate([self._counts, counts])
-        self._counts = np.zeros(len(self._values), dtype=np.int64)
-        np.add.at(self._counts, places, counts)
+        self._counts = np.bincount(places, weights=counts, minlength=len(self._values))
 
     def median(self):
         """The median so far; 1.0 if there was no positive gap."""
         self._fold()
         if not len(self._values):
             return 1.0
-        n = int(self._counts.sum())
-        last = np.cumsum(self._counts)
-        low, high = self._values[np.searchsorted(last, [(n - 1) // 2, n // 2], side="right")]
-        return float(np.mean([low, high]))
+        upto = np.cumsum(self._counts)
+        middle = [np.searchsorted(upto, upto[-1] / 2, side=side) for side in ("left", "right")]
+        return float(self._values[np.minimum(middle, len(upto) - 1)].mean())
 
 
 class TargetStatistics:
@@ -168,6 +178,8 @@ class TargetStatistics:
         The different targets, sorted, and how often each came; None if there are too many for labels.
     known : ndarray of shape (n_series,), bool
         Whether a series has a target that is not missing.
+    weighted : bool
+        Whether the moments are weighted.
 
     Examples
     --------
@@ -183,13 +195,15 @@ class TargetStatistics:
         self.moments = Moments()
         self.labels = self.counts = np.zeros(0, dtype=np.int64)
         self.known = np.zeros(n_series, dtype=bool)
+        self.weighted = False
 
-    def add(self, i, rows):
-        """Count further rows of series ``i``, an ndarray of shape (n, n_outputs)."""
+    def add(self, i, rows, weights=None):
+        """Count further rows of series ``i``, an ndarray of shape (n, n_outputs), with their weights (n,)."""
+        self.weighted = self.weighted or weights is not None
         seen = ~pd.isna(rows)
         self.known[i] |= bool(seen.any())
         if rows.dtype.kind in "biuf":
-            self.moments.add(check_values(rows, name="y"))
+            self.moments.add(check_values(rows, name="y"), weights)
         if self.labels is None or not seen.any():
             return
         labels, counts = np.unique(rows[seen], return_counts=True)

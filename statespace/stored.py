@@ -22,6 +22,7 @@ from statespace.readers import (
     is_chunked,
     is_dataset,
     make_reader,
+    step_weights,
 )
 from statespace.statistics import GapMedian, Moments, TargetStatistics
 from statespace.times import check_length, check_same_clock, check_times, clock, gaps
@@ -354,13 +355,15 @@ class StoredSeries:
         ndim = np.ndim(first)
         return ndim == 2 or (ndim == 1 and per != "series" and (per == "step" or len(first) == self.values.length(0)))
 
-    def learn(self, per="auto"):
+    def learn(self, per="auto", weights=None):
         """Read everything once, targets in items as well, and learn from it what the estimators scale with.
 
         Parameters
         ----------
         per : {"auto", "series", "step"}, default="auto"
             As in `targets`.
+        weights : ndarray of shape (n_series,) or list of ndarray of shape (n_times_i,), optional
+            Of series or of their steps, as in `statespace.weights.check_sample_weight`.
 
         Returns
         -------
@@ -377,20 +380,23 @@ class StoredSeries:
         lengths, targets = np.empty(len(self), dtype=np.int64), []
         per_step = self.has_targets and self._per_step(per)
         rows_of_y = self.targets(per) if per_step else None
-        statistics = TargetStatistics(len(self))
+        statistics, missing = TargetStatistics(len(self)), False
         for i in range(len(self)):
             lengths[i] = self._check_length(i)
+            # Among inputs a series with weights a step counts with their mean.
+            share = 1.0 if weights is None else float(np.mean(weights[i]))
             if rows_of_y is not None:
                 check_rows(rows_of_y, i, lengths[i])
             for start in range(0, int(lengths[i]), PIECE):
                 stop = min(start + PIECE, int(lengths[i]))
                 rows = self.values.read(i, start, stop)
                 if self.alphabet is None:
-                    moments.add(rows)
+                    moments.add(rows, None if weights is None else share)
+                    missing = missing or (share > 0 and bool(np.isnan(rows).any()))
                 if self.times is not None:
-                    median.add(self.gaps(i, start, stop))
+                    median.add(self.gaps(i, start, stop), share)
                 if rows_of_y is not None:
-                    statistics.add(i, rows_of_y.read(i, start, stop))
+                    statistics.add(i, rows_of_y.read(i, start, stop), step_weights(weights, i, start, stop))
             if self.has_targets and not per_step:
                 targets.append(self._targets.whole(self.label(i)))
         self.lengths = lengths
@@ -399,7 +405,7 @@ class StoredSeries:
         elif self.has_targets:
             self._per_series = targets
         mean, scale = moments.mean_and_scale() if self.alphabet is None else (None, None)
-        return Learned(n_channels, mean, scale, moments.missing, 1.0 if self.times is None else median.median())
+        return Learned(n_channels, mean, scale, missing, 1.0 if self.times is None else median.median())
 
     def __len__(self):
         return len(self._places)

@@ -20,7 +20,7 @@ TIERS = [
     ["readers"],
     ["series", "stored"],
     ["validation", "datasets", "persistence"],
-    ["lti"],
+    ["lti", "weights"],
     ["layers", "kalman"],
     ["models"],
     ["training"],

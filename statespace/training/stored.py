@@ -26,6 +26,8 @@ optional
         One row a series, or one a step; NaN where unknown.
     dtype : torch.dtype, default=torch.float32
     device : str or torch.device, default="cpu"
+    weights : ndarray of shape (n_series,) or list of ndarray of shape (n_times_i,), optional
+        How much a series, or each of its steps, counts in the loss.
 
     Attributes
     ----------
@@ -50,10 +52,12 @@ optional
         targets: np.ndarray | Sequence[np.ndarray] | StoredRows | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        weights: np.ndarray | Sequence[np.ndarray] | None = None,
     ):
         self.lengths = series.lengths
         self._series, self._encode, self._time_scale = series, encode, time_scale
         self._targets, self._dtype, self._device = targets, dtype, device
+        self._weights = weights
         self._per_step = targets is not None and not isinstance(targets, np.ndarray)
 
     def __len__(self) -> int:
@@ -94,6 +98,13 @@ optional
             batch["y"] = self._tensor(y)
         elif self._targets is not None:
             batch["y"] = self._tensor(self._targets[indices])
+        if isinstance(self._weights, np.ndarray):
+            batch["weight"] = self._tensor(self._weights[indices])
+        elif self._weights is not None:
+            weight = np.zeros(mask.shape)
+            for row, (i, n) in enumerate(zip(indices, counts, strict=True)):
+                weight[row, :n] = self._weights[i][start : start + n]
+            batch["weight"] = self._tensor(weight)
         return batch
 
     def _target(self, i: int, start: int, stop: int) -> np.ndarray:
