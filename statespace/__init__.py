@@ -54,8 +54,8 @@ _HOME = {
 }
 _SUBPACKAGES = (
     "alphabets", "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels",
-    "labels", "layers", "lti", "models", "parameters", "persistence", "plotting", "regression", "series", "streaming",
-    "times", "training", "transformations", "validation",
+    "labels", "layers", "lti", "models", "parameters", "persistence", "plotting", "quantiles", "regression", "series",
+    "streaming", "times", "training", "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [
