@@ -33,14 +33,11 @@ class Part:
         One target a series, or one a step; NaN where unknown.
     times : list of ndarray of shape (n_times_i,), or None
         None on a regular grid.
-    groups : ndarray of shape (n_series,), or None
-        Series of one group (a star, a speaker's take) belong on one side of a split.
     """
 
     X: list
     y: Any
     times: list | None = None
-    groups: np.ndarray | None = None
 
     def __len__(self):
         return len(self.X)
@@ -49,7 +46,7 @@ class Part:
         """The series at ``indices``."""
         y = [self.y[i] for i in indices] if isinstance(self.y, list) else self.y[indices]
         times = None if self.times is None else [self.times[i] for i in indices]
-        return Part([self.X[i] for i in indices], y, times, None if self.groups is None else self.groups[indices])
+        return Part([self.X[i] for i in indices], y, times)
 
 
 @dataclass
@@ -161,8 +158,7 @@ def spoken_digits(samples=16):
     for start, stop in itertools.pairwise(offsets):
         record = audio[start:stop] / audio[start:stop].std()
         X.append(record[: len(record) // samples * samples].reshape(-1, samples))
-    everything = Part(X, stored["label"].astype(int), groups=stored["index"].astype(int))
-    test = everything.groups < 5
+    everything, test = Part(X, stored["label"].astype(int)), stored["index"] < 5
     parts = [everything.take(np.flatnonzero(rows)) for rows in (~test, test)]
     return Task("spoken digits", "classification", *parts, "accuracy", accuracy, True, "official")
 
@@ -332,7 +328,7 @@ def light_curves(length=32):
     """
     table = pd.read_csv(path("macho_lightcurves") / "macho_5_objects.csv.gz")
     pieces = {"train": [], "test": []}
-    for number, (_, curve) in enumerate(table.groupby(["object", "band"], sort=True)):
+    for _, curve in table.groupby(["object", "band"]):
         times, magnitudes = curve["mjd"].to_numpy(), curve["mag"].to_numpy(dtype=np.float64)
         cut = int(0.7 * len(curve))
         for part, (start, stop) in {"train": (0, cut), "test": (cut, len(curve))}.items():
@@ -340,11 +336,11 @@ def light_curves(length=32):
                 window = magnitudes[first : first + length]
                 shown = window - window[:-1].mean()
                 target, shown[-1] = shown[-1], np.nan
-                pieces[part].append((shown[:, np.newaxis], target, times[first : first + length], number))
+                pieces[part].append((shown[:, np.newaxis], target, times[first : first + length]))
     parts = []
     for windows in pieces.values():
-        X, y, times, groups = zip(*windows, strict=True)
-        parts.append(Part(list(X), np.array(y), list(times), np.array(groups)))
+        X, y, times = zip(*windows, strict=True)
+        parts.append(Part(list(X), np.array(y), list(times)))
     return Task(
         "light curves", "regression", *parts, "RMSE, magnitudes", rmse, False, "first 70 and last 30 % of each curve"
     )  # fmt: skip
