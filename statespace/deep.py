@@ -65,10 +65,10 @@ class DeepEstimator(SeriesEstimator):
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
-    def _fit(self, X, y, times):
+    def _fit(self, X, y, times, sample_weight=None):
         self._check_parameters()
-        collection = self._learn_inputs(X, times)
-        targets, n_outputs = self._learn_targets(y, collection)
+        collection, weights = self._learn_inputs(X, times, sample_weight)
+        targets, n_outputs = self._learn_targets(y, collection, weights)
         device = choose_device(self.device, verbose=self.verbose)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
@@ -91,8 +91,8 @@ class DeepEstimator(SeriesEstimator):
             if self._alphabet is not None:
                 # A step holds one symbol, whose embedding is one column: its fan-in is 1, however many there are.
                 torch.nn.init.uniform_(self.model_.encoder.weight, -1.0, 1.0)
-        training, held_out = self._split(targets, generator)
-        data = self._batches(collection, training, targets, device)
+        training, held_out = self._split(targets, generator, weights)
+        data = self._batches(collection, training, targets, weights, device)
         if self.reverse_complement == "augment":
             data = RandomStrands(data, self._alphabet.complement, generator)
         try:
@@ -105,7 +105,7 @@ class DeepEstimator(SeriesEstimator):
                 learning_rate=self.learning_rate,
                 ssm_learning_rate=self.ssm_learning_rate,
                 weight_decay=self.weight_decay,
-                validation=self._batches(collection, held_out, targets, device) if len(held_out) else None,
+                validation=self._batches(collection, held_out, targets, weights, device) if len(held_out) else None,
                 patience=self.patience,
                 gradient_clip=self.gradient_clip,
                 generator=generator,
@@ -152,9 +152,13 @@ class DeepEstimator(SeriesEstimator):
                 f"partners. Got alphabet={self.alphabet!r}."
             )
 
-    def _split(self, targets, generator):
-        """Series to train on and series held out, of those with a target that is known."""
-        known = np.flatnonzero([not np.isnan(row).all() for row in targets])
+    def _split(self, targets, generator, weights=None):
+        """Series to train on and series held out, of those with a target that is known and weighs something."""
+        known = np.array([not np.isnan(row).all() for row in targets])
+        if weights is not None:
+            rows = zip(targets, weights, strict=True)
+            known &= [bool((np.asarray(weight)[..., None] * ~np.isnan(row)).any()) for row, weight in rows]
+        known = np.flatnonzero(known)
         order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
         n_held_out = int(self.validation_fraction * len(order))
         return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
@@ -163,9 +167,11 @@ class DeepEstimator(SeriesEstimator):
         """The order in which series are held out, from a random one."""
         return order
 
-    def _batches(self, collection, indices, targets, device):
+    def _batches(self, collection, indices, targets, weights, device):
         targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
-        return self._data(collection[indices], targets, device=device)
+        if weights is not None:
+            weights = [weights[i] for i in indices] if isinstance(weights, list) else weights[indices]
+        return self._data(collection[indices], targets, weights=weights, device=device)
 
     def _data(self, collection, targets=None, **options):
         """Series as the network reads them, in batches."""

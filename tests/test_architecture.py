@@ -19,7 +19,7 @@ TIERS = [
     ["alphabets"],
     ["series"],
     ["validation", "datasets", "persistence"],
-    ["lti"],
+    ["lti", "weights"],
     ["layers", "kalman"],
     ["models"],
     ["training"],

@@ -13,7 +13,9 @@ from sklearn.metrics import r2_score
 from statespace.base import mean_and_scale
 from statespace.deep import DeepEstimator
 from statespace.parameters import SSMParameters
+from statespace.training import target_weights
 from statespace.validation import check_targets
+from statespace.weights import check_sample_weight, joined, weights_of_targets
 
 __all__ = ["DeepRegressor", "SSMRegressor"]
 
@@ -38,7 +40,7 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, times=None):
+    def fit(self, X, y, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -55,6 +57,10 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
+        sample_weight : array-like, optional
+            One weight a series, (n_series,); or, with targets a step, one a step, in the forms of such a ``y``. A
+            series of weight 2 counts as two, in the loss and in the scales of inputs and targets; one of weight 0 is
+            left out.
 
         Returns
         -------
@@ -72,7 +78,7 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         UserWarning
             Ctrl-C was pressed; the best weights so far are kept.
         """
-        return self._fit(X, y, times)
+        return self._fit(X, y, times, sample_weight)
 
     def predict(self, X, times=None):
         """Predict the targets.
@@ -103,12 +109,12 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
             return values[:, 0] if self.single_ else values
         return self._shaped([row[:, 0] for row in values] if self.single_ else values, collection)
 
-    def score(self, X, y, times=None):
+    def score(self, X, y, times=None, sample_weight=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
 
         Parameters
         ----------
-        X, y, times
+        X, y, times, sample_weight
             As in `fit`.
 
         Returns
@@ -123,6 +129,8 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
                 f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
                 f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
             )
+        weights = check_sample_weight(sample_weight, collection)
+        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
         answers = self._answers(collection)
         true = np.concatenate(rows)
@@ -131,14 +139,19 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         for column, answer in zip(true.T, predicted.T, strict=True):
             known = ~np.isnan(column)
             if known.any():
-                scores.append(r2_score(column[known], answer[known]))
+                own = None if weights is None else weights[known]
+                scores.append(r2_score(column[known], answer[known], sample_weight=own))
         return float(np.mean(scores))
 
-    def _learn_targets(self, y, collection):
+    def _learn_targets(self, y, collection, weights=None):
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
         self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
-        self.y_mean_, self.y_scale_ = mean_and_scale(targets.values if targets.per_step else [targets.values])
+        weights = weights_of_targets(weights, collection, targets.per_step)
+        rows = targets.values if targets.per_step else [targets.values]
+        self.y_mean_, self.y_scale_ = mean_and_scale(
+            rows, weights if targets.per_step or weights is None else [weights]
+        )
         if targets.per_step:
             return [(row - self.y_mean_) / self.y_scale_ for row in targets.values], self.n_outputs_
         return (targets.values - self.y_mean_) / self.y_scale_, self.n_outputs_
@@ -161,10 +174,11 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
 
 
 def _squared_error(model, batch):
-    """Sum of squares over the targets that are known, and their number."""
+    """Weighted sum of squares over the targets that are known, and the sum of their weights."""
     output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
-    known = ~batch["y"].isnan()
-    return torch.where(known, output - batch["y"], 0.0).square().sum(), known.sum()
+    weights = target_weights(batch)
+    squares = torch.where(weights > 0, output - batch["y"], 0.0).square()
+    return (weights * squares).sum(), weights.sum()
 
 
 @dataclass(eq=False, repr=False)
