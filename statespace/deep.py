@@ -64,6 +64,7 @@ class DeepEstimator(SeriesEstimator):
     pooling: str = "mean"
     max_epochs: int = 50
     batch_size: int = 32
+    chunk_length: int | None = None
     learning_rate: float = 4e-3
     ssm_learning_rate: float | Mapping[str, float] = 1e-3
     weight_decay: float = 0.01
@@ -79,6 +80,7 @@ class DeepEstimator(SeriesEstimator):
         self._check_parameters()
         collection, weights = self._learn_inputs(X, times, sample_weight)
         targets, n_outputs = self._learn_targets(y, collection, weights)
+        self._check_chunks()
         device = choose_device(self.device, verbose=self.verbose)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
@@ -112,6 +114,7 @@ class DeepEstimator(SeriesEstimator):
                 self._loss(targets),
                 max_epochs=self.max_epochs,
                 batch_size=self.batch_size,
+                chunk_length=self.chunk_length,
                 learning_rate=self.learning_rate,
                 ssm_learning_rate=self.ssm_learning_rate,
                 weight_decay=self.weight_decay,
@@ -139,8 +142,9 @@ class DeepEstimator(SeriesEstimator):
         for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
             if hasattr(self, name):
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
-        if self.patience is not None:
-            check_scalar(self.patience, "patience", Integral, min_val=1)
+        for name in ("patience", "chunk_length"):
+            if getattr(self, name) is not None:
+                check_scalar(getattr(self, name), name, Integral, min_val=1)
         if self.gradient_clip is not None:
             check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
         for name in ("learning_rate", "weight_decay"):
@@ -161,6 +165,21 @@ class DeepEstimator(SeriesEstimator):
                 f"reverse_complement={self.reverse_complement!r} needs alphabet='dna' or 'rna', whose bases have "
                 f"partners. Got alphabet={self.alphabet!r}."
             )
+
+    def _check_chunks(self):
+        if self.chunk_length is None:
+            return
+        if not self.per_step_:
+            raise ValueError(
+                f"chunk_length={self.chunk_length} needs a target for every step: one a series would teach its last "
+                "chunk alone. Give y one target a step, or chunk_length=None."
+            )
+        for name, wrong in (("bidirectional", self.bidirectional), ("reverse_complement", self.reverse_complement)):
+            if wrong:
+                raise ValueError(
+                    f"chunk_length={self.chunk_length} reads a record forward, piece by piece, and {name}={wrong!r} "
+                    f"has to see the whole. Leave one of the two out."
+                )
 
     def _split(self, targets, generator, weights=None):
         """Series to train on and series held out, of those with a target that is known and weighs something."""

@@ -241,6 +241,10 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Passes over the training data.
     batch_size : int, default=32
         Series a step of the optimiser.
+    chunk_length : int or None, default=None
+        For records too long to be held in memory at once, with one target a step: truncated back-propagation through
+        time. A batch is read in chunks of so many steps, each a step of the optimiser, and the state passes from a
+        chunk to the next without its gradient. None reads whole series, as does any length of at least the longest.
     learning_rate : float, default=4e-3
         Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
     ssm_learning_rate : float or mapping, default=1e-3

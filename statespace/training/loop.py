@@ -21,8 +21,9 @@ from statespace.training.devices import Devices, OneDevice, at_precision
 from statespace.training.history import DivergenceError, History
 from statespace.training.interruption import Interruption
 from statespace.training.optimizer import parameter_groups, warmup_cosine
+from statespace.training.records import Carried, count_steps, spans
 from statespace.training.run import Best, Run, weights_of
-from statespace.training.steps import Batches, Loss, NonFinite, Steps, to_device
+from statespace.training.steps import Batches, Loss, NonFinite, Steps, cut, to_device
 
 
 def fit(
@@ -32,6 +33,7 @@ def fit(
     *,
     max_epochs: int = 50,
     batch_size: int = 32,
+    chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
     weight_decay: float = 0.01,
@@ -65,6 +67,11 @@ def fit(
         ``loss(model, batch) -> (sum, count)``: the weighted sum over the batch's targets and the sum of their weights
         (see `target_weights`). A batch that counts 0 is passed over.
     max_epochs, batch_size : int
+    chunk_length : int, optional
+        Truncated back-propagation through time: series are read in chunks of so many steps, a step of the optimiser
+        each, and the state passes from a chunk to the next without its gradient, in validation as well. Memory does
+        not grow with the length of a record. For causal models with a target a step, whose loss calls ``model(x, dt,
+        lengths=...)`` once, and data whose ``batch(indices, start, stop)`` cuts them.
     learning_rate, ssm_learning_rate, weight_decay : float
         As in `parameter_groups`; ``ssm_learning_rate`` may be a mapping from ``"A"``, ``"B"`` and ``"dt"`` to rates.
     validation : Batches, optional
@@ -147,11 +154,11 @@ def fit(
         )
 
     running, optimizer = devices.setup(model, make_optimizer)
-    n_steps = max_epochs * math.ceil(len(data) / batch_size)
+    n_steps = max_epochs * count_steps(data.lengths, batch_size, chunk_length)
     watching = as_callbacks(callbacks)
     steps = Steps(
         running, loss, optimizer, devices, generator, factor=warmup_cosine(n_steps, warmup),
-        gradient_clip=gradient_clip, callbacks=watching,
+        gradient_clip=gradient_clip, callbacks=watching, chunk_length=chunk_length,
     )  # fmt: skip
     run = Run(model, steps, data, history, Best(math.inf, weights_of(model)))
     stored = None if checkpoint is None else checkpoint.read()
@@ -173,7 +180,9 @@ def fit(
                 history.loss.append(steps.epoch(data, batch_size))
                 score = history.loss[-1]
                 if validation is not None:
-                    score = evaluate(running, validation, loss, batch_size=batch_size, devices=devices)
+                    score = evaluate(
+                        running, validation, loss, batch_size=batch_size, devices=devices, chunk_length=chunk_length
+                    )
                     if not math.isfinite(score):
                         raise NonFinite(score)
                     history.validation_loss.append(score)
@@ -237,6 +246,7 @@ def evaluate(
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     devices: Devices | None = None,
+    chunk_length: int | None = None,
 ) -> float:
     """Mean loss over ``data`` in evaluation mode; NaN if nothing counts."""
     devices = OneDevice(device) if devices is None else devices
@@ -244,8 +254,13 @@ def evaluate(
     total = np.zeros(2)
     with torch.no_grad():
         for indices in length_batches(data.lengths, batch_size):
-            batch_sum, batch_count = loss(model, to_device(data.batch(devices.share(indices)), devices.device))
-            total += devices.total(torch.stack([batch_sum, batch_count.to(batch_sum)])).tolist()
+            own = devices.share(indices)
+            carried = model if chunk_length is None else Carried(model)
+            sums = np.zeros(2)
+            for span in spans(int(data.lengths[own].max(initial=0)), chunk_length) if len(own) else []:
+                batch_sum, batch_count = loss(carried, to_device(cut(data, own, span), devices.device))
+                sums += torch.stack([batch_sum, batch_count.to(batch_sum)]).tolist()
+            total += devices.total(torch.from_numpy(sums)).tolist()
     return float(total[0] / total[1]) if total[1] else math.nan
 
 
