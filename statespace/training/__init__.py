@@ -15,6 +15,7 @@ from statespace.training.devices import Devices, OneDevice, check_precision, cho
 from statespace.training.history import DivergenceError, History
 from statespace.training.loop import fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
+from statespace.training.processes import FabricDevices, fit_in_processes
 from statespace.training.stored import StoredBatches
 from statespace.training.strands import RandomStrands
 from statespace.training.weights import target_weights
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Devices",
     "DivergenceError",
+    "FabricDevices",
     "History",
     "HistoryFile",
     "OneDevice",
@@ -34,6 +36,7 @@ __all__ = [
     "check_precision",
     "choose_device",
     "fit",
+    "fit_in_processes",
     "length_batches",
     "parameter_groups",
     "ssm_rates",

@@ -162,7 +162,7 @@ def fit(
     )  # fmt: skip
     run = Run(model, steps, data, history, Best(math.inf, weights_of(model)))
     stored = None if checkpoint is None else checkpoint.read()
-    with Interruption() as interruption, _own_randomness(device, generator):
+    with Interruption() as interruption, _own_randomness(devices, generator):
         if checkpoint is not None and stored is not None:
             checkpoint.check(stored[1])
             run.restore(*stored)
@@ -189,7 +189,8 @@ def fit(
                 if score < run.best.score:
                     run.best, history.best_epoch = Best(score, weights_of(model)), epoch
                 bar.set_postfix(loss=f"{history.loss[-1]:.4g}", best=f"{run.best.score:.4g}", refresh=False)
-                if any([callback.on_epoch_end(epoch, history, model) for callback in watching]):
+                wish = any([callback.on_epoch_end(epoch, history, model) for callback in watching])
+                if devices.total(torch.tensor(float(wish))) > 0:
                     history.stopped = "callback"
                 elif validation is not None and patience is not None and epoch - history.best_epoch >= patience:
                     history.stopped = "early"
@@ -265,10 +266,14 @@ def evaluate(
 
 
 @contextmanager
-def _own_randomness(device: torch.device, generator: torch.Generator):
-    """Dropout draws from torch's global generator: it is seeded from ours and put back as it was."""
+def _own_randomness(devices: Devices, generator: torch.Generator):
+    """Dropout draws from torch's global generator: it is seeded from ours, and put back as it was.
+
+    Each process has a seed of its own.
+    """
+    device = devices.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + devices.rank)
         yield
 
 
