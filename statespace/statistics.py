@@ -175,7 +175,7 @@ class TargetStatistics:
     moments : Moments
         Empty if the targets are no numbers.
     labels, counts : ndarray of shape (n_labels,), or None
-        The different targets, sorted, and how often each came; None if there are too many for labels.
+        The different targets, sorted, and how often each came, by weight; None if there are too many for labels.
     known : ndarray of shape (n_series,), bool
         Whether a series has a target that is not missing.
     weighted : bool
@@ -206,9 +206,11 @@ class TargetStatistics:
             self.moments.add(check_values(rows, name="y"), weights)
         if self.labels is None or not seen.any():
             return
-        labels, counts = np.unique(rows[seen], return_counts=True)
+        labels, places = np.unique(rows[seen], return_inverse=True)
+        own = None if weights is None else np.broadcast_to(weights[:, np.newaxis], rows.shape)[seen]
+        counts = np.bincount(places.ravel(), weights=own)
         if len(self.labels):
             counts = np.concatenate([self.counts, counts])
             labels, places = np.unique(np.concatenate([self.labels, labels]), return_inverse=True)
-            counts = np.bincount(places, weights=counts).astype(np.int64)
+            counts = np.bincount(places.ravel(), weights=counts)
         self.labels, self.counts = (labels, counts) if len(labels) <= _MAX_LABELS else (None, None)

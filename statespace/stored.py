@@ -27,7 +27,7 @@ from statespace.readers import (
 from statespace.statistics import GapMedian, Moments, TargetStatistics
 from statespace.times import check_length, check_same_clock, check_times, clock, gaps
 
-__all__ = ["Learned", "StoredSeries", "is_stored", "stored_targets"]
+__all__ = ["Learned", "StoredSeries", "is_ragged", "is_stored", "stored_targets"]
 
 
 def is_stored(X):
@@ -484,6 +484,30 @@ def check_rows(rows, i, n_times):
             f"y of series {int(rows.places[i])} must have one target for each of the {n_times} steps, "
             f"got {rows.length(i)}."
         )
+
+
+def is_ragged(y, targets, collection):
+    """Whether answers a step are to come in a list: y came as one, or its series were read from items of any length.
+
+    Parameters
+    ----------
+    y : object
+        As it was given.
+    targets : list or StoredRows
+        As they were checked.
+    collection : SeriesCollection or StoredSeries
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.series import SeriesCollection
+    >>> from statespace.stored import is_ragged
+    >>> is_ragged(np.zeros((1, 2)), [np.zeros((2, 1))], SeriesCollection([[1.0, 2.0]]))
+    False
+    """
+    if isinstance(y, list | tuple) or not isinstance(targets, StoredRows):
+        return not isinstance(y, np.ndarray)
+    return len(np.unique(collection.lengths)) > 1
 
 
 def stored_targets(y, collection, per="auto"):

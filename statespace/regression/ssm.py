@@ -14,6 +14,7 @@ from sklearn.metrics import r2_score
 from statespace.base import mean_and_scale
 from statespace.deep import DeepEstimator
 from statespace.parameters import SSMParameters
+from statespace.stored import is_ragged
 from statespace.training import target_weights
 from statespace.validation import check_targets
 from statespace.weights import check_sample_weight, joined, weights_of_targets
@@ -50,7 +51,9 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
             Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
             of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
             indexed by time; or a SeriesCollection. NaN is a missing value. With an ``alphabet``: a list or Series of
-            texts, or a symbol or its position in the place of each number.
+            texts, or a symbol or its position in the place of each number. What does not fit into memory is read batch
+            by batch: an array that is memory-mapped or in chunks (zarr, h5py, dask), a list of such arrays, a
+            ``torch.utils.data.Dataset``, or a `statespace.stored.StoredSeries`.
         y : array-like
             One target a series, (n_series,) or (n_series, n_outputs); or one a step, (n_series, n_times), (n_series,
             n_times, n_outputs) or a list of (n_times_i,) or (n_times_i, n_outputs) arrays. NaN is a target that is not
@@ -80,6 +83,32 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
             Ctrl-C was pressed; the best weights so far are kept.
         """
         return self._fit(X, y, times, sample_weight)
+
+    def partial_fit(self, X, y, times=None, sample_weight=None):
+        """Go on learning by one pass over more series, at constant rates.
+
+        The first call of all learns the scales of inputs, targets and gaps, and what form y has: give it series that
+        are like those to come. After `fit`, or the first call, these stay as they are. No series is held out, and the
+        weights after the pass are kept. The optimiser's moments go on from call to call; a copy from a file starts
+        with new ones.
+
+        Parameters
+        ----------
+        X, y, times, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad X, times, y or parameters, or for series and targets unlike those of the first call.
+        statespace.training.DivergenceError
+            The loss became infinite or NaN. The estimator has the weights before this pass, as it has after Ctrl-C.
+        """
+        return self._partial_fit(X, y, times, sample_weight)
 
     def predict(self, X, times=None):
         """Predict the targets.
@@ -124,12 +153,7 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
             The mean over outputs.
         """
         collection = self._read(X, times)
-        targets = check_targets(y, collection, per="step" if self.per_step_ else "series")
-        if targets.per_step != self.per_step_ or targets.n_outputs != self.n_outputs_:
-            raise ValueError(
-                f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
-                f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
-            )
+        targets = self._targets_as_fitted(y, collection)
         weights = check_sample_weight(sample_weight, collection)
         weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
@@ -147,17 +171,32 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
     def _learn_targets(self, y, collection, weights=None):
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
-        self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
+        self.ragged_ = targets.per_step and is_ragged(y, targets.values, collection)
         weights = weights_of_targets(weights, collection, targets.per_step)
         rows = targets.values if targets.per_step else [targets.values]
         self.y_mean_, self.y_scale_ = mean_and_scale(
             rows, weights if targets.per_step or weights is None else [weights]
         )
+        return self._scaled(targets), self.n_outputs_
+
+    def _read_targets(self, y, collection):
+        return self._scaled(self._targets_as_fitted(y, collection))
+
+    def _targets_as_fitted(self, y, collection):
+        targets = check_targets(y, collection, per="step" if self.per_step_ else "series")
+        if targets.per_step != self.per_step_ or targets.n_outputs != self.n_outputs_:
+            raise ValueError(
+                f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
+                f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
+            )
+        return targets
+
+    def _scaled(self, targets):
         if targets.per_step:
             scaled = partial(_scaled, mean=self.y_mean_, scale=self.y_scale_)
             in_list = isinstance(targets.values, list)
-            return list(map(scaled, targets.values)) if in_list else targets.values.map(scaled), self.n_outputs_
-        return (targets.values - self.y_mean_) / self.y_scale_, self.n_outputs_
+            return list(map(scaled, targets.values)) if in_list else targets.values.map(scaled)
+        return (targets.values - self.y_mean_) / self.y_scale_
 
     def _loss(self, targets):
         return _squared_error
@@ -261,8 +300,25 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Epochs without a better validation loss after which training stops; None never stops early.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
+    n_devices : int or "auto", default=1
+        Devices to train on, each in a process of its own that reads its share of every batch: GPUs, or CPUs with
+        ``device="cpu"``; ``"auto"`` takes every GPU. It needs ``lightning``, and, in a script, ``if __name__ ==
+        "__main__":`` around what the script does. The gradient is that of one device, the mean over all targets of a
+        batch. Under ``torchrun`` the processes that it has started are taken.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
+    checkpoint : str or os.PathLike, optional
+        A file in which training is kept, after every epoch, for one call of `fit`: that of a model that is fitted by
+        itself, not of one among many in a search.
+    resume : bool, default=False
+        Go on from the ``checkpoint``, if there is one, where training was cut off, by a kill at any moment, Ctrl-C or a
+        callback. The result is the same, bit by bit on the same machine, as without the cut. The data and all other
+        parameters have to be the same, or `fit` refuses.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the fit before it, with its scales of inputs and targets; False starts anew.
+    callbacks : sequence, optional
+        `statespace.training.Callback` objects, or functions ``f(epoch, history, model)``, called after every epoch; a
+        true answer stops training. For scikit-learn's callbacks (1.9 and later) there is ``set_callbacks``.
     random_state : int, RandomState instance or None, default=None
         Initial weights, held-out series, order of batches, dropout. An int gives the same numbers twice.
     verbose : int, default=0

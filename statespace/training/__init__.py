@@ -13,9 +13,9 @@ from statespace.training.callbacks import Callback, HistoryFile, TimeLimit
 from statespace.training.checkpoints import Checkpoint
 from statespace.training.devices import Devices, OneDevice, check_precision, choose_device
 from statespace.training.history import DivergenceError, History
-from statespace.training.loop import fit
+from statespace.training.loop import fit, partial_fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
-from statespace.training.processes import FabricDevices, fit_in_processes
+from statespace.training.processes import FabricDevices, count_devices, fit_in_processes
 from statespace.training.stored import StoredBatches
 from statespace.training.strands import RandomStrands
 from statespace.training.weights import target_weights
@@ -35,10 +35,12 @@ __all__ = [
     "TimeLimit",
     "check_precision",
     "choose_device",
+    "count_devices",
     "fit",
     "fit_in_processes",
     "length_batches",
     "parameter_groups",
+    "partial_fit",
     "ssm_rates",
     "target_weights",
     "warmup_cosine",

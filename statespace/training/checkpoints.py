@@ -9,11 +9,12 @@ Above: the loop. Below: safetensors.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from statespace.persistence import FileError
@@ -88,6 +89,31 @@ class Checkpoint:
                     f"the checkpoint at {self.path} is of another training: {name} was {stored.get(name)}, and now is "
                     f"{given.get(name)}. Give the same, or resume=False to start anew, or another path."
                 )
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """A short name of what arrays hold, by which other data are told from the same.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+
+    Returns
+    -------
+    name : str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.training.checkpoints import digest
+    >>> digest([np.ones(3)]) == digest([np.ones(2), np.ones(1)])
+    False
+    """
+    summed = hashlib.sha256()
+    for array in arrays:
+        summed.update(f"{array.dtype.str} {array.shape}".encode())
+        summed.update(np.ascontiguousarray(array).tobytes())
+    return summed.hexdigest()[:16]
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:

@@ -190,10 +190,11 @@ def fit(
                     run.best, history.best_epoch = Best(score, weights_of(model)), epoch
                 bar.set_postfix(loss=f"{history.loss[-1]:.4g}", best=f"{run.best.score:.4g}", refresh=False)
                 wish = any([callback.on_epoch_end(epoch, history, model) for callback in watching])
-                if devices.total(torch.tensor(float(wish))) > 0:
-                    history.stopped = "callback"
-                elif validation is not None and patience is not None and epoch - history.best_epoch >= patience:
+                stop = float(devices.total(torch.tensor(float(wish)))) > 0
+                if validation is not None and patience is not None and epoch - history.best_epoch >= patience:
                     history.stopped = "early"
+                elif stop:
+                    history.stopped = "callback"
                 if checkpoint is not None:
                     _keep(checkpoint, run, devices)
                 if history.stopped != "max_epochs":
@@ -237,6 +238,101 @@ def _keep(checkpoint: Checkpoint, run: Run, devices: Devices) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def partial_fit(
+    model: nn.Module,
+    data: Batches,
+    loss: Loss,
+    *,
+    state: dict[str, Any] | None = None,
+    batch_size: int = 32,
+    chunk_length: int | None = None,
+    learning_rate: float = 4e-3,
+    ssm_learning_rate: float | Mapping[str, float] = 1e-3,
+    weight_decay: float = 0.01,
+    gradient_clip: float | None = 1.0,
+    generator: torch.Generator | None = None,
+    device: str | torch.device = "cpu",
+    devices: Devices | None = None,
+    precision: str = "float32",
+) -> tuple[float, dict[str, Any]]:
+    """Train ``model`` in place by one pass over ``data``, at constant rates; the weights after it are kept.
+
+    Parameters
+    ----------
+    model, data, loss, batch_size, chunk_length, learning_rate, ssm_learning_rate, weight_decay, gradient_clip
+        As in `fit`.
+    state : dict, optional
+        What the pass before this one returned: the optimiser's moments, and generators. They go on.
+    generator : torch.Generator, optional
+        Order of the batches and dropout, without a ``state``.
+    device, devices, precision
+        As in `fit`.
+
+    Returns
+    -------
+    loss : float
+        The mean over the pass.
+    state : dict
+        For the next pass.
+
+    Raises
+    ------
+    DivergenceError
+        The loss or its gradient became infinite or NaN. The model then has the weights before this pass, as it has
+        after any other error and after Ctrl-C, which is raised.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from statespace.models import ResidualStack
+    >>> from statespace.training import SeriesBatches, partial_fit
+    >>> x = np.random.default_rng(0).normal(size=(4, 9, 1))
+    >>> data = SeriesBatches(list(x), targets=x.sum(axis=1))
+    >>> def squared_error(model, batch):
+    ...     return (model(batch["x"])[0] - batch["y"]).square().sum(), torch.tensor(4.0)
+    >>> model = ResidualStack(1, 1, d_model=4, n_layers=1, layer_options={"d_state": 4}, pooling="last")
+    >>> first, state = partial_fit(model, data, squared_error)
+    >>> second, state = partial_fit(model, data, squared_error, state=state)
+    >>> second < first
+    True
+    """
+    devices = OneDevice(device) if devices is None else devices
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+
+    def make_optimizer(model):
+        return torch.optim.AdamW(
+            parameter_groups(
+                model, learning_rate=learning_rate, ssm_learning_rate=ssm_learning_rate, weight_decay=weight_decay
+            )
+        )
+
+    before = weights_of(model)
+    running, optimizer = devices.setup(model, make_optimizer)
+    loss = at_precision(loss, precision, devices.device)
+    steps = Steps(
+        running, loss, optimizer, devices, generator, factor=lambda step: 1.0, gradient_clip=gradient_clip,
+        chunk_length=chunk_length,
+    )  # fmt: skip
+    whole = False
+    with Interruption() as interruption, _own_randomness(devices, generator):
+        try:
+            if state is not None:
+                steps.restore(state)
+            mean = steps.epoch(data, batch_size)
+            state, whole = steps.packed(), True
+        except NonFinite as error:
+            raise DivergenceError(
+                f"the loss became {error}. Lower learning_rate (now {learning_rate:g}) or ssm_learning_rate (now "
+                f"{_text(ssm_learning_rate)}). The weights are those before this pass."
+            ) from None
+        finally:
+            interruption.closed = True
+            if not whole:
+                model.load_state_dict(before)
+            model.eval()
+    return mean, state
 
 
 def evaluate(

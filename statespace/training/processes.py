@@ -126,7 +126,7 @@ def count_devices(n_devices: int | str, device: torch.device) -> int:
     Examples
     --------
     >>> import torch
-    >>> from statespace.training.processes import count_devices
+    >>> from statespace.training import count_devices
     >>> count_devices(2, torch.device("cpu")), count_devices("auto", torch.device("cpu"))
     (2, 1)
     """

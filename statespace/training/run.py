@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from statespace.training.history import History
 
+_GENERATORS = ("generator", "dropout")
+
 
 class Best(NamedTuple):
     """The least loss so far, and the weights that had it."""
@@ -49,19 +51,17 @@ class Run:
         identity : mapping
             As in `Checkpoint`.
         """
-        steps = self.steps
+        state = self.steps.packed()
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.weights.items()}
-        for number, state in steps.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-        tensors["generator"] = steps.generator.get_state()
-        tensors["dropout"] = dropout_state(steps.devices.device)
+        for number, moments in state.pop("optimizer").items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {name: state.pop(name) for name in _GENERATORS}
         document = {
             "identity": dict(identity),
             "history": asdict(self.history),
             "score": self.best.score,
-            "n_taken": steps.n_taken,
-            "n_parts": steps.n_parts,
+            "steps": state,
         }
         if hasattr(self.data, "state_dict"):
             document["data"] = self.data.state_dict()
@@ -69,19 +69,14 @@ class Run:
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """Go on from what `packed` returned."""
-        steps = self.steps
         self.model.load_state_dict(_below("model", tensors))
-        device = steps.devices.device
+        device = self.steps.devices.device
         self.best = Best(document["score"], {n: value.to(device) for n, value in _below("best", tensors).items()})
-        states: dict[int, dict[str, Tensor]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _below("optimizer", tensors).items():
             number, name = key.split(".")
-            states.setdefault(int(number), {})[name] = value
-        groups = steps.optimizer.state_dict()["param_groups"]
-        steps.optimizer.load_state_dict({"state": states, "param_groups": groups})
-        steps.generator.set_state(tensors["generator"])
-        set_dropout_state(device, tensors["dropout"])
-        steps.n_taken, steps.n_parts = document["n_taken"], document["n_parts"]
+            moments.setdefault(int(number), {})[name] = value
+        self.steps.restore({"optimizer": moments} | {n: tensors[n] for n in _GENERATORS} | document["steps"])
         vars(self.history).update(document["history"])
         if self.history.stopped == "callback":
             self.history.stopped = "max_epochs"

@@ -5,7 +5,8 @@ Above: the loop. Below: ``devices`` computes gradients, ``batches`` cuts the dat
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -72,6 +73,24 @@ class Steps:
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.n_taken, self.n_parts = 0, 1
         self._carried: list[Any] = []
+
+    def packed(self) -> dict[str, Any]:
+        """What a later pass goes on from: the optimiser's moments, the generators, and counts."""
+        return {
+            "optimizer": deepcopy(self.optimizer.state_dict()["state"]),
+            "generator": self.generator.get_state(),
+            "dropout": dropout_state(self.devices.device),
+            "n_taken": self.n_taken,
+            "n_parts": self.n_parts,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `packed` returned."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.generator.set_state(state["generator"])
+        set_dropout_state(self.devices.device, state["dropout"])
+        self.n_taken, self.n_parts = state["n_taken"], state["n_parts"]
 
     def epoch(self, data: Batches, batch_size: int) -> float:
         """One pass over the data; the mean loss."""
