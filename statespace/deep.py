@@ -107,7 +107,7 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
         self._check_chunks()
         device = choose_device(self.device, verbose=self.verbose)
         n_devices = count_devices(self.n_devices, device)
-        train = fit if n_devices == 1 else partial(fit_in_processes, n_devices, device)
+        train = fit if n_devices == 1 else partial(fit_in_processes, n_devices)
         # Of several processes each moves its share of a batch to its own device.
         place = device if n_devices == 1 else torch.device("cpu")
         seed, checkpoint = self._seed_and_checkpoint()
@@ -133,7 +133,7 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
                 patience=self.patience,
                 generator=generator,
                 progress=self.verbose > 0,
-                device=place,
+                device=device,
                 callbacks=callbacks if told is None else [told, *callbacks],
                 checkpoint=checkpoint,
                 history=history,

@@ -23,7 +23,10 @@ def test_moments_do_not_depend_on_the_pieces(monkeypatch, offset):
     for piece in cut(rows, [1, 63, 64, 0, 500, 7]):
         pieces.add(piece)
     for value, same, true in zip(
-        whole.mean_and_scale(), pieces.mean_and_scale(), (np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)), strict=True
+        whole.mean_and_scale(),
+        pieces.mean_and_scale(),
+        (np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)),
+        strict=True,
     ):
         np.testing.assert_array_equal(value, same)
         np.testing.assert_allclose(value, true, rtol=1e-12 if not offset else 1e-6)

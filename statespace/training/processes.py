@@ -15,6 +15,7 @@ import pickle
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -107,6 +108,7 @@ class _Outcome(NamedTuple):
     history: History
     error: Exception | None
     callbacks: list[dict[str, Any]]
+    warnings: list[tuple[str, type[Warning]]]
 
 
 def count_devices(n_devices: int | str, device: torch.device) -> int:
@@ -144,11 +146,11 @@ def count_devices(n_devices: int | str, device: torch.device) -> int:
 
 def fit_in_processes(
     n_devices: int,
-    device: torch.device,
     model: nn.Module,
     data: Any,
     loss: Any,
     *,
+    device: str | torch.device = "cpu",
     callbacks: Any = None,
     start_method: Literal["spawn", "fork"] | None = None,
     **options,
@@ -156,16 +158,17 @@ def fit_in_processes(
     """`fit` in several processes, each on a device of its own, with the result of one.
 
     Where ``torchrun`` or SLURM have started the processes, each calls this, and trains with the others; elsewhere they
-    are started here and end here. A script then needs ``if __name__ == "__main__":`` around what it does.
+    are started here and end here. A script then needs ``if __name__ == "__main__":`` around what it does. Each draws
+    its own dropout, and balances experts over its own share. Ctrl-C ends all of them in the same step.
 
     Parameters
     ----------
     n_devices : int
         Processes that are started.
-    device : torch.device
-        A CPU, or CUDA, of which each process takes one.
     model, data, loss, callbacks, **options
-        As in `fit`. What is sent to processes must be picklable; callbacks are called in the first.
+        As in `fit`. What is sent to processes must be picklable, and lie on the CPU; callbacks are called in the first.
+    device : str or torch.device, default="cpu"
+        A CPU, or CUDA, of which each process takes one.
     start_method : {"spawn", "fork"}, optional
         How processes are started. None: by fork in an interactive session, where there is no script that a new process
         could read, and else by spawn.
@@ -186,7 +189,7 @@ def fit_in_processes(
     Examples
     --------
     >>> from statespace.training import fit_in_processes
-    >>> fit_in_processes(2, torch.device("cpu"), model, data, squared_error, max_epochs=3)  # doctest: +SKIP
+    >>> fit_in_processes(2, model, data, squared_error, max_epochs=3)  # doctest: +SKIP
     History(...)
     """
     try:
@@ -198,7 +201,7 @@ def fit_in_processes(
             f"n_devices={n_devices} needs lightning, which is not installed here: "
             "pip install 'statespace-learn[distributed]'."
         ) from None
-    accelerator = "cuda" if device.type == "cuda" else "cpu"
+    accelerator = "cuda" if torch.device(device).type == "cuda" else "cpu"
     # Buffers never change in training; a mixture's experts are not all used in every batch.
     names = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
     how: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
@@ -229,6 +232,8 @@ def fit_in_processes(
     model.eval()
     for callback, state in zip(watching, outcome.callbacks, strict=True):
         vars(callback).update(state)
+    for message, category in outcome.warnings:
+        warnings.warn(message, category, stacklevel=2)
     if options.get("history") is not None:
         vars(options["history"]).update(vars(outcome.history))
     if outcome.error is not None:
@@ -251,13 +256,15 @@ def _work(fabric, event, packed):
     history = History()
     options |= {"generator": order, "history": history, "devices": devices}
     error = None
-    try:
-        watching = callbacks if devices.rank == 0 else None
-        fit(model, given["data"], given["loss"], callbacks=watching, **options)
-    except DivergenceError as caught:
-        error = caught
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            watching = callbacks if devices.rank == 0 else None
+            fit(model, given["data"], given["loss"], callbacks=watching, **options)
+        except DivergenceError as diverged:
+            error = diverged
+    told = [(str(warning.message), warning.category) for warning in caught]
     weights = {name: value.cpu() for name, value in model.state_dict().items()}
-    return pickle.dumps(_Outcome(weights, history, error, [vars(callback) for callback in callbacks]))
+    return pickle.dumps(_Outcome(weights, history, error, [vars(callback) for callback in callbacks], told))
 
 
 def _packed(**things):
