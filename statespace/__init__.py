@@ -53,7 +53,7 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "conformal", "datasets", "deep", "filtering", "forecasting",
+    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "filtering", "forecasting",
     "forms", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence", "plotting",
     "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
 )  # fmt: skip

@@ -116,11 +116,15 @@ class SeriesEstimator(BaseEstimator):
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
         self.clock_ = None if collection.times is None else clock(collection.times[0])
+        self._learn_scales(collection)
+        return collection
+
+    def _learn_scales(self, collection):
+        """What the inputs are divided by, and whether the network has to be told what is missing."""
         self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times)
         if self.alphabet is None:
             self.x_mean_, self.x_scale_ = mean_and_scale(collection.values)
         self.has_missing_ = not all(seen.all() for seen in collection.observed)
-        return collection
 
     def _read(self, X, times):
         """The checked series of ``predict``."""
