@@ -16,7 +16,7 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
     ["kernels", "forms", "times", "persistence", "quantiles", "conformal"],
-    ["alphabets"],
+    ["alphabets", "distributions"],
     ["series"],
     ["validation", "datasets", "persistence"],
     ["lti", "weights"],
