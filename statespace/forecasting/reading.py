@@ -29,12 +29,30 @@ class Reading(NamedTuple):
         """Some of the series."""
         return Reading(self.numbers[rows], self.lengths[rows], rows_of(self.state, torch.from_numpy(rows)))
 
+    def renumbered(self, old, new):
+        """The same series in another order; ``old`` and ``new`` say the number of each name."""
+        order = np.empty(len(old), dtype=np.int64)
+        order[list(old.values())] = [new[name] for name in old]
+        return self._replace(numbers=order[self.numbers])
+
+    def moved(self, device, dtype=None):
+        """On another device, and in another precision if one is named."""
+        return self._replace(state=_moved(self.state, device, dtype))
+
 
 def rows_of(state, rows):
     """Some rows of a batch of states, which may be nested tuples."""
     if isinstance(state, tuple):
         return tuple(rows_of(part, rows) for part in state)
     return None if state is None else state[rows]
+
+
+def _moved(state, device, dtype):
+    if isinstance(state, tuple):
+        return tuple(_moved(part, device, dtype) for part in state)
+    if state is None or dtype is None or not (state.is_floating_point() or state.is_complex()):
+        return state if state is None else state.to(device)
+    return state.to(device, dtype.to_complex() if state.is_complex() else dtype)
 
 
 def joined(readings):
@@ -109,6 +127,7 @@ class Reader:
         record, context = self.windows.records, self.windows.context_length
         known = []
         for reading in readings:
+            reading = reading.moved(self.device, self.dtype)
             ends = record.lengths[reading.numbers]
             same = place(reading.lengths, context)[1] == place(ends, context)[1]
             reading = reading.take(np.flatnonzero(same))
@@ -160,7 +179,7 @@ class Reader:
         """
         record = self.windows.records
         asked, row = np.unique(row, return_inverse=True)
-        reading = reading.take(asked)
+        reading = reading.take(asked).moved(self.device, self.dtype)
         first = record.starts[reading.numbers]
         starts, anchors = place(reading.lengths, self.windows.context_length)
         opened = self.windows.open(first + starts, first + anchors, np.arange(len(asked)), first + reading.lengths)
@@ -186,16 +205,14 @@ class Reader:
         record = self.windows.records
         starts, anchors = (record.starts[numbers] + part for part in place(ends, self.windows.context_length))
         ends = record.starts[numbers] + ends
-        order = np.lexsort((ends, anchors))
-        answers = None
-        for rows in _batches(anchors, order):
-            found = self._from_ends(starts[rows], anchors[rows], ends[rows], times[rows], covariates[rows])
-            answers = np.empty((len(ends), found.shape[1])) if answers is None else answers
-            answers[rows] = found
-        return answers
+        batches = _batches(anchors)
+        return _put_back(
+            batches,
+            [self._from_ends(starts[rows], anchors[rows], ends[rows], times[rows], covariates[rows]) for rows in batches],
+        )
 
     def _from_ends(self, starts, anchors, ends, times, covariates):
-        """Answers in order of anchors and ends: each window is read once, end after end."""
+        """Answers in the order of the arguments: each window is read once, end after end."""
         anchors, first, window = np.unique(anchors, return_index=True, return_inverse=True)
         starts = starts[first]
         ends, first, end = np.unique(ends, return_index=True, return_inverse=True)
@@ -205,24 +222,22 @@ class Reader:
         which = np.arange(len(ends)) - np.searchsorted(window, np.arange(len(anchors)))[window]
         by_end = np.argsort(end, kind="stable")
         bounds = np.searchsorted(end[by_end], np.arange(len(ends) + 1))
-        answers, begin, state, active = None, starts, None, np.arange(len(anchors))
+        places, answers = [], []
+        begin, state, active = starts, None, np.arange(len(anchors))
         with torch.inference_mode():
             for i in range(which.max() + 1):
                 reached = np.flatnonzero(which == i)
                 stay = np.searchsorted(active, window[reached])
-                state = rows_of(state, torch.from_numpy(stay))
                 active = window[reached]
-                state = self._advance(opened, begin[stay] if i else starts[active], ends[reached], state, active)
+                state = self._advance(opened, begin[stay], ends[reached], rows_of(state, torch.from_numpy(stay)), active)
                 begin = ends[reached]
                 asked = np.concatenate([by_end[bounds[e] : bounds[e + 1]] for e in reached])
                 row = np.repeat(np.arange(len(reached)), bounds[reached + 1] - bounds[reached])
-                for start in range(0, len(asked), MAX_QUERIES):
-                    part = asked[start : start + MAX_QUERIES]
-                    own = row[start : start + MAX_QUERIES]
-                    found = self._answer(opened, state, times[part], covariates[part], own, end[part])
-                    answers = np.empty((len(times), found.shape[1])) if answers is None else answers
-                    answers[part] = found
-        return answers
+                for first in range(0, len(asked), MAX_QUERIES):
+                    part, own = asked[first : first + MAX_QUERIES], row[first : first + MAX_QUERIES]
+                    places.append(part)
+                    answers.append(self._answer(opened, state, times[part], covariates[part], own, end[part]))
+        return _put_back(places, answers)
 
     def _answer(self, opened, state, times, covariates, row, end):
         queries, query_dt, _, offset, scale, _ = opened.ask(times, covariates, end)
@@ -232,8 +247,16 @@ class Reader:
         return offset[:, np.newaxis] + scale[:, np.newaxis] * scaled.double().cpu().numpy()
 
 
-def _batches(anchors, order):
-    """Rows in their order, cut between windows so that there are not too many at once."""
-    new = np.cumsum(np.diff(anchors[order], prepend=-1) != 0) - 1
-    for batch in np.split(order, np.searchsorted(new, np.arange(MAX_WINDOWS, new[-1] + 1, MAX_WINDOWS))):
-        yield batch
+def _batches(anchors):
+    """Rows by their windows, not too many windows at once."""
+    order = np.argsort(anchors, kind="stable")
+    number = np.cumsum(np.diff(anchors[order], prepend=-1) != 0) - 1
+    return np.split(order, np.searchsorted(number, np.arange(MAX_WINDOWS, number[-1] + 1, MAX_WINDOWS)))
+
+
+def _put_back(places, parts):
+    """Rows that were computed in parts, each in its place."""
+    rows = np.concatenate(parts)
+    result = np.empty_like(rows)
+    result[np.concatenate(places)] = rows
+    return result

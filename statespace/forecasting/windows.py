@@ -50,10 +50,8 @@ def place(lengths, context_length):
     >>> place(np.array([1, 3, 7, 11, 12, 40]), context_length=16)
     (array([ 0,  0,  0,  0,  0, 27]), array([ 1,  2,  4,  8, 12, 40]))
     """
-    stretch = max(1, context_length // 4)
-    anchors = np.where(
-        lengths < stretch, 1 << np.int64(np.log2(lengths)), lengths // stretch * stretch
-    )
+    stretch = -(-context_length // 4)
+    anchors = np.where(lengths < stretch, 1 << np.log2(lengths).astype(np.int64), lengths // stretch * stretch)
     return np.maximum(anchors - (context_length - stretch + 1), 0), anchors
 
 
