@@ -5,7 +5,7 @@ computed here. Below: ``models`` and ``layers``; an estimator is given, and is a
 
 summary      summary: parameters, state and operations a step of every part
 flops        counts the operations of a computation in torch
-systems      linear_system: the LTI system in a layer, with its poles, kernel and frequency response
+systems      linear_system, layer_kernel: the LTI system in a layer, with its poles and responses
 selection    selection: steps, gates and what is kept, as a record makes a selective layer choose them
 attribution  integrated_gradients: which samples an answer rests on
 parts        where in an estimator these are found
@@ -15,6 +15,8 @@ from statespace.inspection.attribution import Attribution, integrated_gradients
 from statespace.inspection.flops import count_flops
 from statespace.inspection.selection import selection
 from statespace.inspection.summary import summary
-from statespace.inspection.systems import linear_system
+from statespace.inspection.systems import layer_kernel, linear_system
 
-__all__ = ["Attribution", "count_flops", "integrated_gradients", "linear_system", "selection", "summary"]
+__all__ = [
+    "Attribution", "count_flops", "integrated_gradients", "layer_kernel", "linear_system", "selection", "summary",
+]  # fmt: skip

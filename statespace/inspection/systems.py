@@ -15,8 +15,9 @@ def linear_system(model, channel=0, *, layer=0, backward=False):
 
         x'(t) = A x(t) + B u(t),    y(t) = C x(t) + D u(t)
 
-    Its ``poles``, ``impulse_response``, ``kernel``, ``bode`` and so on say what the layer remembers, for how long, and
-    which frequencies it passes. Discretised over a gap it is what the layer computes.
+    Its ``poles``, ``impulse_response``, ``bode`` and so on say what the layer remembers, for how long, and which
+    frequencies it passes. A layer holds each sample over the gap that leads to it, and so sees it at once: in discrete
+    time its weights are those of `layer_kernel`.
 
     Parameters
     ----------
@@ -55,8 +56,8 @@ def linear_system(model, channel=0, *, layer=0, backward=False):
     >>> system = linear_system(layer, channel=2)
     >>> system.poles.real.round(3).max().item(), system.poles.imag.round(3).max().item()
     (-0.05, 0.942)
-    >>> system.kernel(dt=1.0, length=100).shape
-    (100,)
+    >>> system.impulse_response([0.0, 1.0]).output.shape
+    (2,)
     """
     mixer, unit = layer_of(model, layer)
     kind = next((kind for kind in _MATRICES if isinstance(mixer, kind)), None)
@@ -82,6 +83,87 @@ def linear_system(model, channel=0, *, layer=0, backward=False):
     A, B, C = matrices
     columns, rows = block_diag(*(b[:, np.newaxis] for b in B)), block_diag(*(c[np.newaxis] for c in C))
     return LinearSystem(block_diag(*A) / unit, columns / unit, rows, np.diag(D))
+
+
+def layer_kernel(model, length, channel=0, *, layer=0, backward=False, gap=None):
+    """The weights with which an LTI layer reads samples that lie one gap apart.
+
+        y_k = Σ_l K_l u_{k-l},    K_l = C Ā^l B̄ + D [l = 0]
+
+    Parameters
+    ----------
+    model, channel, layer, backward
+        As in `linear_system`.
+    length : int
+        How many of them.
+    gap : float, optional
+        In the units of the times of `fit`; None is the typical one, ``time_scale_``, and 1 for a model or a layer.
+
+    Returns
+    -------
+    K : ndarray of shape (length,)
+        K_l is the weight of the sample l steps ago, or in the backward direction l steps ahead. With ``channel=None``
+        of shape (length, n_outputs, n_inputs).
+
+    Raises
+    ------
+    ValueError
+        As in `linear_system`; a length below 1 or a gap that is not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from statespace.inspection import layer_kernel
+    >>> from statespace.layers import S4D
+    >>> layer = S4D(d_model=4, d_state=8)
+    >>> impulse = torch.zeros(1, 50, 4)
+    >>> impulse[0, 0] = 1.0
+    >>> y, _ = layer(impulse)
+    >>> bool(torch.allclose(torch.from_numpy(layer_kernel(layer, 50)).float(), y[0, :, 0], atol=1e-5))
+    True
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1. Got {length!r}.")
+    grid = discretized(model, channel, layer=layer, backward=backward, gap=gap)
+    K = grid.kernel(None, length + 1)
+    first, K = K[0], K[1:].copy()
+    K[0] += first
+    return K
+
+
+def discretized(model, channel=0, *, layer=0, backward=False, gap=None):
+    """The system of `linear_system` as the layer takes it over one gap: Ā, B̄, C and D, by the layer's own rule.
+
+    Parameters
+    ----------
+    model, channel, layer, backward, gap
+        As in `layer_kernel`.
+
+    Returns
+    -------
+    grid : LinearSystem
+        In discrete time. Its own answers come one sample later than the layer's, which reads each sample at once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.inspection.systems import discretized, linear_system
+    >>> from statespace.layers import S4D
+    >>> layer = S4D(d_model=4, d_state=2)
+    >>> bool(np.allclose(discretized(layer, gap=3.0).poles, np.exp(3.0 * linear_system(layer).poles)))
+    True
+    """
+    mixer, unit = layer_of(model, layer)
+    gap = unit if gap is None else float(gap)
+    if not 0 < gap < np.inf:
+        raise ValueError(f"gap must be positive and finite. Got {gap!r}.")
+    system = linear_system(model, channel, layer=layer, backward=backward)
+    if isinstance(mixer, S4) or getattr(mixer, "discretization", "zoh") == "bilinear":
+        # The layers' bilinear rule reads the new sample alone.
+        half = np.eye(system.n_states) - gap / 2 * system.A
+        A = np.linalg.solve(half, np.eye(system.n_states) + gap / 2 * system.A)
+        return LinearSystem(A, np.linalg.solve(half, gap * system.B), system.C, system.D, dt=gap)
+    return system.discretize(gap)
 
 
 def _rotation(rate):
