@@ -54,8 +54,8 @@ _HOME = {
 }
 _SUBPACKAGES = (
     "alphabets", "classification", "conformal", "datasets", "deep", "filtering", "forecasting",
-    "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence", "plotting",
-    "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
+    "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence",
+    "plotting", "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [
