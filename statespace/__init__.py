@@ -54,8 +54,9 @@ _HOME = {
 }
 _SUBPACKAGES = (
     "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "filtering", "forecasting",
-    "forms", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence", "plotting",
-    "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation", "weights",
+    "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence",
+    "plotting", "quantiles", "regression", "series", "streaming", "times", "training", "transformations",
+    "validation", "weights",
 )  # fmt: skip
 
 __all__ = [

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
 from statespace.base import SeriesEstimator
+from statespace.inspection import summary
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
 from statespace.streaming.layer import LayerStream
 from statespace.training import RandomStrands, SeriesBatches, check_precision, choose_device, fit, ssm_rates
@@ -248,6 +249,21 @@ class DeepEstimator(SeriesEstimator):
             The model is bidirectional or reads both strands: it has to see the whole record.
         """
         return LayerStream(self)
+
+    def summary(self):
+        """Parameters, state and floating-point operations a step of every part of the fitted network.
+
+        Returns
+        -------
+        table : DataFrame
+            As `statespace.inspection.summary` has it.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator is not fitted.
+        """
+        return summary(self)
 
     def _check_streamable(self):
         check_is_fitted(self)

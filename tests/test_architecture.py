@@ -22,7 +22,7 @@ TIERS = [
     ["lti", "weights"],
     ["layers", "kalman"],
     ["models"],
-    ["training"],
+    ["training", "inspection"],
     ["base", "labels", "parameters"],
     ["streaming"],
     ["deep"],
