@@ -53,7 +53,7 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels",
+    "alphabets", "classification", "datasets", "deep", "export", "filtering", "forecasting", "forms", "kalman", "kernels",
     "labels", "layers", "lti", "models", "parameters", "persistence", "plotting", "regression", "series", "streaming",
     "times", "training", "transformations", "validation",
 )  # fmt: skip

@@ -154,6 +154,10 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
     def _scaled_back(self, outputs):
         return outputs * self.y_scale_ + self.y_mean_
 
+    def _exported_answers(self, outputs):
+        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
+        return {"prediction": outputs.double() * torch.from_numpy(self.y_scale_) + torch.from_numpy(self.y_mean_)}
+
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
         values = self._scaled_back(outputs)
