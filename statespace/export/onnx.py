@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,18 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
         output_names=[*answers, *(f"next_{name}" for name in states)],
     )  # fmt: skip
     program.model.metadata_props["statespace"] = json.dumps(description(estimator, step, states))
-    persistence.replace(path, program.model_proto.SerializeToString())
+    model = program.model_proto
+    _name_sizes(model.graph)
+    persistence.replace(path, model.SerializeToString())
+
+
+def _name_sizes(graph: Any) -> None:
+    """Call the open sizes of a graph what they are, rather than by the symbols of the tracer."""
+    names = {graph.input[0].type.tensor_type.shape.dim[0].dim_param: "batch"}
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for size in value.type.tensor_type.shape.dim:
+            for symbol in re.findall(r"[a-z]\w*", size.dim_param):
+                size.dim_param = size.dim_param.replace(symbol, names.setdefault(symbol, "n_kept"))
 
 
 def description(estimator: Any, step: Step, states: list[str]) -> dict:

@@ -118,7 +118,7 @@ class _InReals(torch.nn.Module):
 
     def __init__(self, graph: torch.fx.GraphModule):
         super().__init__()
-        self.graph = graph
+        self.traced = graph  # "graph" is taken: what is traced is in turn a GraphModule
 
     def forward(self, *inputs):
-        return InReals(self.graph).run(*inputs)
+        return InReals(self.traced).run(*inputs)

@@ -124,7 +124,8 @@ class SelectiveMixer(SequenceMixer):
         if dt is not None:
             check_gaps(u, dt)
             real = dt.detach() > 0
-            real = None if bool(real.all()) else real
+            # An exported graph reads records without padding.
+            real = None if torch.compiler.is_exporting() or bool(real.all()) else real
         working = self._working(u)
         with torch.autocast(u.device.type, enabled=False):
             gaps = _working_gaps(dt)

@@ -83,7 +83,7 @@ class Windows(nn.Module):
         """h (B, L, fast) and its gaps -> the windows that are full (B, W, slow), theirs (B, W), and places for `up`."""
         p = self.factor
         buffer, lifted, elapsed, count = self.initial_state(len(h)) if state is None else state
-        regular = dt is None and bool((elapsed == count).all())
+        regular = dt is None and (state is None or bool((elapsed == count).all()))
         gaps = torch.ones_like(h[..., 0]) if dt is None else dt
         steps: Tensor | slice
         if bool((gaps > 0).all()) and bool((count == count[0]).all()):
