@@ -265,6 +265,20 @@ class DeepEstimator(SeriesEstimator):
         """
         return summary(self)
 
+    def export_onnx(self, path, *, dtype="float32"):
+        """Write the step of the fitted model as an ONNX graph: `statespace.export.export_onnx` says what is in it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file, replaced as a whole if it exists.
+        dtype : {"float32", "float64"}, default="float32"
+            In which the graph computes.
+        """
+        from statespace.export import export_onnx
+
+        export_onnx(self, path, dtype=dtype)
+
     def _check_streamable(self):
         check_is_fitted(self)
         if isinstance(self.model_, ReverseComplement):

@@ -24,7 +24,7 @@ TIERS = [
     ["models"],
     ["training", "inspection"],
     ["base", "labels", "parameters"],
-    ["streaming"],
+    ["streaming", "export"],
     ["deep"],
     ["regression", "classification", "filtering"],
     ["forecasting"],

@@ -226,6 +226,10 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _loss(self, targets):
         return partial(_cross_entropy, weight=torch.tensor(self.class_weight_))
 
+    def _exported_answers(self, outputs):
+        """What an exported model answers, by name, from the network's outputs: tensors (..., n_classes)."""
+        return {"probabilities": outputs.softmax(dim=-1)}
+
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
         return np.exp(self._log_proba(outputs))

@@ -194,6 +194,10 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         """The targets in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
         return self._each(self._location, self._outputs(collection))
 
+    def _exported_answers(self, outputs):
+        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
+        return {"prediction": outputs.double() * torch.from_numpy(self.y_scale_) + torch.from_numpy(self.y_mean_)}
+
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
         if vars(self).get("distribution_") is None:
