@@ -53,9 +53,9 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "datasets", "deep", "filtering", "forecasting", "forms", "kalman", "kernels",
-    "labels", "layers", "lti", "models", "parameters", "persistence", "plotting", "regression", "series", "streaming",
-    "times", "training", "transformations", "validation",
+    "alphabets", "classification", "conformal", "datasets", "deep", "filtering", "forecasting",
+    "forms", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence", "plotting",
+    "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [

@@ -15,7 +15,7 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # From the bottom to the top. A module may import from its own entry and from those in lower rows, so that arrows point
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
-    ["kernels", "forms", "times", "persistence"],
+    ["kernels", "forms", "times", "persistence", "quantiles", "conformal"],
     ["alphabets"],
     ["series"],
     ["validation", "datasets", "persistence"],

@@ -328,15 +328,15 @@ def test_an_absurd_rate_is_told_or_survived():
 
 def test_ctrl_c_leaves_a_fitted_model(monkeypatch):
     X, _, y = make_series()
-    train, calls = loop._train, []
+    epoch, calls = loop.Steps.epoch, []
 
     def interrupted(*args):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return train(*args)
+        return epoch(*args)
 
-    monkeypatch.setattr(loop, "_train", interrupted)
+    monkeypatch.setattr(loop.Steps, "epoch", interrupted)
     with pytest.warns(UserWarning, match="interrupted in epoch 3"):
         model = tiny(max_epochs=9).fit(X, y)
     assert len(model.history_) == 2

@@ -10,7 +10,6 @@ selective   MambaForecaster, Mamba2Forecaster, RWKVForecaster, DeltaNetForecaste
 deep        DeepForecaster: one network for every horizon and query time, whatever its layers
 windows     history and query times as tokens; random windows to train on
 baseline    level, trend, seasons and covariates of a window by least squares
-quantiles   forecast distributions as quantiles
 tables      series and panels of pandas in model files
 splitter    TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
 horizon     what an index and a forecasting horizon mean in time

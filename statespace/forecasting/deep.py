@@ -1,7 +1,7 @@
 """DeepForecaster: one network for every horizon and query time; the layer is the subclass's choice.
 
-Above: ``ssm`` and the named ones. Below: ``windows`` makes tokens, ``quantiles`` reads the outputs, ``tables`` keeps
-the history in files.
+Above: ``ssm`` and the named ones. Below: ``windows`` makes tokens, ``statespace.quantiles`` reads the outputs,
+``tables`` keeps the history in files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,9 @@ from statespace.base import mean_and_scale
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.horizon import common_freq
-from statespace.forecasting.quantiles import (
+from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
+from statespace.models import make_backbone
+from statespace.quantiles import (
     LEVELS,
     MEDIAN,
     N_OUTPUTS,
@@ -29,8 +31,6 @@ from statespace.forecasting.quantiles import (
     quantiles_at,
     variance,
 )
-from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
-from statespace.models import make_backbone
 from statespace.times import median_gap
 from statespace.training import check_precision, choose_device, fit, ssm_rates
 

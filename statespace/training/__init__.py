@@ -1,16 +1,25 @@
 """The training loop: ragged batches by index, rates of A, B and Δ of their own, early stopping, best weights kept.
 
+``loop`` trains, ``devices`` says where, ``batches`` and ``strands`` cut series into batches, ``weights`` weighs their
+targets, ``optimizer`` groups parameters; ``history`` is what happened, ``checkpoints`` keep it; ``interruption`` and
+``memory`` know Ctrl-C and full memory.
+
 Above: the estimators. Below: any ``torch.nn.Module`` and a loss of the form ``loss(model, batch) -> (sum, count)``.
 """
 
 from statespace.training.batches import SeriesBatches, length_batches
-from statespace.training.loop import DivergenceError, History, check_precision, choose_device, fit
+from statespace.training.devices import Devices, OneDevice, check_precision, choose_device
+from statespace.training.history import DivergenceError, History
+from statespace.training.loop import fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
 from statespace.training.strands import RandomStrands
+from statespace.training.weights import target_weights
 
 __all__ = [
+    "Devices",
     "DivergenceError",
     "History",
+    "OneDevice",
     "RandomStrands",
     "SeriesBatches",
     "check_precision",
@@ -19,5 +28,6 @@ __all__ = [
     "length_batches",
     "parameter_groups",
     "ssm_rates",
+    "target_weights",
     "warmup_cosine",
 ]

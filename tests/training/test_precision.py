@@ -8,7 +8,7 @@ import torch
 
 from statespace import SSMForecaster, SSMRegressor
 from statespace.layers.registry import LAYERS
-from statespace.training import loop
+from statespace.training import devices, loop
 from tests.training.test_loop import generator, make_data, make_model, squared_error
 
 # Layers with wide products of matrices, which a shorter type speeds up. TIDES' are as narrow as its states.
@@ -92,15 +92,15 @@ def test_estimators_take_it():
 
 
 def test_auto_says_which_device_it_takes(monkeypatch, capsys):
-    assert loop.choose_device("auto", verbose=1) == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert devices.choose_device("auto", verbose=1) == torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assert capsys.readouterr().out.startswith("device='auto': training on c")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(torch, "empty", lambda *size, device: None)
-    monkeypatch.setattr(loop, "reason_against", lambda *arguments: None)
-    loop.choose_device("auto", verbose=1)
-    monkeypatch.setattr(loop, "reason_against", lambda *arguments: "No module named 'triton' (pip install it)")
-    loop.choose_device("auto", verbose=1)
+    monkeypatch.setattr(devices, "reason_against", lambda *arguments: None)
+    devices.choose_device("auto", verbose=1)
+    monkeypatch.setattr(devices, "reason_against", lambda *arguments: "No module named 'triton' (pip install it)")
+    devices.choose_device("auto", verbose=1)
     assert capsys.readouterr().out.splitlines() == [
         "device='auto': training on cuda, a GPU",
         "device='auto': training on cuda, a GPU; torch's own, slower operations in the place of Triton's kernels: "

@@ -37,7 +37,7 @@ def ordered_quantiles(outputs):
     Examples
     --------
     >>> import torch
-    >>> from statespace.forecasting.quantiles import N_OUTPUTS, ordered_quantiles
+    >>> from statespace.quantiles import N_OUTPUTS, ordered_quantiles
     >>> ordered_quantiles(torch.zeros(N_OUTPUTS, dtype=torch.float64))[[1, 5, 9]].round(decimals=2)
     tensor([-1.9600,  0.0000,  1.9600], dtype=torch.float64)
     """
@@ -66,7 +66,7 @@ def pinball(quantiles, y):
     Examples
     --------
     >>> import torch
-    >>> from statespace.forecasting.quantiles import LEVELS, pinball
+    >>> from statespace.quantiles import LEVELS, pinball
     >>> float(pinball(torch.zeros(len(LEVELS)), torch.tensor(2.0)))  # 2 Σ α
     11.0
     """
@@ -91,7 +91,7 @@ def quantiles_at(quantiles, levels):
     Examples
     --------
     >>> from scipy.stats import norm
-    >>> from statespace.forecasting.quantiles import LEVELS, quantiles_at
+    >>> from statespace.quantiles import LEVELS, quantiles_at
     >>> quantiles_at(3 + 2 * norm.ppf(LEVELS)[None], [0.3, 0.999]).round(6) == (3 + 2 * norm.ppf([0.3, 0.999])).round(6)
     array([[ True,  True]])
     """
@@ -112,7 +112,7 @@ def variance(quantiles):
     Examples
     --------
     >>> from scipy.stats import norm
-    >>> from statespace.forecasting.quantiles import LEVELS, variance
+    >>> from statespace.quantiles import LEVELS, variance
     >>> variance(3 + 2 * norm.ppf(LEVELS)[None]).round(6)
     array([4.])
     """

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from statespace.forecasting.quantiles import (
+from statespace.quantiles import (
     LEVELS,
     MEDIAN,
     N_OUTPUTS,
