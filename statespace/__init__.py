@@ -53,10 +53,10 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "conformal", "datasets", "deep", "filtering", "forecasting",
-    "forms", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence", "plotting",
-    "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
-    "weights",
+    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering", "fitting",
+    "forecasting", "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters",
+    "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training",
+    "transformations", "validation", "weights",
 )  # fmt: skip
 
 __all__ = [

@@ -131,13 +131,17 @@ class SeriesEstimator(BaseEstimator):
         self.channel_names_ = _names(collection)
         self.clock_ = None if collection.times is None else clock(collection.times[0])
         weights = check_sample_weight(sample_weight, collection)
+        self._learn_scales(collection, weights)
+        return collection, weights
+
+    def _learn_scales(self, collection, weights=None):
+        """What the inputs are divided by, and whether the network has to be told what is missing."""
         shares = series_weights(weights)
         self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times, weights=shares)
         if self.alphabet is None:
             self.x_mean_, self.x_scale_ = mean_and_scale(collection.values, shares)
         observed = zip(collection.observed, np.ones(len(collection)) if shares is None else shares, strict=True)
         self.has_missing_ = not all(seen.all() for seen, weight in observed if weight > 0)
-        return collection, weights
 
     def _read(self, X, times):
         """The checked series of ``predict``."""
