@@ -17,6 +17,7 @@ from statespace.distributions import check_distribution
 from statespace.models import ReverseComplement
 from statespace.parameters import SSMParameters
 from statespace.regression.uncertainty import UncertainRegressor
+from statespace.training import target_weights
 from statespace.validation import check_targets
 
 __all__ = ["DeepRegressor", "SSMRegressor"]
@@ -193,13 +194,12 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
 
 
 def _distribution_loss(distribution, model, batch):
-    """Sum of losses over the targets that are known, and their number."""
+    """Weighted sum of losses over the targets that are known, and the sum of the weights."""
     output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
-    y = batch["y"]
-    known = ~y.isnan()
+    y, weight = batch["y"], target_weights(batch)
     # A target that is not known must not reach the loss, whose gradient would be NaN.
-    losses = distribution.loss(output.unflatten(-1, (y.shape[-1], -1)), torch.where(known, y, 0.0))
-    return torch.where(known, losses, 0.0).sum(), known.sum()
+    losses = distribution.loss(output.unflatten(-1, (y.shape[-1], -1)), torch.where(y.isnan(), 0.0, y))
+    return (weight * losses).sum(), weight.sum()
 
 
 @dataclass(eq=False, repr=False)
