@@ -119,5 +119,5 @@ def test_labels_a_step():
     assert model.temperature_ != 1.0
     assert tiny().fit(X, y).temperature_ == 1.0
     assert [row.shape for row in model.predict_proba(X)] == [(len(x), 2) for x in X]
-    with pytest.raises(ValueError, match="none of 4"):
+    with pytest.raises(ValueError, match="none of n_samples=4"):
         tiny(calibrate=True).fit(X[:4], y[:4])

@@ -296,7 +296,7 @@ def test_what_held_out_series_are_too_few_for(calibrated):
         model.predict_interval(X, 0.96, joint=True)
     with pytest.raises(ValueError, match=r"0\.97 needs 33"):
         model.predict_quantiles(X, [0.5, 0.03])
-    with pytest.raises(ValueError, match="none of 4"):
+    with pytest.raises(ValueError, match="none of n_samples=4"):
         tiny(calibrate=True).fit(X[:4], y[:4])
 
 
