@@ -19,6 +19,7 @@ from statespace.parameters import SSMParameters
 from statespace.regression.uncertainty import UncertainRegressor
 from statespace.training import target_weights
 from statespace.validation import check_targets
+from statespace.weights import check_sample_weight, joined, weights_of_targets
 
 __all__ = ["DeepRegressor", "SSMRegressor"]
 
@@ -44,7 +45,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, times=None):
+    def fit(self, X, y, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -61,6 +62,10 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
+        sample_weight : array-like, optional
+            One weight a series, (n_series,); or, with targets a step, one a step, in the forms of such a ``y``. A
+            series of weight 2 counts as two, in the loss and in the scales of inputs and targets; one of weight 0 is
+            left out.
 
         Returns
         -------
@@ -78,7 +83,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         UserWarning
             Ctrl-C was pressed; the best weights so far are kept.
         """
-        return self._fit(X, y, times)
+        return self._fit(X, y, times, sample_weight)
 
     def predict(self, X, times=None, return_std=False):
         """Predict the targets.
@@ -117,12 +122,12 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         y = self._formed(self._each(self._location, outputs), collection)
         return (y, self._formed(self._each(self._std, outputs), collection)) if return_std else y
 
-    def score(self, X, y, times=None):
+    def score(self, X, y, times=None, sample_weight=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
 
         Parameters
         ----------
-        X, y, times
+        X, y, times, sample_weight
             As in `fit`.
 
         Returns
@@ -137,6 +142,8 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
                 f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
                 f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
             )
+        weights = check_sample_weight(sample_weight, collection)
+        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
         answers = self._answers(collection)
         true = np.concatenate(rows)
@@ -145,25 +152,29 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         for column, answer in zip(true.T, predicted.T, strict=True):
             known = ~np.isnan(column)
             if known.any():
-                scores.append(r2_score(column[known], answer[known]))
+                own = None if weights is None else weights[known]
+                scores.append(r2_score(column[known], answer[known], sample_weight=own))
         return float(np.mean(scores))
 
     def _check_parameters(self):
         super()._check_parameters()
         check_distribution(self.distribution)
 
-    def _learn_targets(self, y, collection):
+    def _learn_targets(self, y, collection, weights=None):
         for name in ("calibration_scores_", "calibration_weights_", "calibration_maxima_", "std_scale_"):
             vars(self).pop(name, None)
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
         self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
+        weights_of_targets(weights, collection, targets.per_step)  # refuses weights a step of targets a series
         self.distribution_ = self.distribution
         return targets.values, self.n_outputs_ * self._distribution.n_parameters
 
-    def _scaled_targets(self, targets, fitted):
+    def _scaled_targets(self, targets, fitted, weights):
         learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
-        self.y_mean_, self.y_scale_ = mean_and_scale(learned_from)
+        if not self.per_step_ and weights is not None:
+            weights = [weights]
+        self.y_mean_, self.y_scale_ = mean_and_scale(learned_from, weights)
         if self.per_step_:
             return [(row - self.y_mean_) / self.y_scale_ for row in targets]
         return (targets - self.y_mean_) / self.y_scale_
@@ -183,6 +194,16 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         """The targets in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
         return self._each(self._location, self._outputs(collection))
 
+    def _exported_answers(self, outputs):
+        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
+        parameters = outputs.double().unflatten(-1, (self.n_outputs_, self._distribution.n_parameters))
+        mean, scale = torch.from_numpy(self.y_mean_), torch.from_numpy(self.y_scale_)
+        answers = {"prediction": self._distribution.location(parameters) * scale + mean}
+        if vars(self).get("distribution_") is not None:
+            scale = torch.from_numpy(self.y_scale_ * vars(self).get("std_scale_", 1.0))
+            answers["std"] = self._distribution.spread(parameters) * scale
+        return answers
+
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
         if vars(self).get("distribution_") is None:
@@ -194,12 +215,12 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
 
 
 def _distribution_loss(distribution, model, batch):
-    """Weighted sum of losses over the targets that are known, and the sum of the weights."""
+    """Weighted sum of losses over the targets that are known, and the sum of their weights."""
     output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
-    y, weight = batch["y"], target_weights(batch)
+    y, weights = batch["y"], target_weights(batch)
     # A target that is not known must not reach the loss, whose gradient would be NaN.
-    losses = distribution.loss(output.unflatten(-1, (y.shape[-1], -1)), torch.where(y.isnan(), 0.0, y))
-    return (weight * losses).sum(), weight.sum()
+    losses = distribution.loss(output.unflatten(-1, (y.shape[-1], -1)), torch.where(weights > 0, y, 0.0))
+    return (weights * losses).sum(), weights.sum()
 
 
 @dataclass(eq=False, repr=False)

@@ -13,6 +13,7 @@ import statespace
 from statespace import MambaRegressor, S4DRegressor, SSMRegressor
 from statespace.conformal import conformal_quantile
 from statespace.distributions import DISTRIBUTIONS
+from statespace.export import Step
 
 NAMES = list(DISTRIBUTIONS)
 UNCERTAIN = [name for name in NAMES if name is not None]
@@ -337,3 +338,31 @@ def test_other_layers_and_tools():
     assert (lower < upper).all()
     with pytest.raises(ValueError, match="fitted with times, and X has none"):
         model.predict_interval(X)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_a_held_out_series_of_weight_two_is_two(per_step):
+    X, y = ragged(60) if per_step else noisy(60)
+    model = tiny(distribution="gaussian", calibrate=True, max_epochs=1).fit(X, y, sample_weight=np.arange(60) % 3)
+    collection = model._read(X, None)
+    targets = y if per_step else list(y[:, None])
+    counts = np.arange(60) % 3
+    model._learn_calibration(collection, targets, counts.astype(float))
+    weighted = [*model.predict_interval(X[:5], 0.7), model.predict(X[:5], return_std=True)[1]]
+    twice = np.repeat(np.arange(60), counts)
+    model._learn_calibration(collection[twice], [targets[i] for i in twice], None)
+    repeated = [*model.predict_interval(X[:5], 0.7), model.predict(X[:5], return_std=True)[1]]
+    for one, other in zip(weighted, repeated, strict=True):
+        for row, expected in zip(one, other, strict=True):
+            np.testing.assert_allclose(row, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", UNCERTAIN)
+def test_exported_faces_answer_with_mean_and_spread(calibrated, name):
+    X, _ = noisy(3, seed=10)
+    step = Step(calibrated[name], torch.float64)
+    state = step.initial_state(3)
+    for k in range(12):
+        mean, std, *state = step(torch.from_numpy(X[:, k]), *state)
+    expected = calibrated[name].predict(X, return_std=True)
+    np.testing.assert_allclose(np.stack([mean[:, 0], std[:, 0]]), expected, rtol=1e-9)
