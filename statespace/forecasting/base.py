@@ -9,6 +9,7 @@ from sktime.datatypes import convert_to
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from statespace import persistence
+from statespace.forecasting.calibration import Calibration
 from statespace.forecasting.horizon import TimeAxis
 from statespace.forecasting.tables import from_arrays, to_arrays
 
@@ -104,6 +105,18 @@ class TimeForecaster(BaseForecaster):
             self.check_is_fitted()
             y, X = self._history, self._covariates
         return super().predict_residuals(y, X)
+
+    def _check_calibration(self):
+        if not isinstance(self.calibrate, bool | np.bool_):
+            raise ValueError(f"calibrate must be True or False. Got {self.calibrate!r} instead.")
+        if not 0 < self.calibration_fraction < 1:
+            raise ValueError(f"calibration_fraction must be within (0, 1). Got {self.calibration_fraction!r} instead.")
+
+    @staticmethod
+    def _calibration_of(arrays):
+        """What a file says about calibration, if it does."""
+        found = [arrays.get(f"calibration.{name}") for name in Calibration._fields]
+        return None if found[0] is None else Calibration(*found)
 
     def save(self, path=None, serialization_format="safetensors"):
         """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.
