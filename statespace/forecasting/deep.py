@@ -329,9 +329,15 @@ class DeepForecaster(TimeForecaster):
     def _forecast(self, fh, X):
         """The index that is asked for, and the quantiles (n, len(LEVELS)) there."""
         index, numbers = self._asked(fh)
+        return index, self._quantiles(index, numbers, X)
+
+    def _points(self, index, numbers, X):
+        return self._quantiles(index, numbers, X)[:, MEDIAN]
+
+    def _quantiles(self, index, numbers, X):
         X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
         times = self._axis.count(index.get_level_values(-1))
-        return index, self._answer(numbers, times, self._phases_and_covariates(times, X))
+        return self._answer(numbers, times, self._phases_and_covariates(times, X))
 
     def _network(self):
         """What reads the records with the trained network, in the best precision of the device."""
@@ -365,13 +371,6 @@ class DeepForecaster(TimeForecaster):
             quantiles[known] = self.calibration_(quantiles[known], horizons)
         return quantiles
 
-    def _predict(self, fh, X):
-        index, quantiles = self._forecast(fh, X)
-        median = quantiles[:, MEDIAN]
-        if isinstance(self._history, pd.DataFrame):
-            return pd.DataFrame(median, index=index, columns=self._history.columns)
-        return pd.Series(median, index=index, name=self._history.name)
-
     def _predict_quantiles(self, fh, X, alpha):
         index, quantiles = self._forecast(fh, X)
         columns = self._get_columns(method="predict_quantiles", alpha=alpha)
@@ -382,6 +381,13 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("cov=True is not known: every time has a distribution of its own. Use cov=False.")
         index, quantiles = self._forecast(fh, X)
         return pd.DataFrame(variance(quantiles), index=index, columns=self._get_varnames())
+
+    def _predict_proba(self, fh, X, marginal=True):
+        from statespace.forecasting.distribution import PiecewiseNormal
+
+        self._refuse_joint(marginal)
+        index, quantiles = self._forecast(fh, X)
+        return PiecewiseNormal(quantiles[:, np.newaxis], LEVELS, index=index, columns=self._get_varnames())
 
     def _export(self):
         self.check_is_fitted()

@@ -19,6 +19,9 @@ from statespace.kalman.robust import quantile
 from statespace.quantiles import LEVELS, quantiles_at
 from statespace.quantiles import variance as spread_of
 
+# Where the distribution of a signal and noise with heavy tails is computed; between them it is interpolated.
+_TAIL_LEVELS = norm.cdf(np.linspace(-5, 5, 81))
+
 
 class KalmanForecaster(TimeForecaster):
     """Forecasts by a Kalman filter, on regular grids and on irregular times.
@@ -312,12 +315,8 @@ class KalmanForecaster(TimeForecaster):
         rows.insert(0, "time" if "time" not in rows else "time of row", time)
         return rows
 
-    def _moments(self, fh, X):
-        """The index of the horizon and the number of each row's series; mean and variance of the signal there.
-
-        Last the place of each row's series in the regressor.
-        """
-        index, numbers = self._asked(fh)
+    def _moments(self, index, numbers, X):
+        """Mean and variance of the signal at rows of series ``numbers``, and the series' places in the regressor."""
         panel, codes = self._regressor._asked(self._rows(index, X), None)
         times, covariates = panel.rows.times, panel.rows.covariates
         # Beyond a series' last time, the whole of it is its past.
@@ -337,21 +336,18 @@ class KalmanForecaster(TimeForecaster):
             posteriors = self._up_to_date()._posteriors()
             smoothed = posteriors.at(times[still_open], covariates[still_open], codes[still_open])
             mean[still_open], variance[still_open] = (part[:, 0, 0] for part in smoothed)
-        return index, numbers, mean, variance, codes
+        return mean, variance, codes
+
+    def _points(self, index, numbers, X):
+        return self._moments(index, numbers, X)[0]
 
     def _ends(self):
         """The last time of each series."""
         return np.array([self._axis.count(own[-1:])[0] for own in self._indexes().values()])
 
-    def _predict(self, fh, X):
-        index, _, mean, *_ = self._moments(fh, X)
-        if isinstance(self._history, pd.DataFrame):
-            return pd.DataFrame(mean, index=index, columns=self._history.columns)
-        return pd.Series(mean, index=index, name=self._history.name)
-
     def _predict_var(self, fh, X=None, cov=False):
+        index, numbers = self._asked(fh)
         if cov:
-            index, numbers = self._asked(fh)
             if (self._axis.count(index.get_level_values(-1)) <= self._ends()[numbers]).any():
                 raise ValueError(
                     "cov=True needs a horizon beyond the cutoff: in-sample forecasts each know another past."
@@ -359,7 +355,7 @@ class KalmanForecaster(TimeForecaster):
             regressor = self._up_to_date()
             covariance = regressor.predict(self._rows(index, X), return_cov=True, include_noise=True)[1]
             return pd.DataFrame(covariance, index=index, columns=index)
-        index, numbers, mean, variance, codes = self._moments(fh, X)
+        mean, variance, codes = self._moments(index, numbers, X)
         if self.calibration_ is None:
             total = variance + self._regressor._new_noise(codes)
         else:
@@ -367,12 +363,31 @@ class KalmanForecaster(TimeForecaster):
         return pd.DataFrame(total, index=index, columns=self._get_varnames())
 
     def _predict_quantiles(self, fh, X, alpha):
-        index, *moments = self._moments(fh, X)
+        index, numbers = self._asked(fh)
+        moments = self._moments(index, numbers, X)
         if self.calibration_ is None:
-            quantiles = self._quantiles(self._regressor, *moments[1:], alpha)
+            quantiles = self._quantiles(self._regressor, *moments, alpha)
         else:
-            quantiles = quantiles_at(self._calibrated_quantiles(index, *moments), alpha)
+            quantiles = quantiles_at(self._calibrated_quantiles(index, numbers, *moments), alpha)
         return pd.DataFrame(quantiles, index=index, columns=self._get_columns(method="predict_quantiles", alpha=alpha))
+
+    def _predict_proba(self, fh, X, marginal=True):
+        from skpro.distributions import Normal
+
+        from statespace.forecasting.distribution import PiecewiseNormal
+
+        self._refuse_joint(marginal)
+        index, numbers = self._asked(fh)
+        mean, variance, codes = self._moments(index, numbers, X)
+        labels = {"index": index, "columns": self._get_varnames()}
+        if self.calibration_ is not None:
+            quantiles, levels = self._calibrated_quantiles(index, numbers, mean, variance, codes), LEVELS
+        elif self.noise != "gaussian":
+            quantiles, levels = self._quantiles(self._regressor, mean, variance, codes, _TAIL_LEVELS), _TAIL_LEVELS
+        else:
+            std = np.sqrt(variance + self._regressor._new_noise(codes))
+            return Normal(mean[:, np.newaxis], std[:, np.newaxis], **labels)
+        return PiecewiseNormal(quantiles[:, np.newaxis], levels, **labels)
 
     def _calibrated_quantiles(self, index, numbers, mean, variance, codes):
         """At `LEVELS`: by the model, moved by what held-out values have shown for horizons of this length."""
