@@ -57,7 +57,8 @@ _HOME = {
 _SUBPACKAGES = (
     "alphabets", "classification", "conformal", "datasets", "deep", "filtering", "forecasting",
     "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "panels", "parameters",
-    "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
+    "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training",
+    "transformations", "validation",
 )  # fmt: skip
 
 __all__ = [
