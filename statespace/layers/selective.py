@@ -157,7 +157,8 @@ class SelectiveMixer(SequenceMixer):
         if dt is not None:
             check_gaps(u, dt)
             real = dt.detach() > 0
-            real = None if bool(real.all()) else real
+            # An exported graph reads records without padding.
+            real = None if torch.compiler.is_exporting() or bool(real.all()) else real
         working = self._working(u)
         with torch.autocast(u.device.type, enabled=False):
             gaps = _working_gaps(dt)
@@ -184,7 +185,8 @@ class SelectiveMixer(SequenceMixer):
         self._check_shapes(u_t, state, 2)
         with torch.autocast(u_t.device.type, enabled=False):
             y, after = self._advance(u_t.to(self._dtype()), _working_gaps(dt), state)
-            if dt is not None and not bool((dt > 0).all()):
+            # A graph that is traced has to serve every gap.
+            if dt is not None and (torch.compiler.is_compiling() or not bool((dt > 0).all())):
                 after = self._choose(dt > 0, after, state)
         return y.to(u_t.dtype), after
 
