@@ -30,7 +30,7 @@ from sklearn.model_selection import train_test_split
 from tasks import TASKS, Missing, Part
 
 import statespace.training
-from statespace import S4DClassifier, S4DRegressor
+from statespace import MambaRegressor, S4DClassifier, S4DRegressor, S5Regressor
 
 TESTS = ["tests/training/test_loop.py"]
 
@@ -203,6 +203,25 @@ def run(name, setting, change, seed):
     return {"loss": loss, "epochs": len(estimator.history_), "seconds": round(seconds, 2)}
 
 
+def first_fit():
+    """Seconds of a fit with every default on 1,000 series of 100 steps, regular and irregular; two threads."""
+    torch.set_num_threads(2)
+    generator = np.random.default_rng(0)
+    times = np.cumsum(generator.exponential(size=(1000, 100)), axis=1)
+    rate = generator.uniform(0.1, 1.0, size=1000)
+    X = np.sin(rate[:, None] * times) + 0.1 * generator.normal(size=times.shape)
+    for kind in (S4DRegressor, S5Regressor, MambaRegressor):
+        for name, given in (("regular", None), ("irregular", times)):
+            wall, processor = time.perf_counter(), time.process_time()
+            estimator = kind(random_state=0).fit(X, rate, times=given)
+            wall, processor = time.perf_counter() - wall, time.process_time() - processor
+            print(
+                f"  {kind.__name__:16s}{name:10s}{len(estimator.history_):4d} epochs, best {estimator.best_epoch_:3d}"
+                f"{wall:8.1f} s ({processor:.1f} s of CPU)",
+                flush=True,
+            )
+
+
 def table(lines):
     """Each variant beside the setting, over the pairs of data set and seed that both have."""
     frame = pd.DataFrame(lines)
@@ -248,10 +267,14 @@ def main(arguments=()):
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=[], help="factors; the setting itself is always run")
     parser.add_argument("--tasks", nargs="*", default=STUDIED)
+    parser.add_argument("--first-fit", action="store_true", help="time a fit with every default, and stop")
     parser.add_argument("--table", action="store_true", help="print what the ledger has, and fit nothing")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    if given.first_fit:
+        print(machine(["torch"]), "2 threads")
+        return first_fit()
+    torch.set_num_threads(1)
     lines = []
     if given.ledger is not None and given.ledger.exists():
         if not (given.resume or given.table):
