@@ -1,6 +1,7 @@
 """Real tasks, three seeds, against what users would pick: one table, also where ours is behind.
 
-    python tests/benchmarks/bench_accuracy.py [task ...] [--ledger FILE] [--seconds N] [--select] [--print]
+    python tests/benchmarks/bench_accuracy.py [task ...] [--ledger FILE] [--seconds N] [--rows TEXT] [--select]
+        [--print]
 
 measures what the ledger lacks and prints the table; ``make bench-accuracy`` is the same. Every figure goes into the
 ledger, a file of JSON outside the repository (by default in the user's cache), as soon as it is known: a run that was
@@ -32,6 +33,7 @@ def options(arguments=None):
     parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TABLES)}; all of them if none is named")
     parser.add_argument("--ledger", default=default_ledger(), help="the file of figures (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing later than that")
+    parser.add_argument("--rows", default="", help="measure only contenders whose names hold this text")
     parser.add_argument("--select", action="store_true", help="validate the candidates on the training parts instead")
     parser.add_argument("--print", action="store_true", help="print what the ledger has and measure nothing")
     given = parser.parse_args(arguments)
@@ -49,7 +51,7 @@ def main(arguments=()):
         try:
             table = TABLES[name]()
             for row in table.rows:
-                if not given.print and time.monotonic() - begun < given.seconds:
+                if given.rows in row.name and not given.print and time.monotonic() - begun < given.seconds:
                     fill(ledger, name, row, lambda line: print(line, flush=True), given.select)
             shown += candidates(ledger, name, table) if given.select else lines(ledger, name, table)
         except Missing as reason:

@@ -74,11 +74,9 @@ def row(task, name, make, *candidates, ours=False, seeded=True, prepare=None):
     return Row(name, measure, make, ours=ours, **options, **({} if seeded else {"seeds": (0,)}))
 
 
-def classified(task, ours, recurrent, figures=("accuracy",), aim=None, s5=(), prepare=None, lstm=True, rocket=True):
+def classified(task, ours, recurrent, figures=("accuracy",), aim=None, prepare=None, lstm=True, rocket=True):
     """The rows of a task with a label a series, from the candidates of ours and of recurrent networks."""
     rows = [row(task, "S4DClassifier", S4DClassifier, *ours, ours=True, prepare=prepare)]
-    if s5:
-        rows.append(row(task, "S5Classifier", S5Classifier, *s5, ours=True, prepare=prepare))
     rows.append(row(task, "GRU", partial(RecurrentClassifier, "gru"), *recurrent, prepare=prepare))
     if lstm:
         rows.append(row(task, "LSTM", partial(RecurrentClassifier, "lstm"), recurrent[0], prepare=prepare))

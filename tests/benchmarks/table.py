@@ -134,7 +134,8 @@ def _short(entry):
 
 def lines(ledger, name, table):
     """A task in the table: each row's mean over seeds with its range, the losses, and how far from the aim we are."""
-    found = ["", table.title if isinstance(table.title, str) else table.title(), "", f"| {'':34s} | " + " | ".join(table.figures) + " | CPU s a fit |"]
+    found = ["", table.title if isinstance(table.title, str) else table.title(), ""]
+    found.append(f"| {'':34s} | " + " | ".join(table.figures) + " | CPU s a fit |")
     found.append("|" + " --- |" * (len(table.figures) + 2))
     means = {}
     for row in table.rows:
