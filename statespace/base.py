@@ -117,31 +117,32 @@ class SeriesEstimator(BaseEstimator):
             spec = Alphabet(self.alphabet).spec
             self.alphabet_ = list(spec) if isinstance(spec, tuple) else spec
         collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False, alphabet=self._alphabet)
-        if isinstance(collection, StoredSeries):
-            return self._learn_stored(collection, sample_weight)
         if self.alphabet is None and _is_nested_table(X):
             self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
-        self.clock_ = None if collection.times is None else clock(collection.times[0])
+        if isinstance(collection, StoredSeries):
+            self.clock_ = collection.clock
+        else:
+            self.clock_ = None if collection.times is None else clock(collection.times[0])
         weights = check_sample_weight(sample_weight, collection)
+        self._learn_scales(collection, weights)
+        return collection, weights
+
+    def _learn_scales(self, collection, weights=None):
+        """What the inputs are divided by, and whether the network has to be told what is missing."""
+        if isinstance(collection, StoredSeries):
+            learned = collection.learn(per=getattr(self, "target", "auto"), weights=weights)
+            self.time_scale_, self.has_missing_ = learned.time_scale, learned.missing
+            if self.alphabet is None:
+                self.x_mean_, self.x_scale_ = learned.mean, learned.scale
+            return
         shares = series_weights(weights)
         self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times, weights=shares)
         if self.alphabet is None:
             self.x_mean_, self.x_scale_ = mean_and_scale(collection.values, shares)
         observed = zip(collection.observed, np.ones(len(collection)) if shares is None else shares, strict=True)
         self.has_missing_ = not all(seen.all() for seen, weight in observed if weight > 0)
-        return collection, weights
-
-    def _learn_stored(self, series, sample_weight):
-        """The same from stored series, of targets in their items as well, in one pass."""
-        weights = check_sample_weight(sample_weight, series)
-        learned = series.learn(per=getattr(self, "target", "auto"), weights=weights)
-        self.n_channels_, self.channel_names_, self.clock_ = learned.n_channels, None, series.clock
-        self.time_scale_, self.has_missing_ = learned.time_scale, learned.missing
-        if self.alphabet is None:
-            self.x_mean_, self.x_scale_ = learned.mean, learned.scale
-        return series, weights
 
     def _read(self, X, times):
         """The checked series of ``predict``."""

@@ -9,24 +9,23 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from itertools import chain
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
-from statespace.base import SeriesEstimator
+from statespace.fitting import GoingOn
+from statespace.inspection import summary
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
 from statespace.readers import StoredRows
 from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
 from statespace.training import (
-    Checkpoint,
     History,
     RandomStrands,
     SeriesBatches,
@@ -36,25 +35,19 @@ from statespace.training import (
     count_devices,
     fit,
     fit_in_processes,
-    partial_fit,
     ssm_rates,
 )
 from statespace.training.callbacks import as_callbacks
-from statespace.training.checkpoints import digest
-from statespace.training.scikit_learn import CallbackSupportMixin, report, with_callbacks
-from statespace.weights import check_sample_weight, weights_of_targets
+from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
-# What fit learns by training, and the parameters that may change between a checkpoint and going on from it.
-_OUTCOME = ("model_", "history_", "best_epoch_")
-_ELSEWHERE = ("checkpoint", "resume", "callbacks", "device", "verbose", "random_state", "warm_start")
 # What belongs to one place and one call of fit, as it is in a file.
 _NOT_SAVED = {"checkpoint": None, "resume": False, "callbacks": None}
 
 
 @dataclass(eq=False, repr=False)
-class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
+class DeepEstimator(GoingOn):
     """A network over series with one answer a series or one a step: its parameters, training, streams and files.
 
     A subclass says what y is (``_learn_targets``), what is minimised (``_loss``) and what the network's outputs mean
@@ -87,6 +80,8 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
     weight_decay: float = 0.01
     gradient_clip: float | None = 1.0
     validation_fraction: float = 0.1
+    calibrate: bool = False
+    calibration_fraction: float = 0.2
     patience: int | None = 10
     device: str | torch.device = "auto"
     n_devices: int | str = 1
@@ -105,23 +100,32 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
         warm = self.warm_start and "model_" in vars(self)
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
         self._check_chunks()
+        self._forget_calibration()
+        seed, checkpoint = self._seed_and_checkpoint()
+        generator = torch.Generator().manual_seed(seed)
+        training, held_out, calibration = self._split(targets, generator, weights)
+        raw = targets
+        if warm:
+            targets = self._scaled(targets)
+        else:
+            fitted = np.delete(np.arange(len(collection)), calibration)
+            if len(calibration):
+                # Not even scales are learned from what calibrates: it stands for series that are new.
+                self._learn_scales(collection[fitted], _rows(weights, fitted))
+            targets = self._scaled_targets(targets, fitted, _rows(weights, fitted))
         device = choose_device(self.device, verbose=self.verbose)
         n_devices = count_devices(self.n_devices, device)
         train = fit if n_devices == 1 else partial(fit_in_processes, n_devices)
         # Of several processes each moves its share of a batch to its own device.
         place = device if n_devices == 1 else torch.device("cpu")
-        seed, checkpoint = self._seed_and_checkpoint()
-        generator = torch.Generator().manual_seed(seed)
         model = self._new_model(n_outputs, seed)
         if warm:
             self._warm(model)
         if checkpoint is not None:
             checkpoint = replace(checkpoint, identity=self._identity(seed, model, collection, targets, weights))
         self.model_, past = model, self.history_ if warm else None
-        training, held_out = self._split(targets, generator, weights)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         told = report(self, self.max_epochs, self._as_if_stopped, collection, y, metadata)
-        callbacks = as_callbacks(self.callbacks)
         history = History()
         try:
             train(
@@ -134,116 +138,24 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
                 generator=generator,
                 progress=self.verbose > 0,
                 device=device,
-                callbacks=callbacks if told is None else [told, *callbacks],
+                callbacks=[*([] if told is None else [told]), *as_callbacks(self.callbacks)],
                 checkpoint=checkpoint,
                 history=history,
                 **self._step_options(),
             )
         finally:
             model.cpu().eval()
-            self._keep(history, past)
+            self._remember(history, past)
+        if len(calibration):
+            self._learn_calibration(
+                collection[calibration], [raw[i] for i in calibration], _rows(weights, calibration)
+            )
         if told is not None:
             told.end()
         return self
 
-    def _partial_fit(self, X, y, times, sample_weight=None, **options):
-        """One pass over the data; the first learns scales too, with ``options`` for its targets."""
-        self._check_parameters()
-        new = "model_" not in vars(self)
-        collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=new, **options)
-        self._check_chunks()
-        if self.n_devices != 1:
-            raise ValueError(f"partial_fit trains on one device: set n_devices to 1. Got {self.n_devices!r}.")
-        device = choose_device(self.device)
-        state = vars(self).get("_pass")
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1)) if state is None else 0
-        generator = torch.Generator().manual_seed(seed)
-        model = self._new_model(n_outputs, seed) if new else self.model_
-        indices, none = self._split(targets, generator, weights, fraction=0.0)
-        try:
-            loss, self._pass = partial_fit(
-                model,
-                self._training_batches(collection, indices, targets, weights, device, generator),
-                self._loss(targets),
-                state=state,
-                generator=generator,
-                device=device,
-                **self._step_options(),
-            )
-        finally:
-            model.cpu().eval()
-        self.model_ = model
-        self._keep(History(loss=[loss], best_epoch=0), None if new else self.history_)
-        return self
-
-    def _take(self, X, y, times, sample_weight, *, new, **options):
-        """Checked series, weights and targets, and the number of outputs; scales are learned from them if ``new``."""
-        if new:
-            collection, weights = self._learn_inputs(X, times, sample_weight)
-            targets, n_outputs = self._learn_targets(y, collection, weights, **options)
-            return collection, weights, targets, n_outputs
-        collection = self._read(X, times)
-        weights = check_sample_weight(sample_weight, collection)
-        weights_of_targets(weights, collection, self.per_step_)
-        return collection, weights, self._read_targets(y, collection), self.model_.config["d_output"]
-
-    def _seed_and_checkpoint(self):
-        """The seed of this training, which is that of the one it goes on from, and where it is kept."""
-        checkpoint = None if self.checkpoint is None else Checkpoint(self.checkpoint, self.resume)
-        if checkpoint is not None and not isinstance(self.random_state, Integral):
-            stored = checkpoint.read()
-            if stored is not None and "seed" in stored[1]["identity"]:
-                return int(stored[1]["identity"]["seed"]), checkpoint
-        return int(check_random_state(self.random_state).randint(2**31 - 1)), checkpoint
-
-    def _identity(self, seed, model, collection, targets, weights):
-        """What has to be the same for training to go on from a checkpoint."""
-        learned = {name: value for name, value in vars(self).items() if name.endswith("_") and name not in _OUTCOME}
-        arrays = chain(collection.values, collection.times or (), targets, () if weights is None else weights)
-        return {
-            "estimator": type(self).__name__,
-            **{name: repr(value) for name, value in self.get_params(deep=False).items() if name not in _ELSEWHERE},
-            "seed": seed,
-            "what was learned from the data": repr(learned),
-            "the data": digest(map(np.asarray, arrays)),
-            "the weights at the start": digest(value.numpy() for value in model.state_dict().values()),
-        }
-
-    def _warm(self, model):
-        """Give a new model the weights of the fitted one."""
-        try:
-            model.load_state_dict(self.model_.state_dict())
-        except RuntimeError:
-            own, other = self.model_.config, model.config
-            changed = [name for name in other if own.get(name) != other[name]]
-            raise ValueError(
-                f"warm_start=True goes on with the network that was fitted, but {', '.join(changed) or 'its form'} "
-                "changed. Set it back, or warm_start=False."
-            ) from None
-
-    def _as_if_stopped(self, weights, history):
-        """What ``fit`` learns if training stops here."""
-        model = deepcopy(self.model_).cpu().eval()
-        model.load_state_dict(weights)
-        return {"model_": model, "history_": _table(history), "best_epoch_": history.best_epoch + 1}
-
-    def _keep(self, history, past):
-        """Learn what happened, after what had happened before."""
-        table, before = _table(history), 0
-        if past is not None:
-            before = len(past)
-            table.index = table.index + before
-            table = pd.concat([past, table])
-        self.history_, self.best_epoch_ = table, before + history.best_epoch + 1
-
-    def _step_options(self):
-        names = (
-            "batch_size", "chunk_length", "learning_rate", "ssm_learning_rate", "weight_decay", "gradient_clip",
-            "precision",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
-
     def _new_model(self, n_outputs, seed):
+        """The network, with the starting values that belong to the seed."""
         layer, options = self._layers(bidirectional=self.bidirectional)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -263,14 +175,25 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
             if self._alphabet is not None:
                 # A step holds one symbol, whose embedding is one column: its fan-in is 1, however many there are.
                 torch.nn.init.uniform_(model.encoder.weight, -1.0, 1.0)
+            self._start(model)
         return model
 
+    def _scaled_targets(self, targets, fitted, weights):
+        """Targets as the network is to say them; what scales them is learned from the series ``fitted``, of weights."""
+        return self._scaled(targets)
+
+    def _scaled(self, targets):
+        """Targets as the network is to say them, by the scales that were learned."""
+        return targets
+
+    def _forget_calibration(self):
+        """Drop what earlier held-out series said of a model that is to change."""
+
+    def _start(self, model):
+        """Starting values of a new model that are the subclass's."""
+
     def _check_parameters(self):
-        as_callbacks(self.callbacks)
-        for name in ("resume", "warm_start"):
-            check_scalar(getattr(self, name), name, bool)
-        if self.resume and self.checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the path of the file to go on from.")
+        self._check_going_on()
         for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
             if hasattr(self, name):
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
@@ -284,8 +207,10 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
         count_devices(self.n_devices, torch.device("cpu"))
-        for name in ("dropout", "validation_fraction"):
+        for name in ("dropout", "validation_fraction", "calibration_fraction"):
             check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
+        if not isinstance(self.calibrate, bool | np.bool_):
+            raise ValueError(f"calibrate must be True or False. Got {self.calibrate!r} instead.")
         if self.pooling not in _POOLING:
             raise ValueError(f"pooling must be 'mean' or 'last'. Got {self.pooling!r} instead.")
         if self.reverse_complement not in _REVERSE_COMPLEMENT:
@@ -314,21 +239,30 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
                     f"has to see the whole. Leave one of the two out."
                 )
 
-    def _split(self, targets, generator, weights=None, *, fraction=None):
-        """Series to train on and series held out, of those with a target that is known and weighs something."""
+    def _split(self, targets, generator, weights=None):
+        """Series to train on, held out, and to calibrate with, of those with a target that is known and weighs."""
+        known = np.flatnonzero(self._known(targets, weights))
+        order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
+        n_calibration = int(self.calibration_fraction * len(order)) if self.calibrate else 0
+        if self.calibrate and n_calibration == 0:
+            raise ValueError(
+                f"calibrate=True holds out calibration_fraction={self.calibration_fraction:g} of the series with a "
+                f"target: none of n_samples={len(order)}. Give more series, or a larger calibration_fraction."
+            )
+        calibration, order = order[:n_calibration], order[n_calibration:]
+        n_held_out = int(self.validation_fraction * len(order))
+        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out]), np.sort(calibration)
+
+    def _known(self, targets, weights):
+        """Whether each series has a target that is known and weighs something."""
         if isinstance(targets, StoredRows):
             known = targets.statistics.known
-            if weights is not None:
-                known = known & [bool(np.any(weight)) for weight in weights]
-        else:
-            known = np.array([not np.isnan(row).all() for row in targets])
-            if weights is not None:
-                rows = zip(targets, weights, strict=True)
-                known &= [bool((np.asarray(weight)[..., None] * ~np.isnan(row)).any()) for row, weight in rows]
-        known = np.flatnonzero(known)
-        order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
-        n_held_out = int((self.validation_fraction if fraction is None else fraction) * len(order))
-        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+            return known if weights is None else known & [bool(np.any(weight)) for weight in weights]
+        known = np.array([not np.isnan(row).all() for row in targets])
+        if weights is not None:
+            rows = zip(targets, weights, strict=True)
+            known &= [bool((np.asarray(weight)[..., None] * ~np.isnan(row)).any()) for row, weight in rows]
+        return known
 
     def _held_out_first(self, order, targets):
         """The order in which series are held out, from a random one."""
@@ -341,11 +275,8 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
         return data
 
     def _batches(self, collection, indices, targets, weights, device):
-        in_list = self.per_step_ and not isinstance(targets, StoredRows)
-        targets = [targets[i] for i in indices] if in_list else targets[indices]
-        if weights is not None:
-            weights = [weights[i] for i in indices] if isinstance(weights, list) else weights[indices]
-        return self._data(collection[indices], targets, weights=weights, device=device)
+        targets = _rows(targets, indices)
+        return self._data(collection[indices], targets, weights=_rows(weights, indices), device=device)
 
     def _data(self, collection, targets=None, **options):
         """Series as the network reads them, in batches."""
@@ -400,6 +331,35 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
             The model is bidirectional or reads both strands: it has to see the whole record.
         """
         return LayerStream(self)
+
+    def summary(self):
+        """Parameters, state and floating-point operations a step of every part of the fitted network.
+
+        Returns
+        -------
+        table : DataFrame
+            As `statespace.inspection.summary` has it.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator is not fitted.
+        """
+        return summary(self)
+
+    def export_onnx(self, path, *, dtype="float32"):
+        """Write the step of the fitted model as an ONNX graph: `statespace.export.export_onnx` says what is in it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The file, replaced as a whole if it exists.
+        dtype : {"float32", "float64"}, default="float32"
+            In which the graph computes.
+        """
+        from statespace.export import export_onnx
+
+        export_onnx(self, path, dtype=dtype)
 
     def _check_streamable(self):
         check_is_fitted(self)
@@ -459,11 +419,8 @@ class DeepEstimator(CallbackSupportMixin, SeriesEstimator):
         return estimator
 
 
-def _table(history):
-    """The losses of every epoch, counted from 1."""
-    losses = {"loss": history.loss}
-    if history.validation_loss:
-        # An interruption between the two leaves a last epoch without validation.
-        missing = len(history.loss) - len(history.validation_loss)
-        losses["validation_loss"] = history.validation_loss + [np.nan] * missing
-    return pd.DataFrame(losses, index=pd.RangeIndex(1, len(history.loss) + 1, name="epoch"))
+def _rows(values, indices):
+    """The weights or targets of some series, in the form in which those of all are."""
+    if isinstance(values, list):
+        return [values[i] for i in indices]
+    return None if values is None else values[indices]

@@ -117,14 +117,47 @@ def save(estimator, path) -> None:
         "document": document,
         "checksum": _checksum(document, plain),
     }
+    replace(path, to_bytes(plain, metadata))
+
+
+def replace(path, content: bytes) -> None:
+    """Put a file in the place of an old one, whole or not at all.
+
+    It is written beside ``path``, forced to the disk and then renamed: whenever the power fails or the process is
+    killed, there is the old file or the new one. A killed process may leave the other under a hidden name.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    content : bytes
+
+    Raises
+    ------
+    OSError
+        The disk is full, the folder does not exist, ...; the old file is as it was.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from statespace.persistence import replace
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     replace(os.path.join(folder, "file"), b"content")
+    ...     os.listdir(folder)
+    ['file']
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
-            file.write(to_bytes(plain, metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        kept = " The file that is there is as it was." if path.is_file() else ""
+        raise type(error)(
+            error.errno, f"{error.strerror}: {len(content)} bytes could not be written to {path}.{kept}"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

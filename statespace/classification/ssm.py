@@ -18,6 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from torch.nn import functional as F
 
+from statespace.classification.temperature import fit_temperature
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
 from statespace.parameters import SSMParameters
@@ -60,6 +61,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             Labels: numbers, texts or booleans. One a series, (n_series,); or one a step, (n_series, n_times), a list of
             (n_times_i,) arrays, or a Series with a (series, time) MultiIndex. NaN or None is a label that is not known
             and carries no loss.
+            With what is stored it may be stored as well, or be left out where a Dataset has it in its items.
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
@@ -154,7 +156,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         return self._shaped([self.classes_[row.argmax(axis=1)] for row in outputs], collection)
 
     def predict_proba(self, X, times=None):
-        """Predict the probability of every class, the softmax of the network's outputs.
+        """Predict the probability of every class: the softmax of the network's outputs, divided by ``temperature_``.
 
         Parameters
         ----------
@@ -185,8 +187,8 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         collection = self._read(X, times)
         outputs = self._outputs(collection)
         if not self.per_step_:
-            return log_softmax(outputs, axis=1)
-        return self._shaped([log_softmax(row, axis=1) for row in outputs], collection)
+            return self._log_proba(outputs)
+        return self._shaped([self._log_proba(row) for row in outputs], collection)
 
     def score(self, X, y=None, times=None, sample_weight=None):
         """Accuracy over the labels that are known, all steps of all series taken together.
@@ -217,6 +219,9 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             raise ValueError(
                 f"class_weight must be None, 'balanced' or a mapping from label to weight. Got {self.class_weight!r}."
             )
+
+    def _forget_calibration(self):
+        self.temperature_ = 1.0
 
     def _learn_targets(self, y, collection, weights=None, classes=None):
         if isinstance(collection, StoredSeries):
@@ -322,9 +327,27 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _loss(self, targets):
         return partial(_cross_entropy, weight=torch.tensor(self.class_weight_))
 
+    def _exported_answers(self, outputs):
+        """What an exported model answers, by name, from the network's outputs: tensors (..., n_classes)."""
+        return {"probabilities": (outputs / vars(self).get("temperature_", 1.0)).softmax(dim=-1)}
+
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
-        return np.exp(log_softmax(outputs))
+        return np.exp(self._log_proba(outputs))
+
+    def _log_proba(self, outputs):
+        return log_softmax(outputs / vars(self).get("temperature_", 1.0), axis=-1)
+
+    def _learn_calibration(self, collection, targets, weights):
+        outputs = self._outputs(collection)
+        labels = np.concatenate(targets).reshape(-1)
+        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
+        known = ~np.isnan(labels)
+        self.temperature_ = fit_temperature(
+            (np.concatenate(outputs) if self.per_step_ else outputs)[known],
+            labels[known].astype(int),
+            None if weights is None else weights[known],
+        )
 
     @staticmethod
     def _each(function, values):
@@ -390,9 +413,16 @@ class SSMClassifier(DeepClassifier, SSMParameters):
     class_weight : mapping, "balanced" or None, default=None
         Weight of each label in the loss; ``"balanced"`` weighs a class by n_labels / (n_classes · its labels). None
         weighs all the same, as does a mapping the labels that it leaves out.
+    calibrate : bool, default=False
+        Hold out ``calibration_fraction`` of the series, on which a temperature is fitted that makes the probabilities
+        honest and changes no prediction. It does not undo ``class_weight``, with which probabilities are those of other
+        shares of classes.
 
     Attributes
     ----------
+    temperature_ : float
+        What the network's outputs are divided by before the softmax; 1 without ``calibrate``. Above 1 where the network
+        was too sure. See `statespace.classification.temperature`.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_weight_ : ndarray of shape (n_classes,)

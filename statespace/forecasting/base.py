@@ -9,6 +9,7 @@ from sktime.datatypes import convert_to
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from statespace import persistence
+from statespace.forecasting.calibration import Calibration
 from statespace.forecasting.horizon import TimeAxis
 from statespace.forecasting.tables import from_arrays, to_arrays
 
@@ -16,7 +17,8 @@ from statespace.forecasting.tables import from_arrays, to_arrays
 class TimeForecaster(BaseForecaster):
     """An sktime forecaster that keeps its own history and knows the time of every row.
 
-    Subclasses set ``_axis`` (a `TimeAxis`) in ``_fit``.
+    Subclasses set ``_axis`` (a `TimeAxis`) and ``_history`` in ``_fit``, and give ``_points(index, numbers, X)``: the
+    forecasts at the times of an index, each of the series of that number.
     """
 
     _tags: ClassVar = {
@@ -59,22 +61,22 @@ class TimeForecaster(BaseForecaster):
                 )
         return axis
 
-    def _places(self):
-        """Which rows of the history belong to which series; the name of the only series is None."""
-        index = self._history.index
+    def _places(self, index=None):
+        """Which rows of the history, or of ``index``, belong to which series; the name of the only series is None."""
+        index = self._history.index if index is None else index
         if not isinstance(index, pd.MultiIndex):
             return {None: np.arange(len(index))}
         levels = list(range(index.nlevels - 1))
         groups = pd.Series(0, index=index).groupby(level=levels, sort=False)
         return {name if isinstance(name, tuple) else (name,): rows for name, rows in groups.indices.items()}
 
-    def _indexes(self):
-        """The times of every series."""
-        index = self._history.index
+    def _indexes(self, index=None):
+        """The times of every series of the history, or of ``index``."""
+        index = self._history.index if index is None else index
         if not isinstance(index, pd.MultiIndex):
             return {None: index}
         times = index.get_level_values(-1)
-        return {name: times[rows] for name, rows in self._places().items()}
+        return {name: times[rows] for name, rows in self._places(index).items()}
 
     def _asked(self, fh):
         """The index that a horizon means, and the number of the series of each row."""
@@ -84,6 +86,73 @@ class TimeForecaster(BaseForecaster):
             return indexes[None], numbers
         rows = [(*name, time) for name, times in indexes.items() for time in times]
         return pd.MultiIndex.from_tuples(rows, names=self._history.index.names), numbers
+
+    def predict_residuals(self, y=None, X=None):
+        """What is left of y: y minus its forecasts, which within the data are one step ahead.
+
+        Parameters
+        ----------
+        y : series of any mtype of sktime, optional
+            None: all that is known from ``fit`` and ``update``, of every series of a panel too.
+        X : DataFrame, optional
+            Covariates at the times of y.
+
+        Returns
+        -------
+        of the type and index of y
+            NaN where y is missing.
+        """
+        if y is None and not getattr(self, "_is_vectorized", False):
+            return self._history - self.fitted_values()
+        return super().predict_residuals(y, X)
+
+    def fitted_values(self):
+        """What each observation so far was forecast to be, one step ahead, in one pass over the data.
+
+        Returns
+        -------
+        Series or DataFrame
+            Of the index of what is known from ``fit`` and ``update``; of every series of a panel. At the first times
+            as in ``predict``.
+
+        Raises
+        ------
+        sktime.exceptions.NotFittedError
+            The forecaster is not fitted.
+        """
+        self.check_is_fitted()
+        history = self._history
+        numbers = np.empty(len(history), dtype=np.int64)
+        for number, rows in enumerate(self._places().values()):
+            numbers[rows] = number
+        values = self._points(history.index, numbers, None)
+        if isinstance(history, pd.DataFrame):
+            return pd.DataFrame(values, index=history.index, columns=history.columns)
+        return pd.Series(values, index=history.index, name=history.name)
+
+    def _predict(self, fh, X):
+        index, numbers = self._asked(fh)
+        values = self._points(index, numbers, X)
+        if isinstance(self._history, pd.DataFrame):
+            return pd.DataFrame(values, index=index, columns=self._history.columns)
+        return pd.Series(values, index=index, name=self._history.name)
+
+    def _check_calibration(self):
+        if not isinstance(self.calibrate, bool | np.bool_):
+            raise ValueError(f"calibrate must be True or False. Got {self.calibrate!r} instead.")
+        if not 0 < self.calibration_fraction < 1:
+            raise ValueError(f"calibration_fraction must be within (0, 1). Got {self.calibration_fraction!r} instead.")
+
+    @staticmethod
+    def _refuse_joint(marginal):
+        if not marginal:
+            raise ValueError("marginal=False is not known: the distributions are those of single times. Use True.")
+
+    @staticmethod
+    def _calibration_of(arrays):
+        """What a file says about calibration, if it does."""
+        found = [arrays.get(f"calibration.{name}") for name in Calibration._fields]
+        return None if found[0] is None else Calibration(*found)
 
     def save(self, path=None, serialization_format="safetensors"):
         """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.
@@ -151,6 +220,8 @@ def extended(old, new):
     """The rows of ``old`` and ``new`` in order of time; where both have a time, those of ``new``."""
     if old is None or new is None:
         return new if old is None else old
+    if not isinstance(old.index, pd.MultiIndex) and new.index.is_monotonic_increasing and old.index[-1] < new.index[0]:
+        return pd.concat([old, new])
     kept = old.loc[~old.index.isin(new.index)]
     return pd.concat([kept, new]).sort_index(kind="stable")
 

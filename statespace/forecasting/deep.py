@@ -19,7 +19,9 @@ from torch import nn
 from statespace.base import mean_and_scale
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
+from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
 from statespace.forecasting.horizon import common_freq
+from statespace.forecasting.reading import Reader, rows_of
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
 from statespace.models import make_backbone
 from statespace.quantiles import (
@@ -36,8 +38,6 @@ from statespace.training import check_precision, choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
-# Windows, and queries, that are predicted at once.
-_MAX_WINDOWS, _MAX_QUERIES = 64, 2048
 # What training learns beside the network's weights.
 _LEARNED = (
     "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_",
@@ -71,15 +71,8 @@ class QueryModel(nn.Module):
 
     def answer(self, state, queries, query_dt, window):
         """Each query from the state that its window left, and no query from another."""
-        states = tuple(_rows(block, window) for block in state)
-        outputs, _ = self.stack.step(queries, states, query_dt)
+        outputs, _ = self.stack.step(queries, rows_of(state, window), query_dt)
         return ordered_quantiles(outputs)
-
-
-def _rows(state, window):
-    if isinstance(state, tuple):
-        return tuple(_rows(part, window) for part in state)
-    return None if state is None else state[window]
 
 
 def _loss(model, batch):
@@ -131,6 +124,8 @@ class DeepForecaster(TimeForecaster):
     time_unit: str | None = None
     device: str | torch.device = "auto"
     precision: str = "float32"
+    calibrate: bool = False
+    calibration_fraction: float = 0.2
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -148,10 +143,12 @@ class DeepForecaster(TimeForecaster):
         if self._restored is not None:
             self._restore()
             self._records = self._read_records()
-            return self
-        self._learn_scales(indexes, fh)
-        self._records = self._read_records()
-        self._train(self.max_epochs)
+        else:
+            self._learn_scales(indexes, fh)
+            self._records = self._read_records()
+            self._learn(self.max_epochs)
+        self._readings = []
+        self._read_on()
         return self
 
     def _update(self, y, X=None, update_params=True):
@@ -159,11 +156,26 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("update needs X if fit was given X, and only then.")
         if X is not None:
             self._covariates = extended(self._covariates, covariate_rows(y.index, X))
+        ends, numbers = {name: index[-1] for name, index in self._indexes().items()}, self._numbers
         self._history = extended(self._history, y)
         self._records = self._read_records()
         if update_params:
-            self._train(max(1, self.max_epochs // 5))
+            self._learn(max(1, self.max_epochs // 5))
+            self._readings = []
+        else:
+            firsts = {name: index[0] for name, index in self._indexes(y.index).items()}
+            changed = [number for name, number in numbers.items() if name in firsts and firsts[name] <= ends[name]]
+            self._readings = [
+                reading.take(np.flatnonzero(~np.isin(reading.numbers, changed))).renumbered(numbers, self._numbers)
+                for reading in self._readings
+            ]
+        self._read_on()
         return self
+
+    def _read_on(self):
+        """Carry the network's states on to the end of the data; those that do not know it begin anew."""
+        numbers = np.flatnonzero(self._records.lengths)
+        self._readings = [part.moved("cpu") for part in self._network().read(numbers, self._readings)]
 
     def _check_parameters(self):
         for name, least in _INTEGERS.items():
@@ -174,6 +186,7 @@ class DeepForecaster(TimeForecaster):
             raise ValueError(
                 f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
             )
+        self._check_calibration()
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
         if any(not period > 0 for period in self.periods or ()):
@@ -242,9 +255,29 @@ class DeepForecaster(TimeForecaster):
             self._records, trend, self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
         )
 
-    def _train(self, max_epochs):
-        """Train the model: a new one in fit, in update the present one goes on."""
+    def _learn(self, max_epochs):
+        """Train on all of the data; or on their first part, and calibrate with the rest."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.calibration_, everything = None, self._records
+        if not self.calibrate:
+            self._train(max_epochs, seed)
+            return
+        cuts = held_out(everything.lengths, self.calibration_fraction)
+        self._records = everything.first(cuts)
+        try:
+            self._train(max_epochs, seed)
+        finally:
+            self._records = everything
+        times = np.split(everything.times, everything.starts[1:])
+        numbers, ends, rows = held_out_forecasts(times, cuts, self.max_horizon_, seed)
+        first = everything.starts[numbers]
+        at, covariates = everything.times[first + rows], everything.covariates[first + rows]
+        quantiles = self._network().before(numbers, ends, at, covariates)
+        horizons = at - everything.times[first + ends - 1]
+        self.calibration_ = Calibration.learned(quantiles, everything.values[first + rows], horizons)
+
+    def _train(self, max_epochs, seed):
+        """Train the model: a new one in fit, in update the present one goes on."""
         new = not hasattr(self, "model_")
         device = choose_device(self.device, verbose=self.verbose)
         if new:
@@ -296,41 +329,47 @@ class DeepForecaster(TimeForecaster):
     def _forecast(self, fh, X):
         """The index that is asked for, and the quantiles (n, len(LEVELS)) there."""
         index, numbers = self._asked(fh)
+        return index, self._quantiles(index, numbers, X)
+
+    def _points(self, index, numbers, X):
+        return self._quantiles(index, numbers, X)[:, MEDIAN]
+
+    def _quantiles(self, index, numbers, X):
         X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
         times = self._axis.count(index.get_level_values(-1))
-        return index, self._answer(numbers, times, self._phases_and_covariates(times, X))
+        return self._answer(numbers, times, self._phases_and_covariates(times, X))
+
+    def _network(self):
+        """What reads the records with the trained network, in the best precision of the device."""
+        device = choose_device(self.device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return Reader(deepcopy(self.model_).to(device, dtype).eval(), self._reader(self.trend_), dtype, device)
 
     def _answer(self, numbers, times, covariates):
         """Quantiles of series ``numbers`` at ``times``, each given the observations before that time."""
-        record = self._records
-        quantiles = np.empty((len(times), len(LEVELS)))
+        record, network = self._records, self._network()
         ends = np.empty(len(times), dtype=np.int64)
         for number in np.unique(numbers):
             start, n = record.starts[number], record.lengths[number]
             mine = numbers == number
-            ends[mine] = start + np.searchsorted(record.times[start : start + n], times[mine], side="left")
-        known = ends > record.starts[numbers]
-        quantiles[~known] = np.quantile(record.values, LEVELS)
-        device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        model = deepcopy(self.model_).to(device, dtype).eval()
-        reader = self._reader(self.trend_)
-        starts = record.starts[numbers]
-        for rows in _batches(ends, np.flatnonzero(known)):
-            window_ends, first, window = np.unique(ends[rows], return_index=True, return_inverse=True)
-            lengths = np.minimum(window_ends - starts[rows][first], self.context_length_)
-            tokens = reader.read(window_ends, lengths, times[rows], covariates[rows], window)
-            with torch.inference_mode():
-                scaled = model(**tokens.tensors(dtype, device)).cpu().numpy()
-            quantiles[rows] = tokens.offset[:, np.newaxis] + tokens.scale[:, np.newaxis] * scaled
+            ends[mine] = np.searchsorted(record.times[start : start + n], times[mine], side="left")
+        quantiles = np.empty((len(times), len(LEVELS)))
+        quantiles[ends == 0] = np.quantile(record.values, LEVELS)
+        past = np.flatnonzero((ends > 0) & (ends < record.lengths[numbers]))
+        if len(past):
+            quantiles[past] = network.before(numbers[past], ends[past], times[past], covariates[past])
+        present = (ends > 0) & (ends == record.lengths[numbers])
+        for reading in self._readings:
+            place = np.full(len(record.lengths), -1)
+            place[reading.numbers] = np.arange(len(reading.numbers))
+            own = np.flatnonzero(present & (place[numbers] >= 0))
+            if len(own):
+                quantiles[own] = network.at_present(reading, times[own], covariates[own], place[numbers[own]])
+        if self.calibration_ is not None:
+            known = np.flatnonzero(ends > 0)
+            horizons = times[known] - record.times[record.starts[numbers[known]] + ends[known] - 1]
+            quantiles[known] = self.calibration_(quantiles[known], horizons)
         return quantiles
-
-    def _predict(self, fh, X):
-        index, quantiles = self._forecast(fh, X)
-        median = quantiles[:, MEDIAN]
-        if isinstance(self._history, pd.DataFrame):
-            return pd.DataFrame(median, index=index, columns=self._history.columns)
-        return pd.Series(median, index=index, name=self._history.name)
 
     def _predict_quantiles(self, fh, X, alpha):
         index, quantiles = self._forecast(fh, X)
@@ -342,6 +381,13 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("cov=True is not known: every time has a distribution of its own. Use cov=False.")
         index, quantiles = self._forecast(fh, X)
         return pd.DataFrame(variance(quantiles), index=index, columns=self._get_varnames())
+
+    def _predict_proba(self, fh, X, marginal=True):
+        from statespace.forecasting.distribution import PiecewiseNormal
+
+        self._refuse_joint(marginal)
+        index, quantiles = self._forecast(fh, X)
+        return PiecewiseNormal(quantiles[:, np.newaxis], LEVELS, index=index, columns=self._get_varnames())
 
     def _export(self):
         self.check_is_fitted()
@@ -355,6 +401,8 @@ class DeepForecaster(TimeForecaster):
         state |= data
         arrays |= {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
+        if self.calibration_ is not None:
+            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
         for name in _LEARNED:
             if hasattr(self, name):
                 value = getattr(self, name)
@@ -384,15 +432,6 @@ class DeepForecaster(TimeForecaster):
         }
         self.model_.load_state_dict(weights)
         self.model_.eval()
+        self.calibration_ = self._calibration_of(arrays)
         epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
         self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)
-
-
-def _batches(ends, rows):
-    """Queries in the order of their windows, cut so that neither windows nor queries are too many at once."""
-    rows = rows[np.argsort(ends[rows], kind="stable")]
-    while len(rows):
-        new = np.cumsum(np.diff(ends[rows], prepend=-1) != 0)
-        size = min(int(np.searchsorted(new, _MAX_WINDOWS, side="right")), _MAX_QUERIES)
-        yield rows[:size]
-        rows = rows[size:]

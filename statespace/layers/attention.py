@@ -109,7 +109,7 @@ class Attention(SelectiveMixer):
             past = -(age.to(times.dtype) + rest.to(times.dtype)).squeeze(-1)
             key_times = torch.cat([past, times], dim=1)
             present = here.detach() > 0.5
-            present = None if bool(present.all()) else present
+            present = None if self._all(present) else present
         else:
             key_times = times
         y = self._attend(self._turned(q, times), self._turned(k, key_times), self._heads(v), present)
@@ -130,13 +130,17 @@ class Attention(SelectiveMixer):
             y, after = self._read(u_t.unsqueeze(1), None, None, state)
         else:
             real = dt.detach() > 0
-            lengths = None if bool(real.all()) else real.long()
+            lengths = None if self._all(real) else real.long()
             y, after = self._read(u_t.unsqueeze(1), dt.unsqueeze(1), lengths, state)
         return y.squeeze(1), after
 
     def _choose(self, real, after, before):
         # A padded sample was not stored; what may have changed is the number of slots.
         return after
+
+    def _all(self, real):
+        """Whether all are real: in a graph that is traced, of a layer whose state grows alike for all records."""
+        return self.window is None if torch.compiler.is_compiling() else bool(real.all())
 
     def _heads(self, x):
         """(B, L, d_model) -> (B, H, L, P)."""
@@ -172,7 +176,7 @@ class Attention(SelectiveMixer):
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
         if max(reach, _QUERIES) < L:
             return self._attend_in_blocks(q, k, v, present)
-        size = max(1, _PAIRS // (len(q) * (n + L)))
+        size = 1 if L == 1 else max(1, _PAIRS // (len(q) * (n + L)))
         parts = []
         for start in range(0, L, size):
             end = min(start + size, L)

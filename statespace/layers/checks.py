@@ -33,10 +33,11 @@ def check_shapes(layer, u, state, dimensions):
         )
     if state is None:
         return
-    shapes, single = layer._state_shapes(len(u)), isinstance(state, torch.Tensor)
+    # Not len(u): in a graph that is traced the size of the batch stays open.
+    shapes, single = layer._state_shapes(u.shape[0]), isinstance(state, torch.Tensor)
     given = tuple(state.shape) if single else tuple(tuple(part.shape) for part in state)
     if not _fits(given, shapes):
-        raise ValueError(f"state must have shape {shapes}, as initial_state({len(u)}) gives it. Got {given} instead.")
+        raise ValueError(f"state must have shape {shapes}, as initial_state({u.shape[0]}) gives it. Got {given} instead.")
 
 
 def check_gaps(u, dt):
@@ -52,7 +53,8 @@ def check_gaps(u, dt):
             f"dt must have shape {tuple(u.shape[:2])}, one gap for each step of u. Got {tuple(dt.shape)} instead."
         )
     gaps = dt.detach()
-    if not bool((gaps >= 0).all()):
+    # A graph that is exported has no values yet.
+    if not torch.compiler.is_exporting() and not bool((gaps >= 0).all()):
         series, index = torch.nonzero(~(gaps >= 0))[0].tolist()
         raise ValueError(
             f"dt must not be negative or NaN: dt[{series}, {index}] = {gaps[series, index].item():g}. "

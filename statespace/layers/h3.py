@@ -197,7 +197,7 @@ class H3(LinearMixer):
         skip = self.D if direction == 0 else None
         register, s = (None, None) if state is None else state
         (B, _, L), d = u.shape, self.head_dim
-        real = None if dt is None or bool((dt > 0).all()) else dt > 0
+        real = None if dt is None or torch.compiler.is_exporting() or bool((dt > 0).all()) else dt > 0
         weight, bias = _of_type(self.projection, u.dtype)
         # (B, L, D), each by itself: channels last in memory is what the kernels read in place.
         q, k, v = (linear(u.transpose(1, 2), *part) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))

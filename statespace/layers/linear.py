@@ -136,7 +136,7 @@ class LinearMixer(SequenceMixer):
             return (None if self.mode == "scan" else 1.0), None
         check_gaps(u, dt)
         gaps = dt.detach()
-        if self.mode == "scan" or (self.mode == "auto" and dt.requires_grad):
+        if self.mode == "scan" or (self.mode == "auto" and (dt.requires_grad or torch.compiler.is_exporting())):
             return None, None
         lengths = _lengths(gaps)
         first = int((lengths > 0).int().argmax())

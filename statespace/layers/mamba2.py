@@ -197,6 +197,12 @@ class Mamba2(SelectiveMixer):
         )  # fmt: skip
         return self._out(y, z, self._backend("rms_norm")), (register, h)
 
+    def _selection(self, u, dt):
+        z, _, delta = self._branches(u)
+        step = softplus(delta + self.dt_bias, threshold=40)
+        step = step if dt is None else step * dt.unsqueeze(-1).to(step.dtype)
+        return {"step": step, "kept": torch.exp(step * self._rates()), "gate": silu(z)}
+
     def _advance(self, u_t, dt, state):
         register, h = state
         z, sample, delta = linear(u_t, self.in_proj.weight).split(self._sizes(), dim=-1)
@@ -211,9 +217,9 @@ class Mamba2(SelectiveMixer):
         # Ā - 1, which keeps the digits of a slow head.
         decay = torch.expm1(step * (self._rates() if self._frozen is None else self._frozen))
         # The heads of a group side by side: (batch, G, heads of a group · P, N) times rows of N.
-        written = (step.unsqueeze(-1) * x).reshape(len(x), self.n_groups, -1, 1) * B.unsqueeze(-2)
+        written = (step.unsqueeze(-1) * x).reshape(x.shape[0], self.n_groups, -1, 1) * B.unsqueeze(-2)
         h = torch.addcmul(h + written.view(h.shape), decay[..., None, None], h)
-        y = h.reshape(len(x), self.n_groups, -1, self.d_state) @ C.unsqueeze(-1)
+        y = h.reshape(x.shape[0], self.n_groups, -1, self.d_state) @ C.unsqueeze(-1)
         y = y.view(x.shape) + self.D.unsqueeze(-1) * x
         # One row is not worth a call of the loops.
         return self._out(y.to(z.dtype), z, "pytorch"), (window[..., 1:], h)

@@ -83,7 +83,7 @@ class Windows(nn.Module):
         """h (B, L, fast) and its gaps -> the windows that are full (B, W, slow), theirs (B, W), and places for `up`."""
         p = self.factor
         buffer, lifted, elapsed, count = self.initial_state(len(h)) if state is None else state
-        regular = dt is None and bool((elapsed == count).all())
+        regular = dt is None and (state is None or bool((elapsed == count).all()))
         gaps = torch.ones_like(h[..., 0]) if dt is None else dt
         steps: Tensor | slice
         if bool((gaps > 0).all()) and bool((count == count[0]).all()):
@@ -138,7 +138,7 @@ class Windows(nn.Module):
         here = torch.arange(self.factor, device=h_t.device) == count[:, None]
         buffer = torch.where((here & real[:, None])[..., None], h_t[:, None], buffer)
         elapsed = elapsed + (1.0 if dt is None else dt.to(elapsed.dtype))
-        came_up = lifted[torch.arange(len(h_t), device=h_t.device), count]
+        came_up = lifted[torch.arange(h_t.shape[0], device=h_t.device), count]
         count = count + real
         return came_up, (buffer, lifted, elapsed, count), count == self.factor
 
@@ -146,7 +146,7 @@ class Windows(nn.Module):
         """The slower scale's step (B, slow) and gap (B,), or None for 1: nothing where the window is not ``full``."""
         buffer, _, elapsed, count = state
         coarse = torch.where(full[:, None], self.down_map(buffer.flatten(1)), 0)
-        if regular and bool((full & (elapsed == count)).all()):
+        if regular and not torch.compiler.is_compiling() and bool((full & (elapsed == count)).all()):
             return coarse, None
         return coarse, torch.where(full, elapsed / self.factor, 0)
 
