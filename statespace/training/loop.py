@@ -155,7 +155,7 @@ def fit(
     )  # fmt: skip
     run = Run(model, steps, data, history, Best(math.inf, weights_of(model)))
     stored = None if checkpoint is None else checkpoint.read()
-    with Interruption() as interruption, _own_randomness(device, generator):
+    with Interruption() as interruption, _own_state(device, generator):
         if checkpoint is not None and stored is not None:
             checkpoint.check(stored[1])
             run.restore(*stored)
@@ -165,6 +165,7 @@ def fit(
         bar = tqdm(range(start, max_epochs), disable=not progress or devices.rank > 0, unit="epoch",
                    initial=start, total=max_epochs)  # fmt: skip
         try:
+            interruption.open = True
             for callback in watching:
                 callback.on_fit_begin(history, model)
             for epoch in bar:
@@ -200,6 +201,7 @@ def fit(
             history.stopped = "memory"
             raise MemoryError(f"{error} {_kept(history.best_epoch)}") from None
         except KeyboardInterrupt:
+            interruption.closed = True
             history.stopped = "interrupted"
             warnings.warn(
                 f"training was interrupted in epoch {len(history.loss) + 1} of {max_epochs}. "
@@ -304,8 +306,9 @@ def partial_fit(
         running, loss, optimizer, devices, generator, factor=lambda step: 1.0, gradient_clip=gradient_clip
     )  # fmt: skip
     whole = False
-    with Interruption() as interruption, _own_randomness(devices.device, generator):
+    with Interruption() as interruption, _own_state(devices.device, generator):
         try:
+            interruption.open = True
             if state is not None:
                 steps.restore(state)
             mean = steps.epoch(data, batch_size)
@@ -344,11 +347,18 @@ def evaluate(
 
 
 @contextmanager
-def _own_randomness(device: torch.device, generator: torch.Generator):
-    """Dropout draws from torch's global generator: it is seeded from ours and put back as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        yield
+def _own_state(device: torch.device, generator: torch.Generator):
+    """Dropout draws from torch's global generator: it is seeded from ours and put back as it was.
+
+    So is whether gradients are recorded: Ctrl-C between ``no_grad``'s beginning and its body would leave that off.
+    """
+    recording = torch.is_grad_enabled()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            yield
+    finally:
+        torch.set_grad_enabled(recording)
 
 
 def _text(rate: float | Mapping[str, float]) -> str:
