@@ -55,7 +55,7 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering",
+    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering", "fitting",
     "forecasting", "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "panels",
     "parameters", "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training",
     "transformations", "validation", "weights",

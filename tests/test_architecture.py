@@ -24,7 +24,7 @@ TIERS = [
     ["models"],
     ["training", "inspection"],
     ["base", "labels", "parameters"],
-    ["streaming", "export"],
+    ["streaming", "export", "fitting"],
     ["deep"],
     ["regression", "classification", "filtering"],
     ["forecasting"],

@@ -85,6 +85,32 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         """
         return self._fit(X, y, times, sample_weight)
 
+    def partial_fit(self, X, y, times=None, sample_weight=None):
+        """Go on learning by one pass over more series, at constant rates.
+
+        The first call of all learns the scales of inputs, targets and gaps, and what form y has: give it series that
+        are like those to come. After `fit`, or the first call, these stay as they are. No series is held out, and the
+        weights after the pass are kept. The optimiser's moments go on from call to call; a copy from a file starts
+        with new ones.
+
+        Parameters
+        ----------
+        X, y, times, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad X, times, y or parameters, or for series and targets unlike those of the first call.
+        statespace.training.DivergenceError
+            The loss became infinite or NaN. The estimator has the weights before this pass, as it has after Ctrl-C.
+        """
+        return self._partial_fit(X, y, times, sample_weight)
+
     def predict(self, X, times=None, return_std=False):
         """Predict the targets.
 
@@ -136,12 +162,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
             The mean over outputs.
         """
         collection = self._read(X, times)
-        targets = check_targets(y, collection, per="step" if self.per_step_ else "series")
-        if targets.per_step != self.per_step_ or targets.n_outputs != self.n_outputs_:
-            raise ValueError(
-                f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
-                f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
-            )
+        targets = self._targets_as_fitted(y, collection)
         weights = check_sample_weight(sample_weight, collection)
         weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
@@ -160,9 +181,11 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         super()._check_parameters()
         check_distribution(self.distribution)
 
-    def _learn_targets(self, y, collection, weights=None):
+    def _forget_calibration(self):
         for name in ("calibration_scores_", "calibration_weights_", "calibration_maxima_", "std_scale_"):
             vars(self).pop(name, None)
+
+    def _learn_targets(self, y, collection, weights=None):
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
         self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
@@ -170,11 +193,31 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         self.distribution_ = self.distribution
         return targets.values, self.n_outputs_ * self._distribution.n_parameters
 
+    def _read_targets(self, y, collection):
+        if self.distribution != self.distribution_:
+            raise ValueError(
+                f"distribution={self.distribution!r} is not that of the model, {self.distribution_!r}, which goes on "
+                "learning. Set it back, or fit anew with warm_start=False."
+            )
+        return self._targets_as_fitted(y, collection).values
+
+    def _targets_as_fitted(self, y, collection):
+        targets = check_targets(y, collection, per="step" if self.per_step_ else "series")
+        if targets.per_step != self.per_step_ or targets.n_outputs != self.n_outputs_:
+            raise ValueError(
+                f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
+                f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
+            )
+        return targets
+
     def _scaled_targets(self, targets, fitted, weights):
         learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
         if not self.per_step_ and weights is not None:
             weights = [weights]
         self.y_mean_, self.y_scale_ = mean_and_scale(learned_from, weights)
+        return self._scaled(targets)
+
+    def _scaled(self, targets):
         if self.per_step_:
             return [(row - self.y_mean_) / self.y_scale_ for row in targets]
         return (targets - self.y_mean_) / self.y_scale_
@@ -196,7 +239,13 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
 
     def _exported_answers(self, outputs):
         """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
-        return {"prediction": outputs.double() * torch.from_numpy(self.y_scale_) + torch.from_numpy(self.y_mean_)}
+        parameters = outputs.double().unflatten(-1, (self.n_outputs_, self._distribution.n_parameters))
+        mean, scale = torch.from_numpy(self.y_mean_), torch.from_numpy(self.y_scale_)
+        answers = {"prediction": self._distribution.location(parameters) * scale + mean}
+        if vars(self).get("distribution_") is not None:
+            scale = torch.from_numpy(self.y_scale_ * vars(self).get("std_scale_", 1.0))
+            answers["std"] = self._distribution.spread(parameters) * scale
+        return answers
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
@@ -301,6 +350,18 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
+    checkpoint : str or os.PathLike, optional
+        A file in which training is kept, after every epoch, for one call of `fit`: that of a model that is fitted by
+        itself, not of one among many in a search.
+    resume : bool, default=False
+        Go on from the ``checkpoint``, if there is one, where training was cut off, by a kill at any moment, Ctrl-C or a
+        callback. The result is the same, bit by bit on the same machine, as without the cut. The data and all other
+        parameters have to be the same, or `fit` refuses.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the fit before it, with its scales of inputs and targets; False starts anew.
+    callbacks : sequence, optional
+        `statespace.training.Callback` objects, or functions ``f(epoch, history, model)``, called after every epoch; a
+        true answer stops training. For scikit-learn's callbacks (1.9 and later) there is ``set_callbacks``.
     random_state : int, RandomState instance or None, default=None
         Initial weights, held-out series, order of batches, dropout. An int gives the same numbers twice.
     verbose : int, default=0
