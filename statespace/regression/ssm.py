@@ -277,7 +277,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
     d_model : int, default=64
         Width of the features.
-    n_layers : int, default=4
+    n_layers : int, default=2
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
@@ -318,8 +318,9 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         of several outputs has its own, whatever they have to do with each other. See `statespace.distributions`.
     max_epochs : int, default=50
         Passes over the training data.
-    batch_size : int, default=32
-        Series a step of the optimiser.
+    batch_size : int or "auto", default="auto"
+        Series a step of the optimiser. ``"auto"`` takes an eighth of those that are trained on, from 4 to 32: few
+        series teach too little in few steps.
     learning_rate : float, default=4e-3
         Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
     ssm_learning_rate : float or mapping, default=1e-3
