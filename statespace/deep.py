@@ -126,7 +126,9 @@ class DeepEstimator(GoingOn):
             model.cpu().eval()
             self._remember(history, past)
         if len(calibration):
-            self._learn_calibration(collection[calibration], [raw[i] for i in calibration])
+            self._learn_calibration(
+                collection[calibration], [raw[i] for i in calibration], _rows(weights, calibration)
+            )
         if told is not None:
             told.end()
         return self
@@ -211,7 +213,7 @@ class DeepEstimator(GoingOn):
         if self.calibrate and n_calibration == 0:
             raise ValueError(
                 f"calibrate=True holds out calibration_fraction={self.calibration_fraction:g} of the series with a "
-                f"target, which is none of {len(order)}. Give more series, or a larger calibration_fraction."
+                f"target: none of n_samples={len(order)}. Give more series, or a larger calibration_fraction."
             )
         calibration, order = order[:n_calibration], order[n_calibration:]
         n_held_out = int(self.validation_fraction * len(order))

@@ -28,7 +28,7 @@ TIERS = [
     ["deep"],
     ["regression", "classification", "filtering"],
     ["forecasting"],
-    ["transformations"],
+    ["transformations", "panels"],
     ["plotting"],
 ]
 HEIGHT = {entry: height for height, tier in enumerate(TIERS) for entry in tier}

@@ -19,7 +19,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch.nn import functional as F
 
 from statespace.classification.temperature import fit_temperature
-from statespace.conformal import series_weights
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
 from statespace.parameters import SSMParameters
@@ -293,7 +292,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
 
     def _exported_answers(self, outputs):
         """What an exported model answers, by name, from the network's outputs: tensors (..., n_classes)."""
-        return {"probabilities": outputs.softmax(dim=-1)}
+        return {"probabilities": (outputs / vars(self).get("temperature_", 1.0)).softmax(dim=-1)}
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
@@ -302,15 +301,15 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _log_proba(self, outputs):
         return log_softmax(outputs / vars(self).get("temperature_", 1.0), axis=-1)
 
-    def _learn_calibration(self, collection, targets):
+    def _learn_calibration(self, collection, targets, weights):
         outputs = self._outputs(collection)
-        rows = outputs if self.per_step_ else outputs[:, np.newaxis]
-        labels = [np.reshape(row, -1) for row in targets]
-        groups = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
-        labels = np.concatenate(labels)
+        labels = np.concatenate(targets).reshape(-1)
+        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         known = ~np.isnan(labels)
         self.temperature_ = fit_temperature(
-            np.concatenate(list(rows))[known], labels[known].astype(int), series_weights(groups[known])
+            (np.concatenate(outputs) if self.per_step_ else outputs)[known],
+            labels[known].astype(int),
+            None if weights is None else weights[known],
         )
 
     @staticmethod

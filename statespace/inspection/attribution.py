@@ -175,10 +175,10 @@ def _explained(estimator, model, batch, step, output):
         return y if step is None else y[:, step]
 
     if hasattr(estimator, "classes_"):
-        place = _class(estimator, output, outputs, batch)
+        place, temperature = _class(estimator, output, outputs, batch), vars(estimator).get("temperature_", 1.0)
 
         def log_odds(x):
-            y = outputs(x)
+            y = outputs(x) / temperature
             others = torch.cat([y[:, :place], y[:, place + 1 :]], dim=1)
             return y[:, place] - others.logsumexp(dim=1)
 
@@ -186,8 +186,15 @@ def _explained(estimator, model, batch, step, output):
     place = 0 if output is None else output
     if not -estimator.n_outputs_ <= place < estimator.n_outputs_:
         raise ValueError(f"output must be one of the {estimator.n_outputs_} outputs. Got {output!r}.")
+    place %= estimator.n_outputs_
     scale, mean = float(estimator.y_scale_[place]), float(estimator.y_mean_[place])
-    return lambda x: outputs(x)[:, place] * scale + mean
+
+    def point(x):
+        # Of a distribution the first of its parameters is the point that is predicted.
+        y = outputs(x)
+        return y[:, place * (y.shape[1] // estimator.n_outputs_)] * scale + mean
+
+    return point
 
 
 def _class(estimator, output, outputs, batch):

@@ -153,8 +153,7 @@ class AttributionDisplay:
             self.twins_.append(twin)
             ax.set_ylabel(str(name) if isinstance(name, str) else f"channel {name}")
         if self.answer is not None and self.baseline is not None:
-            self.ax_.set_title(
-                f"{self.answer:.4g} = {self.baseline:.4g} of the baseline {self.answer - self.baseline:+.4g} of samples"
-            )
+            added = self.answer - self.baseline
+            self.ax_.set_title(f"{self.answer:.4g}: the baseline's {self.baseline:.4g} and {added:+.4g} of the samples")
         name_times(self.axes_[-1], times)
         return self

@@ -239,7 +239,13 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
 
     def _exported_answers(self, outputs):
         """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
-        return {"prediction": outputs.double() * torch.from_numpy(self.y_scale_) + torch.from_numpy(self.y_mean_)}
+        parameters = outputs.double().unflatten(-1, (self.n_outputs_, self._distribution.n_parameters))
+        mean, scale = torch.from_numpy(self.y_mean_), torch.from_numpy(self.y_scale_)
+        answers = {"prediction": self._distribution.location(parameters) * scale + mean}
+        if vars(self).get("distribution_") is not None:
+            scale = torch.from_numpy(self.y_scale_ * vars(self).get("std_scale_", 1.0))
+            answers["std"] = self._distribution.spread(parameters) * scale
+        return answers
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""

@@ -103,6 +103,24 @@ def test_log_odds_of_classes(classes):
         integrated_gradients(classes, X[:1], output="none")
 
 
+@pytest.mark.parametrize("distribution", ["student_t", "quantile"])
+def test_the_point_of_a_distribution(distribution):
+    y = np.stack([X[:, 0, 0], X[:, -1, 1]], axis=1)
+    reg = S4DRegressor(**TINY | {"max_epochs": 2}, distribution=distribution).fit(X, y)
+    found = integrated_gradients(reg, X[:2], output=-1)
+    check_sums(found, 2)
+    np.testing.assert_allclose(found.answer, reg.predict(X[:2])[:, 1], rtol=1e-9)
+
+
+def test_log_odds_at_a_temperature():
+    clf = S4DClassifier(**TINY | {"max_epochs": 2}, calibrate=True).fit(X, np.arange(16) % 2)
+    assert clf.temperature_ != 1.0
+    p = clf.predict_proba(X[:2])
+    found = integrated_gradients(clf, X[:2], output=1)
+    check_sums(found, 2)
+    np.testing.assert_allclose(found.answer, np.log(p[:, 1] / p[:, 0]), rtol=1e-8, atol=1e-10)
+
+
 def test_missing_values_add_nothing_and_frames_give_names():
     gappy = X.copy()
     gappy[RNG.random(X.shape) < 0.3] = np.nan
