@@ -223,7 +223,7 @@ def so_far(part, train):
 def pieces(part, train, length=256, step=32, unsure=96):
     """The one record of a training part cut into overlapping pieces, the first of which begins as the record does.
 
-    The others begin in a state that is not known: their first ``unsure`` targets carry no loss. A test part stays whole.
+    The others begin in an unknown state: their first ``unsure`` targets carry no loss. A test part stays whole.
     """
     if part is not train:
         return part
