@@ -85,23 +85,29 @@ def rolling_intervals(scores, forecast, every=_EVERY, memory=_MEMORY):
 
 
 def m4(make, options, seed, validate):
-    """A forecaster of series, fitted to all but the last 13 weeks; their errors set each horizon's interval."""
+    """A forecaster of series, fitted to all but the last 26 weeks; its errors in both halves of them set the intervals.
+
+    In validation, on the training part, one half gave 87 to 89 %, two 91 % and four 94 to 95 %.
+    """
     train, future = m4_weekly()
     if validate:
         train, future = _without_last(train)
-    held, last = _without_last(train)
-    model = make(options, seed).fit(held)
-    median, unit = model.forecast(held)
-    width = conformal_quantile(np.abs(np.log(last) - median) / unit, COVERAGE)
+    later, last = _without_last(train)
+    held, before = _without_last(later)
+    model, scores = make(options, seed).fit(held), []
+    for series, truth in ((held, before), (later, last)):
+        median, unit = model.forecast(series)
+        scores.append(np.abs(np.log(truth) - median) / unit)
+    width = conformal_quantile(np.concatenate(scores), COVERAGE)
     median, unit = model.forecast(train)
     lower, upper = np.exp(median - width * unit), np.exp(median + width * unit)
     return forecasts.m4_errors(train, future, np.exp(median)) | {"coverage": forecasts.coverage(future, lower, upper)}
 
 
 def _without_last(series):
-    return [values[: -forecasts.M4_HORIZON] for values in series], np.stack(
-        [values[-forecasts.M4_HORIZON :] for values in series]
-    )
+    """The series without their last 13 weeks, and these."""
+    n = forecasts.M4_HORIZON
+    return [values[:-n] for values in series], np.stack([values[-n:] for values in series])
 
 
 def gaps(draw, stretch, make, options, seed, validate):
@@ -209,7 +215,7 @@ def etth1_table():
 def m4_table():
     return Table(
         "M4 weekly: 359 series, 13 weeks ahead; OWA against Naive 2, which on weeks is naive. 90 % intervals by split "
-        "conformal calibration over the series on the last 13 weeks of the training part",
+        "conformal calibration over the series on the last 26 weeks of the training part",
         ("OWA", "sMAPE", "MASE", "coverage"),
         False,
         [
