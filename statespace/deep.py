@@ -62,7 +62,7 @@ class DeepEstimator(GoingOn):
     """
 
     d_model: int = 64
-    n_layers: int = 4
+    n_layers: int = 2
     _: KW_ONLY
     alphabet: str | Sequence[Any] | int | None = None
     reverse_complement: str | None = None
@@ -73,7 +73,7 @@ class DeepEstimator(GoingOn):
     dropout: float = 0.1
     pooling: str = "mean"
     max_epochs: int = 50
-    batch_size: int = 32
+    batch_size: int | str = "auto"
     chunk_length: int | None = None
     learning_rate: float = 4e-3
     ssm_learning_rate: float | Mapping[str, float] = 1e-3
@@ -194,12 +194,16 @@ class DeepEstimator(GoingOn):
 
     def _check_parameters(self):
         self._check_going_on()
-        for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
+        for name in ("d_model", "n_layers", "d_state", "max_epochs"):
             if hasattr(self, name):
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
         for name in ("patience", "chunk_length"):
             if getattr(self, name) is not None:
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
+        if isinstance(self.batch_size, str) and self.batch_size != "auto":
+            raise ValueError(f"batch_size must be 'auto' or a number of series. Got {self.batch_size!r} instead.")
+        if self.batch_size != "auto":
+            check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         if self.gradient_clip is not None:
             check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
         for name in ("learning_rate", "weight_decay"):

@@ -297,7 +297,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
     d_model : int, default=64
         Width of the features.
-    n_layers : int, default=4
+    n_layers : int, default=2
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
@@ -338,8 +338,9 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         of several outputs has its own, whatever they have to do with each other. See `statespace.distributions`.
     max_epochs : int, default=50
         Passes over the training data.
-    batch_size : int, default=32
-        Series a step of the optimiser.
+    batch_size : int or "auto", default="auto"
+        Series a step of the optimiser. ``"auto"`` takes an eighth of those that are trained on, from 4 to 32: few
+        series teach too little in few steps.
     chunk_length : int or None, default=None
         For records too long to be held in memory at once, with one target a step: truncated back-propagation through
         time. A batch is read in chunks of so many steps, each a step of the optimiser, and the state passes from a

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from statespace.training.batches import length_batches
+from statespace.training.batches import choose_batch_size, length_batches
 from statespace.training.callbacks import Callback, as_callbacks
 from statespace.training.checkpoints import Checkpoint
 from statespace.training.devices import Devices, OneDevice, at_precision
@@ -32,7 +32,7 @@ def fit(
     loss: Loss,
     *,
     max_epochs: int = 50,
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
@@ -66,7 +66,9 @@ def fit(
     loss : callable
         ``loss(model, batch) -> (sum, count)``: the weighted sum over the batch's targets and the sum of their weights
         (see `target_weights`). A batch that counts 0 is passed over.
-    max_epochs, batch_size : int
+    max_epochs : int
+    batch_size : int or "auto"
+        As in `choose_batch_size`.
     chunk_length : int, optional
         Truncated back-propagation through time: series are read in chunks of so many steps, a step of the optimiser
         each, and the state passes from a chunk to the next without its gradient, in validation as well. Memory does
@@ -143,6 +145,7 @@ def fit(
     devices = OneDevice(device) if devices is None else devices
     device = devices.device
     loss = at_precision(loss, precision, device)
+    batch_size = choose_batch_size(batch_size, len(data))
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     history = History() if history is None else history
 
@@ -162,7 +165,7 @@ def fit(
     )  # fmt: skip
     run = Run(model, steps, data, history, Best(math.inf, weights_of(model)))
     stored = None if checkpoint is None else checkpoint.read()
-    with Interruption() as interruption, _own_randomness(devices, generator):
+    with Interruption() as interruption, _own_state(devices, generator):
         if checkpoint is not None and stored is not None:
             checkpoint.check(stored[1])
             run.restore(*stored)
@@ -172,6 +175,7 @@ def fit(
         bar = tqdm(range(start, max_epochs), disable=not progress or devices.rank > 0, unit="epoch",
                    initial=start, total=max_epochs)  # fmt: skip
         try:
+            interruption.open = True
             for callback in watching:
                 callback.on_fit_begin(history, model)
             for epoch in bar:
@@ -210,6 +214,7 @@ def fit(
             history.stopped = "memory"
             raise MemoryError(f"{error} {_kept(history.best_epoch)}") from None
         except KeyboardInterrupt:
+            interruption.closed = True
             history.stopped = "interrupted"
             warnings.warn(
                 f"training was interrupted in epoch {len(history.loss) + 1} of {max_epochs}. "
@@ -246,7 +251,7 @@ def partial_fit(
     loss: Loss,
     *,
     state: dict[str, Any] | None = None,
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
@@ -309,6 +314,7 @@ def partial_fit(
         )
 
     before = weights_of(model)
+    batch_size = choose_batch_size(batch_size, len(data))
     running, optimizer = devices.setup(model, make_optimizer)
     loss = at_precision(loss, precision, devices.device)
     steps = Steps(
@@ -316,8 +322,9 @@ def partial_fit(
         chunk_length=chunk_length,
     )  # fmt: skip
     whole = False
-    with Interruption() as interruption, _own_randomness(devices, generator):
+    with Interruption() as interruption, _own_state(devices, generator):
         try:
+            interruption.open = True
             if state is not None:
                 steps.restore(state)
             mean = steps.epoch(data, batch_size)
@@ -362,15 +369,18 @@ def evaluate(
 
 
 @contextmanager
-def _own_randomness(devices: Devices, generator: torch.Generator):
-    """Dropout draws from torch's global generator: it is seeded from ours, and put back as it was.
+def _own_state(devices: Devices, generator: torch.Generator):
+    """Dropout draws from torch's global generator: it is seeded from ours, another in each process, and put back.
 
-    Each process has a seed of its own.
+    So is whether gradients are recorded: Ctrl-C between ``no_grad``'s beginning and its body would leave that off.
     """
-    device = devices.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + devices.rank)
-        yield
+    device, recording = devices.device, torch.is_grad_enabled()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + devices.rank)
+            yield
+    finally:
+        torch.set_grad_enabled(recording)
 
 
 def _text(rate: float | Mapping[str, float]) -> str:
