@@ -4,6 +4,7 @@ Above: ``validation`` and the estimators, which learn from such series in one pa
 ``readers``, which cut them; ``forms``, ``alphabets`` and ``times``, which check each piece; ``statistics``.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -178,13 +179,14 @@ class StoredSeries:
             raise ValueError("X must hold at least one series, got none.")
         items = Items(dataset)
         first = items[0]
-        if not isinstance(first, tuple):
-            return PartReader(items, None), None
-        if len(first) not in (1, 2, 3):
+        mixed = isinstance(first, list) and len({np.shape(part) for part in first}) > 1
+        if isinstance(first, Mapping) or mixed or (isinstance(first, tuple) and len(first) not in (1, 2, 3)):
             raise ValueError(
                 "items of a Dataset must be tuples (series, target) or (series, times, target), or a series alone. "
-                f"Got {len(first)} parts."
+                f"Got a {type(first).__name__} of {len(first)} parts."
             )
+        if not isinstance(first, tuple):
+            return PartReader(items, None), None
         if len(first) > 1:
             self._targets = PartReader(items, len(first) - 1)
         return PartReader(items, 0), PartReader(items, 1) if len(first) == 3 else None

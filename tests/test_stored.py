@@ -32,6 +32,13 @@ class Recordings(torch.utils.data.Dataset):
         return tuple(part[i] for part in self.parts)
 
 
+class Unlike(Recordings):
+    """Items that are no tuples."""
+
+    def __getitem__(self, i):
+        return self.parts[0][i]
+
+
 class Feed(torch.utils.data.IterableDataset):
     def __iter__(self):
         yield np.ones(3), 1.0
@@ -208,7 +215,9 @@ def bad(series=None, times=None, y=None):
         (bad(y=[np.nan, np.nan]), "NaN only"),
         (bad(y=[np.zeros(3), np.zeros(3)]), "y of series 1 must have one target for each of the 2 steps, got 3"),
         (Recordings([], []), "at least one series"),
-        (Recordings([np.ones(3)], [1], [2], [3]), "Got 4 parts"),
+        (Recordings([np.ones(3)], [1], [2], [3]), "Got a tuple of 4 parts"),
+        (Unlike([{"x": np.ones(3), "y": 1.0}]), "Got a dict of 2 parts"),
+        (Unlike([[np.ones(3), 1.0]]), "Got a list of 2 parts"),
         (Feed(), "map-style"),
     ],
 )
