@@ -19,7 +19,7 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
-from statespace.fitting import GoingOn
+from statespace.fitting import NOT_SAVED, GoingOn, seed_and_checkpoint
 from statespace.inspection import summary
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
 from statespace.readers import StoredRows
@@ -42,8 +42,6 @@ from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
-# What belongs to one place and one call of fit, as it is in a file.
-_NOT_SAVED = {"checkpoint": None, "resume": False, "callbacks": None}
 
 
 @dataclass(eq=False, repr=False)
@@ -101,7 +99,7 @@ class DeepEstimator(GoingOn):
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
         self._check_chunks()
         self._forget_calibration()
-        seed, checkpoint = self._seed_and_checkpoint()
+        seed, checkpoint = seed_and_checkpoint(self)
         generator = torch.Generator().manual_seed(seed)
         training, held_out, calibration = self._split(targets, generator, weights)
         raw = targets
@@ -382,7 +380,7 @@ class DeepEstimator(GoingOn):
             state["params"]["alphabet"] = self.alphabet_
         if not isinstance(state["params"]["random_state"], Integral):
             state["params"]["random_state"] = None
-        state["params"] |= _NOT_SAVED
+        state["params"] |= NOT_SAVED
         arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         for name, value in vars(self).items():
             if not name.endswith("_") or name == "model_":
@@ -400,7 +398,7 @@ class DeepEstimator(GoingOn):
     @classmethod
     def _import(cls, state, arrays):
         # Whoever wrote the file, it names no path to write to.
-        estimator = cls(**state["params"] | _NOT_SAVED)
+        estimator = cls(**state["params"] | NOT_SAVED)
         for name, value in state["learned"].items():
             setattr(estimator, name, value)
         weights, losses = {}, {}
