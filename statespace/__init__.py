@@ -57,8 +57,8 @@ _HOME = {
 _SUBPACKAGES = (
     "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering", "fitting",
     "forecasting", "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "panels",
-    "parameters", "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training",
-    "transformations", "validation", "weights",
+    "parameters", "persistence", "plotting", "quantiles", "readers", "regression", "series", "statistics", "stored",
+    "streaming", "times", "training", "transformations", "validation", "weights",
 )  # fmt: skip
 
 __all__ = [

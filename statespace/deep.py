@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,8 +22,21 @@ from statespace.alphabets import Alphabet
 from statespace.fitting import GoingOn
 from statespace.inspection import summary
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
+from statespace.readers import StoredRows
+from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
-from statespace.training import History, RandomStrands, SeriesBatches, check_precision, choose_device, fit, ssm_rates
+from statespace.training import (
+    History,
+    RandomStrands,
+    SeriesBatches,
+    StoredBatches,
+    check_precision,
+    choose_device,
+    count_devices,
+    fit,
+    fit_in_processes,
+    ssm_rates,
+)
 from statespace.training.callbacks import as_callbacks
 from statespace.training.scikit_learn import report, with_callbacks
 
@@ -60,6 +74,7 @@ class DeepEstimator(GoingOn):
     pooling: str = "mean"
     max_epochs: int = 50
     batch_size: int | str = "auto"
+    chunk_length: int | None = None
     learning_rate: float = 4e-3
     ssm_learning_rate: float | Mapping[str, float] = 1e-3
     weight_decay: float = 0.01
@@ -69,6 +84,7 @@ class DeepEstimator(GoingOn):
     calibration_fraction: float = 0.2
     patience: int | None = 10
     device: str | torch.device = "auto"
+    n_devices: int | str = 1
     precision: str = "float32"
     checkpoint: str | os.PathLike | None = None
     resume: bool = False
@@ -83,6 +99,7 @@ class DeepEstimator(GoingOn):
         vars(self).pop("_pass", None)
         warm = self.warm_start and "model_" in vars(self)
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
+        self._check_chunks()
         self._forget_calibration()
         seed, checkpoint = self._seed_and_checkpoint()
         generator = torch.Generator().manual_seed(seed)
@@ -97,6 +114,10 @@ class DeepEstimator(GoingOn):
                 self._learn_scales(collection[fitted], _rows(weights, fitted))
             targets = self._scaled_targets(targets, fitted, _rows(weights, fitted))
         device = choose_device(self.device, verbose=self.verbose)
+        n_devices = count_devices(self.n_devices, device)
+        train = fit if n_devices == 1 else partial(fit_in_processes, n_devices)
+        # Of several processes each moves its share of a batch to its own device.
+        place = device if n_devices == 1 else torch.device("cpu")
         model = self._new_model(n_outputs, seed)
         if warm:
             self._warm(model)
@@ -107,12 +128,12 @@ class DeepEstimator(GoingOn):
         told = report(self, self.max_epochs, self._as_if_stopped, collection, y, metadata)
         history = History()
         try:
-            fit(
+            train(
                 model,
-                self._training_batches(collection, training, targets, weights, device, generator),
+                self._training_batches(collection, training, targets, weights, place, generator),
                 self._loss(targets),
                 max_epochs=self.max_epochs,
-                validation=self._batches(collection, held_out, targets, weights, device) if len(held_out) else None,
+                validation=self._batches(collection, held_out, targets, weights, place) if len(held_out) else None,
                 patience=self.patience,
                 generator=generator,
                 progress=self.verbose > 0,
@@ -176,18 +197,20 @@ class DeepEstimator(GoingOn):
         for name in ("d_model", "n_layers", "d_state", "max_epochs"):
             if hasattr(self, name):
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
+        for name in ("patience", "chunk_length"):
+            if getattr(self, name) is not None:
+                check_scalar(getattr(self, name), name, Integral, min_val=1)
         if isinstance(self.batch_size, str) and self.batch_size != "auto":
             raise ValueError(f"batch_size must be 'auto' or a number of series. Got {self.batch_size!r} instead.")
         if self.batch_size != "auto":
             check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
-        if self.patience is not None:
-            check_scalar(self.patience, "patience", Integral, min_val=1)
         if self.gradient_clip is not None:
             check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
         for name in ("learning_rate", "weight_decay"):
             check_scalar(getattr(self, name), name, Real, min_val=0)
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
+        count_devices(self.n_devices, torch.device("cpu"))
         for name in ("dropout", "validation_fraction", "calibration_fraction"):
             check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
         if not isinstance(self.calibrate, bool | np.bool_):
@@ -205,6 +228,21 @@ class DeepEstimator(GoingOn):
                 f"partners. Got alphabet={self.alphabet!r}."
             )
 
+    def _check_chunks(self):
+        if self.chunk_length is None:
+            return
+        if not self.per_step_:
+            raise ValueError(
+                f"chunk_length={self.chunk_length} needs a target for every step: one a series would teach its last "
+                "chunk alone. Give y one target a step, or chunk_length=None."
+            )
+        for name, wrong in (("bidirectional", self.bidirectional), ("reverse_complement", self.reverse_complement)):
+            if wrong:
+                raise ValueError(
+                    f"chunk_length={self.chunk_length} reads a record forward, piece by piece, and {name}={wrong!r} "
+                    f"has to see the whole. Leave one of the two out."
+                )
+
     def _split(self, targets, generator, weights=None):
         """Series to train on, held out, and to calibrate with, of those with a target that is known and weighs."""
         known = np.flatnonzero(self._known(targets, weights))
@@ -221,6 +259,9 @@ class DeepEstimator(GoingOn):
 
     def _known(self, targets, weights):
         """Whether each series has a target that is known and weighs something."""
+        if isinstance(targets, StoredRows):
+            known = targets.statistics.known
+            return known if weights is None else known & [bool(np.any(weight)) for weight in weights]
         known = np.array([not np.isnan(row).all() for row in targets])
         if weights is not None:
             rows = zip(targets, weights, strict=True)
@@ -238,11 +279,13 @@ class DeepEstimator(GoingOn):
         return data
 
     def _batches(self, collection, indices, targets, weights, device):
-        targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
+        targets = _rows(targets, indices)
         return self._data(collection[indices], targets, weights=_rows(weights, indices), device=device)
 
     def _data(self, collection, targets=None, **options):
         """Series as the network reads them, in batches."""
+        if isinstance(collection, StoredSeries):
+            return StoredBatches(collection, self._encode_read, self.time_scale_, targets, **options)
         gaps = self._scaled_gaps(collection)
         if self._alphabet is None:
             return SeriesBatches([self._encode(values) for values in collection.values], gaps, targets, **options)
@@ -380,8 +423,8 @@ class DeepEstimator(GoingOn):
         return estimator
 
 
-def _rows(weights, indices):
-    """The weights of some series, in the form in which those of all are."""
-    if isinstance(weights, list):
-        return [weights[i] for i in indices]
-    return None if weights is None else weights[indices]
+def _rows(values, indices):
+    """The weights or targets of some series, in the form in which those of all are."""
+    if isinstance(values, list):
+        return [values[i] for i in indices]
+    return None if values is None else values[indices]

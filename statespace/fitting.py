@@ -22,9 +22,11 @@ from statespace.weights import check_sample_weight, weights_of_targets
 
 # What fit learns by training, and the parameters that may change between a checkpoint and going on from it.
 _OUTCOME = ("model_", "history_", "best_epoch_")
-_ELSEWHERE = ("checkpoint", "resume", "callbacks", "device", "verbose", "random_state", "warm_start")
+_ELSEWHERE = ("checkpoint", "resume", "callbacks", "device", "n_devices", "verbose", "random_state", "warm_start")
 # What the optimiser's steps depend on, in fit and in partial_fit.
-_OF_STEPS = ("batch_size", "learning_rate", "ssm_learning_rate", "weight_decay", "gradient_clip", "precision")
+_OF_STEPS = (
+    "batch_size", "chunk_length", "learning_rate", "ssm_learning_rate", "weight_decay", "gradient_clip", "precision",
+)  # fmt: skip
 
 
 class GoingOn(CallbackSupportMixin, SeriesEstimator):
@@ -42,6 +44,7 @@ class GoingOn(CallbackSupportMixin, SeriesEstimator):
     callbacks: Any
     checkpoint: Any
     device: Any
+    n_devices: Any
     random_state: Any
     resume: Any
 
@@ -50,8 +53,11 @@ class GoingOn(CallbackSupportMixin, SeriesEstimator):
         self._check_parameters()
         if self.calibrate:
             raise ValueError("partial_fit holds out no series to calibrate with: use fit, or calibrate=False.")
+        if self.n_devices != 1:
+            raise ValueError(f"partial_fit trains on one device: set n_devices to 1. Got {self.n_devices!r}.")
         new = "model_" not in vars(self)
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=new, **options)
+        self._check_chunks()
         self._forget_calibration()
         targets = self._scaled_targets(targets, np.arange(len(collection)), weights) if new else self._scaled(targets)
         device = choose_device(self.device)

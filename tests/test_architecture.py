@@ -16,8 +16,9 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
     ["kernels", "forms", "times", "persistence", "quantiles", "conformal"],
-    ["alphabets", "distributions"],
-    ["series"],
+    ["alphabets", "distributions", "statistics"],
+    ["readers"],
+    ["series", "stored"],
     ["validation", "datasets", "persistence"],
     ["lti", "weights"],
     ["layers", "kalman"],

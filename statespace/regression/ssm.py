@@ -16,7 +16,9 @@ from statespace.deep import DeepEstimator
 from statespace.distributions import check_distribution
 from statespace.models import ReverseComplement
 from statespace.parameters import SSMParameters
+from statespace.readers import StoredRows
 from statespace.regression.uncertainty import UncertainRegressor
+from statespace.stored import is_ragged
 from statespace.training import target_weights
 from statespace.validation import check_targets
 from statespace.weights import check_sample_weight, joined, weights_of_targets
@@ -45,7 +47,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, times=None, sample_weight=None):
+    def fit(self, X, y=None, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -54,11 +56,14 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
             Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
             of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
             indexed by time; or a SeriesCollection. NaN is a missing value. With an ``alphabet``: a list or Series of
-            texts, or a symbol or its position in the place of each number.
+            texts, or a symbol or its position in the place of each number. What does not fit into memory is read batch
+            by batch: an array that is memory-mapped or in chunks (zarr, h5py, dask), a list of such arrays, a
+            ``torch.utils.data.Dataset``, or a `statespace.stored.StoredSeries`.
         y : array-like
             One target a series, (n_series,) or (n_series, n_outputs); or one a step, (n_series, n_times), (n_series,
             n_times, n_outputs) or a list of (n_times_i,) or (n_times_i, n_outputs) arrays. NaN is a target that is not
             known and carries no loss. What a two-dimensional array means is the parameter ``target``'s business.
+            With what is stored it may be stored as well, or be left out where a Dataset has it in its items.
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
@@ -148,7 +153,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         y = self._formed(self._each(self._location, outputs), collection)
         return (y, self._formed(self._each(self._std, outputs), collection)) if return_std else y
 
-    def score(self, X, y, times=None, sample_weight=None):
+    def score(self, X, y=None, times=None, sample_weight=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
 
         Parameters
@@ -167,7 +172,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
         answers = self._answers(collection)
-        true = np.concatenate(rows)
+        true = np.concatenate(list(rows))
         predicted = np.concatenate(answers) if self.per_step_ else answers
         scores = []
         for column, answer in zip(true.T, predicted.T, strict=True):
@@ -188,7 +193,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
     def _learn_targets(self, y, collection, weights=None):
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
-        self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
+        self.ragged_ = targets.per_step and is_ragged(y, targets.values, collection)
         weights_of_targets(weights, collection, targets.per_step)  # refuses weights a step of targets a series
         self.distribution_ = self.distribution
         return targets.values, self.n_outputs_ * self._distribution.n_parameters
@@ -211,13 +216,18 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         return targets
 
     def _scaled_targets(self, targets, fitted, weights):
-        learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
+        if isinstance(targets, StoredRows):
+            learned_from = targets if len(fitted) == len(targets) else targets[fitted]
+        else:
+            learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
         if not self.per_step_ and weights is not None:
             weights = [weights]
         self.y_mean_, self.y_scale_ = mean_and_scale(learned_from, weights)
         return self._scaled(targets)
 
     def _scaled(self, targets):
+        if isinstance(targets, StoredRows):
+            return targets.map(partial(_scaled_rows, mean=self.y_mean_, scale=self.y_scale_))
         if self.per_step_:
             return [(row - self.y_mean_) / self.y_scale_ for row in targets]
         return (targets - self.y_mean_) / self.y_scale_
@@ -255,6 +265,10 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
 
     def _one(self, values):
         return float(values[0]) if self.single_ else values
+
+
+def _scaled_rows(rows, mean, scale):
+    return (rows - mean) / scale
 
 
 def _distribution_loss(distribution, model, batch):
@@ -327,6 +341,10 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     batch_size : int or "auto", default="auto"
         Series a step of the optimiser. ``"auto"`` takes an eighth of those that are trained on, from 4 to 32: few
         series teach too little in few steps.
+    chunk_length : int or None, default=None
+        For records too long to be held in memory at once, with one target a step: truncated back-propagation through
+        time. A batch is read in chunks of so many steps, each a step of the optimiser, and the state passes from a
+        chunk to the next without its gradient. None reads whole series, as does any length of at least the longest.
     learning_rate : float, default=4e-3
         Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
     ssm_learning_rate : float or mapping, default=1e-3
@@ -349,6 +367,11 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Epochs without a better validation loss after which training stops; None never stops early.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
+    n_devices : int or "auto", default=1
+        Devices to train on, each in a process of its own that reads its share of every batch: GPUs, or CPUs with
+        ``device="cpu"``; ``"auto"`` takes every GPU. It needs ``lightning``, and, in a script, ``if __name__ ==
+        "__main__":`` around what the script does. The gradient is that of one device, the mean over all targets of a
+        batch. Under ``torchrun`` the processes that it has started are taken.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
     checkpoint : str or os.PathLike, optional

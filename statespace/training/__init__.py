@@ -15,6 +15,8 @@ from statespace.training.devices import Devices, OneDevice, check_precision, cho
 from statespace.training.history import DivergenceError, History
 from statespace.training.loop import fit, partial_fit
 from statespace.training.optimizer import parameter_groups, ssm_rates, warmup_cosine
+from statespace.training.processes import FabricDevices, count_devices, fit_in_processes
+from statespace.training.stored import StoredBatches
 from statespace.training.strands import RandomStrands
 from statespace.training.weights import target_weights
 
@@ -23,16 +25,20 @@ __all__ = [
     "Checkpoint",
     "Devices",
     "DivergenceError",
+    "FabricDevices",
     "History",
     "HistoryFile",
     "OneDevice",
     "RandomStrands",
     "SeriesBatches",
+    "StoredBatches",
     "TimeLimit",
     "check_precision",
     "choose_batch_size",
     "choose_device",
+    "count_devices",
     "fit",
+    "fit_in_processes",
     "length_batches",
     "parameter_groups",
     "partial_fit",

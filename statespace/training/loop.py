@@ -21,8 +21,9 @@ from statespace.training.devices import Devices, OneDevice, at_precision
 from statespace.training.history import DivergenceError, History
 from statespace.training.interruption import Interruption
 from statespace.training.optimizer import parameter_groups, warmup_cosine
+from statespace.training.records import Carried, count_steps, spans
 from statespace.training.run import Best, Run, weights_of
-from statespace.training.steps import Batches, Loss, NonFinite, Steps, to_device
+from statespace.training.steps import Batches, Loss, NonFinite, Steps, cut, to_device
 
 
 def fit(
@@ -32,6 +33,7 @@ def fit(
     *,
     max_epochs: int = 50,
     batch_size: int | str = 32,
+    chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
     weight_decay: float = 0.01,
@@ -67,6 +69,11 @@ def fit(
     max_epochs : int
     batch_size : int or "auto"
         As in `choose_batch_size`.
+    chunk_length : int, optional
+        Truncated back-propagation through time: series are read in chunks of so many steps, a step of the optimiser
+        each, and the state passes from a chunk to the next without its gradient, in validation as well. Memory does
+        not grow with the length of a record. For causal models with a target a step, whose loss calls ``model(x, dt,
+        lengths=...)`` once, and data whose ``batch(indices, start, stop)`` cuts them.
     learning_rate, ssm_learning_rate, weight_decay : float
         As in `parameter_groups`; ``ssm_learning_rate`` may be a mapping from ``"A"``, ``"B"`` and ``"dt"`` to rates.
     validation : Batches, optional
@@ -150,15 +157,15 @@ def fit(
         )
 
     running, optimizer = devices.setup(model, make_optimizer)
-    n_steps = max_epochs * math.ceil(len(data) / batch_size)
+    n_steps = max_epochs * count_steps(data.lengths, batch_size, chunk_length)
     watching = as_callbacks(callbacks)
     steps = Steps(
         running, loss, optimizer, devices, generator, factor=warmup_cosine(n_steps, warmup),
-        gradient_clip=gradient_clip, callbacks=watching,
+        gradient_clip=gradient_clip, callbacks=watching, chunk_length=chunk_length,
     )  # fmt: skip
     run = Run(model, steps, data, history, Best(math.inf, weights_of(model)))
     stored = None if checkpoint is None else checkpoint.read()
-    with Interruption() as interruption, _own_randomness(device, generator):
+    with Interruption() as interruption, _own_state(devices, generator):
         if checkpoint is not None and stored is not None:
             checkpoint.check(stored[1])
             run.restore(*stored)
@@ -168,6 +175,7 @@ def fit(
         bar = tqdm(range(start, max_epochs), disable=not progress or devices.rank > 0, unit="epoch",
                    initial=start, total=max_epochs)  # fmt: skip
         try:
+            interruption.open = True
             for callback in watching:
                 callback.on_fit_begin(history, model)
             for epoch in bar:
@@ -176,14 +184,17 @@ def fit(
                 history.loss.append(steps.epoch(data, batch_size))
                 score = history.loss[-1]
                 if validation is not None:
-                    score = evaluate(running, validation, loss, batch_size=batch_size, devices=devices)
+                    score = evaluate(
+                        running, validation, loss, batch_size=batch_size, devices=devices, chunk_length=chunk_length
+                    )
                     if not math.isfinite(score):
                         raise NonFinite(score)
                     history.validation_loss.append(score)
                 if score < run.best.score:
                     run.best, history.best_epoch = Best(score, weights_of(model)), epoch
                 bar.set_postfix(loss=f"{history.loss[-1]:.4g}", best=f"{run.best.score:.4g}", refresh=False)
-                stop = any([callback.on_epoch_end(epoch, history, model) for callback in watching])
+                wish = any([callback.on_epoch_end(epoch, history, model) for callback in watching])
+                stop = float(devices.total(torch.tensor(float(wish)))) > 0
                 if validation is not None and patience is not None and epoch - history.best_epoch >= patience:
                     history.stopped = "early"
                 elif stop:
@@ -203,6 +214,7 @@ def fit(
             history.stopped = "memory"
             raise MemoryError(f"{error} {_kept(history.best_epoch)}") from None
         except KeyboardInterrupt:
+            interruption.closed = True
             history.stopped = "interrupted"
             warnings.warn(
                 f"training was interrupted in epoch {len(history.loss) + 1} of {max_epochs}. "
@@ -240,6 +252,7 @@ def partial_fit(
     *,
     state: dict[str, Any] | None = None,
     batch_size: int | str = 32,
+    chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
     weight_decay: float = 0.01,
@@ -253,7 +266,7 @@ def partial_fit(
 
     Parameters
     ----------
-    model, data, loss, batch_size, learning_rate, ssm_learning_rate, weight_decay, gradient_clip
+    model, data, loss, batch_size, chunk_length, learning_rate, ssm_learning_rate, weight_decay, gradient_clip
         As in `fit`.
     state : dict, optional
         What the pass before this one returned: the optimiser's moments, and generators. They go on.
@@ -305,11 +318,13 @@ def partial_fit(
     running, optimizer = devices.setup(model, make_optimizer)
     loss = at_precision(loss, precision, devices.device)
     steps = Steps(
-        running, loss, optimizer, devices, generator, factor=lambda step: 1.0, gradient_clip=gradient_clip
+        running, loss, optimizer, devices, generator, factor=lambda step: 1.0, gradient_clip=gradient_clip,
+        chunk_length=chunk_length,
     )  # fmt: skip
     whole = False
-    with Interruption() as interruption, _own_randomness(devices.device, generator):
+    with Interruption() as interruption, _own_state(devices, generator):
         try:
+            interruption.open = True
             if state is not None:
                 steps.restore(state)
             mean = steps.epoch(data, batch_size)
@@ -335,6 +350,7 @@ def evaluate(
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     devices: Devices | None = None,
+    chunk_length: int | None = None,
 ) -> float:
     """Mean loss over ``data`` in evaluation mode; NaN if nothing counts."""
     devices = OneDevice(device) if devices is None else devices
@@ -342,17 +358,29 @@ def evaluate(
     total = np.zeros(2)
     with torch.no_grad():
         for indices in length_batches(data.lengths, batch_size):
-            batch_sum, batch_count = loss(model, to_device(data.batch(devices.share(indices)), devices.device))
-            total += devices.total(torch.stack([batch_sum, batch_count.to(batch_sum)])).tolist()
+            own = devices.share(indices)
+            carried = model if chunk_length is None else Carried(model)
+            sums = np.zeros(2)
+            for span in spans(int(data.lengths[own].max(initial=0)), chunk_length) if len(own) else []:
+                batch_sum, batch_count = loss(carried, to_device(cut(data, own, span), devices.device))
+                sums += torch.stack([batch_sum, batch_count.to(batch_sum)]).tolist()
+            total += devices.total(torch.from_numpy(sums)).tolist()
     return float(total[0] / total[1]) if total[1] else math.nan
 
 
 @contextmanager
-def _own_randomness(device: torch.device, generator: torch.Generator):
-    """Dropout draws from torch's global generator: it is seeded from ours and put back as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        yield
+def _own_state(devices: Devices, generator: torch.Generator):
+    """Dropout draws from torch's global generator: it is seeded from ours, another in each process, and put back.
+
+    So is whether gradients are recorded: Ctrl-C between ``no_grad``'s beginning and its body would leave that off.
+    """
+    device, recording = devices.device, torch.is_grad_enabled()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + devices.rank)
+            yield
+    finally:
+        torch.set_grad_enabled(recording)
 
 
 def _text(rate: float | Mapping[str, float]) -> str:

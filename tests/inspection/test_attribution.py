@@ -60,6 +60,24 @@ def test_against_finite_differences_of_predict(series):
         np.testing.assert_allclose(found.values[0].iloc[k, c], slope * way[k, c], rtol=1e-4)
 
 
+def test_a_baseline_of_series_leaves_out_what_is_not_asked_about(series):
+    other = X[:2].copy()
+    other[:, 3:7, 1] += RNG.normal(size=(2, 4))
+    found = integrated_gradients(series, X[:2], times=T[:2], baseline=other)
+    check_sums(found, 2)
+    np.testing.assert_allclose(found.baseline, series.predict(other, times=T[:2])[:, 0], rtol=1e-9)
+    for table in found.values:
+        asked = np.zeros((9, 2), dtype=bool)
+        asked[3:7, 1] = True
+        np.testing.assert_array_equal(table.to_numpy() != 0, asked)
+    ragged = integrated_gradients(
+        series, [X[0], X[1, :5]], times=[T[0], T[1, :5]], baseline=[other[0], np.zeros((5, 2))]
+    )
+    np.testing.assert_allclose(ragged.values[0], found.values[0], rtol=1e-9)
+    with pytest.raises(ValueError, match=r"shapes of those of X, \(9, 2\) and so on for 2"):
+        integrated_gradients(series, X[:2], times=T[:2], baseline=other[:1])
+
+
 def test_nothing_comes_from_the_future(steps):
     found = integrated_gradients(steps, X[:2], times=T[:2], at=4)
     check_sums(found, 2)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from sktime.exceptions import NotFittedError
 
 from statespace import MambaRegressor, S4DClassifier, S4DRegressor
 from statespace.forecasting import S4DForecaster
@@ -80,6 +81,15 @@ def test_forecast_fan_and_training_of_a_deep_forecaster(panel):
     one.fit(pd.Series(np.arange(30.0) % 7, index=pd.date_range("2024", periods=30, freq="D")), fh=[1, 2])
     assert len(ForecastDisplay.from_estimator(one).lines_[0].get_xdata()) == 30
     np.testing.assert_array_equal(TrainingDisplay.from_estimator(one).lines_[0].get_ydata(), one.history_["loss"])
+
+
+def test_summary_and_system_of_a_forecaster(panel):
+    table = panel.summary()
+    assert table.loc["total", "parameters"] == sum(p.numel() for p in panel.model_.parameters())
+    assert table.loc["encoder", "flops"] == 2 * 4 * panel.model_.stack.encoder.in_features
+    assert ImpulseResponseDisplay.from_estimator(panel, length=5).gap == panel.time_scale_
+    with pytest.raises(NotFittedError):
+        S4DForecaster().summary()
 
 
 def test_impulse_responses_and_kernels(linear):
