@@ -22,6 +22,7 @@ from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
 from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.reading import Reader, rows_of
+from statespace.forecasting.tables import from_arrays, to_arrays
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
 from statespace.models import make_backbone
 from statespace.quantiles import (
@@ -40,7 +41,8 @@ from statespace.training import check_precision, choose_device, fit, ssm_rates
 _HARMONICS = 3
 # What training learns beside the network's weights.
 _LEARNED = (
-    "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_",
+    "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_", "static_mean_",
+    "static_scale_",
 )  # fmt: skip
 # Parameters that are integers, and the least of each.
 _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 1, "batch_size": 1, "max_epochs": 0}
@@ -109,6 +111,7 @@ class DeepForecaster(TimeForecaster):
     backbone_options: Mapping[str, Any] | None = None
     moe: int | Mapping[str, Any] | None = None
     periods: Sequence[float] | None = None
+    static: pd.DataFrame | None = None
     trend: str = "auto"
     context_length: int = 256
     max_horizon: float | None = None
@@ -220,6 +223,7 @@ class DeepForecaster(TimeForecaster):
         values = np.asarray(self._history, dtype=np.float64).reshape(-1)
         X = None if self._covariates is None else self._covariates.to_numpy(dtype=np.float64)
         indexes, parts, self._numbers = self._indexes(), [], {}
+        self._static = self._read_static(list(indexes))
         for number, (name, rows) in enumerate(self._places().items()):
             times = self._axis.count(indexes[name])
             if (np.diff(times) <= 0).any():
@@ -230,7 +234,7 @@ class DeepForecaster(TimeForecaster):
                     + ". Sort the rows and keep one for each time."
                 )
             seen = ~np.isnan(values[rows])
-            covariates = self._phases_and_covariates(times, None if X is None else X[rows])
+            covariates = self._known_at(times, None if X is None else X[rows], np.full(len(times), number))
             parts.append((times[seen], values[rows][seen], covariates[seen]))
             self._numbers[name] = number
         records = Records.join(parts)
@@ -238,22 +242,44 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("y has no value that is not missing: there is nothing to learn from.")
         return records
 
-    def _phases_and_covariates(self, times, X):
-        """Sines and cosines of the known periods, and the scaled covariates, 0 where missing: (n, n_covariates)."""
+    def _read_static(self, names):
+        """The scaled static covariates of every series, 0 where missing: (n_series, n_static)."""
+        if self.static is None:
+            return np.empty((len(names), 0))
+        if names == [None]:
+            raise ValueError("static has covariates of the series of a panel, and y is one series. Leave static out.")
+        table = self.static
+        if not isinstance(table, pd.DataFrame):
+            raise TypeError(
+                f"static must be a DataFrame with a row of numbers for each series. Got {type(table).__name__}."
+            )
+        labels = [name if len(name) > 1 else name[0] for name in names]
+        missing = [label for label in labels if label not in table.index]
+        if missing:
+            raise ValueError(f"static must have a row for every series of y: it has none for {missing[0]!r}.")
+        values = table.loc[labels].to_numpy(dtype=np.float64)
+        if not hasattr(self, "static_mean_"):
+            self.static_mean_, self.static_scale_ = mean_and_scale([values])
+        return np.nan_to_num((values - self.static_mean_) / self.static_scale_)
+
+    def _known_at(self, times, X, numbers):
+        """What is known at any time of any series, 0 where missing: (n, n_covariates).
+
+        Sines and cosines of the known periods, the scaled covariates, and the static ones.
+        """
         columns = []
         for period in self.periods or ():
             for k in range(1, _HARMONICS + 1):
                 angle = 2 * np.pi * k * (times / period % 1.0)
                 columns += [np.sin(angle), np.cos(angle)]
-        phases = np.stack(columns, axis=-1) if columns else np.empty((len(times), 0))
-        if X is None:
-            return phases
-        return np.concatenate([phases, np.nan_to_num((X - self.X_mean_) / self.X_scale_)], axis=1)
+        parts = [np.stack(columns, axis=-1) if columns else np.empty((len(times), 0))]
+        if X is not None:
+            parts.append(np.nan_to_num((X - self.X_mean_) / self.X_scale_))
+        return np.concatenate([*parts, self._static[numbers]], axis=1)
 
     def _reader(self, trend):
-        return WindowReader(
-            self._records, trend, self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
-        )
+        scales = self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
+        return WindowReader(self._records, trend, *scales, n_constant=self._static.shape[1])
 
     def _learn(self, max_epochs):
         """Train on all of the data; or on their first part, and calibrate with the rest."""
@@ -337,7 +363,7 @@ class DeepForecaster(TimeForecaster):
     def _quantiles(self, index, numbers, X):
         X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
         times = self._axis.count(index.get_level_values(-1))
-        return self._answer(numbers, times, self._phases_and_covariates(times, X))
+        return self._answer(numbers, times, self._known_at(times, X, numbers))
 
     def _network(self):
         """What reads the records with the trained network, in the best precision of the device."""
@@ -396,9 +422,12 @@ class DeepForecaster(TimeForecaster):
             params["random_state"] = None
         if params["periods"] is not None:
             params["periods"] = [float(period) for period in params["periods"]]
-        state = {"params": params, "model": self._model_config(), "learned": {}}
+        state = {"params": params, "model": self._model_config(), "learned": {}, "static": None}
         data, arrays = self._export_data()
         state |= data
+        if params.pop("static") is not None:
+            state["static"], table = to_arrays(self.static, "static")
+            arrays |= table
         arrays |= {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
         if self.calibration_ is not None:
@@ -414,7 +443,9 @@ class DeepForecaster(TimeForecaster):
 
     @classmethod
     def _import(cls, state, arrays):
-        forecaster = cls(**state["params"])
+        described = state.get("static")
+        static = None if described is None else from_arrays(described, arrays, "static")
+        forecaster = cls(**state["params"], static=static)
         return forecaster._import_data(state, arrays)
 
     def _restore(self):

@@ -42,6 +42,9 @@ class KalmanForecaster(TimeForecaster):
     fitted side by side, each with its own parameters, or together, with parameters that they share. NaN in y is a
     missing observation.
 
+    ``update(y_new, update_params=False)`` filters the new observations alone, whatever came before, as long as they
+    follow those that are known and the noise is normal. ``fitted_values`` and ``predict_residuals`` are one step ahead.
+
     Parameters
     ----------
     process : Component, optional
@@ -71,6 +74,13 @@ class KalmanForecaster(TimeForecaster):
         As in `statespace.kernels.kalman_filter`.
     n_jobs : int, optional
         How many series are fitted at a time where each has its own parameters, through joblib.
+    calibrate : bool, default=False
+        Fit to the first part of every series too, forecast the last from there, and move the quantiles of each horizon
+        until they have their levels among those forecasts (split conformal prediction). Intervals then cover what they
+        say, as far as errors of one horizon are exchangeable between that part and the future, whatever the model. The
+        parameters that forecast are those of all the data.
+    calibration_fraction : float, default=0.2
+        The share of the observations of each series that is held out for that.
     random_state : int, RandomState or None, default=None
         Draws the restarts.
 
@@ -84,6 +94,8 @@ class KalmanForecaster(TimeForecaster):
         Only where each series has its own.
     noise_variance_ : float or ndarray of shape (n_series,)
         The variance of the observation noise.
+    calibration_ : Calibration or None
+        The corrections of quantiles by horizon; None without ``calibrate``.
     params_ : DataFrame
         Estimates, standard errors and bounds, from the last fit of the parameters; computed on access.
 
