@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from statespace import S4DRegressor, SeriesCollection
 from statespace.models import inference
-from statespace.training import DivergenceError, loop
+from statespace.training import DivergenceError, loop, steps
 
 
 def tiny(**options):
@@ -328,7 +328,7 @@ def test_an_absurd_rate_is_told_or_survived():
 
 def test_ctrl_c_leaves_a_fitted_model(monkeypatch):
     X, _, y = make_series()
-    epoch, calls = loop.Steps.epoch, []
+    epoch, calls = steps.Steps.epoch, []
 
     def interrupted(*args):
         calls.append(1)
@@ -336,7 +336,7 @@ def test_ctrl_c_leaves_a_fitted_model(monkeypatch):
             raise KeyboardInterrupt
         return epoch(*args)
 
-    monkeypatch.setattr(loop.Steps, "epoch", interrupted)
+    monkeypatch.setattr(steps.Steps, "epoch", interrupted)
     with pytest.warns(UserWarning, match="interrupted in epoch 3"):
         model = tiny(max_epochs=9).fit(X, y)
     assert len(model.history_) == 2

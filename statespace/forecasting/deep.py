@@ -24,6 +24,7 @@ from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.reading import Reader, rows_of
 from statespace.forecasting.tables import from_arrays, to_arrays
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
+from statespace.inspection import summary
 from statespace.models import make_backbone
 from statespace.quantiles import (
     LEVELS,
@@ -414,6 +415,23 @@ class DeepForecaster(TimeForecaster):
         self._refuse_joint(marginal)
         index, quantiles = self._forecast(fh, X)
         return PiecewiseNormal(quantiles[:, np.newaxis], LEVELS, index=index, columns=self._get_varnames())
+
+    def summary(self):
+        """Parameters, state and floating-point operations a step of every part of the fitted network.
+
+        A sample of the history is a step, and so is a query.
+
+        Returns
+        -------
+        table : DataFrame
+            As `statespace.inspection.summary` has it.
+
+        Raises
+        ------
+        sktime.exceptions.NotFittedError
+            The forecaster is not fitted.
+        """
+        return summary(self)
 
     def _export(self):
         self.check_is_fitted()
