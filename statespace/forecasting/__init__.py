@@ -15,6 +15,7 @@ calibration quantiles moved to where held-out values say they belong
 distribution
             the distribution between quantiles, with skpro's interface
 baseline    level, trend, seasons and covariates of a window by least squares
+files       deep forecasters in model files
 tables      series and panels of pandas in model files
 splitter    TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
 horizon     what an index and a forecasting horizon mean in time

@@ -20,9 +20,9 @@ from statespace.base import mean_and_scale
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
+from statespace.forecasting.files import exported, imported, take_learned
 from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.reading import Reader, rows_of
-from statespace.forecasting.tables import from_arrays, to_arrays
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
 from statespace.inspection import summary
 from statespace.models import make_backbone
@@ -40,11 +40,6 @@ from statespace.training import check_precision, choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
-# What training learns beside the network's weights.
-_LEARNED = (
-    "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_", "static_mean_",
-    "static_scale_",
-)  # fmt: skip
 # Parameters that are integers, and the least of each.
 _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 1, "batch_size": 1, "max_epochs": 0}
 
@@ -435,45 +430,16 @@ class DeepForecaster(TimeForecaster):
 
     def _export(self):
         self.check_is_fitted()
-        params = self.get_params(deep=False)
-        if not isinstance(params["random_state"], Integral):
-            params["random_state"] = None
-        if params["periods"] is not None:
-            params["periods"] = [float(period) for period in params["periods"]]
-        state = {"params": params, "model": self._model_config(), "learned": {}, "static": None}
-        data, arrays = self._export_data()
-        state |= data
-        if params.pop("static") is not None:
-            state["static"], table = to_arrays(self.static, "static")
-            arrays |= table
-        arrays |= {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
-        arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
-        if self.calibration_ is not None:
-            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
-        for name in _LEARNED:
-            if hasattr(self, name):
-                value = getattr(self, name)
-                if isinstance(value, np.ndarray):
-                    arrays[name] = value
-                else:
-                    state["learned"][name] = value
-        return state, arrays
+        return exported(self)
 
     @classmethod
     def _import(cls, state, arrays):
-        described = state.get("static")
-        static = None if described is None else from_arrays(described, arrays, "static")
-        forecaster = cls(**state["params"], static=static)
-        return forecaster._import_data(state, arrays)
+        return imported(cls, state, arrays)
 
     def _restore(self):
         """Take what a file brings in the place of what training would learn."""
         state, arrays = self._restored
-        for name, value in state["learned"].items():
-            setattr(self, name, value)
-        for name in _LEARNED:
-            if name in arrays:
-                setattr(self, name, arrays[name])
+        take_learned(self, state, arrays)
         with torch.random.fork_rng(devices=[]):
             self.model_ = QueryModel(**state["model"])
         weights = {
@@ -481,6 +447,3 @@ class DeepForecaster(TimeForecaster):
         }
         self.model_.load_state_dict(weights)
         self.model_.eval()
-        self.calibration_ = self._calibration_of(arrays)
-        epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
-        self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)
