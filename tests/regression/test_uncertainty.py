@@ -366,3 +366,19 @@ def test_exported_faces_answer_with_mean_and_spread(calibrated, name):
         mean, std, *state = step(torch.from_numpy(X[:, k]), *state)
     expected = calibrated[name].predict(X, return_std=True)
     np.testing.assert_allclose(np.stack([mean[:, 0], std[:, 0]]), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distribution", [None, "gaussian"])
+def test_real_intervals_cover_what_they_say(distribution):
+    """ItalyPowerDemand: the next six hours of load from the first twelve of a day."""
+    datatypes, datasets = pytest.importorskip("sktime.datatypes"), pytest.importorskip("sktime.datasets")
+    frames = datatypes.convert_to(datasets.load_italy_power_demand(return_X_y=True)[0], "df-list")
+    days = np.stack([frame.to_numpy()[:, 0] for frame in frames])[np.random.default_rng(0).permutation(1096)]
+    X, y = days[:, :12], days[:, 12:18]
+    options = {"d_model": 8, "max_epochs": 8, "learning_rate": 0.01, "distribution": distribution, "calibrate": True}
+    model = tiny(**options, calibration_fraction=0.5).fit(X[:600], y[:600])
+    lower, upper = model.predict_interval(X[600:])
+    covered = (lower <= y[600:]) & (y[600:] <= upper)
+    assert 0.88 <= covered.mean() <= 0.92
+    lower, upper = model.predict_interval(X[600:], joint=True)
+    assert 0.87 <= ((lower <= y[600:]) & (y[600:] <= upper)).all(axis=1).mean() <= 0.93
