@@ -99,7 +99,7 @@ def test_when_halves_do_not_fit_the_best_weights_are_kept():
 
     message = (
         r"a batch of 5 series of up to \d+ steps does not fit into the memory of cpu even in two halves\. Lower "
-        r"batch_size, d_model or n_layers, or cut the series\. The best weights so far, of epoch 2, are kept\."
+        r"batch_size, d_model or n_layers, or give a chunk_length\. The best weights so far, of epoch 2, are kept\."
     )
     with pytest.raises(MemoryError, match=message), pytest.warns(UserWarning, match="did not fit"):
         fit(
