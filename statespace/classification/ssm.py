@@ -221,6 +221,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             )
 
     def _forget_calibration(self):
+        super()._forget_calibration()
         self.temperature_ = 1.0
 
     def _learn_targets(self, y, collection, weights=None, classes=None):
@@ -424,6 +425,8 @@ class SSMClassifier(DeepClassifier, SSMParameters):
     temperature_ : float
         What the network's outputs are divided by before the softmax; 1 without ``calibrate``. Above 1 where the network
         was too sure. See `statespace.classification.temperature`.
+    n_calibration_ : int
+        Number of series that were held out to fit it.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_weight_ : ndarray of shape (n_classes,)

@@ -64,9 +64,16 @@ def noisy(n, seed=0):
 
 @pytest.fixture(scope="module")
 def by_heart():
-    X, y = noisy(120)
-    options = {"max_epochs": 30, "learning_rate": 0.02, "validation_fraction": 0, "dropout": 0.0, "pooling": "last"}
-    return tiny(calibrate=True, calibration_fraction=0.5, **options).fit(X, y)
+    X, y = noisy(300)
+    options = {
+        "batch_size": 32,
+        "max_epochs": 30,
+        "learning_rate": 0.02,
+        "validation_fraction": 0,
+        "dropout": 0.0,
+        "pooling": "last",
+    }
+    return tiny(calibrate=True, calibration_fraction=0.8, **options).fit(X, y)
 
 
 def test_calibrated_probabilities_mean_what_they_say(by_heart):
