@@ -96,6 +96,8 @@ class DeepEstimator(GoingOn):
         self._check_parameters()
         vars(self).pop("_pass", None)
         warm = self.warm_start and "model_" in vars(self)
+        if warm and self.calibrate:
+            self._check_same_held_out()
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
         self._check_chunks()
         self._forget_calibration()
@@ -148,6 +150,7 @@ class DeepEstimator(GoingOn):
             self._learn_calibration(
                 collection[calibration], [raw[i] for i in calibration], _rows(weights, calibration)
             )
+            self.n_calibration_ = len(calibration)
         if told is not None:
             told.end()
         return self
@@ -186,6 +189,16 @@ class DeepEstimator(GoingOn):
 
     def _forget_calibration(self):
         """Drop what earlier held-out series said of a model that is to change."""
+        self.n_calibration_ = 0
+
+    def _check_same_held_out(self):
+        """Refuse to calibrate with series that the model may have learned from."""
+        if not vars(self).get("n_calibration_") or not isinstance(self.random_state, Integral):
+            raise ValueError(
+                "calibrate=True with warm_start=True needs an earlier fit that held out the same series: one with "
+                "calibrate=True and an integer random_state. Else the model has learned from what should calibrate it: "
+                "fit anew with warm_start=False."
+            )
 
     def _start(self, model):
         """Starting values of a new model that are the subclass's."""

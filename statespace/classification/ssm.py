@@ -221,6 +221,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             )
 
     def _forget_calibration(self):
+        super()._forget_calibration()
         self.temperature_ = 1.0
 
     def _learn_targets(self, y, collection, weights=None, classes=None):
@@ -415,14 +416,17 @@ class SSMClassifier(DeepClassifier, SSMParameters):
         weighs all the same, as does a mapping the labels that it leaves out.
     calibrate : bool, default=False
         Hold out ``calibration_fraction`` of the series, on which a temperature is fitted that makes the probabilities
-        honest and changes no prediction. It does not undo ``class_weight``, with which probabilities are those of other
-        shares of classes.
+        honest and changes no prediction. Worth its series where a network learns its labels by heart; one that is
+        kept at its best validation loss is seldom far off. It does not undo ``class_weight``, with which probabilities
+        are those of other shares of classes.
 
     Attributes
     ----------
     temperature_ : float
         What the network's outputs are divided by before the softmax; 1 without ``calibrate``. Above 1 where the network
         was too sure. See `statespace.classification.temperature`.
+    n_calibration_ : int
+        Number of series that were held out to fit it.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_weight_ : ndarray of shape (n_classes,)

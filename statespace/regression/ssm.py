@@ -187,6 +187,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         check_distribution(self.distribution)
 
     def _forget_calibration(self):
+        super()._forget_calibration()
         for name in ("calibration_scores_", "calibration_weights_", "calibration_maxima_", "std_scale_"):
             vars(self).pop(name, None)
 
@@ -360,6 +361,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     calibrate : bool, default=False
         Hold out series of which nothing is learned but how far off the model is, so that intervals and quantiles are
         right for new series whatever the model and the data: split-conformal prediction [3]_, see `predict_interval`.
+        With ``warm_start``, ``random_state`` has to be an integer, which holds out the same ones of the same data.
     calibration_fraction : float, default=0.2
         Share of the series held out by ``calibrate``. An interval that covers 90 % needs 9 of them, 95 % 19, 99 % 99;
         the more there are, the less it varies with which ones they are.
@@ -411,7 +413,9 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     calibration_scores_, calibration_weights_ : ndarray of shape (n_scores, n_outputs)
         Only with ``calibrate=True``: errors of held-out series in units of their distributions, and how each counts;
         of series with one target a step a thousand random steps at most.
-    calibration_maxima_ : ndarray of shape (n_series,)
+    n_calibration_ : int
+        Number of series that were held out to calibrate with.
+    calibration_maxima_ : ndarray of shape (n_calibration_,)
         The largest score of each of them, of all its steps and outputs.
     std_scale_ : ndarray of shape (n_outputs,)
         What calibration multiplies standard deviations by: the root mean square of the held-out errors over theirs.
