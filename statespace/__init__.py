@@ -53,9 +53,10 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "conformal", "datasets", "deep", "export", "filtering", "forecasting",
-    "forms", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters", "persistence", "plotting",
-    "quantiles", "regression", "series", "streaming", "times", "training", "transformations", "validation",
+    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering",
+    "forecasting", "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters",
+    "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training",
+    "transformations", "validation", "weights",
 )  # fmt: skip
 
 __all__ = [

@@ -3,6 +3,7 @@
 Above: ``regression``. Below: ``validation`` checks what is given, ``persistence`` writes what was learned.
 """
 
+import re
 import warnings
 from typing import Any, ClassVar
 
@@ -19,9 +20,10 @@ from statespace.validation import (
     median_gap,
     scale_gaps,
 )
+from statespace.weights import check_sample_weight, series_weights
 
 
-def mean_and_scale(arrays):
+def mean_and_scale(arrays, weights=None):
     """Mean and standard deviation of every column over the rows of all arrays, NaN left out.
 
     A column without spread has scale 1, one without values also mean 0.
@@ -29,6 +31,8 @@ def mean_and_scale(arrays):
     Parameters
     ----------
     arrays : list of ndarray of shape (n_i, n_columns)
+    weights : list of float or of ndarray of shape (n_i,), optional
+        The weight of each array, or of its rows.
 
     Returns
     -------
@@ -44,9 +48,20 @@ def mean_and_scale(arrays):
     rows = np.concatenate(arrays)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN only
-        mean, scale = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+        if weights is None:
+            mean, scale = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+        else:
+            own = [np.broadcast_to(weight, len(array)) for weight, array in zip(weights, arrays, strict=True)]
+            mean, scale = _weighted_moments(rows, np.concatenate(own)[:, np.newaxis])
     constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(mean))
     return np.where(np.isnan(mean), 0.0, mean), np.where(constant, 1.0, scale)
+
+
+def _weighted_moments(rows, weights):
+    weights = np.where(np.isnan(rows), 0.0, weights)
+    total = weights.sum(axis=0)
+    mean = (weights * np.nan_to_num(rows)).sum(axis=0) / total
+    return mean, np.sqrt((weights * np.nan_to_num(rows - mean) ** 2).sum(axis=0) / total)
 
 
 class SeriesEstimator(BaseEstimator):
@@ -103,8 +118,8 @@ class SeriesEstimator(BaseEstimator):
         spec = vars(self).get("alphabet_")
         return None if spec is None else Alphabet.of(tuple(spec) if isinstance(spec, list) else spec)
 
-    def _learn_inputs(self, X, times):
-        """The checked series of ``fit``; learns how to encode them."""
+    def _learn_inputs(self, X, times, sample_weight=None):
+        """The checked series of ``fit`` and their weights, None if all weigh the same; learns how to encode them."""
         for name in ("alphabet_", "x_mean_", "x_scale_"):
             vars(self).pop(name, None)
         if self.alphabet is not None:
@@ -116,11 +131,18 @@ class SeriesEstimator(BaseEstimator):
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
         self.clock_ = None if collection.times is None else clock(collection.times[0])
-        self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times)
+        weights = check_sample_weight(sample_weight, collection)
+        self._learn_scales(collection, weights)
+        return collection, weights
+
+    def _learn_scales(self, collection, weights=None):
+        """What the inputs are divided by, and whether the network has to be told what is missing."""
+        shares = series_weights(weights)
+        self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times, weights=shares)
         if self.alphabet is None:
-            self.x_mean_, self.x_scale_ = mean_and_scale(collection.values)
-        self.has_missing_ = not all(seen.all() for seen in collection.observed)
-        return collection
+            self.x_mean_, self.x_scale_ = mean_and_scale(collection.values, shares)
+        observed = zip(collection.observed, np.ones(len(collection)) if shares is None else shares, strict=True)
+        self.has_missing_ = not all(seen.all() for seen, weight in observed if weight > 0)
 
     def _read(self, X, times):
         """The checked series of ``predict``."""
@@ -199,6 +221,35 @@ class SeriesEstimator(BaseEstimator):
             The estimator is not fitted.
         """
         persistence.save(self, path)
+
+
+def set_learned(estimator, name, value):
+    """Give an estimator what a file says that it learned, under no name but one of those that ``fit`` learns.
+
+    Parameters
+    ----------
+    estimator : estimator
+    name : str
+    value : object
+
+    Raises
+    ------
+    KeyError
+        Another name, such as that of a method.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.base import set_learned
+    >>> reg = S4DRegressor()
+    >>> set_learned(reg, "n_channels_", 2)
+    >>> set_learned(reg, "predict", 2)
+    Traceback (most recent call last):
+    KeyError: "nothing called 'predict' is learned"
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*_", name) or hasattr(type(estimator), name):
+        raise KeyError(f"nothing called {name!r:.50} is learned")
+    setattr(estimator, name, value)
 
 
 def _is_nested_table(X):

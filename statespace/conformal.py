@@ -39,7 +39,7 @@ def conformal_quantile(scores, level, weights=None, test_weight=1.0):
         and is left out.
     level : float or array-like of shape (n_levels,)
         Between 0 and 1.
-    weights : array-like of shape (n_samples,), optional
+    weights : array-like of shape (n_samples,) or (n_samples, ...), optional
         Of each score, not negative; None weighs all 1. For scores a step, `series_weights`; for a new sample from
         another distribution of inputs, the likelihood ratios of the two (Tibshirani et al. 2019).
     test_weight : float, default=1.0
@@ -67,13 +67,13 @@ def conformal_quantile(scores, level, weights=None, test_weight=1.0):
     if scores.ndim == 0 or len(scores) == 0:
         raise ValueError("scores must hold at least one sample. Got none.")
     levels = _checked_levels(level)
-    weights = _checked_weights(weights, len(scores))
+    weights = _checked_weights(weights, scores.shape)
     if not test_weight >= 0:
         raise ValueError(f"test_weight must not be negative. Got {test_weight!r}.")
     columns = scores.reshape(len(scores), -1)
     order = np.argsort(columns, axis=0)  # NaN comes last
     ordered = np.take_along_axis(columns, order, axis=0)
-    sums = np.cumsum(np.where(np.isnan(ordered), 0.0, weights[order]), axis=0)
+    sums = np.cumsum(np.where(np.isnan(ordered), 0.0, np.take_along_axis(weights, order, axis=0)), axis=0)
     ordered = np.concatenate([np.where(np.isnan(ordered), np.inf, ordered), np.full((1, columns.shape[1]), np.inf)])
     result = np.empty((len(levels), columns.shape[1]))
     for row, one in zip(result, levels, strict=True):
@@ -118,26 +118,33 @@ def outward_quantile(scores, level, weights=None, test_weight=1.0):
     return _shaped(np.where(side > 0.5, above, np.where(side < 0.5, below, middle)), level, scores.shape[1:])
 
 
-def series_weights(groups):
+def series_weights(groups, known=None):
     """The weight 1 / N_k of each score of series k, which has N_k of them.
 
     Parameters
     ----------
     groups : array-like of shape (n_samples,)
         The series of each score.
+    known : array-like of bool of shape (n_samples, ...), optional
+        Which scores are known, in each column; the others weigh 0. None: all are.
 
     Returns
     -------
-    weights : ndarray of shape (n_samples,)
+    weights : ndarray of shape (n_samples,), or that of ``known``
 
     Examples
     --------
     >>> from statespace.conformal import series_weights
     >>> series_weights([0, 0, 1, 1, 1, 1])
     array([0.5 , 0.5 , 0.25, 0.25, 0.25, 0.25])
+    >>> series_weights([0, 0, 1], known=[True, False, True])
+    array([1., 0., 1.])
     """
-    _, inverse, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    return 1.0 / counts[inverse]
+    _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+    known = np.ones(len(inverse), dtype=bool) if known is None else np.asarray(known, dtype=bool)
+    counts = np.zeros((inverse.max() + 1, *known.shape[1:]))
+    np.add.at(counts, inverse, known)
+    return known / np.maximum(counts, 1)[inverse]
 
 
 def least_samples(level):
@@ -170,13 +177,15 @@ def _checked_levels(level):
     return levels
 
 
-def _checked_weights(weights, n_samples):
+def _checked_weights(weights, shape):
+    """One for each score, as columns."""
     if weights is None:
-        return np.ones(n_samples)
+        weights = np.ones(shape)
     weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (n_samples,) or not np.all((weights >= 0) & np.isfinite(weights)):
-        raise ValueError(f"weights must be {n_samples} finite numbers, not negative, one for each score.")
-    return weights
+    if weights.shape not in (shape[:1], shape) or not np.all((weights >= 0) & np.isfinite(weights)):
+        raise ValueError(f"weights must be {shape[0]} finite numbers, not negative, one for each score.")
+    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+    return np.broadcast_to(weights, shape).reshape(shape[0], -1)
 
 
 def _shaped(result, level, shape):

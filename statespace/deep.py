@@ -17,7 +17,8 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
-from statespace.base import SeriesEstimator
+from statespace.base import SeriesEstimator, set_learned
+from statespace.inspection import summary
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps, restored_model
 from statespace.streaming.layer import LayerStream
 from statespace.training import RandomStrands, SeriesBatches, check_precision, choose_device, fit, ssm_rates
@@ -61,19 +62,27 @@ class DeepEstimator(SeriesEstimator):
     weight_decay: float = 0.01
     gradient_clip: float | None = 1.0
     validation_fraction: float = 0.1
+    calibrate: bool = False
+    calibration_fraction: float = 0.2
     patience: int | None = 10
     device: str | torch.device = "auto"
     precision: str = "float32"
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
-    def _fit(self, X, y, times):
+    def _fit(self, X, y, times, sample_weight=None):
         self._check_parameters()
-        collection = self._learn_inputs(X, times)
-        targets, n_outputs = self._learn_targets(y, collection)
-        device = choose_device(self.device, verbose=self.verbose)
+        collection, weights = self._learn_inputs(X, times, sample_weight)
+        targets, n_outputs = self._learn_targets(y, collection, weights)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
+        training, held_out, calibration = self._split(targets, generator, weights)
+        fitted = np.delete(np.arange(len(collection)), calibration)
+        if len(calibration):
+            # Not even scales are learned from what calibrates: it stands for series that are new.
+            self._learn_scales(collection[fitted], _rows(weights, fitted))
+        raw, targets = targets, self._scaled_targets(targets, fitted, _rows(weights, fitted))
+        device = choose_device(self.device, verbose=self.verbose)
         layer, options = self._layers(bidirectional=self.bidirectional)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -93,8 +102,8 @@ class DeepEstimator(SeriesEstimator):
             if self._alphabet is not None:
                 # A step holds one symbol, whose embedding is one column: its fan-in is 1, however many there are.
                 torch.nn.init.uniform_(self.model_.encoder.weight, -1.0, 1.0)
-        training, held_out = self._split(targets, generator)
-        data = self._batches(collection, training, targets, device)
+            self._start(self.model_)
+        data = self._batches(collection, training, targets, weights, device)
         if self.reverse_complement == "augment":
             data = RandomStrands(data, self._alphabet.complement, generator)
         try:
@@ -107,7 +116,7 @@ class DeepEstimator(SeriesEstimator):
                 learning_rate=self.learning_rate,
                 ssm_learning_rate=self.ssm_learning_rate,
                 weight_decay=self.weight_decay,
-                validation=self._batches(collection, held_out, targets, device) if len(held_out) else None,
+                validation=self._batches(collection, held_out, targets, weights, device) if len(held_out) else None,
                 patience=self.patience,
                 gradient_clip=self.gradient_clip,
                 generator=generator,
@@ -125,7 +134,16 @@ class DeepEstimator(SeriesEstimator):
             )
         self.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, len(history.loss) + 1, name="epoch"))
         self.best_epoch_ = history.best_epoch + 1
+        if len(calibration):
+            self._learn_calibration(collection[calibration], [raw[i] for i in calibration])
         return self
+
+    def _scaled_targets(self, targets, fitted, weights):
+        """Targets as the network is to say them; what scales them is learned from the series ``fitted``, of weights."""
+        return targets
+
+    def _start(self, model):
+        """Starting values of a new model that are the subclass's."""
 
     def _check_parameters(self):
         for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
@@ -139,8 +157,10 @@ class DeepEstimator(SeriesEstimator):
             check_scalar(getattr(self, name), name, Real, min_val=0)
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
-        for name in ("dropout", "validation_fraction"):
+        for name in ("dropout", "validation_fraction", "calibration_fraction"):
             check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
+        if not isinstance(self.calibrate, bool | np.bool_):
+            raise ValueError(f"calibrate must be True or False. Got {self.calibrate!r} instead.")
         if self.pooling not in _POOLING:
             raise ValueError(f"pooling must be 'mean' or 'last'. Got {self.pooling!r} instead.")
         if self.reverse_complement not in _REVERSE_COMPLEMENT:
@@ -154,20 +174,31 @@ class DeepEstimator(SeriesEstimator):
                 f"partners. Got alphabet={self.alphabet!r}."
             )
 
-    def _split(self, targets, generator):
-        """Series to train on and series held out, of those with a target that is known."""
-        known = np.flatnonzero([not np.isnan(row).all() for row in targets])
+    def _split(self, targets, generator, weights=None):
+        """Series to train on, held out, and to calibrate with, of those with a target that is known and weighs."""
+        known = np.array([not np.isnan(row).all() for row in targets])
+        if weights is not None:
+            rows = zip(targets, weights, strict=True)
+            known &= [bool((np.asarray(weight)[..., None] * ~np.isnan(row)).any()) for row, weight in rows]
+        known = np.flatnonzero(known)
         order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
+        n_calibration = int(self.calibration_fraction * len(order)) if self.calibrate else 0
+        if self.calibrate and n_calibration == 0:
+            raise ValueError(
+                f"calibrate=True holds out calibration_fraction={self.calibration_fraction:g} of the series with a "
+                f"target, which is none of {len(order)}. Give more series, or a larger calibration_fraction."
+            )
+        calibration, order = order[:n_calibration], order[n_calibration:]
         n_held_out = int(self.validation_fraction * len(order))
-        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+        return np.sort(order[n_held_out:]), np.sort(order[:n_held_out]), np.sort(calibration)
 
     def _held_out_first(self, order, targets):
         """The order in which series are held out, from a random one."""
         return order
 
-    def _batches(self, collection, indices, targets, device):
+    def _batches(self, collection, indices, targets, weights, device):
         targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
-        return self._data(collection[indices], targets, device=device)
+        return self._data(collection[indices], targets, weights=_rows(weights, indices), device=device)
 
     def _data(self, collection, targets=None, **options):
         """Series as the network reads them, in batches."""
@@ -220,6 +251,21 @@ class DeepEstimator(SeriesEstimator):
             The model is bidirectional or reads both strands: it has to see the whole record.
         """
         return LayerStream(self)
+
+    def summary(self):
+        """Parameters, state and floating-point operations a step of every part of the fitted network.
+
+        Returns
+        -------
+        table : DataFrame
+            As `statespace.inspection.summary` has it.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator is not fitted.
+        """
+        return summary(self)
 
     def export_onnx(self, path, *, dtype="float32"):
         """Write the step of the fitted model as an ONNX graph: `statespace.export.export_onnx` says what is in it.
@@ -304,3 +350,10 @@ class DeepEstimator(SeriesEstimator):
         with torch.inference_mode():
             outputs, _ = model(x, dt)
             return {name: value.numpy() for name, value in self._exported_answers(outputs).items()}
+
+
+def _rows(weights, indices):
+    """The weights of some series, in the form in which those of all are."""
+    if isinstance(weights, list):
+        return [weights[i] for i in indices]
+    return None if weights is None else weights[indices]

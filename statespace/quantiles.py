@@ -95,7 +95,7 @@ def quantiles_at(quantiles, levels):
     >>> quantiles_at(3 + 2 * norm.ppf(LEVELS)[None], [0.3, 0.999]).round(6) == (3 + 2 * norm.ppf([0.3, 0.999])).round(6)
     array([[ True,  True]])
     """
-    return _linear(quantiles, norm.ppf(levels))
+    return at_z(quantiles, norm.ppf(levels))
 
 
 def variance(quantiles):
@@ -119,13 +119,67 @@ def variance(quantiles):
     # Equal steps of z over ±9 standard deviations: the trapezoidal rule is exact to rounding for what is smooth.
     z = np.linspace(-9, 9, 721)
     weight = norm.pdf(z) * (z[1] - z[0])
-    values = _linear(quantiles - quantiles[:, MEDIAN, None], z)
+    values = at_z(quantiles - quantiles[:, MEDIAN, None], z)
     mean = values @ weight
     return ((values - mean[:, None]) ** 2) @ weight
 
 
-def _linear(quantiles, z):
-    """Linear interpolation and extrapolation in z."""
+def at_z(quantiles, z):
+    """The quantile function at level Φ(z), linear in z.
+
+    Parameters
+    ----------
+    quantiles : ndarray of shape (n, len(LEVELS))
+    z : ndarray of shape (m,) or (n, m)
+        Of all distributions, or of each.
+
+    Returns
+    -------
+    ndarray of shape (n, m)
+
+    Examples
+    --------
+    >>> from scipy.stats import norm
+    >>> from statespace.quantiles import LEVELS, at_z
+    >>> at_z(3 + 2 * norm.ppf(LEVELS)[None], [-10.0, 0.5])
+    array([[-17.,   4.]])
+    """
+    z = np.asarray(z, dtype=np.float64)
     part = np.clip(np.searchsorted(_Z, z) - 1, 0, len(_Z) - 2)
     share = (z - _Z[part]) / (_Z[part + 1] - _Z[part])
-    return quantiles[:, part] + share * (quantiles[:, part + 1] - quantiles[:, part])
+    if z.ndim == 1:
+        low, high = quantiles[:, part], quantiles[:, part + 1]
+    else:
+        low, high = np.take_along_axis(quantiles, part, axis=1), np.take_along_axis(quantiles, part + 1, axis=1)
+    with np.errstate(invalid="ignore"):  # 0 times an infinite z
+        return np.where(np.isinf(z), z, low + share * (high - low))
+
+
+def z_of(quantiles, y):
+    """Where y lies in each distribution: the z with ``at_z(quantiles, z) = y``.
+
+    Parameters
+    ----------
+    quantiles : ndarray of shape (n, len(LEVELS))
+        Not decreasing; where two are equal, z is that of the higher level.
+    y : ndarray of shape (n,)
+        NaN where unknown, as z then is.
+
+    Returns
+    -------
+    z : ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.stats import norm
+    >>> from statespace.quantiles import LEVELS, z_of
+    >>> z_of(3 + 2 * norm.ppf(LEVELS)[None], np.array([4.0])).round(12)
+    array([0.5])
+    """
+    part = np.clip((quantiles <= y[:, None]).sum(axis=1) - 1, 0, len(_Z) - 2)
+    rows = np.arange(len(y))
+    low, high = quantiles[rows, part], quantiles[rows, part + 1]
+    # Quantiles that are equal to rounding must not divide by 0.
+    width = np.maximum(high - low, np.finfo(np.float64).tiny)
+    return _Z[part] + (y - low) / width * (_Z[part + 1] - _Z[part])

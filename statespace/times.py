@@ -293,7 +293,7 @@ def gaps(times, first=0.0, unit="D"):
     return result
 
 
-def median_gap(times, unit="D"):
+def median_gap(times, unit="D", weights=None):
     """The median of all positive gaps of several series, which deep models divide by (their ``time_scale_``).
 
     Parameters
@@ -302,6 +302,8 @@ def median_gap(times, unit="D"):
         The times of each series.
     unit : str or Timedelta, default="D"
         The unit of the answer for datetimes and timedeltas, as in `elapsed`.
+    weights : array-like of shape (n_series,), optional
+        The gaps of a series of weight 2 count twice.
 
     Returns
     -------
@@ -319,9 +321,19 @@ def median_gap(times, unit="D"):
     >>> median_gap([[0, 1, 3], [10, 10, 14]])
     2.0
     """
-    everything = np.concatenate([np.zeros(0), *(gaps(t, unit=unit)[1:] for t in times)])
-    positive = everything[everything > 0]
-    return float(np.median(positive)) if len(positive) else 1.0
+    parts = [gaps(t, unit=unit)[1:] for t in times]
+    everything = np.concatenate([np.zeros(0), *parts])
+    counted = everything > 0
+    if weights is None:
+        return float(np.median(everything[counted])) if counted.any() else 1.0
+    shares = np.repeat(np.asarray(weights, dtype=np.float64), [len(part) for part in parts])
+    counted &= shares > 0
+    if not counted.any():
+        return 1.0
+    order = np.argsort(everything[counted], kind="stable")
+    positive, upto = everything[counted][order], np.cumsum(shares[counted][order])
+    middle = [np.searchsorted(upto, upto[-1] / 2, side=side) for side in ("left", "right")]
+    return float(positive[np.minimum(middle, len(positive) - 1)].mean())
 
 
 def scale_gaps(gaps, time_scale):

@@ -16,13 +16,13 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
     ["kernels", "forms", "times", "persistence", "quantiles", "conformal"],
-    ["alphabets"],
+    ["alphabets", "distributions"],
     ["series"],
     ["validation", "datasets", "persistence"],
-    ["lti"],
+    ["lti", "weights"],
     ["layers", "kalman"],
     ["models"],
-    ["training"],
+    ["training", "inspection"],
     ["base", "labels", "parameters"],
     ["streaming", "export"],
     ["deep"],

@@ -26,6 +26,9 @@ EXPECTED = {
     ): "averages behind a shift by one step do not tell the steps of ten noisy "
     "features apart in the two epochs that are allowed here; three layers and fifteen do",
 }
+# Equal in exact arithmetic, and up to the rounding of a training in float32 otherwise, where this check asks for 1e-7:
+# some systems get there and some do not. tests/test_weights.py asks at the precision that there is.
+ROUNDED = "check_sample_weight_equivalence_on_dense_data"
 # The state of S5 is one for all channels.
 JOINT = {"Regressor": {"d_state": 64, "dt_min": 0.1}, "Classifier": {"d_state": 16, "dt_min": 0.1}}
 
@@ -51,6 +54,8 @@ def checks():
             if title not in seen or name.startswith("SSM"):
                 reason = EXPECTED.get((name, title))
                 marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+                if title == ROUNDED:
+                    marks = [pytest.mark.xfail(reason="trained in float32, compared at 1e-7", strict=False)]
                 yield pytest.param(estimator, check, id=f"{name}-{title}", marks=marks)
             seen.add(title)
 

@@ -168,7 +168,7 @@ def test_every_class_is_held_out_in_proportion_and_none_as_a_whole():
     for seed in range(5):
         model = tiny(validation_fraction=0.3)
         model.per_step_ = False
-        training, held_out = model._split(y, torch.Generator().manual_seed(seed))
+        training, held_out, _ = model._split(y, torch.Generator().manual_seed(seed))
         assert np.bincount(y[held_out, 0].astype(int)).tolist() == [12, 6]
         assert sorted([*training, *held_out]) == list(range(61))
     other = model._split(y, torch.Generator().manual_seed(9))[1]

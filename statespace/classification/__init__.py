@@ -2,9 +2,10 @@
 
 Above: the user. Below: ``statespace.deep`` fits, streams and saves; ``statespace.parameters`` names the layers.
 
-ssm        SSMClassifier: any layer by name, or a pattern of them; DeepClassifier, what all have in common
-linear     S4Classifier, S4DClassifier, S5Classifier, H3Classifier
-selective  MambaClassifier, Mamba2Classifier, RWKVClassifier, DeltaNetClassifier
+ssm          SSMClassifier: any layer by name, or a pattern of them; DeepClassifier, what all have in common
+linear       S4Classifier, S4DClassifier, S5Classifier, H3Classifier
+selective    MambaClassifier, Mamba2Classifier, RWKVClassifier, DeltaNetClassifier
+temperature  probabilities calibrated on held-out series
 """
 
 from statespace.classification.linear import H3Classifier, S4Classifier, S4DClassifier, S5Classifier

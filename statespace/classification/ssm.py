@@ -18,9 +18,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from torch.nn import functional as F
 
+from statespace.classification.temperature import fit_temperature
+from statespace.conformal import series_weights
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
 from statespace.parameters import SSMParameters
+from statespace.training import target_weights
+from statespace.weights import check_sample_weight, joined, weights_of_targets
 
 __all__ = ["DeepClassifier", "SSMClassifier"]
 
@@ -40,7 +44,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     _: KW_ONLY
     class_weight: Mapping[Any, float] | str | None = None
 
-    def fit(self, X, y, times=None):
+    def fit(self, X, y, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -57,6 +61,10 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
+        sample_weight : array-like, optional
+            One weight a series, (n_series,); or, with labels a step, one a step, in the forms of such a ``y``. A series
+            of weight 2 counts as two, in the loss, in the scales of inputs and in ``class_weight="balanced"``; one of
+            weight 0 is left out.
 
         Returns
         -------
@@ -74,7 +82,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         UserWarning
             Ctrl-C was pressed; the best weights so far are kept.
         """
-        return self._fit(X, y, times)
+        return self._fit(X, y, times, sample_weight)
 
     def predict(self, X, times=None):
         """Predict the most probable label.
@@ -102,7 +110,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         return self._shaped([self.classes_[row.argmax(axis=1)] for row in outputs], collection)
 
     def predict_proba(self, X, times=None):
-        """Predict the probability of every class, the softmax of the network's outputs.
+        """Predict the probability of every class: the softmax of the network's outputs, divided by ``temperature_``.
 
         Parameters
         ----------
@@ -133,21 +141,21 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         collection = self._read(X, times)
         outputs = self._outputs(collection)
         if not self.per_step_:
-            return log_softmax(outputs, axis=1)
-        return self._shaped([log_softmax(row, axis=1) for row in outputs], collection)
+            return self._log_proba(outputs)
+        return self._shaped([self._log_proba(row) for row in outputs], collection)
 
-    def score(self, X, y, times=None):
+    def score(self, X, y, times=None, sample_weight=None):
         """Accuracy over the labels that are known, all steps of all series taken together.
 
         Parameters
         ----------
-        X, y, times
+        X, y, times, sample_weight
             As in `fit`.
 
         Returns
         -------
         score : float
-            Share of the labels that are predicted.
+            Weighted share of the labels that are predicted.
         """
         collection = self._read(X, times)
         labels, restore = flat_labels(y)
@@ -162,7 +170,10 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         outputs = self._outputs(collection)
         answers, truth = (np.concatenate(outputs), np.concatenate(targets)) if per_step else (outputs, targets)
         known = ~np.isnan(truth[:, 0])
-        return float(np.mean(answers.argmax(axis=1)[known] == truth[known, 0]))
+        weights = check_sample_weight(sample_weight, collection)
+        weights = joined(weights_of_targets(weights, collection, per_step), per_step)
+        right = answers.argmax(axis=1)[known] == truth[known, 0]
+        return float(np.average(right, weights=None if weights is None else weights[known]))
 
     def _check_parameters(self):
         super()._check_parameters()
@@ -171,7 +182,8 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
                 f"class_weight must be None, 'balanced' or a mapping from label to weight. Got {self.class_weight!r}."
             )
 
-    def _learn_targets(self, y, collection):
+    def _learn_targets(self, y, collection, weights=None):
+        self.temperature_ = 1.0
         labels, restore = flat_labels(y)
         known = ~pd.isna(labels)
         if labels.dtype.kind == "f":
@@ -188,10 +200,20 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             check_classification_targets(given)
         targets, self.per_step_ = check_numbers(restore(numbers), collection)
         self.ragged_ = self.per_step_ and not isinstance(y, np.ndarray)
-        self.class_weight_ = compute_class_weight(
-            None if self.class_weight is None else self.class_weight, classes=self.classes_, y=given
-        )
+        weights = weights_of_targets(weights, collection, self.per_step_)
+        self.class_weight_ = self._class_weights(given, targets, weights)
         return targets, len(self.classes_)
+
+    def _class_weights(self, given, targets, weights):
+        """The weight of each class, in which ``"balanced"`` counts labels by their own weights."""
+        if weights is None or self.class_weight != "balanced":
+            return compute_class_weight(self.class_weight, classes=self.classes_, y=given)
+        numbers = (np.concatenate(targets) if self.per_step_ else targets)[:, 0]
+        known = ~np.isnan(numbers)
+        own = joined(weights, self.per_step_)[known]
+        counts = np.bincount(numbers[known].astype(int), own, minlength=len(self.classes_))
+        # A class whose labels all weigh 0 is as good as absent, whatever its weight.
+        return counts.sum() / ((counts > 0).sum() * np.where(counts > 0, counts, np.inf))
 
     def _held_out_first(self, order, targets):
         """Series of all classes in turn, in proportion, so that no class is held out as a whole."""
@@ -206,11 +228,25 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
 
     def _exported_answers(self, outputs):
         """What an exported model answers, by name, from the network's outputs: tensors (..., n_classes)."""
-        return {"probabilities": outputs.softmax(dim=-1)}
+        return {"probabilities": (outputs / vars(self).get("temperature_", 1.0)).softmax(dim=-1)}
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
-        return np.exp(log_softmax(outputs))
+        return np.exp(self._log_proba(outputs))
+
+    def _log_proba(self, outputs):
+        return log_softmax(outputs / vars(self).get("temperature_", 1.0), axis=-1)
+
+    def _learn_calibration(self, collection, targets):
+        outputs = self._outputs(collection)
+        rows = outputs if self.per_step_ else outputs[:, np.newaxis]
+        labels = [np.reshape(row, -1) for row in targets]
+        groups = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
+        labels = np.concatenate(labels)
+        known = ~np.isnan(labels)
+        self.temperature_ = fit_temperature(
+            np.concatenate(list(rows))[known], labels[known].astype(int), series_weights(groups[known])
+        )
 
     @staticmethod
     def _each(function, values):
@@ -247,10 +283,11 @@ def _plain(label):
 def _cross_entropy(model, batch, weight):
     """Weighted sum of -log p(label) over the labels that are known, and the sum of the weights."""
     output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
-    known = ~batch["y"][..., 0].isnan()
-    weight = weight.to(output)
+    weights = target_weights(batch)[..., 0]
+    known = weights > 0
     labels = batch["y"][..., 0][known].long()
-    return F.cross_entropy(output[known], labels, weight, reduction="sum"), weight[labels].sum()
+    weights = weight.to(output)[labels] * weights[known].to(output)
+    return (weights * F.cross_entropy(output[known], labels, reduction="none")).sum(), weights.sum()
 
 
 @dataclass(eq=False, repr=False)
@@ -268,9 +305,16 @@ class SSMClassifier(DeepClassifier, SSMParameters):
     class_weight : mapping, "balanced" or None, default=None
         Weight of each label in the loss; ``"balanced"`` weighs a class by n_labels / (n_classes · its labels). None
         weighs all the same, as does a mapping the labels that it leaves out.
+    calibrate : bool, default=False
+        Hold out ``calibration_fraction`` of the series, on which a temperature is fitted that makes the probabilities
+        honest and changes no prediction. It does not undo ``class_weight``, with which probabilities are those of other
+        shares of classes.
 
     Attributes
     ----------
+    temperature_ : float
+        What the network's outputs are divided by before the softmax; 1 without ``calibrate``. Above 1 where the network
+        was too sure. See `statespace.classification.temperature`.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_weight_ : ndarray of shape (n_classes,)

@@ -59,22 +59,22 @@ class TimeForecaster(BaseForecaster):
                 )
         return axis
 
-    def _places(self):
-        """Which rows of the history belong to which series; the name of the only series is None."""
-        index = self._history.index
+    def _places(self, index=None):
+        """Which rows of the history, or of ``index``, belong to which series; the name of the only series is None."""
+        index = self._history.index if index is None else index
         if not isinstance(index, pd.MultiIndex):
             return {None: np.arange(len(index))}
         levels = list(range(index.nlevels - 1))
         groups = pd.Series(0, index=index).groupby(level=levels, sort=False)
         return {name if isinstance(name, tuple) else (name,): rows for name, rows in groups.indices.items()}
 
-    def _indexes(self):
-        """The times of every series."""
-        index = self._history.index
+    def _indexes(self, index=None):
+        """The times of every series of the history, or of ``index``."""
+        index = self._history.index if index is None else index
         if not isinstance(index, pd.MultiIndex):
             return {None: index}
         times = index.get_level_values(-1)
-        return {name: times[rows] for name, rows in self._places().items()}
+        return {name: times[rows] for name, rows in self._places(index).items()}
 
     def _asked(self, fh):
         """The index that a horizon means, and the number of the series of each row."""
@@ -84,6 +84,26 @@ class TimeForecaster(BaseForecaster):
             return indexes[None], numbers
         rows = [(*name, time) for name, times in indexes.items() for time in times]
         return pd.MultiIndex.from_tuples(rows, names=self._history.index.names), numbers
+
+    def predict_residuals(self, y=None, X=None):
+        """What is left of y: y minus its forecasts, which within the data are one step ahead.
+
+        Parameters
+        ----------
+        y : series of any mtype of sktime, optional
+            None: all that is known, from ``fit`` and ``update``, with its covariates.
+        X : DataFrame, optional
+            Covariates at the times of y.
+
+        Returns
+        -------
+        of the type and index of y
+            NaN where y is missing.
+        """
+        if y is None and not getattr(self, "_is_vectorized", False):
+            self.check_is_fitted()
+            y, X = self._history, self._covariates
+        return super().predict_residuals(y, X)
 
     def save(self, path=None, serialization_format="safetensors"):
         """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.
@@ -151,6 +171,8 @@ def extended(old, new):
     """The rows of ``old`` and ``new`` in order of time; where both have a time, those of ``new``."""
     if old is None or new is None:
         return new if old is None else old
+    if not isinstance(old.index, pd.MultiIndex) and new.index.is_monotonic_increasing and old.index[-1] < new.index[0]:
+        return pd.concat([old, new])
     kept = old.loc[~old.index.isin(new.index)]
     return pd.concat([kept, new]).sort_index(kind="stable")
 

@@ -20,6 +20,7 @@ from statespace.base import mean_and_scale
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.horizon import common_freq
+from statespace.forecasting.reading import Reader, rows_of
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
 from statespace.models import make_backbone
 from statespace.quantiles import (
@@ -36,8 +37,6 @@ from statespace.training import check_precision, choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
-# Windows, and queries, that are predicted at once.
-_MAX_WINDOWS, _MAX_QUERIES = 64, 2048
 # What training learns beside the network's weights.
 _LEARNED = (
     "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_",
@@ -71,15 +70,8 @@ class QueryModel(nn.Module):
 
     def answer(self, state, queries, query_dt, window):
         """Each query from the state that its window left, and no query from another."""
-        states = tuple(_rows(block, window) for block in state)
-        outputs, _ = self.stack.step(queries, states, query_dt)
+        outputs, _ = self.stack.step(queries, rows_of(state, window), query_dt)
         return ordered_quantiles(outputs)
-
-
-def _rows(state, window):
-    if isinstance(state, tuple):
-        return tuple(_rows(part, window) for part in state)
-    return None if state is None else state[window]
 
 
 def _loss(model, batch):
@@ -148,10 +140,12 @@ class DeepForecaster(TimeForecaster):
         if self._restored is not None:
             self._restore()
             self._records = self._read_records()
-            return self
-        self._learn_scales(indexes, fh)
-        self._records = self._read_records()
-        self._train(self.max_epochs)
+        else:
+            self._learn_scales(indexes, fh)
+            self._records = self._read_records()
+            self._train(self.max_epochs)
+        self._readings = []
+        self._read_on()
         return self
 
     def _update(self, y, X=None, update_params=True):
@@ -159,11 +153,26 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("update needs X if fit was given X, and only then.")
         if X is not None:
             self._covariates = extended(self._covariates, covariate_rows(y.index, X))
+        ends, numbers = {name: index[-1] for name, index in self._indexes().items()}, self._numbers
         self._history = extended(self._history, y)
         self._records = self._read_records()
         if update_params:
             self._train(max(1, self.max_epochs // 5))
+            self._readings = []
+        else:
+            firsts = {name: index[0] for name, index in self._indexes(y.index).items()}
+            changed = [number for name, number in numbers.items() if name in firsts and firsts[name] <= ends[name]]
+            self._readings = [
+                reading.take(np.flatnonzero(~np.isin(reading.numbers, changed))).renumbered(numbers, self._numbers)
+                for reading in self._readings
+            ]
+        self._read_on()
         return self
+
+    def _read_on(self):
+        """Carry the network's states on to the end of the data; those that do not know it begin anew."""
+        numbers = np.flatnonzero(self._records.lengths)
+        self._readings = [part.moved("cpu") for part in self._network().read(numbers, self._readings)]
 
     def _check_parameters(self):
         for name, least in _INTEGERS.items():
@@ -300,29 +309,32 @@ class DeepForecaster(TimeForecaster):
         times = self._axis.count(index.get_level_values(-1))
         return index, self._answer(numbers, times, self._phases_and_covariates(times, X))
 
+    def _network(self):
+        """What reads the records with the trained network, in the best precision of the device."""
+        device = choose_device(self.device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return Reader(deepcopy(self.model_).to(device, dtype).eval(), self._reader(self.trend_), dtype, device)
+
     def _answer(self, numbers, times, covariates):
         """Quantiles of series ``numbers`` at ``times``, each given the observations before that time."""
-        record = self._records
-        quantiles = np.empty((len(times), len(LEVELS)))
+        record, network = self._records, self._network()
         ends = np.empty(len(times), dtype=np.int64)
         for number in np.unique(numbers):
             start, n = record.starts[number], record.lengths[number]
             mine = numbers == number
-            ends[mine] = start + np.searchsorted(record.times[start : start + n], times[mine], side="left")
-        known = ends > record.starts[numbers]
-        quantiles[~known] = np.quantile(record.values, LEVELS)
-        device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        model = deepcopy(self.model_).to(device, dtype).eval()
-        reader = self._reader(self.trend_)
-        starts = record.starts[numbers]
-        for rows in _batches(ends, np.flatnonzero(known)):
-            window_ends, first, window = np.unique(ends[rows], return_index=True, return_inverse=True)
-            lengths = np.minimum(window_ends - starts[rows][first], self.context_length_)
-            tokens = reader.read(window_ends, lengths, times[rows], covariates[rows], window)
-            with torch.inference_mode():
-                scaled = model(**tokens.tensors(dtype, device)).cpu().numpy()
-            quantiles[rows] = tokens.offset[:, np.newaxis] + tokens.scale[:, np.newaxis] * scaled
+            ends[mine] = np.searchsorted(record.times[start : start + n], times[mine], side="left")
+        quantiles = np.empty((len(times), len(LEVELS)))
+        quantiles[ends == 0] = np.quantile(record.values, LEVELS)
+        past = np.flatnonzero((ends > 0) & (ends < record.lengths[numbers]))
+        if len(past):
+            quantiles[past] = network.before(numbers[past], ends[past], times[past], covariates[past])
+        present = (ends > 0) & (ends == record.lengths[numbers])
+        for reading in self._readings:
+            place = np.full(len(record.lengths), -1)
+            place[reading.numbers] = np.arange(len(reading.numbers))
+            own = np.flatnonzero(present & (place[numbers] >= 0))
+            if len(own):
+                quantiles[own] = network.at_present(reading, times[own], covariates[own], place[numbers[own]])
         return quantiles
 
     def _predict(self, fh, X):
@@ -386,13 +398,3 @@ class DeepForecaster(TimeForecaster):
         self.model_.eval()
         epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
         self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)
-
-
-def _batches(ends, rows):
-    """Queries in the order of their windows, cut so that neither windows nor queries are too many at once."""
-    rows = rows[np.argsort(ends[rows], kind="stable")]
-    while len(rows):
-        new = np.cumsum(np.diff(ends[rows], prepend=-1) != 0)
-        size = min(int(np.searchsorted(new, _MAX_WINDOWS, side="right")), _MAX_QUERIES)
-        yield rows[:size]
-        rows = rows[size:]

@@ -1,7 +1,15 @@
 """History and query times as tokens: windows of the records, normalised, each with times that are asked about.
 
-A token is [value, observed, log gap, horizon, length of the context, covariates] and the gap before it. Tokens of the
-history carry a value; a query carries none, and its gap is the time since the last observation.
+A token is [value, observed, log gap, horizon, length of the context, level, scale, covariates] and the gap before it.
+Tokens of the history carry a value; a query carries none, and its gap is the time since the last observation.
+
+    start                         anchor             end
+      | ── the baseline's samples ── | ── read on ── |
+
+A forecast from the ``end`` of the data reads the window [start, end). Its values are normalised by the baseline of
+[start, anchor), and start and anchor are the same for all ends of a stretch (`place`): so the network's state at one
+end is the state at the next after one more step. What is asked is answered about the baseline of all of [start, end),
+and a query says how far that one has moved from the other.
 """
 
 from typing import NamedTuple
@@ -12,11 +20,39 @@ import torch
 from statespace.forecasting.baseline import TRENDS, Baseline
 
 # Channels of a token that are not covariates.
-N_CHANNELS = 5
+N_CHANNELS = 7
 # The fewest values that training windows read, where a series has them: fewer give no scale.
 _SHORTEST = 12
 # Windows and queries in each by which a trend is chosen.
 _N_TRIALS, _N_TRIAL_QUERIES = 512, 16
+
+
+def place(lengths, context_length):
+    """Where the windows start and have their anchors that end after so many samples of a series.
+
+    Anchors are 1, 2, 4, ... and then the multiples of a quarter of ``context_length``. A window holds no more than
+    ``context_length`` samples, and at least three quarters of that where the series has them.
+
+    Parameters
+    ----------
+    lengths : ndarray of int, shape (n,)
+        1 at least.
+    context_length : int
+
+    Returns
+    -------
+    starts, anchors : ndarray of int, shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.forecasting.windows import place
+    >>> place(np.array([1, 3, 7, 11, 12, 40]), context_length=16)
+    (array([ 0,  0,  0,  0,  0, 27]), array([ 1,  2,  4,  8, 12, 40]))
+    """
+    stretch = -(-context_length // 4)
+    anchors = np.where(lengths < stretch, 1 << np.log2(lengths).astype(np.int64), lengths // stretch * stretch)
+    return np.maximum(anchors - (context_length - stretch + 1), 0), anchors
 
 
 class Records(NamedTuple):
@@ -91,6 +127,8 @@ class WindowReader:
         The longest horizon in training.
     context_length : int
         The longest context.
+    n_constant : int, default=0
+        How many covariates, the last ones, are constant in a series: the baseline does not read them.
 
     Examples
     --------
@@ -99,26 +137,27 @@ class WindowReader:
     >>> record = Records.join([(np.arange(6.0), np.arange(6.0) ** 2, np.empty((6, 0)))])
     >>> reader = WindowReader(record, "linear", 1.0, 1.0, 4.0, 4)
     >>> one = np.array([0])
-    >>> tokens = reader.read(np.array([6]), np.array([4]), np.array([7.0]), np.empty((1, 0)), one)
+    >>> tokens = reader.read(np.array([2]), np.array([5]), np.array([6]), np.array([7.0]), np.empty((1, 0)), one)
     >>> tokens.x.shape, tokens.dt, tokens.query_dt
-    ((1, 4, 5), array([[1., 1., 1., 1.]]), array([2.]))
+    ((1, 4, 7), array([[1., 1., 1., 1.]]), array([2.]))
     """
 
-    def __init__(self, records, trend, time_scale, value_scale, max_horizon, context_length):
+    def __init__(self, records, trend, time_scale, value_scale, max_horizon, context_length, n_constant=0):
         self.records = records
         self.trend = trend
         self.time_scale = time_scale
         self.value_scale = value_scale
         self.max_horizon = max_horizon
         self.context_length = context_length
+        self.n_baseline = records.covariates.shape[1] - n_constant
 
-    def read(self, ends, lengths, times, covariates, window):
+    def read(self, starts, anchors, ends, times, covariates, window):
         """The tokens of windows and of queries.
 
         Parameters
         ----------
-        ends, lengths : ndarray of shape (n_windows,)
-            A window holds the ``lengths`` rows of the records before row ``ends``.
+        starts, anchors, ends : ndarray of shape (n_windows,)
+            Rows of the records.
         times, covariates : ndarray of shape (n_queries,), (n_queries, n_covariates)
             When values are asked for.
         window : ndarray of shape (n_queries,)
@@ -128,38 +167,116 @@ class WindowReader:
         -------
         Tokens
         """
-        record = self.records
-        steps = np.arange(lengths.max())
-        real = steps < lengths[:, None]
-        rows = np.minimum((ends - lengths)[:, None] + steps, ends[:, None] - 1)
-        history = record.times[rows]
-        baseline = Baseline(history, record.values[rows], record.covariates[rows], lengths, self.trend, self.time_scale)
-        scale = self._scale(baseline, record.values[rows], real, lengths)
-        gaps = np.diff(history, axis=1, prepend=history[:, :1] - self.time_scale) / self.time_scale
-        x = np.zeros((*rows.shape, N_CHANNELS + record.covariates.shape[1]))
-        x[..., 0] = baseline.residuals / scale[:, None]
+        windows = self.open(starts, anchors, np.arange(len(ends)), ends)
+        return Tokens(*windows.tokens(starts, ends), *windows.ask(times, covariates, window))
+
+    def open(self, starts, anchors, window, ends):
+        """Windows [start, end) with their baselines; several ends may share start and anchor.
+
+        Parameters
+        ----------
+        starts, anchors : ndarray of shape (n_windows,)
+        window, ends : ndarray of shape (n_ends,)
+            Each end, and which of the windows it is an end of.
+
+        Returns
+        -------
+        Windows
+        """
+        return Windows(self, starts, anchors, window, ends)
+
+
+class Windows:
+    """Open windows: tokens of any of their rows, and queries after any of their ends; see `WindowReader.open`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.forecasting.windows import Records, WindowReader
+    >>> record = Records.join([(np.arange(6.0), np.arange(6.0) ** 2, np.empty((6, 0)))])
+    >>> reader = WindowReader(record, "last", 1.0, 1.0, 4.0, 4)
+    >>> windows = reader.open(np.array([0]), np.array([3]), np.array([0, 0]), np.array([3, 5]))
+    >>> x, dt = windows.tokens(np.array([0]), np.array([5]))
+    >>> x.shape, windows.ask(np.array([7.0]), np.empty((1, 0)), np.array([1]))[3]
+    ((1, 5, 7), array([16.]))
+    """
+
+    def __init__(self, reader, starts, anchors, window, ends):
+        self._reader, self._starts, self._ends, self.window = reader, starts, ends, window
+        rows, real = _gathered(starts, anchors)
+        self._anchored = self._baseline(rows, anchors - starts)
+        self._scale = self._scales(self._anchored, anchors - starts)
+        last = anchors.copy()
+        np.maximum.at(last, window, ends)
+        rows, real = _gathered(anchors, last)
+        record = reader.records
+        self._current = self._anchored.extended(
+            record.times[rows], record.values[rows], self._known(record.covariates[rows]), window, ends - anchors[window]
+        )
+        self._current_scale = self._scales(self._current, ends - starts[window])
+
+    def _known(self, covariates):
+        return covariates[..., : self._reader.n_baseline]
+
+    def _baseline(self, rows, lengths):
+        reader, record = self._reader, self._reader.records
+        covariates = self._known(record.covariates[rows])
+        return Baseline(record.times[rows], record.values[rows], covariates, lengths, reader.trend, reader.time_scale)
+
+    def _scales(self, baseline, lengths):
+        """Root mean square of what the baseline leaves, with the spread of the context as one more observation."""
+        scale = np.sqrt((lengths * baseline.scale**2 + baseline.spread) / (lengths + 1))
+        return np.where(scale > 1e-9 * baseline.largest, scale, self._reader.value_scale)
+
+    def tokens(self, begin, end, chosen=None):
+        """The tokens of rows ``begin`` to ``end`` of each window, or of the windows ``chosen``; padded with zeros.
+
+        Returns
+        -------
+        x : ndarray of shape (n_windows, n, d_input)
+        dt : ndarray of shape (n_windows, n)
+        """
+        reader, record = self._reader, self._reader.records
+        chosen = np.arange(len(begin)) if chosen is None else chosen
+        rows, real = _gathered(begin, end)
+        times, covariates = record.times[rows], record.covariates[rows]
+        # Before a window's first value the gap is not known.
+        before = record.times[np.maximum(rows - 1, 0)]
+        first = rows == self._starts[chosen][:, np.newaxis]
+        gaps = np.where(first, 1.0, (times - before) / reader.time_scale)
+        x = np.zeros((*rows.shape, N_CHANNELS + covariates.shape[2]))
+        level = self._anchored(times, self._known(covariates), chosen[:, np.newaxis])
+        x[..., 0] = (record.values[rows] - level) / self._scale[chosen][:, np.newaxis]
         x[..., 1] = 1.0
         x[..., 2] = _log(gaps)
-        x[..., N_CHANNELS:] = record.covariates[rows]
+        x[..., N_CHANNELS:] = covariates
         x[~real] = 0.0
-        ahead = times - record.times[ends - 1][window]
-        queries = np.zeros((len(times), x.shape[2]))
-        queries[:, 2] = _log(ahead / self.time_scale)
-        queries[:, 3] = ahead / self.max_horizon
-        queries[:, 4] = (np.log(lengths) / np.log(self.context_length + 1))[window]
-        queries[:, N_CHANNELS:] = covariates
-        offset = baseline(times, covariates, window)
-        dt = np.where(real, gaps, 0.0)
-        weight = 1 / (1 + ahead / baseline.span[window])
-        return Tokens(x, dt, queries, ahead / self.time_scale, window, offset, scale[window], weight)
+        return x, np.where(real, gaps, 0.0)
 
-    def _scale(self, baseline, values, real, lengths):
-        """Root mean square of what the baseline leaves, with the spread of the context as one more observation."""
-        mean = (values * real).sum(axis=1) / lengths
-        spread = (np.where(real, values - mean[:, None], 0.0) ** 2).sum(axis=1) / lengths
-        scale = np.sqrt((lengths * baseline.scale**2 + spread) / (lengths + 1))
-        known = scale > 1e-9 * np.abs(values).max(axis=1)
-        return np.where(known, scale, self.value_scale)
+    def ask(self, times, covariates, end):
+        """Queries at ``times`` (n_queries,) after the ends of these numbers: what `Tokens` holds from ``queries`` on."""
+        reader, record = self._reader, self._reader.records
+        window, last = self.window[end], record.times[self._ends - 1][end]
+        known, ahead = self._known(covariates), times - last
+        lengths = (self._ends - self._starts[self.window])[end]
+        offset, scale = self._current(times, known, end), self._current_scale[end]
+        queries = np.zeros((len(times), N_CHANNELS + covariates.shape[1]))
+        queries[:, 2] = _log(ahead / reader.time_scale)
+        queries[:, 3] = ahead / reader.max_horizon
+        queries[:, 4] = np.log(lengths) / np.log(reader.context_length + 1)
+        # Where the answer's frame lies in the frame that the values were read in.
+        queries[:, 5] = np.arcsinh((offset - self._anchored(times, known, window)) / self._scale[window])
+        queries[:, 6] = np.log(scale / self._scale[window])
+        queries[:, N_CHANNELS:] = covariates
+        span = np.maximum(last - record.times[self._starts[window]], reader.time_scale)
+        return queries, ahead / reader.time_scale, end, offset, scale, 1 / (1 + ahead / span)
+
+
+def _gathered(begin, end):
+    """Rows ``begin`` to ``end`` of each window, padded at the end with its last; and which of them are real."""
+    steps = np.arange(max(0, (end - begin).max()))
+    rows = np.minimum(begin[:, np.newaxis] + steps, np.maximum(end - 1, begin)[:, np.newaxis])
+    return rows, steps < (end - begin)[:, np.newaxis]
 
 
 def _log(gaps):
@@ -219,13 +336,19 @@ class TrainingWindows:
             if full or rng.random() < 0.5
             else round(self._shortest * (longest / self._shortest) ** rng.random())
         )
-        lengths = np.minimum(ends - self._first[chosen], length)
+        lengths = ends - self._first[chosen]
+        if length < longest:
+            lengths = np.minimum(lengths, length)
+        starts, anchors = place(lengths, longest)
         ahead = self._n_ahead[chosen][:, np.newaxis]
         share = rng.random((n_windows, self._n_queries))
         share[:, ::2] = (np.power(ahead + 1.0, share[:, ::2]) - 1) / ahead
         rows = (ends[:, np.newaxis] + np.minimum((share * ahead).astype(np.int64), ahead - 1)).ravel()
         window = np.repeat(np.arange(n_windows), self._n_queries)
-        tokens = self.reader.read(ends, lengths, record.times[rows], record.covariates[rows], window)
+        begin = ends - lengths
+        tokens = self.reader.read(
+            begin + starts, begin + anchors, ends, record.times[rows], record.covariates[rows], window
+        )
         return tokens, record.values[rows]
 
     def batch(self, indices):

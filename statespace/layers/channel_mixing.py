@@ -96,6 +96,10 @@ class ChannelMixing(SelectiveMixer):
     def _advance(self, u_t, dt, state):
         return self._gated(*torch.lerp(state.to(u_t.dtype), u_t, self._mixes().unsqueeze(1))), u_t
 
+    def _selection(self, u, dt):
+        of_gate, _ = token_shift(u, self._mixes(), None, backend=self._backend("token_shift"))
+        return {"gate": torch.sigmoid(product(of_gate, self.gate.weight))}
+
     def _mixes(self):
         return torch.stack([self.mix_r, self.mix_k])
 

@@ -163,6 +163,12 @@ class DeltaNet(SelectiveMixer):
         o = (memory * q.unsqueeze(-1)).sum(-2).to(u_t.dtype)
         return self._output(o, *rates[2:]), (memory if self.d_conv is None else (memory, register))
 
+    def _selection(self, u, dt):
+        qkv, *rates = self._projected(u)
+        *_, written, decay = self._rule(qkv, dt, *rates[:2])
+        chosen = {"written": written}
+        return chosen | {"kept": torch.exp(decay), "gate": silu(rates[2])} if self.gated else chosen
+
     def _rule(self, qkv, dt, of_beta, of_alpha=None):
         """q and k of any length, v, β and log α over the gaps; of records or, without an axis of time, of samples."""
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, self.head_dim)).unbind(-3)

@@ -165,7 +165,12 @@ class Mamba(SelectiveMixer):
         >>> torch.testing.assert_close(layer.steps(u, torch.full((1, 5), 2.0)), 2 * layer.steps(u))
         """
         self._check_shapes(u, None, 3)
-        x, _ = self._branches(self._working(u))
+        if dt is not None:
+            check_gaps(u, dt)
+        return self._steps(self._branches(self._working(u))[0], dt)
+
+    def _steps(self, x, dt):
+        """The steps that x (B, E, L) before its convolution makes the layer take, (B, L, E)."""
         x = causal_conv1d(
             x,
             self.conv1d.weight.squeeze(1),
@@ -174,10 +179,13 @@ class Mamba(SelectiveMixer):
             backend=self._backend("causal_conv1d"),
         )
         h = softplus(self._chosen(x.transpose(1, 2))[0] + self.dt_proj.bias, threshold=40)
-        if dt is None:
-            return h
-        check_gaps(u, dt)
-        return h * dt.unsqueeze(-1).to(h.dtype)
+        return h if dt is None else h * dt.unsqueeze(-1).to(h.dtype)
+
+    def _selection(self, u, dt):
+        x, z = self._branches(u)
+        h = self._steps(x, dt)
+        kept = torch.exp(h.unsqueeze(-1) * self._rates()).mean(-1)
+        return {"step": h, "kept": kept, "gate": silu(z.transpose(1, 2))}
 
     def freeze(self):
         """Compute A once, for steps with weights that no longer change; returns self."""

@@ -197,6 +197,12 @@ class Mamba2(SelectiveMixer):
         )  # fmt: skip
         return self._out(y, z, self._backend("rms_norm")), (register, h)
 
+    def _selection(self, u, dt):
+        z, _, delta = self._branches(u)
+        step = softplus(delta + self.dt_bias, threshold=40)
+        step = step if dt is None else step * dt.unsqueeze(-1).to(step.dtype)
+        return {"step": step, "kept": torch.exp(step * self._rates()), "gate": silu(z)}
+
     def _advance(self, u_t, dt, state):
         register, h = state
         z, sample, delta = linear(u_t, self.in_proj.weight).split(self._sizes(), dim=-1)

@@ -280,6 +280,11 @@ class Mamba3(SelectiveMixer):
         without = c @ b.mT if self.mimo_rank > 1 else (c * b).sum(-1, keepdim=True)
         return without.unsqueeze(2) + with_b + with_c + self.C_bias @ self.B_bias.mT
 
+    def _selection(self, u, dt):
+        z, *_, step, decay, weight, _ = self._project(u, dt, self._backend("rms_norm"))
+        gate = F.silu(self._ranks(z, "mimo_z") if self.mimo_rank > 1 else z).flatten(2)
+        return {"step": step, "kept": torch.exp(decay), "trapezoid": weight, "gate": gate}
+
     def _advance(self, u_t, dt, state):
         gaps = None if dt is None else dt.unsqueeze(1)
         z, x, b, c, step, decay, weight, speed = self._project(u_t.unsqueeze(1), gaps, "pytorch")

@@ -129,6 +129,11 @@ class RWKV(SelectiveMixer):
         average, sums = advance(self._rate(), self.bonus, k, v, sums, gap)
         return self.out_proj(torch.sigmoid(r) * average.to(r.dtype)), (u_t, sums)
 
+    def _selection(self, u, dt):
+        r, k, _ = self._projected(token_shift(u, self._mixes(), None, backend=self._backend("token_shift")))
+        gaps = torch.ones_like(k[..., :1]) if dt is None else dt.unsqueeze(-1)
+        return {"kept": torch.exp(-self._rate() * gaps), "key": k, "gate": torch.sigmoid(r)}
+
     def _rate(self):
         return torch.exp(self.log_decay.to(torch.promote_types(self.log_decay.dtype, torch.float32)))
 

@@ -98,6 +98,39 @@ class SelectiveMixer(SequenceMixer):
     def _state_shapes(self, batch_size):
         """Shape of the state, or a tuple of the shapes of its tensors; an axis that grows with the record is None."""
 
+    @torch.no_grad()
+    def selection(self, u, dt=None):
+        """What a record makes the layer choose, forwards in time from rest.
+
+        Parameters
+        ----------
+        u : Tensor of shape (batch, length, d_model)
+        dt : Tensor of shape (batch, length), optional
+            Gaps, all positive; None are gaps of 1.
+
+        Returns
+        -------
+        chosen : dict of str to Tensor of shape (batch, length, n)
+            By name, as far as the layer has them: ``"step"``, how much time passes for the state; ``"kept"``, the share
+            of the state that a step keeps; ``"written"``, the weight with which a sample is written; ``"gate"``, what
+            multiplies the outputs; and what else is the layer's own. n are channels, heads or states.
+
+        Raises
+        ------
+        ValueError
+            The layer chooses none of these; wrong shapes, or gaps that are not positive.
+        """
+        self._check_shapes(u, None, 3)
+        if dt is not None:
+            check_gaps(u, dt)
+            if not bool((dt > 0).all()):
+                raise ValueError("gaps must be positive here: ask for each record without its padding.")
+        return self._selection(self._working(u), _working_gaps(dt))
+
+    def _selection(self, u, dt):
+        """As `selection`, of what has been checked."""
+        raise ValueError(f"{type(self).__name__} has neither steps nor gates.")
+
     def initial_state(self, batch_size):
         """The state at rest: zeros."""
         return state_at_rest(self, batch_size)

@@ -220,6 +220,10 @@ class TIDES(SelectiveMixer):
         x = factor * torch.view_as_complex(state.to(u.dtype).contiguous()).unsqueeze(2) + written
         return self._output(u, x).squeeze(2), torch.view_as_real(x.squeeze(2))
 
+    def _selection(self, u, dt):
+        factor, _ = self._step(u.transpose(1, 2).contiguous(), None if dt is None else dt.to(u.dtype).unsqueeze(1))
+        return {"kept": factor.abs().transpose(1, 2)}
+
     def _step(self, u, dt):
         """Λ̄ and what it adds, Λ⁻¹ (Λ̄ - 1) B u, both complex (B, P, L)."""
         raw = self.Lambda_real_weight @ u + self.Lambda_real.unsqueeze(1)

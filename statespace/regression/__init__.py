@@ -2,9 +2,10 @@
 
 Above: the user. Below: ``statespace.deep`` fits, streams and saves; ``statespace.parameters`` names the layers.
 
-ssm        SSMRegressor: any layer by name, or a pattern of them; DeepRegressor, what all have in common
-linear     S4Regressor, S4DRegressor, S5Regressor, H3Regressor
-selective  MambaRegressor, Mamba2Regressor, RWKVRegressor, DeltaNetRegressor
+ssm          SSMRegressor: any layer by name, or a pattern of them; DeepRegressor, what all have in common
+linear       S4Regressor, S4DRegressor, S5Regressor, H3Regressor
+selective    MambaRegressor, Mamba2Regressor, RWKVRegressor, DeltaNetRegressor
+uncertainty  standard deviations, quantiles and intervals, calibrated on held-out series
 """
 
 from statespace.regression.linear import H3Regressor, S4DRegressor, S4Regressor, S5Regressor

@@ -4,6 +4,7 @@ Above: the named regressors. Below: ``deep`` fits, streams and saves; ``paramete
 """
 
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,14 +13,19 @@ from sklearn.metrics import r2_score
 
 from statespace.base import mean_and_scale
 from statespace.deep import DeepEstimator
+from statespace.distributions import check_distribution
+from statespace.models import ReverseComplement
 from statespace.parameters import SSMParameters
+from statespace.regression.uncertainty import UncertainRegressor
+from statespace.training import target_weights
 from statespace.validation import check_targets
+from statespace.weights import check_sample_weight, joined, weights_of_targets
 
 __all__ = ["DeepRegressor", "SSMRegressor"]
 
 
 @dataclass(eq=False, repr=False)
-class DeepRegressor(RegressorMixin, DeepEstimator):
+class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
     """A network fitted to one target a series or one a step; the layer comes from `statespace.parameters`.
 
     Examples
@@ -32,13 +38,14 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
 
     _: KW_ONLY
     target: str = "auto"
+    distribution: str | None = None
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, times=None):
+    def fit(self, X, y, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -55,6 +62,10 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
+        sample_weight : array-like, optional
+            One weight a series, (n_series,); or, with targets a step, one a step, in the forms of such a ``y``. A
+            series of weight 2 counts as two, in the loss and in the scales of inputs and targets; one of weight 0 is
+            left out.
 
         Returns
         -------
@@ -72,9 +83,9 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         UserWarning
             Ctrl-C was pressed; the best weights so far are kept.
         """
-        return self._fit(X, y, times)
+        return self._fit(X, y, times, sample_weight)
 
-    def predict(self, X, times=None):
+    def predict(self, X, times=None, return_std=False):
         """Predict the targets.
 
         The network computes in float64, so that a series' prediction does not depend on the series beside it, and in
@@ -84,31 +95,39 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         ----------
         X, times
             As in `fit`. A model that was fitted with times asks for times.
+        return_std : bool, default=False
+            Also give the standard deviations of the targets; for a ``distribution``, or with ``calibrate=True``, which
+            scales them to the errors of the held-out series.
 
         Returns
         -------
         y : ndarray
             In the form of the ``y`` of `fit`: (n_series,), (n_series, n_outputs), (n_series, n_times) or (n_series,
             n_times, n_outputs). Targets a step of series that differ in length, or that came as a list, are an object
-            array of shape (n_series,) with an array for every series (which ``cross_val_predict`` can join).
+            array of shape (n_series,) with an array for every series (which ``cross_val_predict`` can join). The mean;
+            with ``distribution="quantile"`` the median.
+        std : ndarray
+            As ``y``; only with ``return_std``.
 
         Raises
         ------
         ValueError
-            For bad X or times, another number of channels, or no times where the model was fitted with times.
+            For bad X or times, another number of channels, or no times where the model was fitted with times; for
+            ``return_std`` of a model with neither a distribution nor calibration.
         """
         collection = self._read(X, times)
-        values = self._answers(collection)
-        if not self.per_step_:
-            return values[:, 0] if self.single_ else values
-        return self._shaped([row[:, 0] for row in values] if self.single_ else values, collection)
+        if return_std:
+            self._check_uncertain("return_std")
+        outputs = self._outputs(collection)
+        y = self._formed(self._each(self._location, outputs), collection)
+        return (y, self._formed(self._each(self._std, outputs), collection)) if return_std else y
 
-    def score(self, X, y, times=None):
+    def score(self, X, y, times=None, sample_weight=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
 
         Parameters
         ----------
-        X, y, times
+        X, y, times, sample_weight
             As in `fit`.
 
         Returns
@@ -123,6 +142,8 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
                 f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
                 f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
             )
+        weights = check_sample_weight(sample_weight, collection)
+        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
         answers = self._answers(collection)
         true = np.concatenate(rows)
@@ -131,44 +152,76 @@ class DeepRegressor(RegressorMixin, DeepEstimator):
         for column, answer in zip(true.T, predicted.T, strict=True):
             known = ~np.isnan(column)
             if known.any():
-                scores.append(r2_score(column[known], answer[known]))
+                own = None if weights is None else weights[known]
+                scores.append(r2_score(column[known], answer[known], sample_weight=own))
         return float(np.mean(scores))
 
-    def _learn_targets(self, y, collection):
+    def _check_parameters(self):
+        super()._check_parameters()
+        check_distribution(self.distribution)
+
+    def _learn_targets(self, y, collection, weights=None):
+        for name in ("calibration_scores_", "calibration_weights_", "calibration_maxima_", "std_scale_"):
+            vars(self).pop(name, None)
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
         self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
-        self.y_mean_, self.y_scale_ = mean_and_scale(targets.values if targets.per_step else [targets.values])
-        if targets.per_step:
-            return [(row - self.y_mean_) / self.y_scale_ for row in targets.values], self.n_outputs_
-        return (targets.values - self.y_mean_) / self.y_scale_, self.n_outputs_
+        weights_of_targets(weights, collection, targets.per_step)  # refuses weights a step of targets a series
+        self.distribution_ = self.distribution
+        return targets.values, self.n_outputs_ * self._distribution.n_parameters
+
+    def _scaled_targets(self, targets, fitted, weights):
+        learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
+        if not self.per_step_ and weights is not None:
+            weights = [weights]
+        self.y_mean_, self.y_scale_ = mean_and_scale(learned_from, weights)
+        if self.per_step_:
+            return [(row - self.y_mean_) / self.y_scale_ for row in targets]
+        return (targets - self.y_mean_) / self.y_scale_
+
+    def _start(self, model):
+        """The spread of every distribution starts as that of all targets."""
+        n_parameters = self._distribution.n_parameters
+        head = (model.strand if isinstance(model, ReverseComplement) else model).head
+        shape = torch.arange(len(head.bias)) % n_parameters != 0
+        with torch.no_grad():
+            head.weight[shape], head.bias[shape] = 0.0, 0.0
 
     def _loss(self, targets):
-        return _squared_error
+        return partial(_distribution_loss, self._distribution)
 
     def _answers(self, collection):
         """The targets in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
-        outputs = self._outputs(collection)
-        return [self._scaled_back(row) for row in outputs] if self.per_step_ else self._scaled_back(outputs)
-
-    def _scaled_back(self, outputs):
-        return outputs * self.y_scale_ + self.y_mean_
+        return self._each(self._location, self._outputs(collection))
 
     def _exported_answers(self, outputs):
-        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
-        return {"prediction": outputs.double() * torch.from_numpy(self.y_scale_) + torch.from_numpy(self.y_mean_)}
+        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs[, n_levels])."""
+        scale, mean = torch.from_numpy(self.y_scale_), torch.from_numpy(self.y_mean_)
+        said = self._distribution.answers(outputs.double().unflatten(-1, (self.n_outputs_, -1)))
+        answers = {"prediction": said["prediction"] * scale + mean}
+        if "std" in said:
+            answers["std"] = said["std"] * (scale * vars(self).get("std_scale_", 1.0))
+        if "quantiles" in said:
+            answers["quantiles"] = said["quantiles"] * scale[:, None] + mean[:, None]
+        return answers
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
-        values = self._scaled_back(outputs)
+        if vars(self).get("distribution_") is None:
+            return self._one(self._location(outputs))
+        return self._one(self._location(outputs)), self._one(self._std(outputs))
+
+    def _one(self, values):
         return float(values[0]) if self.single_ else values
 
 
-def _squared_error(model, batch):
-    """Sum of squares over the targets that are known, and their number."""
+def _distribution_loss(distribution, model, batch):
+    """Weighted sum of losses over the targets that are known, and the sum of their weights."""
     output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
-    known = ~batch["y"].isnan()
-    return torch.where(known, output - batch["y"], 0.0).square().sum(), known.sum()
+    y, weights = batch["y"], target_weights(batch)
+    # A target that is not known must not reach the loss, whose gradient would be NaN.
+    losses = distribution.loss(output.unflatten(-1, (y.shape[-1], -1)), torch.where(weights > 0, y, 0.0))
+    return (weights * losses).sum(), weights.sum()
 
 
 @dataclass(eq=False, repr=False)
@@ -179,7 +232,8 @@ class SSMRegressor(DeepRegressor, SSMParameters):
 
     Each of ``n_layers`` blocks runs a state-space layer over the gaps Δ that the samples really have and mixes its
     outputs by a gated linear unit; a layer that has a gate of its own, as Mamba has, is added as it is. Inputs and
-    targets are scaled to mean 0 and standard deviation 1, gaps by their median. The loss is the mean square.
+    targets are scaled to mean 0 and standard deviation 1, gaps by their median. The loss is the mean square, or that of
+    a ``distribution``.
 
     Parameters
     ----------
@@ -220,6 +274,12 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         What a two-dimensional y holds. ``"series"``: a row of outputs for every series. ``"step"``: a target for every
         step. ``"auto"`` takes y of shape (n_series, n_times), where all series have n_times samples, as one target a
         step, and any other as outputs; say ``"series"`` where the number of outputs happens to be n_times.
+    distribution : {None, "gaussian", "student_t", "quantile"}, default=None
+        What the network says about each target. None: a point, by least squares. ``"gaussian"``: mean and standard
+        deviation of a normal distribution, by maximum likelihood. ``"student_t"``: the same with heavy tails, for
+        targets with outliers; its degrees of freedom are above 2.1, so that it has a standard deviation.
+        ``"quantile"``: eleven quantiles from 0.01 to 0.99, by the pinball loss, for a distribution of any shape. Each
+        of several outputs has its own, whatever they have to do with each other. See `statespace.distributions`.
     max_epochs : int, default=50
         Passes over the training data.
     batch_size : int, default=32
@@ -236,6 +296,12 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     validation_fraction : float, default=0.1
         Share of the series held out to choose the best epoch. With fewer than 1 / ``validation_fraction`` series there
         is none, and the epoch of least training loss is kept.
+    calibrate : bool, default=False
+        Hold out series of which nothing is learned but how far off the model is, so that intervals and quantiles are
+        right for new series whatever the model and the data: split-conformal prediction [3]_, see `predict_interval`.
+    calibration_fraction : float, default=0.2
+        Share of the series held out by ``calibrate``. An interval that covers 90 % needs 9 of them, 95 % 19, 99 % 99;
+        the more there are, the less it varies with which ones they are.
     patience : int or None, default=10
         Epochs without a better validation loss after which training stops; None never stops early.
     device : str or torch.device, default="auto"
@@ -252,7 +318,8 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     model_ : ResidualStack
         The fitted network.
     history_ : DataFrame
-        ``loss`` and, with held-out series, ``validation_loss`` of every epoch (mean squares of scaled targets).
+        ``loss`` and, with held-out series, ``validation_loss`` of every epoch: mean squares of scaled targets, with a
+        ``distribution`` mean negative log-likelihoods, or sums over levels of pinball losses.
     best_epoch_ : int
         The epoch, counted from 1, whose weights were kept; 0: those before training.
     per_step_ : bool
@@ -263,6 +330,13 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         As in `statespace.base.SeriesEstimator`.
     y_mean_, y_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the known targets.
+    calibration_scores_, calibration_weights_ : ndarray of shape (n_scores, n_outputs)
+        Only with ``calibrate=True``: errors of held-out series in units of their distributions, and how each counts;
+        of series with one target a step a thousand random steps at most.
+    calibration_maxima_ : ndarray of shape (n_series,)
+        The largest score of each of them, of all its steps and outputs.
+    std_scale_ : ndarray of shape (n_outputs,)
+        What calibration multiplies standard deviations by: the root mean square of the held-out errors over theirs.
 
     Notes
     -----
@@ -275,10 +349,16 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     Symbols. Each is a row of the identity, of which the encoder E makes its embedding. An uncertain one has equal
     shares of what it may be, so that its embedding is their mean, whether such symbols were seen in ``fit`` or not.
 
+    Uncertainty. ``predict(X, return_std=True)``, `predict_quantiles` and `predict_interval` are about the targets,
+    noise included. A likelihood weighs errors by their variance, so that the mean of ``"gaussian"`` may be a worse
+    point than that of None where the noise varies much. A stream of a model with a distribution answers with mean and
+    standard deviation.
+
     References
     ----------
     .. [1] Y. Schiff et al., "Caduceus: Bi-Directional Equivariant Long-Range DNA Sequence Modeling", 2024.
     .. [2] O. Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024.
+    .. [3] V. Vovk, A. Gammerman, G. Shafer, "Algorithmic Learning in a Random World", 2005.
 
     Examples
     --------
@@ -296,4 +376,13 @@ class SSMRegressor(DeepRegressor, SSMParameters):
 
     >>> hybrid = SSMRegressor(["s4d", "s4d", "attention"], d_model=8, n_layers=3, moe=4, max_epochs=2, random_state=0)
     >>> stream = hybrid.fit(X, rate, times=t).stream()
+
+    Intervals that hold three targets in four of new series, from the errors of eight series that are held out:
+
+    >>> reg.set_params(distribution="gaussian", calibrate=True)
+    SSMRegressor(...)
+    >>> lower, upper = reg.fit(X, rate, times=t).predict_interval(X, coverage=0.75, times=t)
+    >>> mean, std = reg.predict(X, times=t, return_std=True)
+    >>> bool((lower < mean).all() and (mean < upper).all() and (std > 0).all())
+    True
     """

@@ -85,7 +85,8 @@ class LayerStream:
         Returns
         -------
         y : float or ndarray of shape (n_outputs,)
-            Of a classifier: probabilities of shape (n_classes,).
+            Of a regressor with a ``distribution``: two, mean and standard deviation. Of a classifier: probabilities of
+            shape (n_classes,).
 
         Raises
         ------

@@ -58,6 +58,8 @@ class SeriesBatches:
         Scaled gaps, the first of each series 1. None, or nothing but ones: a regular grid.
     targets : ndarray of shape (n_series, n_outputs) or list of ndarray of shape (n_times_i, n_outputs), optional
         One row a series, or one a step; NaN where unknown.
+    weights : ndarray of shape (n_series,) or list of ndarray of shape (n_times_i,), optional
+        How much a series, or each of its steps, counts in the loss.
     dtype : torch.dtype, default=torch.float32
     device : str or torch.device, default="cpu"
     rows : ndarray of shape (n_codes, d_input), optional
@@ -85,6 +87,7 @@ class SeriesBatches:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         rows: np.ndarray | None = None,
+        weights: np.ndarray | Sequence[np.ndarray] | None = None,
     ):
         self.lengths = np.array([len(values) for values in inputs], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
@@ -97,6 +100,10 @@ class SeriesBatches:
         self._targets = None
         if targets is not None:
             self._targets = self._join(targets if self._per_step else [targets], dtype, device)
+        self._weights = None
+        self._weighs_steps = weights is not None and not isinstance(weights, np.ndarray)
+        if weights is not None:
+            self._weights = self._join(weights if self._weighs_steps else [weights], dtype, device)
 
     @staticmethod
     def _join(arrays, dtype, device) -> Tensor:
@@ -112,7 +119,8 @@ class SeriesBatches:
         -------
         batch : dict of Tensor
             ``x`` (B, L, d_input), ``lengths`` (B,), ``mask`` (B, L); ``dt`` (B, L), left out for gaps of 1 without
-            padding; with targets ``y``, (B, n_outputs) or (B, L, n_outputs) with NaN at padded steps.
+            padding; with targets ``y``, (B, n_outputs) or (B, L, n_outputs) with NaN at padded steps; with weights
+            ``weight``, (B,) or (B, L) with 0 at padded steps.
         """
         device = self._inputs.device
         ends = self.lengths[indices] if stop is None else np.minimum(self.lengths[indices], stop)
@@ -132,4 +140,9 @@ class SeriesBatches:
                 batch["y"] = torch.where(mask[..., None], self._targets[rows], torch.nan)
             else:
                 batch["y"] = self._targets[torch.as_tensor(indices, device=device)]
+        if self._weights is not None:
+            if self._weighs_steps:
+                batch["weight"] = torch.where(mask, self._weights[rows], 0)
+            else:
+                batch["weight"] = self._weights[torch.as_tensor(indices, device=device)]
         return batch

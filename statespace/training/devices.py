@@ -61,7 +61,7 @@ class Devices(Protocol):
         ...
 
 
-class OneDevice:
+class OneDevice(Devices):
     """This process alone, on one device.
 
     Parameters

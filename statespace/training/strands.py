@@ -13,7 +13,7 @@ from statespace.training.batches import SeriesBatches
 class RandomStrands:
     """Batches whose sequences are replaced by their reverse complements with probability 1/2, drawn anew each time.
 
-    Gaps and targets a step are reversed with them.
+    Gaps, targets and weights a step are reversed with them.
 
     Parameters
     ----------
@@ -59,4 +59,7 @@ class RandomStrands:
         y = batch.get("y")
         if y is not None and y.ndim == 3:
             batch["y"] = torch.where(other[..., None], along(y, strand.source), y)
+        weight = batch.get("weight")
+        if weight is not None and weight.ndim == 2:
+            batch["weight"] = torch.where(other, along(weight[..., None], strand.source)[..., 0], weight)
         return batch

@@ -6,7 +6,7 @@ import torch
 
 from statespace.forecasting.baseline import Baseline
 from statespace.forecasting.deep import QueryModel
-from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
+from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend, place
 
 
 def record(n=60, n_series=1, seed=0, slope=0.3):
@@ -35,12 +35,50 @@ def test_the_baseline_is_ridge_regression_of_each_window_alone(trend):
     shift = left[-1] if trend == "last" else 0.0
     pad = lambda a: np.stack([np.concatenate([a, np.full((5, *a.shape[1:]), 1e9)]), np.concatenate([a[:1]] * 25)])  # noqa: E731
     baseline = Baseline(pad(t), pad(y), pad(X), np.array([20, 1]), trend, 1.0)
-    np.testing.assert_allclose(baseline.residuals[0, :20], left - shift, atol=1e-8)
-    np.testing.assert_array_equal(baseline.residuals[0, 20:], 0)
+    np.testing.assert_allclose(y - baseline(t, X, np.zeros(20, dtype=int)), left - shift, atol=1e-8)
+    np.testing.assert_allclose(baseline.scale, [np.sqrt(np.mean(left**2)), 0.0])
+    np.testing.assert_allclose(baseline.spread, [y.var(), 0.0], atol=1e-12)
     ahead = np.concatenate([[1.0], [4.0 / (t[-1] - t[0])] if trend == "linear" else [], [0.1, 0.2]])
     found = baseline(np.array([t[-1] + 4, t[0] + 4]), np.array([[0.1, 0.2]] * 2), np.array([0, 1]))
     np.testing.assert_allclose(found[0], y.mean() + ahead @ theta + shift)
     np.testing.assert_allclose(found[1], y[0])  # one value says nothing but itself
+
+
+@pytest.mark.parametrize("trend", ["last", "mean", "linear"])
+@pytest.mark.parametrize("level", [0.0, 1e6])
+def test_a_baseline_that_is_extended_is_that_of_all_samples(trend, level):
+    records = record()
+    t, y, X = records.times[10:40], level + records.values[10:40], records.covariates[10:40]
+    first = Baseline(t[None, :12], y[None, :12], X[None, :12], np.array([12]), trend, 1.0)
+    counts = np.array([0, 1, 5, 18])
+    found = first.extended(t[None, 12:], y[None, 12:], X[None, 12:], np.zeros(4, dtype=int), counts)
+    # Time is measured as in the first fit, so that the ridge on its coefficient means the same.
+    columns = [np.ones(30), (t - t[11]) / (t[11] - t[0])] if trend == "linear" else [np.ones(30)]
+    design = np.column_stack([*columns, X])
+    penalty = np.diag([0.0] + [0.1] * (design.shape[1] - 1))
+    for k, count in enumerate(counts):
+        n = 12 + count
+        center = y[:12].mean()
+        theta = np.linalg.solve(design[:n].T @ design[:n] + penalty, design[:n].T @ (y[:n] - center))
+        left = y[:n] - center - design[:n] @ theta
+        expected = center + design @ theta + (left[-1] if trend == "last" else 0.0)
+        np.testing.assert_allclose(found(t, X, np.full(30, k)), expected, rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(found.scale[k], np.sqrt(np.mean(left**2)), rtol=1e-9)
+        np.testing.assert_allclose(found.spread[k], y[:n].var(), rtol=1e-9)
+
+
+def test_windows_hold_most_of_the_context_and_share_their_anchors():
+    for longest in (1, 2, 7, 16, 100):
+        ends = np.arange(1, 500)
+        starts, anchors = place(ends, longest)
+        assert ((starts < anchors) & (anchors <= ends)).all()
+        assert (ends - starts).max() == longest
+        assert ((ends - starts)[longest:] >= 0.75 * longest).all()
+        # One anchor has one start, and every sample is read a few times only.
+        first = np.unique(anchors, return_index=True)[1]
+        np.testing.assert_array_equal(starts[np.searchsorted(first, np.arange(499), side="right") - 1 >= 0], starts)
+        read = (np.append(ends[first[1:] - 1], 499) - starts[first]).sum()
+        assert read <= 5 * 499
 
 
 def test_training_windows_look_forward_only_and_within_the_longest_horizon():
@@ -61,7 +99,7 @@ def test_training_windows_look_forward_only_and_within_the_longest_horizon():
 def test_tokens_do_not_know_the_unit_or_the_level_of_the_values():
     records = record()
     other = records._replace(values=1000 * records.values - 7e5)
-    arguments = np.array([40]), np.array([20]), records.times[[45]], records.covariates[[45]], np.array([0])
+    arguments = np.array([20]), np.array([35]), np.array([40]), records.times[[45]], records.covariates[[45]], np.array([0])
     one, two = reader(records).read(*arguments), reader(other).read(*arguments)
     np.testing.assert_allclose(two.x, one.x, atol=1e-8)
     np.testing.assert_allclose(two.offset, 1000 * one.offset - 7e5)
@@ -73,15 +111,15 @@ def test_an_answer_needs_neither_the_other_queries_nor_the_other_windows():
     model = QueryModel(d_input=N_CHANNELS + 2, d_model=8, n_layers=2, layer_options={"d_state": 4}).double().eval()
     torch.nn.init.normal_(model.stack.head.weight)
     records = record()
-    ends, lengths, window = np.array([30, 45]), np.array([20, 7]), np.array([0, 0, 1])
+    starts, anchors, ends, window = np.array([10, 38]), np.array([26, 45]), np.array([30, 45]), np.array([0, 0, 1])
     rows = np.array([31, 50, 47])
-    both = reader(records).read(ends, lengths, records.times[rows], records.covariates[rows], window)
+    both = reader(records).read(starts, anchors, ends, records.times[rows], records.covariates[rows], window)
     with torch.no_grad():
         together = model(**both.tensors(torch.float64))
         for j in range(3):
             k, row = window[j], rows[[j]]
             alone = reader(records).read(
-                ends[[k]], lengths[[k]], records.times[row], records.covariates[row], np.array([0])
+                starts[[k]], anchors[[k]], ends[[k]], records.times[row], records.covariates[row], np.array([0])
             )
             torch.testing.assert_close(model(**alone.tensors(torch.float64))[0], together[j], rtol=1e-9, atol=1e-9)
 

@@ -1,0 +1,307 @@
+"""Which defaults work: one option at a time around a common setting, on fourteen real data sets.
+
+    python tests/benchmarks/bench_defaults.py --ledger defaults.jsonl [--resume] [--seeds 2] [--only "dropout" ...]
+
+Only training parts are read. Each is split anew for every seed: the network is judged on the last 30 % where the
+order is time, else on 30 % drawn by class. It is fitted on the rest, of which it holds out a tenth itself where it
+stops early. The loss is the log loss or the mean square, divided by that of a constant (class frequencies, mean), so
+that data sets can be averaged: 0 is perfect, 1 says nothing. In the table a loss counts 2 at most. Parts are cut down
+so that the whole study fits into an hour on one core; ``SIZES`` says how far. The ledger has one line of JSON a fit,
+and ``--resume`` skips what stands there.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+import warnings
+from contextlib import nullcontext
+from functools import cache, partial
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import torch
+from harness import machine
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from tasks import TASKS, Missing, Part
+
+import statespace.training
+from statespace import S4DClassifier, S4DRegressor
+
+TESTS = ["tests/training/test_loop.py"]
+
+# What the factors are varied around: the defaults before the study, but for the size of the network, which is a factor
+# itself; and those after it.
+BEFORE = {
+    "d_model": 32, "n_layers": 2, "d_state": 64, "dt_min": 1e-3, "dt_max": 1e-1, "dropout": 0.1, "max_epochs": 50,
+    "batch_size": 32, "learning_rate": 4e-3, "ssm_learning_rate": 1e-3, "weight_decay": 0.01, "gradient_clip": 1.0,
+    "validation_fraction": 0.1, "patience": 10, "pooling": "mean",
+}  # fmt: skip
+SETTINGS = {"before": BEFORE, "after": BEFORE}
+
+KEYS = ("around", "factor", "value", "task", "seed")
+
+# Series to fit on at most, and steps of each.
+SIZES = {
+    "japanese_vowels": (120, 30), "gun_point": (36, 150), "arrow_head": (26, 125), "spoken_digits": (80, 100),
+    "ecg_beats": (24, 300), "mortality": (150, 100), "promoters": (160, 81), "oil_temperature": (160, 48),
+    "light_curves": (120, 32),
+}  # fmt: skip
+N_JUDGED, HELD_OUT, PIECE, WARM_UP = 300, 0.3, 100, 30
+
+
+def constant_rate(n_steps, warmup=0.1):
+    """A linear rise, then no fall."""
+    n_warmup = max(1, round(warmup * n_steps))
+    return lambda step: min(1.0, (step + 1) / n_warmup)
+
+
+def everything_decays(model, *, learning_rate, ssm_learning_rate, weight_decay):
+    groups = statespace.training.parameter_groups(
+        model, learning_rate=learning_rate, ssm_learning_rate=ssm_learning_rate, weight_decay=weight_decay
+    )
+    return [group | {"weight_decay": weight_decay} for group in groups]
+
+
+def middle_and_spread(arrays):
+    """Median and 0.741 times the distance of the quartiles, which is the standard deviation of a Gaussian."""
+    low, middle, high = np.nanquantile(np.concatenate(arrays), [0.25, 0.5, 0.75], axis=0)
+    return middle, np.where(high > low, 0.741 * (high - low), 1.0)
+
+
+def as_it_is(arrays):
+    width = np.shape(arrays[0])[1]
+    return np.zeros(width), np.ones(width)
+
+
+def in_loop(**replacements):
+    return partial(patch.multiple, "statespace.training.loop", **replacements)
+
+
+SCHEDULE = statespace.training.warmup_cosine
+
+
+def few_series(n):
+    """An eighth of the series, from 4 to 32."""
+    return {"batch_size": int(np.clip(n // 8, 4, 32))}
+
+
+# By factor and value: parameters, or of the number of series, or what stands in the place of a function in ``fit``.
+VARIANTS = {
+    ("setting", ""): {},
+    ("early stopping", "none, all epochs on all series"): {"validation_fraction": 0.0},
+    ("early stopping", "best of all epochs"): {"patience": None},
+    ("early stopping", "patience 20"): {"patience": 20},
+    ("early stopping", "a fifth held out"): {"validation_fraction": 0.2},
+    ("batch_size", "8"): {"batch_size": 8},
+    ("batch_size", "16"): {"batch_size": 16},
+    ("batch_size", "64"): {"batch_size": 64},
+    ("batch_size", "n / 8, from 4 to 32"): few_series,
+    ("max_epochs", "25"): {"max_epochs": 25},
+    ("max_epochs", "100"): {"max_epochs": 100},
+    ("learning_rate", "1e-3"): {"learning_rate": 1e-3},
+    ("learning_rate", "2e-3"): {"learning_rate": 2e-3},
+    ("learning_rate", "8e-3"): {"learning_rate": 8e-3},
+    ("learning_rate", "1.6e-2"): {"learning_rate": 1.6e-2},
+    ("dt_min, dt_max", "1e-3, 1"): {"dt_min": 1e-3, "dt_max": 1.0},
+    ("dt_min, dt_max", "1e-2, 0.1"): {"dt_min": 1e-2, "dt_max": 0.1},
+    ("dt_min, dt_max", "1e-2, 0.5"): {"dt_min": 1e-2, "dt_max": 0.5},
+    ("dt_min, dt_max", "1e-2, 1"): {"dt_min": 1e-2, "dt_max": 1.0},
+    ("pooling", "last"): {"pooling": "last"},
+    ("ssm_learning_rate", "1e-4"): {"ssm_learning_rate": 1e-4},
+    ("ssm_learning_rate", "as the others"): {"ssm_learning_rate": {}},
+    ("ssm_learning_rate", "A, Δ 1e-3, B as the others"): {"ssm_learning_rate": {"A": 1e-3, "dt": 1e-3}},
+    ("ssm_learning_rate", "A 1e-4, Δ, B 1e-3"): {"ssm_learning_rate": {"A": 1e-4, "dt": 1e-3, "B": 1e-3}},
+    ("schedule", "no warm-up, cosine"): in_loop(warmup_cosine=lambda n, warmup=0.1: SCHEDULE(n, 0.0)),
+    ("schedule", "warm-up, constant"): in_loop(warmup_cosine=constant_rate),
+    ("schedule", "no warm-up, constant"): in_loop(warmup_cosine=lambda n, warmup=0.1: lambda step: 1.0),
+    ("dropout", "0"): {"dropout": 0.0},
+    ("dropout", "0.2"): {"dropout": 0.2},
+    ("dropout", "0.3"): {"dropout": 0.3},
+    ("weight_decay", "0"): {"weight_decay": 0.0},
+    ("weight_decay", "0.05"): {"weight_decay": 0.05},
+    ("weight_decay", "0.01, of A, B, Δ and biases too"): in_loop(parameter_groups=everything_decays),
+    ("gradient_clip", "none"): {"gradient_clip": None},
+    ("gradient_clip", "0.1"): {"gradient_clip": 0.1},
+    ("inputs scaled", "no"): partial(patch, "statespace.base.mean_and_scale", as_it_is),
+    ("inputs scaled", "median and quartiles"): partial(patch, "statespace.base.mean_and_scale", middle_and_spread),
+    ("targets scaled", "no"): partial(patch, "statespace.regression.ssm.mean_and_scale", as_it_is),
+    ("d_model", "16"): {"d_model": 16},
+    ("d_model", "64"): {"d_model": 64},
+    ("n_layers", "1"): {"n_layers": 1},
+    ("n_layers", "4"): {"n_layers": 4},
+    ("d_state", "16"): {"d_state": 16},
+    ("d_state", "32"): {"d_state": 32},
+}
+
+
+@cache
+def training_part(name):
+    """The training part of a task, with fewer steps a series where the study has no time for all."""
+    options = {"spoken_digits": {"samples": 32}, "oil_temperature": {"history": 48}}
+    task = TASKS[name](**options.get(name, {}))
+    part, steps = task.train, SIZES.get(name, (None, None))[1]
+    if name == "arrow_head":
+        part = Part([x[::2] for x in part.X], part.y)
+    elif name == "ecg_beats":
+        cut = range(0, len(part.X[0]), steps)
+        part = Part(*([row[i : i + steps] for row in rows for i in cut] for rows in (part.X, part.y)))
+    elif steps is not None:
+        times = None if part.times is None else [row[:steps] for row in part.times]
+        part = Part([x[:steps] for x in part.X], part.y, times)
+    return task, part
+
+
+@cache
+def split(name, seed):
+    """The series to fit on and those to judge by."""
+    task, part = training_part(name)
+    n = len(part)
+    if n == 1:
+        return task, *split_record(part)
+    if task.ordered:
+        cut = round((1 - HELD_OUT) * n)
+        fitted, judged = np.arange(cut), np.arange(cut, n)
+        fitted = np.sort(np.random.default_rng(seed).permutation(fitted))
+    else:
+        classes = part.y if task.kind == "classification" else None
+        fitted, judged = train_test_split(np.arange(n), test_size=HELD_OUT, stratify=classes, random_state=seed)
+    at_most = SIZES.get(name, (n, None))[0]
+    return task, part.take(fitted[:at_most]), part.take(judged[:N_JUDGED])
+
+
+def split_record(part):
+    """One record: pieces of it to fit on, whose first steps only set the state, and its end to judge by."""
+    (u,), (y,) = part.X, part.y
+    cut = round((1 - HELD_OUT) * len(u))
+    starts = range(0, cut - PIECE + 1, PIECE // 2)
+    pieces = [np.where(np.arange(PIECE) < WARM_UP, np.nan, y[i : i + PIECE]) for i in starts]
+    end = np.where(np.arange(len(y)) < cut, np.nan, y)
+    return Part([u[i : i + PIECE] for i in starts], pieces), Part([u], [end])
+
+
+def judge(task, estimator, fitted, judged):
+    """The loss on ``judged`` relative to a constant's, and the score in the task's own metric where it has one."""
+    flat = np.concatenate if task.per_step else np.asarray
+    known, true = flat(fitted.y), flat(judged.y)
+    if task.kind == "classification":
+        classes = estimator.classes_
+        shares = np.array([np.mean(known == label) for label in classes])
+        answers = estimator.predict_proba(judged.X, times=judged.times)
+        answers = np.concatenate(list(answers)) if task.per_step else answers
+        constant = log_loss(true, np.tile(shares, (len(true), 1)), labels=classes)
+        return log_loss(true, answers, labels=classes) / constant
+    answers = flat(estimator.predict(judged.X, times=judged.times)).reshape(true.shape)
+    seen = ~np.isnan(true)
+    constant = np.broadcast_to(np.nanmean(known, axis=0), true.shape)
+    return float(np.sum((true - answers)[seen] ** 2) / np.sum((true - constant)[seen] ** 2))
+
+
+def run(name, setting, change, seed):
+    """One fit: its relative loss, epochs and seconds of CPU."""
+    task, fitted, judged = split(name, seed)
+    replaced = change if isinstance(change, partial) else nullcontext
+    own = change if isinstance(change, dict) else {} if isinstance(change, partial) else change(len(fitted))
+    parameters = setting | task.options | own | {"random_state": seed}
+    kind = S4DClassifier if task.kind == "classification" else S4DRegressor
+    if task.kind == "regression" and task.per_step:
+        parameters["target"] = "step"
+    start = time.process_time()
+    try:
+        with replaced():
+            estimator = kind(**parameters).fit(fitted.X, fitted.y, times=fitted.times)
+    except ArithmeticError:
+        return {"loss": math.inf, "epochs": 0, "seconds": time.process_time() - start}
+    seconds = time.process_time() - start
+    with torch.no_grad():
+        loss = judge(task, estimator, fitted, judged)
+    return {"loss": loss, "epochs": len(estimator.history_), "seconds": round(seconds, 2)}
+
+
+def table(lines):
+    """Each variant beside the setting, over the pairs of data set and seed that both have."""
+    frame = pd.DataFrame(lines)
+    losses = frame.pivot_table("loss", ["task", "seed"], ["factor", "value"], sort=False, dropna=False)
+    seconds = frame.pivot_table("seconds", ["task", "seed"], ["factor", "value"], sort=False, dropna=False)
+    setting = losses["setting", ""]
+    rows = []
+    for variant in losses:
+        loss = losses[variant].clip(upper=2.0)
+        both = loss.notna() & setting.notna()
+        difference = (loss - setting.clip(upper=2.0))[both]
+        by_task = difference.groupby("task").mean()
+        rows.append({
+            "factor": variant[0], "value": variant[1] or "(as above)", "loss": loss[both].mean(),
+            "difference": by_task.mean(), "error": by_task.std() / math.sqrt(len(by_task)),
+            "better": int((by_task < 0).sum()), "tasks": len(by_task),
+            "seconds": seconds[variant][both].sum() / seconds["setting", ""][both].sum(),
+        })  # fmt: skip
+    result = pd.DataFrame(rows)
+    ranked = losses.dropna(axis=1).rank(axis=1).mean()
+    result["rank"] = [
+        ranked.get((row.factor, row.value.replace("(as above)", "")), math.nan) for row in result.itertuples()
+    ]
+    return result
+
+
+def print_table(result):
+    """As Markdown."""
+    print("\n| factor | value | mean loss | difference ± standard error | better on | mean rank | time |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for row in result.itertuples():
+        beside = "" if row.factor == "setting" else f"{row.difference:+.3f} ± {row.error:.3f}"
+        better = "" if row.factor == "setting" else f"{row.better} of {row.tasks}"
+        cells = (row.factor, row.value, f"{row.loss:.3f}", beside, better, f"{row.rank:.1f}", f"{row.seconds:.2f}")
+        print(f"| {' | '.join(cells)} |")
+
+
+def main(arguments=()):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ledger", type=Path, help="file with one line a fit; without it nothing is kept")
+    parser.add_argument("--resume", action="store_true", help="skip what the ledger has")
+    parser.add_argument("--around", choices=SETTINGS, default="after", help="what the factors are varied around")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=[], help="factors; the setting itself is always run")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--table", action="store_true", help="print what the ledger has, and fit nothing")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    lines = []
+    if given.ledger is not None and given.ledger.exists():
+        if not (given.resume or given.table):
+            sys.exit(f"{given.ledger} exists: --resume goes on with it, --table prints it; or name another file.")
+        lines = [json.loads(line) for line in given.ledger.read_text().splitlines()]
+    print(machine(["torch", "scikit-learn"]), "1 thread")
+    if not given.table:
+        for line in fits(given, {tuple(line[key] for key in KEYS) for line in lines}):
+            lines.append(line)
+            print(line, flush=True)
+            if given.ledger is not None:
+                with given.ledger.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+    print_table(table([line for line in lines if line["around"] == given.around]))
+
+
+def fits(given, done):
+    """The lines that the ledger has not, seed by seed, so that all factors have one before any has two."""
+    for seed in range(given.seeds):
+        for (factor, value), change in VARIANTS.items():
+            if given.only and factor not in (*given.only, "setting"):
+                continue
+            for name in given.tasks:
+                line = dict(zip(KEYS, (given.around, factor, value, name, seed), strict=True))
+                if tuple(line.values()) in done:
+                    continue
+                try:
+                    yield line | run(name, SETTINGS[given.around], change, seed)
+                except Missing as absent:
+                    print(f"passed over: {absent}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
