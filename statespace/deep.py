@@ -349,7 +349,7 @@ class DeepEstimator(SeriesEstimator):
         dt = torch.from_numpy(given["dt"]) if "dt" in given else None
         with torch.inference_mode():
             outputs, _ = model(x, dt)
-            return {name: value.numpy() for name, value in self._exported_answers(outputs).items()}
+            return {name: value.numpy() for name, value in self._answers_module()(outputs).items()}
 
 
 def _rows(weights, indices):

@@ -29,10 +29,11 @@ FORMAT_VERSION = 2
 # The metadata, which are read as a whole; all arrays of a model are outside of them.
 _LARGEST_HEADER = 2**26
 # What in a description is a size of something that is made, and may not be far larger than what the file brings.
-_SIZES = frozenset(
-    "d_conv d_hidden d_input d_model d_output d_shift d_state dt_rank expand feed_forward harmonics head_dim mimo_rank "
-    "n_blocks n_experts n_groups n_heads n_layers order range rank top_k".split()
-)
+_SIZES = {
+    "d_conv", "d_hidden", "d_input", "d_model", "d_output", "d_shift", "d_state", "dt_rank", "expand", "feed_forward",
+    "harmonics", "head_dim", "mimo_rank", "n_blocks", "n_experts", "n_groups", "n_heads", "n_layers", "order", "range",
+    "rank", "top_k",
+}  # fmt: skip
 # Sizes of what is made later, or by more than its size; no model that serves comes near.
 _LIMITS = {"d_state": 2**13, "window": 2**20, "chunk_size": 2**24, "d_shift": 2**20, "factors": 2**16}
 # A prediction that was stored differs from the one here by rounding at most.
@@ -133,7 +134,10 @@ def save(estimator, path) -> None:
             kinds[key] = kind
     try:
         document = json.dumps(
-            {"class": name, "state": state, "kinds": kinds, "written_by": _versions()}, default=_number, sort_keys=True, ensure_ascii=False
+            {"class": name, "state": state, "kinds": kinds, "written_by": _versions()},
+            default=_number,
+            sort_keys=True,
+            ensure_ascii=False,
         )
     except TypeError as error:
         raise TypeError(f"{name} has a parameter that a file cannot hold: {error}.") from None
@@ -182,7 +186,7 @@ def replace(path, content: bytes) -> None:
     except OSError as error:
         kept = " The file that is there is as it was." if path.is_file() else ""
         raise type(error)(
-            error.errno, f"{error.strerror}: {len(content)} bytes could not be written to {path}.{kept}"
+            error.errno, f"{error.strerror or error}: {len(content)} bytes could not be written to {path}.{kept}"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -350,8 +354,9 @@ def _check_probe(path, estimator, probe: dict[str, np.ndarray], written_by) -> N
     if away > _TOLERANCE:
         raise FileError(
             f"{path} holds a model that computes something else here than where it was saved: its answer to the input "
-            f"stored with it differs by {away:.1e} of the answer's size. It was saved by {written_by!r:.200}; here are "
-            f"{_versions()}. Use those versions, or load(path, check=False) and compare its predictions with known ones."
+            f"stored with it differs by {away:.1e} of the answer's size. It was saved by {written_by!r:.200}; here "
+            f"are {_versions()}. Use those versions, or load(path, check=False) and compare its predictions with known "
+            "ones."
         )
 
 

@@ -11,6 +11,7 @@ strands    both strands of DNA with the same weights
 windows    the pooling between two of them
 inference  outputs over many series in bounded memory
 registry   the networks by name
+answers    what outputs say, in the units of the targets
 """
 
 from statespace.models.experts import MixtureOfExperts, auxiliary_loss
