@@ -107,7 +107,7 @@ def stepping(step: Step) -> torch.export.ExportedProgram:
         # An axis that grows with the record is traced where it is neither 0 nor 1, which a graph would hold fixed.
         for _ in range(3):
             inputs[-n:] = step(*inputs)[-n:]
-        batch, grown = torch.export.Dim("batch"), torch.export.Dim("n_kept")
+        batch, grown = torch.export.Dim("batch"), torch.export.Dim.AUTO
         start = [*inputs[:-n], *step.initial_state(2)]
         shapes = tuple(
             {0: batch} | {i: grown for i in range(1, now.ndim) if now.shape[i] != first.shape[i]}

@@ -75,10 +75,11 @@ class InReals(Interpreter):
         return _parts(value) if isinstance(value, Tensor) and value.is_complex() else value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        given = [a for arg in [*args, *kwargs.values()] for a in (arg if type(arg) in (list, tuple) else [arg])]
+        given = [a for arg in [*args, *kwargs.values()] for a in (arg if isinstance(arg, list) else [arg])]
         if target in _ARITHMETIC and len(args) > 1 and isinstance(args[1], float):
             first = args[0].real if isinstance(args[0], Pair) else args[0]
             args = (args[0], _constant(args[1], first), *args[2:])
+            target = aten.mul.Tensor if target is aten.mul.Scalar else target
         if target in _COMPLEX and (any(isinstance(a, Pair) for a in given) or target in _MAKERS):
             return _COMPLEX[target](*args, **kwargs)
         if any(isinstance(a, Pair | complex) for a in given):
@@ -218,7 +219,7 @@ _COMPLEX = {
         aten.mean.dim, aten.alias.default,
     )
 }  # fmt: skip
-_ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+_ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor}
 # What makes complex numbers of real ones.
 _MAKERS = {aten.view_as_complex.default, aten.complex.default, aten.polar.default, aten._to_copy.default}
 
