@@ -151,7 +151,9 @@ def test_a_file_that_was_altered_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": "2"}, "format version '2', newer than 1"),
+        ({"format_version": "3"}, "format version '3', newer than 2"),
+        ({"format_version": "9" * 5000}, "format version"),
+        ({"format_version": "²"}, "format version"),
         ({"format_version": "one"}, "format version"),
         ({"format": "pt"}, "not one that statespace wrote"),
         ({"document": {"class": "os.system"}}, "holds a 'os.system'; this statespace loads KalmanRegressor"),

@@ -74,6 +74,6 @@ def test_what_cannot_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match="reads the whole record"):
         model.export_onnx(tmp_path / "step.onnx")
     model = SSMRegressor("s4d", layer_options={"d_state": 4}, **SIZES).fit(X, X[:, 0, 0])
-    with pytest.raises(ValueError, match="'float32' or 'float64'[.] Got 'bfloat16'"):
+    with pytest.raises(ValueError, match=r"'float32' or 'float64'[.] Got 'bfloat16'"):
         model.export_onnx(tmp_path / "step.onnx", dtype="bfloat16")
     assert os.listdir(tmp_path) == []

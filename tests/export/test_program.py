@@ -59,5 +59,5 @@ def test_a_model_that_reads_both_ways_has_a_program_of_one_shape():
 
 
 def test_other_faces_are_refused(hybrid):
-    with pytest.raises(ValueError, match="'record' or 'step'[.] Got 'both'"):
+    with pytest.raises(ValueError, match=r"'record' or 'step'[.] Got 'both'"):
         export_program(hybrid, "both")
