@@ -299,7 +299,9 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error}.") from error
     except Exception as error:  # of the reader, whose errors have several types
-        raise FileError(f"{path} is no complete model file (truncated, or of another kind): {str(error):.500}.") from None
+        raise FileError(
+            f"{path} is no complete model file (truncated, or of another kind): {error!s:.500}."
+        ) from None
     document = metadata.get("document", "")
     if metadata.get("checksum") != _checksum(document, plain):
         raise FileError(f"{path} was altered after it was written: its checksum does not fit.")
