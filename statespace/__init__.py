@@ -39,6 +39,8 @@ _HOME = {
     "RWKVClassifier": "classification",
     "DeltaNetClassifier": "classification",
     "SeriesCollection": "series",
+    "TimeSeriesClassifier": "panels",
+    "TimeSeriesRegressor": "panels",
     "HiPPOMemory": "lti",
     "KalmanForecaster": "forecasting",
     "SSMForecaster": "forecasting",
@@ -53,10 +55,10 @@ _HOME = {
     "load": "persistence",
 }
 _SUBPACKAGES = (
-    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering",
-    "forecasting", "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "parameters",
-    "persistence", "plotting", "quantiles", "regression", "series", "streaming", "times", "training",
-    "transformations", "validation", "weights",
+    "alphabets", "classification", "conformal", "datasets", "deep", "distributions", "export", "filtering", "fitting",
+    "forecasting", "forms", "inspection", "kalman", "kernels", "labels", "layers", "lti", "models", "panels",
+    "parameters", "persistence", "plotting", "quantiles", "readers", "regression", "series", "statistics", "stored",
+    "streaming", "times", "training", "transformations", "validation", "weights",
 )  # fmt: skip
 
 __all__ = [
@@ -64,8 +66,8 @@ __all__ = [
     "HiPPOMemory", "KalmanForecaster", "KalmanRegressor", "Mamba2Classifier", "Mamba2Forecaster", "Mamba2Regressor",
     "MambaClassifier", "MambaForecaster", "MambaRegressor", "RWKVClassifier", "RWKVForecaster", "RWKVRegressor",
     "S4Classifier", "S4DClassifier", "S4DForecaster", "S4DRegressor", "S4Forecaster", "S4Regressor", "S5Classifier",
-    "S5Forecaster", "S5Regressor", "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection", "__version__",
-    "load",
+    "S5Forecaster", "S5Regressor", "SSMClassifier", "SSMForecaster", "SSMRegressor", "SeriesCollection",
+    "TimeSeriesClassifier", "TimeSeriesRegressor", "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
         SSMForecaster,
     )
     from statespace.lti import HiPPOMemory
+    from statespace.panels import TimeSeriesClassifier, TimeSeriesRegressor
     from statespace.persistence import load
     from statespace.regression import (
         DeltaNetRegressor,

@@ -13,6 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from statespace import persistence
 from statespace.alphabets import Alphabet
+from statespace.readers import StoredRows
+from statespace.statistics import Moments
+from statespace.stored import StoredSeries
 from statespace.validation import (
     check_collection,
     check_times_as_fitted,
@@ -30,7 +33,7 @@ def mean_and_scale(arrays, weights=None):
 
     Parameters
     ----------
-    arrays : list of ndarray of shape (n_i, n_columns)
+    arrays : list of ndarray of shape (n_i, n_columns), or StoredRows
     weights : list of float or of ndarray of shape (n_i,), optional
         The weight of each array, or of its rows.
 
@@ -45,23 +48,12 @@ def mean_and_scale(arrays, weights=None):
     >>> mean_and_scale([np.array([[1.0, 5.0]]), np.array([[3.0, np.nan]])])
     (array([2., 5.]), array([1., 1.]))
     """
-    rows = np.concatenate(arrays)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column of NaN only
-        if weights is None:
-            mean, scale = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
-        else:
-            own = [np.broadcast_to(weight, len(array)) for weight, array in zip(weights, arrays, strict=True)]
-            mean, scale = _weighted_moments(rows, np.concatenate(own)[:, np.newaxis])
-    constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(mean))
-    return np.where(np.isnan(mean), 0.0, mean), np.where(constant, 1.0, scale)
-
-
-def _weighted_moments(rows, weights):
-    weights = np.where(np.isnan(rows), 0.0, weights)
-    total = weights.sum(axis=0)
-    mean = (weights * np.nan_to_num(rows)).sum(axis=0) / total
-    return mean, np.sqrt((weights * np.nan_to_num(rows - mean) ** 2).sum(axis=0) / total)
+    if isinstance(arrays, StoredRows):
+        return arrays.learn(weights).moments.mean_and_scale()
+    moments = Moments()
+    for i, rows in enumerate(arrays):
+        moments.add(rows, None if weights is None else weights[i])
+    return moments.mean_and_scale()
 
 
 class SeriesEstimator(BaseEstimator):
@@ -130,13 +122,22 @@ class SeriesEstimator(BaseEstimator):
             self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
         self.channel_names_ = _names(collection)
-        self.clock_ = None if collection.times is None else clock(collection.times[0])
+        if isinstance(collection, StoredSeries):
+            self.clock_ = collection.clock
+        else:
+            self.clock_ = None if collection.times is None else clock(collection.times[0])
         weights = check_sample_weight(sample_weight, collection)
         self._learn_scales(collection, weights)
         return collection, weights
 
     def _learn_scales(self, collection, weights=None):
         """What the inputs are divided by, and whether the network has to be told what is missing."""
+        if isinstance(collection, StoredSeries):
+            learned = collection.learn(per=getattr(self, "target", "auto"), weights=weights)
+            self.time_scale_, self.has_missing_ = learned.time_scale, learned.missing
+            if self.alphabet is None:
+                self.x_mean_, self.x_scale_ = learned.mean, learned.scale
+            return
         shares = series_weights(weights)
         self.time_scale_ = 1.0 if collection.times is None else median_gap(collection.times, weights=shares)
         if self.alphabet is None:
@@ -151,6 +152,8 @@ class SeriesEstimator(BaseEstimator):
             X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False, alphabet=self._alphabet
         )
         check_times_as_fitted(collection, self.clock_)
+        if isinstance(collection, StoredSeries):
+            return collection
         names = _names(collection)
         if None not in (names, self.channel_names_) and names != self.channel_names_:
             raise ValueError(
@@ -158,13 +161,22 @@ class SeriesEstimator(BaseEstimator):
                 "Give the same columns in the same order."
             )
         if not self.has_missing_ and any(np.isnan(values).any() for values in collection.values):
-            warnings.warn(
-                f"X has missing values, but {type(self).__name__} was fitted without any: it takes them for the mean "
-                "of their channel. Fit it on series with missing values and it learns to tell them apart.",
-                UserWarning,
-                stacklevel=3,
-            )
+            self._warn_of_missing(stacklevel=4)
         return collection
+
+    def _warn_of_missing(self, stacklevel):
+        warnings.warn(
+            f"X has missing values, but {type(self).__name__} was fitted without any: it takes them for the mean "
+            "of their channel. Fit it on series with missing values and it learns to tell them apart.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+    def _encode_read(self, values):
+        """`_encode` of a piece of stored series, which are not looked through for missing values before."""
+        if self._alphabet is None and not self.has_missing_ and np.isnan(values).any():
+            self._warn_of_missing(stacklevel=2)
+        return self._encode(values)
 
     def _encode(self, values):
         """Scaled values of shape (..., n_channels_), missing ones 0; after them the observed mask if it was learned.

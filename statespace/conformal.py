@@ -40,7 +40,7 @@ def conformal_quantile(scores, level, weights=None, test_weight=1.0):
     level : float or array-like of shape (n_levels,)
         Between 0 and 1.
     weights : array-like of shape (n_samples,) or (n_samples, ...), optional
-        Of each score, not negative; None weighs all 1. For scores a step, `series_weights`; for a new sample from
+        Of each score, not negative; None weighs all 1. For scores a step, `group_weights`; for a new sample from
         another distribution of inputs, the likelihood ratios of the two (Tibshirani et al. 2019).
     test_weight : float, default=1.0
         The weight w of the new sample, whose score is not known and counts as infinite.
@@ -118,7 +118,7 @@ def outward_quantile(scores, level, weights=None, test_weight=1.0):
     return _shaped(np.where(side > 0.5, above, np.where(side < 0.5, below, middle)), level, scores.shape[1:])
 
 
-def series_weights(groups, known=None):
+def group_weights(groups, known=None):
     """The weight 1 / N_k of each score of series k, which has N_k of them.
 
     Parameters
@@ -134,10 +134,10 @@ def series_weights(groups, known=None):
 
     Examples
     --------
-    >>> from statespace.conformal import series_weights
-    >>> series_weights([0, 0, 1, 1, 1, 1])
+    >>> from statespace.conformal import group_weights
+    >>> group_weights([0, 0, 1, 1, 1, 1])
     array([0.5 , 0.5 , 0.25, 0.25, 0.25, 0.25])
-    >>> series_weights([0, 0, 1], known=[True, False, True])
+    >>> group_weights([0, 0, 1], known=[True, False, True])
     array([1., 0., 1.])
     """
     _, inverse = np.unique(np.asarray(groups), return_inverse=True)

@@ -4,33 +4,53 @@ Above: ``regression`` and ``classification``. Below: ``base`` reads X and times,
 ``models`` computes, ``training`` fits, ``streaming`` steps.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
-from statespace.base import SeriesEstimator, set_learned
+from statespace.base import set_learned
+from statespace.fitting import GoingOn
 from statespace.inspection import summary
 from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps, restored_model
+from statespace.readers import StoredRows
+from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
-from statespace.training import RandomStrands, SeriesBatches, check_precision, choose_device, fit, ssm_rates
+from statespace.training import (
+    History,
+    RandomStrands,
+    SeriesBatches,
+    StoredBatches,
+    check_precision,
+    choose_device,
+    count_devices,
+    fit,
+    fit_in_processes,
+    ssm_rates,
+)
+from statespace.training.callbacks import as_callbacks
+from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
 # Samples of what a file's model is tried on: more than a window of the slowest scale of `SaShiMi` by default.
 _PROBE_LENGTH = 20
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
+# What belongs to one place and one call of fit, as it is in a file.
+_NOT_SAVED = {"checkpoint": None, "resume": False, "callbacks": None}
 
 
 @dataclass(eq=False, repr=False)
-class DeepEstimator(SeriesEstimator):
+class DeepEstimator(GoingOn):
     """A network over series with one answer a series or one a step: its parameters, training, streams and files.
 
     A subclass says what y is (``_learn_targets``), what is minimised (``_loss``) and what the network's outputs mean
@@ -45,7 +65,7 @@ class DeepEstimator(SeriesEstimator):
     """
 
     d_model: int = 64
-    n_layers: int = 4
+    n_layers: int = 2
     _: KW_ONLY
     alphabet: str | Sequence[Any] | int | None = None
     reverse_complement: str | None = None
@@ -56,7 +76,8 @@ class DeepEstimator(SeriesEstimator):
     dropout: float = 0.1
     pooling: str = "mean"
     max_epochs: int = 50
-    batch_size: int = 32
+    batch_size: int | str = "auto"
+    chunk_length: int | None = None
     learning_rate: float = 4e-3
     ssm_learning_rate: float | Mapping[str, float] = 1e-3
     weight_decay: float = 0.01
@@ -66,27 +87,82 @@ class DeepEstimator(SeriesEstimator):
     calibration_fraction: float = 0.2
     patience: int | None = 10
     device: str | torch.device = "auto"
+    n_devices: int | str = 1
     precision: str = "float32"
+    checkpoint: str | os.PathLike | None = None
+    resume: bool = False
+    warm_start: bool = False
+    callbacks: Sequence[Any] | None = None
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
+    @with_callbacks
     def _fit(self, X, y, times, sample_weight=None):
         self._check_parameters()
-        collection, weights = self._learn_inputs(X, times, sample_weight)
-        targets, n_outputs = self._learn_targets(y, collection, weights)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        vars(self).pop("_pass", None)
+        warm = self.warm_start and "model_" in vars(self)
+        collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
+        self._check_chunks()
+        self._forget_calibration()
+        seed, checkpoint = self._seed_and_checkpoint()
         generator = torch.Generator().manual_seed(seed)
         training, held_out, calibration = self._split(targets, generator, weights)
-        fitted = np.delete(np.arange(len(collection)), calibration)
-        if len(calibration):
-            # Not even scales are learned from what calibrates: it stands for series that are new.
-            self._learn_scales(collection[fitted], _rows(weights, fitted))
-        raw, targets = targets, self._scaled_targets(targets, fitted, _rows(weights, fitted))
+        raw = targets
+        if warm:
+            targets = self._scaled(targets)
+        else:
+            fitted = np.delete(np.arange(len(collection)), calibration)
+            if len(calibration):
+                # Not even scales are learned from what calibrates: it stands for series that are new.
+                self._learn_scales(collection[fitted], _rows(weights, fitted))
+            targets = self._scaled_targets(targets, fitted, _rows(weights, fitted))
         device = choose_device(self.device, verbose=self.verbose)
+        n_devices = count_devices(self.n_devices, device)
+        train = fit if n_devices == 1 else partial(fit_in_processes, n_devices)
+        # Of several processes each moves its share of a batch to its own device.
+        place = device if n_devices == 1 else torch.device("cpu")
+        model = self._new_model(n_outputs, seed)
+        if warm:
+            self._warm(model)
+        if checkpoint is not None:
+            checkpoint = replace(checkpoint, identity=self._identity(seed, model, collection, targets, weights))
+        self.model_, past = model, self.history_ if warm else None
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        told = report(self, self.max_epochs, self._as_if_stopped, collection, y, metadata)
+        history = History()
+        try:
+            train(
+                model,
+                self._training_batches(collection, training, targets, weights, place, generator),
+                self._loss(targets),
+                max_epochs=self.max_epochs,
+                validation=self._batches(collection, held_out, targets, weights, place) if len(held_out) else None,
+                patience=self.patience,
+                generator=generator,
+                progress=self.verbose > 0,
+                device=device,
+                callbacks=[*([] if told is None else [told]), *as_callbacks(self.callbacks)],
+                checkpoint=checkpoint,
+                history=history,
+                **self._step_options(),
+            )
+        finally:
+            model.cpu().eval()
+            self._remember(history, past)
+        if len(calibration):
+            self._learn_calibration(
+                collection[calibration], [raw[i] for i in calibration], _rows(weights, calibration)
+            )
+        if told is not None:
+            told.end()
+        return self
+
+    def _new_model(self, n_outputs, seed):
+        """The network, with the starting values that belong to the seed."""
         layer, options = self._layers(bidirectional=self.bidirectional)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model_ = self._make_model(
+            model = self._make_model(
                 self.backbone_options,
                 complement=self._alphabet.complement if self.reverse_complement == "equivariant" else None,
                 d_input=self._n_inputs,
@@ -101,62 +177,43 @@ class DeepEstimator(SeriesEstimator):
             )
             if self._alphabet is not None:
                 # A step holds one symbol, whose embedding is one column: its fan-in is 1, however many there are.
-                torch.nn.init.uniform_(self.model_.encoder.weight, -1.0, 1.0)
-            self._start(self.model_)
-        data = self._batches(collection, training, targets, weights, device)
-        if self.reverse_complement == "augment":
-            data = RandomStrands(data, self._alphabet.complement, generator)
-        try:
-            history = fit(
-                self.model_,
-                data,
-                self._loss(targets),
-                max_epochs=self.max_epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                ssm_learning_rate=self.ssm_learning_rate,
-                weight_decay=self.weight_decay,
-                validation=self._batches(collection, held_out, targets, weights, device) if len(held_out) else None,
-                patience=self.patience,
-                gradient_clip=self.gradient_clip,
-                generator=generator,
-                progress=self.verbose > 0,
-                device=device,
-                precision=self.precision,
-            )
-        finally:
-            self.model_.cpu().eval()
-        losses = {"loss": history.loss}
-        if len(held_out):
-            # An interruption between the two leaves a last epoch without validation.
-            losses["validation_loss"] = history.validation_loss + [np.nan] * (
-                len(history.loss) - len(history.validation_loss)
-            )
-        self.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, len(history.loss) + 1, name="epoch"))
-        self.best_epoch_ = history.best_epoch + 1
-        if len(calibration):
-            self._learn_calibration(collection[calibration], [raw[i] for i in calibration])
-        return self
+                torch.nn.init.uniform_(model.encoder.weight, -1.0, 1.0)
+            self._start(model)
+        return model
 
     def _scaled_targets(self, targets, fitted, weights):
         """Targets as the network is to say them; what scales them is learned from the series ``fitted``, of weights."""
+        return self._scaled(targets)
+
+    def _scaled(self, targets):
+        """Targets as the network is to say them, by the scales that were learned."""
         return targets
+
+    def _forget_calibration(self):
+        """Drop what earlier held-out series said of a model that is to change."""
 
     def _start(self, model):
         """Starting values of a new model that are the subclass's."""
 
     def _check_parameters(self):
-        for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
+        self._check_going_on()
+        for name in ("d_model", "n_layers", "d_state", "max_epochs"):
             if hasattr(self, name):
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
-        if self.patience is not None:
-            check_scalar(self.patience, "patience", Integral, min_val=1)
+        for name in ("patience", "chunk_length"):
+            if getattr(self, name) is not None:
+                check_scalar(getattr(self, name), name, Integral, min_val=1)
+        if isinstance(self.batch_size, str) and self.batch_size != "auto":
+            raise ValueError(f"batch_size must be 'auto' or a number of series. Got {self.batch_size!r} instead.")
+        if self.batch_size != "auto":
+            check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         if self.gradient_clip is not None:
             check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
         for name in ("learning_rate", "weight_decay"):
             check_scalar(getattr(self, name), name, Real, min_val=0)
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
+        count_devices(self.n_devices, torch.device("cpu"))
         for name in ("dropout", "validation_fraction", "calibration_fraction"):
             check_scalar(getattr(self, name), name, Real, min_val=0, max_val=1, include_boundaries="left")
         if not isinstance(self.calibrate, bool | np.bool_):
@@ -174,34 +231,64 @@ class DeepEstimator(SeriesEstimator):
                 f"partners. Got alphabet={self.alphabet!r}."
             )
 
+    def _check_chunks(self):
+        if self.chunk_length is None:
+            return
+        if not self.per_step_:
+            raise ValueError(
+                f"chunk_length={self.chunk_length} needs a target for every step: one a series would teach its last "
+                "chunk alone. Give y one target a step, or chunk_length=None."
+            )
+        for name, wrong in (("bidirectional", self.bidirectional), ("reverse_complement", self.reverse_complement)):
+            if wrong:
+                raise ValueError(
+                    f"chunk_length={self.chunk_length} reads a record forward, piece by piece, and {name}={wrong!r} "
+                    f"has to see the whole. Leave one of the two out."
+                )
+
     def _split(self, targets, generator, weights=None):
         """Series to train on, held out, and to calibrate with, of those with a target that is known and weighs."""
-        known = np.array([not np.isnan(row).all() for row in targets])
-        if weights is not None:
-            rows = zip(targets, weights, strict=True)
-            known &= [bool((np.asarray(weight)[..., None] * ~np.isnan(row)).any()) for row, weight in rows]
-        known = np.flatnonzero(known)
+        known = np.flatnonzero(self._known(targets, weights))
         order = self._held_out_first(known[torch.randperm(len(known), generator=generator).numpy()], targets)
         n_calibration = int(self.calibration_fraction * len(order)) if self.calibrate else 0
         if self.calibrate and n_calibration == 0:
             raise ValueError(
                 f"calibrate=True holds out calibration_fraction={self.calibration_fraction:g} of the series with a "
-                f"target, which is none of {len(order)}. Give more series, or a larger calibration_fraction."
+                f"target: none of n_samples={len(order)}. Give more series, or a larger calibration_fraction."
             )
         calibration, order = order[:n_calibration], order[n_calibration:]
         n_held_out = int(self.validation_fraction * len(order))
         return np.sort(order[n_held_out:]), np.sort(order[:n_held_out]), np.sort(calibration)
 
+    def _known(self, targets, weights):
+        """Whether each series has a target that is known and weighs something."""
+        if isinstance(targets, StoredRows):
+            known = targets.statistics.known
+            return known if weights is None else known & [bool(np.any(weight)) for weight in weights]
+        known = np.array([not np.isnan(row).all() for row in targets])
+        if weights is not None:
+            rows = zip(targets, weights, strict=True)
+            known &= [bool((np.asarray(weight)[..., None] * ~np.isnan(row)).any()) for row, weight in rows]
+        return known
+
     def _held_out_first(self, order, targets):
         """The order in which series are held out, from a random one."""
         return order
 
+    def _training_batches(self, collection, indices, targets, weights, device, generator):
+        data = self._batches(collection, indices, targets, weights, device)
+        if self.reverse_complement == "augment":
+            return RandomStrands(data, self._alphabet.complement, generator)
+        return data
+
     def _batches(self, collection, indices, targets, weights, device):
-        targets = [targets[i] for i in indices] if self.per_step_ else targets[indices]
+        targets = _rows(targets, indices)
         return self._data(collection[indices], targets, weights=_rows(weights, indices), device=device)
 
     def _data(self, collection, targets=None, **options):
         """Series as the network reads them, in batches."""
+        if isinstance(collection, StoredSeries):
+            return StoredBatches(collection, self._encode_read, self.time_scale_, targets, **options)
         gaps = self._scaled_gaps(collection)
         if self._alphabet is None:
             return SeriesBatches([self._encode(values) for values in collection.values], gaps, targets, **options)
@@ -298,6 +385,7 @@ class DeepEstimator(SeriesEstimator):
             state["params"]["alphabet"] = self.alphabet_
         if not isinstance(state["params"]["random_state"], Integral):
             state["params"]["random_state"] = None
+        state["params"] |= _NOT_SAVED
         arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         for name, value in vars(self).items():
             if not name.endswith("_") or name == "model_":
@@ -314,7 +402,8 @@ class DeepEstimator(SeriesEstimator):
 
     @classmethod
     def _import(cls, state, arrays):
-        estimator = cls(**state["params"])
+        # Whoever wrote the file, it names no path to write to.
+        estimator = cls(**state["params"] | _NOT_SAVED)
         for name, value in state["learned"].items():
             set_learned(estimator, name, value)
         weights, losses = {}, {}
@@ -352,8 +441,8 @@ class DeepEstimator(SeriesEstimator):
             return {name: value.numpy() for name, value in self._answers_module()(outputs).items()}
 
 
-def _rows(weights, indices):
-    """The weights of some series, in the form in which those of all are."""
-    if isinstance(weights, list):
-        return [weights[i] for i in indices]
-    return None if weights is None else weights[indices]
+def _rows(values, indices):
+    """The weights or targets of some series, in the form in which those of all are."""
+    if isinstance(values, list):
+        return [values[i] for i in indices]
+    return None if values is None else values[indices]

@@ -17,7 +17,6 @@ Above: ``regression``. Below: torch, SciPy, ``quantiles``.
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,13 +54,17 @@ class Distribution(ABC):
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The loss of each target: outputs (..., n_parameters), y (...) -> (...)."""
 
-    def location(self, outputs: np.ndarray) -> np.ndarray:
-        """The point that is predicted: (..., n_parameters) -> (...)."""
+    @abstractmethod
+    def spread(self, outputs: Tensor) -> Tensor:
+        """The standard deviation: (..., n_parameters) -> (...)."""
+
+    def location(self, outputs):
+        """The point that is predicted: (..., n_parameters) -> (...), of tensors and of arrays."""
         return outputs[..., 0]
 
-    @abstractmethod
     def std(self, outputs: np.ndarray) -> np.ndarray:
-        """The standard deviation: (..., n_parameters) -> (...)."""
+        """`spread` of an array."""
+        return self.spread(torch.from_numpy(np.ascontiguousarray(outputs))).numpy()
 
     @abstractmethod
     def quantiles(self, outputs: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -97,9 +100,9 @@ class Point(Distribution):
         """(y - m)²."""
         return (outputs[..., 0] - y).square()
 
-    def std(self, outputs):
+    def spread(self, outputs):
         """1: the unit of all targets."""
-        return np.ones(outputs.shape[:-1])
+        return torch.ones_like(outputs[..., 0])
 
     def quantiles(self, outputs, levels):
         """Not known without a distribution."""
@@ -123,26 +126,21 @@ class Gaussian(Distribution):
 
     def loss(self, outputs, y):
         """-log N(y; m, s²)."""
-        log_scale = _bounded(outputs[..., 1], _LOG_SCALE)
+        log_scale = _log_scale(outputs)
         z = (y - outputs[..., 0]) * (-log_scale).exp()
         return log_scale + (z.square() + _LOG_2PI) / 2
 
-    def std(self, outputs):
+    def spread(self, outputs):
         """s."""
-        return np.exp(_LOG_SCALE * np.tanh(outputs[..., 1] / _LOG_SCALE))
+        return _log_scale(outputs).exp()
 
     def answers(self, outputs):
         """m and s."""
-        return {"prediction": outputs[..., 0], "std": _bounded(outputs[..., 1], _LOG_SCALE).exp()}
+        return {"prediction": outputs[..., 0], "std": self.spread(outputs)}
 
     def quantiles(self, outputs, levels):
         """m + s Φ⁻¹(level)."""
         return self.at(outputs, ndtri(levels))
-
-
-class _Scales(NamedTuple):
-    scale: np.ndarray
-    degrees: np.ndarray
 
 
 class StudentT(Distribution):
@@ -164,32 +162,29 @@ class StudentT(Distribution):
 
     def loss(self, outputs, y):
         """-log T(y; m, s, ν), without cancellation for large ν."""
-        log_scale = _bounded(outputs[..., 1], _LOG_SCALE)
-        inverse = _bounded(outputs[..., 2], _LOGIT).sigmoid() / LEAST_DEGREES
+        log_scale, inverse = _log_scale(outputs), self._inverse_degrees(outputs)
         z = (y - outputs[..., 0]) * (-log_scale).exp()
         tail = (1 + inverse) * (inverse * z.square()).log1p() / (2 * inverse)
         return log_scale + tail + _LOG_2PI / 2 - _log_gamma_ratio(0.5 / inverse)
 
-    def std(self, outputs):
+    def spread(self, outputs):
         """s √(ν / (ν - 2))."""
-        scale, degrees = self._scales(outputs)
-        return scale * np.sqrt(degrees / (degrees - 2))
+        return _log_scale(outputs).exp() * (1 - 2 * self._inverse_degrees(outputs)).rsqrt()
 
     def answers(self, outputs):
         """m and s √(ν / (ν - 2))."""
-        degrees = LEAST_DEGREES * (1 + (-_bounded(outputs[..., 2], _LOGIT)).exp())
-        std = _bounded(outputs[..., 1], _LOG_SCALE).exp() * (degrees / (degrees - 2)).sqrt()
-        return {"prediction": outputs[..., 0], "std": std}
+        return {"prediction": outputs[..., 0], "std": self.spread(outputs)}
 
     def quantiles(self, outputs, levels):
         """m + s T_ν⁻¹(level)."""
-        scale, degrees = self._scales(outputs)
-        return outputs[..., :1] + scale[..., None] * stdtrit(degrees[..., None], levels)
+        given = torch.from_numpy(np.ascontiguousarray(outputs))[..., None, :]
+        scale, degrees = _log_scale(given).exp().numpy(), 1 / self._inverse_degrees(given).numpy()
+        return outputs[..., :1] + scale * stdtrit(degrees, levels)
 
     @staticmethod
-    def _scales(outputs):
-        scale = np.exp(_LOG_SCALE * np.tanh(outputs[..., 1] / _LOG_SCALE))
-        return _Scales(scale, LEAST_DEGREES * (1 + np.exp(-_LOGIT * np.tanh(outputs[..., 2] / _LOGIT))))
+    def _inverse_degrees(outputs):
+        """1 / ν."""
+        return _bounded(outputs[..., 2], _LOGIT).sigmoid() / LEAST_DEGREES
 
 
 class Quantiles(Distribution):
@@ -218,9 +213,9 @@ class Quantiles(Distribution):
         """The median and the quantiles at `statespace.quantiles.LEVELS`."""
         return {"prediction": outputs[..., 0], "quantiles": ordered.ordered_quantiles(outputs)}
 
-    def std(self, outputs):
+    def spread(self, outputs):
         """That of the distribution which has these quantiles."""
-        return np.sqrt(ordered.variance(self._read(outputs))).reshape(outputs.shape[:-1])
+        return ordered.variance(ordered.ordered_quantiles(outputs)).sqrt()
 
     def quantiles(self, outputs, levels):
         """Linear in Φ⁻¹(level)."""
@@ -267,6 +262,10 @@ def check_distribution(distribution: str | None) -> None:
         raise ValueError(
             f"distribution must be None, 'gaussian', 'student_t' or 'quantile'. Got {distribution!r} instead."
         )
+
+
+def _log_scale(outputs: Tensor) -> Tensor:
+    return _bounded(outputs[..., 1], _LOG_SCALE)
 
 
 def _bounded(x: Tensor, limit: float) -> Tensor:

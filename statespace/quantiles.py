@@ -103,11 +103,11 @@ def variance(quantiles):
 
     Parameters
     ----------
-    quantiles : ndarray of shape (n, len(LEVELS))
+    quantiles : ndarray or Tensor of shape (..., len(LEVELS))
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray or Tensor of shape (...)
 
     Examples
     --------
@@ -119,9 +119,11 @@ def variance(quantiles):
     # Equal steps of z over ±9 standard deviations: the trapezoidal rule is exact to rounding for what is smooth.
     z = np.linspace(-9, 9, 721)
     weight = norm.pdf(z) * (z[1] - z[0])
-    values = at_z(quantiles - quantiles[:, MEDIAN, None], z)
-    mean = values @ weight
-    return ((values - mean[:, None]) ** 2) @ weight
+    values = at_z(np.eye(len(LEVELS)), z)  # linear in the quantiles
+    if isinstance(quantiles, torch.Tensor):
+        weight, values = (torch.from_numpy(array).to(quantiles) for array in (weight, values))
+    values = (quantiles - quantiles[..., MEDIAN, None]) @ values
+    return (values - (values @ weight)[..., None]) ** 2 @ weight
 
 
 def at_z(quantiles, z):

@@ -17,7 +17,7 @@ _DATETIMES = ("datetime", "datetime64", "date")
 _TIMEDELTAS = ("timedelta", "timedelta64")
 
 
-def check_times(times, *, series=None, allow_equal=True):
+def check_times(times, *, series=None, allow_equal=True, start=0):
     """Times as an array whose entries are finite and do not decrease.
 
     Parameters
@@ -29,6 +29,8 @@ def check_times(times, *, series=None, allow_equal=True):
         The name of the series, for the error message.
     allow_equal : bool, default=True
         Whether two successive times may be equal.
+    start : int, default=0
+        The place in its series of the first of these times, for the error message.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def check_times(times, *, series=None, allow_equal=True):
         ...
     ValueError: `times` of series 3 must not decrease: times[2] = 2.5 follows 4.0. Sort the rows by time first.
     """
-    times = as_times(times, series=series)
+    times = as_times(times, series=series, start=start)
     later, earlier = times[1:], times[:-1]
     wrong = later < earlier if allow_equal else later <= earlier
     if not wrong.any():
@@ -59,16 +61,16 @@ def check_times(times, *, series=None, allow_equal=True):
     k = int(np.argmax(wrong)) + 1
     if times[k] < times[k - 1]:
         raise ValueError(
-            f"{_times_of(series)} must not decrease: times[{k}] = {_show(times[k])} follows {_show(times[k - 1])}. "
-            "Sort the rows by time first."
+            f"{_times_of(series)} must not decrease: times[{start + k}] = {_show(times[k])} follows "
+            f"{_show(times[k - 1])}. Sort the rows by time first."
         )
     raise ValueError(
-        f"{_times_of(series)} must increase: times[{k}] = {_show(times[k])} follows {_show(times[k - 1])}. "
+        f"{_times_of(series)} must increase: times[{start + k}] = {_show(times[k])} follows {_show(times[k - 1])}. "
         "Merge rows of equal time into one, for example by their mean."
     )
 
 
-def as_times(times, *, series=None):
+def as_times(times, *, series=None, start=0):
     """Times as a finite array, in any order: `check_times` without the check of the order.
 
     Parameters
@@ -77,6 +79,8 @@ def as_times(times, *, series=None):
         As in `check_times`.
     series : int or str, optional
         The name of the series, for the error message.
+    start : int, default=0
+        As in `check_times`.
 
     Returns
     -------
@@ -102,7 +106,7 @@ def as_times(times, *, series=None):
         k = int(np.argmax(missing))
         after = f" after {_show(array[k - 1])}" if k else ""
         raise ValueError(
-            f"{_times_of(series)} must be finite: times[{k}] = {_show(array[k])}{after}. "
+            f"{_times_of(series)} must be finite: times[{start + k}] = {_show(array[k])}{after}. "
             "Drop the row or give it its time."
         )
     return array

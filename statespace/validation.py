@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from statespace.forms import check_shapes, check_values, has_rows, is_default, is_nested, is_table, parse
+from statespace.readers import StoredRows
 from statespace.series import SeriesCollection
+from statespace.stored import StoredSeries, is_stored, stored_targets
 from statespace.times import (
     as_times,
     check_length,
@@ -34,7 +36,8 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     Parameters
     ----------
     X, times
-        As in `SeriesCollection`; or a SeriesCollection, and ``times`` only if it has none.
+        As in `SeriesCollection`; or a SeriesCollection, and ``times`` only if it has none. What is stored, as in
+        `statespace.stored.StoredSeries`, stays where it is.
     estimator : estimator, optional
         A two-dimensional X is then checked by scikit-learn, which sets or compares ``n_features_in_`` and
         ``feature_names_in_``.
@@ -49,7 +52,7 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
 
     Returns
     -------
-    SeriesCollection
+    SeriesCollection or StoredSeries
 
     Raises
     ------
@@ -66,6 +69,8 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     if estimator is not None and reset and not table:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
+    if is_stored(X):
+        return _check_stored(X, times, estimator, reset, n_channels, alphabet)
     if isinstance(X, SeriesCollection):
         collection = X if times is None else X.with_times(times)
         if alphabet is not None:
@@ -90,6 +95,25 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     if not allow_equal and collection.times is not None:
         for i, t in enumerate(collection.times):
             check_times(t, series=collection.label(i), allow_equal=False)
+    return collection
+
+
+def _check_stored(X, times, estimator, reset, n_channels, alphabet):
+    """`check_collection` of what is stored, without reading it: values and times are checked when they are read."""
+    if estimator is not None and alphabet is None and len(getattr(X, "shape", ())) == 2:
+        from sklearn.utils.validation import validate_data
+
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if not isinstance(X, StoredSeries):
+        collection = StoredSeries(X, times, alphabet)
+    elif times is not None:
+        raise ValueError("X is a StoredSeries, and times= was given too. Give it its times: StoredSeries(X, times).")
+    elif alphabet is None and X.alphabet is not None:
+        raise ValueError(f"X are StoredSeries of symbols: give the estimator alphabet={X.alphabet.spec!r}.")
+    else:
+        collection = X if alphabet is None else X.with_alphabet(alphabet)
+    if n_channels is not None:
+        check_n_channels(collection, n_channels, estimator=estimator)
     return collection
 
 
@@ -158,6 +182,9 @@ def check_times_as_fitted(collection, fitted):
     if collection.times is not None:
         if fitted is None:
             raise ValueError("This model was fitted without times, and X has them. Fit with times, or drop them.")
+        if isinstance(collection, StoredSeries):
+            check_same_clock(collection.times.read(0, 0, 1), fitted)
+            return
         for times in collection.times:
             check_same_clock(times, fitted)
 
@@ -167,7 +194,7 @@ class Targets(NamedTuple):
 
     Attributes
     ----------
-    values : ndarray of shape (n_series, n_outputs), or list of ndarray of shape (n_times_i, n_outputs)
+    values : ndarray of shape (n_series, n_outputs), or list or StoredRows of ndarray of shape (n_times_i, n_outputs)
         float64; the list if there is a target for every step. NaN is a target that is not known.
     per_step : bool
         Whether there is one target for every step rather than one for every series.
@@ -228,8 +255,14 @@ def check_targets(y, collection, *, per="auto"):
     """
     if per not in ("auto", "series", "step"):
         raise ValueError(f"`per` must be 'auto', 'series' or 'step'. Got {per!r}.")
+    if isinstance(collection, StoredSeries):
+        y = stored_targets(y, collection, per)
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
+    if isinstance(y, StoredRows):
+        if not y.statistics.known.any():
+            raise ValueError("Input y contains NaN only: there is no target to learn from.")
+        return Targets(y.map(_numbers_of_y), per_step=True, single=y.single)
     if _is_ragged(y):
         targets = _ragged_targets(y, collection)
     else:
@@ -247,6 +280,10 @@ def check_targets(y, collection, *, per="auto"):
     if all(np.isnan(row).all() for row in targets.values):
         raise ValueError("Input y contains NaN only: there is no target to learn from.")
     return targets
+
+
+def _numbers_of_y(rows):
+    return check_values(rows, name="y")
 
 
 def _is_ragged(y):

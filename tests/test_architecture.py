@@ -16,19 +16,20 @@ SKIPPED = {"__pycache__", "_build", "_templates", "api", "gallery"}
 # down: estimator -> model -> layer -> kernel. Entries of one row do not know each other.
 TIERS = [
     ["kernels", "forms", "times", "persistence", "quantiles", "conformal"],
-    ["alphabets", "distributions"],
-    ["series"],
+    ["alphabets", "distributions", "statistics"],
+    ["readers"],
+    ["series", "stored"],
     ["validation", "datasets", "persistence"],
     ["lti", "weights"],
     ["layers", "kalman"],
     ["models"],
     ["training", "inspection"],
     ["base", "labels", "parameters"],
-    ["streaming", "export"],
+    ["streaming", "export", "fitting"],
     ["deep"],
     ["regression", "classification", "filtering"],
     ["forecasting"],
-    ["transformations"],
+    ["transformations", "panels"],
     ["plotting"],
 ]
 HEIGHT = {entry: height for height, tier in enumerate(TIERS) for entry in tier}

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from statespace.conformal import conformal_quantile, least_samples, outward_quantile, series_weights
+from statespace.conformal import conformal_quantile, group_weights, least_samples, outward_quantile
 
 LEVELS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.55, 0.7, 0.8, 0.9, 0.95, 0.99]
 
@@ -72,17 +72,17 @@ def test_steps_of_a_new_series_are_covered_on_average():
         for new in range(6):
             rest = [row for k, row in enumerate(series) if k != new]
             groups = np.repeat(np.arange(5), [len(row) for row in rest])
-            q = conformal_quantile(np.abs(np.concatenate(rest)), level, series_weights(groups))
+            q = conformal_quantile(np.abs(np.concatenate(rest)), level, group_weights(groups))
             shares.append(np.mean(np.abs(series[new]) <= q))
         assert np.mean(shares) >= level
 
 
 def test_pooled_steps_without_weights_would_not_be():
-    """The case for `series_weights`: long quiet series would hide the short loud ones."""
+    """The case for `group_weights`: long quiet series would hide the short loud ones."""
     scores = np.concatenate([np.full(1000, 0.1), [5.0], [6.0], [7.0]])
     groups = np.repeat(np.arange(4), [1000, 1, 1, 1])
     assert conformal_quantile(scores, 0.6) == 0.1
-    assert conformal_quantile(scores, 0.6, series_weights(groups)) == 6.0
+    assert conformal_quantile(scores, 0.6, group_weights(groups)) == 6.0
 
 
 def test_outward_quantiles_bound_their_own_side():

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from statespace import S4DRegressor, SeriesCollection
 from statespace.models import inference
-from statespace.training import DivergenceError, loop
+from statespace.training import DivergenceError, loop, steps
 
 
 def tiny(**options):
@@ -252,8 +252,9 @@ def test_bad_input(X, y, times, message):
     "options",
     [
         {"d_model": 0}, {"max_epochs": 0}, {"batch_size": 1.5}, {"patience": 0}, {"dropout": 1.0}, {"pooling": "sum"},
-        {"validation_fraction": -0.1}, {"learning_rate": -1.0}, {"gradient_clip": 0.0}, {"target": "steps"},
-        {"init": "hippo"}, {"discretization": "euler"}, {"dt_min": 0.0}, {"d_state": 3}, {"device": "abacus"},
+        {"batch_size": "half"}, {"validation_fraction": -0.1}, {"learning_rate": -1.0}, {"gradient_clip": 0.0},
+        {"target": "steps"}, {"init": "hippo"}, {"discretization": "euler"}, {"dt_min": 0.0}, {"d_state": 3},
+        {"device": "abacus"},
     ],
     ids=lambda options: next(iter(options)),
 )  # fmt: skip
@@ -328,7 +329,7 @@ def test_an_absurd_rate_is_told_or_survived():
 
 def test_ctrl_c_leaves_a_fitted_model(monkeypatch):
     X, _, y = make_series()
-    epoch, calls = loop.Steps.epoch, []
+    epoch, calls = steps.Steps.epoch, []
 
     def interrupted(*args):
         calls.append(1)
@@ -336,7 +337,7 @@ def test_ctrl_c_leaves_a_fitted_model(monkeypatch):
             raise KeyboardInterrupt
         return epoch(*args)
 
-    monkeypatch.setattr(loop.Steps, "epoch", interrupted)
+    monkeypatch.setattr(steps.Steps, "epoch", interrupted)
     with pytest.warns(UserWarning, match="interrupted in epoch 3"):
         model = tiny(max_epochs=9).fit(X, y)
     assert len(model.history_) == 2

@@ -19,11 +19,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch.nn import functional as F
 
 from statespace.classification.temperature import fit_temperature
-from statespace.conformal import series_weights
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
 from statespace.models.answers import Probabilities
 from statespace.parameters import SSMParameters
+from statespace.readers import StoredRows
+from statespace.stored import StoredSeries, is_ragged, stored_targets
 from statespace.training import target_weights
 from statespace.weights import check_sample_weight, joined, weights_of_targets
 
@@ -45,7 +46,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     _: KW_ONLY
     class_weight: Mapping[Any, float] | str | None = None
 
-    def fit(self, X, y, times=None, sample_weight=None):
+    def fit(self, X, y=None, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -54,11 +55,14 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
             of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
             indexed by time; or a SeriesCollection. NaN is a missing value. With an ``alphabet``: a list or Series of
-            texts, or a symbol or its position in the place of each number.
+            texts, or a symbol or its position in the place of each number. What does not fit into memory is read batch
+            by batch: an array that is memory-mapped or in chunks (zarr, h5py, dask), a list of such arrays, a
+            ``torch.utils.data.Dataset``, or a `statespace.stored.StoredSeries`.
         y : array-like
             Labels: numbers, texts or booleans. One a series, (n_series,); or one a step, (n_series, n_times), a list of
             (n_times_i,) arrays, or a Series with a (series, time) MultiIndex. NaN or None is a label that is not known
             and carries no loss.
+            With what is stored it may be stored as well, or be left out where a Dataset has it in its items.
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
@@ -84,6 +88,48 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             Ctrl-C was pressed; the best weights so far are kept.
         """
         return self._fit(X, y, times, sample_weight)
+
+    def partial_fit(self, X, y, times=None, classes=None, sample_weight=None):
+        """Go on learning by one pass over more series, at constant rates.
+
+        The first call of all learns the scales of inputs and gaps, and what form y has: give it series that are like
+        those to come. After `fit`, or the first call, these stay as they are. No series is held out, and the weights
+        after the pass are kept. The optimiser's moments go on from call to call; a copy from a file starts with new
+        ones.
+
+        Parameters
+        ----------
+        X, y, times, sample_weight
+            As in `fit`.
+        classes : array-like of shape (n_classes,), optional
+            All labels that will ever come. Needed in the first call of all, and the same if given again.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad X, times, y or parameters, for series and labels unlike those of the first call, or for
+            ``class_weight="balanced"``, which has to see all labels at once.
+        statespace.training.DivergenceError
+            The loss became infinite or NaN. The estimator has the weights before this pass, as it has after Ctrl-C.
+        """
+        new = "model_" not in vars(self)
+        if new and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit: all labels that will ever come.")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' has to see all labels at once: fit, or set class_weight to a mapping from "
+                "label to weight for partial_fit."
+            )
+        if not new and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"classes={classes!r} is not the same as on the first call to partial_fit, or as in fit: "
+                f"{self.classes_.tolist()}."
+            )
+        return self._partial_fit(X, y, times, sample_weight, **({"classes": classes} if new else {}))
 
     def predict(self, X, times=None):
         """Predict the most probable label.
@@ -145,7 +191,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             return self._log_proba(outputs)
         return self._shaped([self._log_proba(row) for row in outputs], collection)
 
-    def score(self, X, y, times=None, sample_weight=None):
+    def score(self, X, y=None, times=None, sample_weight=None):
         """Accuracy over the labels that are known, all steps of all series taken together.
 
         Parameters
@@ -159,17 +205,9 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             Weighted share of the labels that are predicted.
         """
         collection = self._read(X, times)
-        labels, restore = flat_labels(y)
-        numbers = pd.Index(self.classes_).get_indexer(labels).astype(np.float64)
-        numbers[pd.isna(labels)] = np.nan  # -1, a label never seen in fit, is known and cannot be predicted
-        targets, per_step = check_numbers(restore(numbers), collection)
-        if per_step != self.per_step_:
-            raise ValueError(
-                f"y must have one label for every {'step' if self.per_step_ else 'series'}, as in fit. "
-                f"Got one for every {'step' if per_step else 'series'}."
-            )
+        targets, per_step = self._numbers_as_fitted(y, collection), self.per_step_
         outputs = self._outputs(collection)
-        answers, truth = (np.concatenate(outputs), np.concatenate(targets)) if per_step else (outputs, targets)
+        answers, truth = (np.concatenate(outputs), np.concatenate(list(targets))) if per_step else (outputs, targets)
         known = ~np.isnan(truth[:, 0])
         weights = check_sample_weight(sample_weight, collection)
         weights = joined(weights_of_targets(weights, collection, per_step), per_step)
@@ -183,8 +221,14 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
                 f"class_weight must be None, 'balanced' or a mapping from label to weight. Got {self.class_weight!r}."
             )
 
-    def _learn_targets(self, y, collection, weights=None):
+    def _forget_calibration(self):
         self.temperature_ = 1.0
+
+    def _learn_targets(self, y, collection, weights=None, classes=None):
+        if isinstance(collection, StoredSeries):
+            y = stored_targets(y, collection)
+        if isinstance(y, StoredRows):
+            return self._learn_stored_labels(y, collection, weights, classes)
         labels, restore = flat_labels(y)
         known = ~pd.isna(labels)
         if labels.dtype.kind == "f":
@@ -199,11 +243,68 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             except TypeError as error:
                 raise ValueError(f"y has labels of several kinds: {error}. Give all of them one type.") from None
             check_classification_targets(given)
+        if classes is not None:
+            self.classes_ = np.unique(classes)
+            numbers[known] = pd.Index(self.classes_).get_indexer(given)
+            if (numbers == -1).any():
+                unknown = sorted(set(map(str, pd.unique(given))) - set(map(str, self.classes_)))
+                raise ValueError(f"y has labels that classes= does not name: {', '.join(unknown)}.")
         targets, self.per_step_ = check_numbers(restore(numbers), collection)
         self.ragged_ = self.per_step_ and not isinstance(y, np.ndarray)
         weights = weights_of_targets(weights, collection, self.per_step_)
         self.class_weight_ = self._class_weights(given, targets, weights)
         return targets, len(self.classes_)
+
+    def _learn_stored_labels(self, y, collection, weights, classes):
+        """The same of labels a step that stay where they are stored."""
+        statistics = y.learn(weights_of_targets(weights, collection, True))
+        if statistics.labels is None:
+            raise ValueError("y has more than 65,536 different labels: are these the targets of a regression?")
+        if not statistics.known.any():
+            raise ValueError("Input y contains NaN only: there is no target to learn from.")
+        check_classification_targets(statistics.labels)
+        self.classes_ = statistics.labels if classes is None else np.unique(classes)
+        counts = np.zeros(len(self.classes_))
+        places = pd.Index(self.classes_).get_indexer(statistics.labels)
+        if (places < 0).any():
+            unknown = ", ".join(map(str, statistics.labels[places < 0]))
+            raise ValueError(f"y has labels that classes= does not name: {unknown}.")
+        counts[places] = statistics.counts
+        self.per_step_, self.ragged_ = True, is_ragged(y, y, collection)
+        if self.class_weight == "balanced":
+            self.class_weight_ = counts.sum() / ((counts > 0).sum() * np.where(counts > 0, counts, np.inf))
+        else:
+            self.class_weight_ = compute_class_weight(self.class_weight, classes=self.classes_, y=statistics.labels)
+        return y.map(partial(_class_numbers, classes=self.classes_)), len(self.classes_)
+
+    def _read_targets(self, y, collection):
+        targets = self._numbers_as_fitted(y, collection)
+        if any((row == -1).any() for row in targets):
+            if isinstance(targets, StoredRows):
+                raise ValueError("y has labels that are not among the classes of the first fit. Fit anew.")
+            unknown = sorted(set(map(str, pd.unique(flat_labels(y)[0]))) - set(map(str, self.classes_)))
+            raise ValueError(
+                f"y has labels that are not among the classes of the first fit: {', '.join(unknown)}. Name all that "
+                "will ever come as classes= in the first call to partial_fit, or fit anew."
+            )
+        return targets
+
+    def _numbers_as_fitted(self, y, collection):
+        """Numbers of classes; -1, a label never seen in fit, is known and cannot be predicted."""
+        if isinstance(collection, StoredSeries):
+            y = stored_targets(y, collection)
+        if isinstance(y, StoredRows) and self.per_step_:
+            return y.map(partial(_class_numbers, classes=self.classes_))
+        labels, restore = flat_labels(y)
+        numbers = pd.Index(self.classes_).get_indexer(labels).astype(np.float64)
+        numbers[pd.isna(labels)] = np.nan
+        targets, per_step = check_numbers(restore(numbers), collection)
+        if per_step != self.per_step_:
+            raise ValueError(
+                f"y must have one label for every {'step' if self.per_step_ else 'series'}, as in fit. "
+                f"Got one for every {'step' if per_step else 'series'}."
+            )
+        return targets
 
     def _class_weights(self, given, targets, weights):
         """The weight of each class, in which ``"balanced"`` counts labels by their own weights."""
@@ -238,15 +339,15 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _log_proba(self, outputs):
         return log_softmax(outputs / vars(self).get("temperature_", 1.0), axis=-1)
 
-    def _learn_calibration(self, collection, targets):
+    def _learn_calibration(self, collection, targets, weights):
         outputs = self._outputs(collection)
-        rows = outputs if self.per_step_ else outputs[:, np.newaxis]
-        labels = [np.reshape(row, -1) for row in targets]
-        groups = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
-        labels = np.concatenate(labels)
+        labels = np.concatenate(targets).reshape(-1)
+        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         known = ~np.isnan(labels)
         self.temperature_ = fit_temperature(
-            np.concatenate(list(rows))[known], labels[known].astype(int), series_weights(groups[known])
+            (np.concatenate(outputs) if self.per_step_ else outputs)[known],
+            labels[known].astype(int),
+            None if weights is None else weights[known],
         )
 
     @staticmethod
@@ -275,6 +376,13 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
         dtype, classes = state["classes"]
         estimator.classes_ = np.array(classes, dtype=dtype)
         return estimator
+
+
+def _class_numbers(rows, classes):
+    """The place of each label among the classes, -1 for another, NaN for one that is not known."""
+    numbers = pd.Index(classes).get_indexer(rows.ravel()).astype(np.float64)
+    numbers[pd.isna(rows.ravel())] = np.nan
+    return numbers.reshape(rows.shape)
 
 
 def _plain(label):

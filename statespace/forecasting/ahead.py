@@ -3,7 +3,11 @@ them.
 
 A row that is asked for is put before the observations of its own time, as a missing one. The filtered state there is
 the state given the past, which is one step ahead within the data and the forecast beyond them.
+
+Beyond the data only the last state counts: `Filtered` keeps it, and takes new observations in as they come.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,6 +79,84 @@ def predict_ahead(posterior, times, covariates, noise):
     place[order[asked]] = np.flatnonzero(asked)
     scale = posterior.scale.value
     return mean[place] * scale + posterior.offset[0], np.maximum(variance[place], 0.0) * scale**2 + noise
+
+
+class Filtered(NamedTuple):
+    """What a series says about its future: the filtered state at its last sample.
+
+    time : float; state : State, in scaled units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace import KalmanRegressor
+    >>> from statespace.forecasting.ahead import Filtered
+    >>> from statespace.kalman import LocalLevel
+    >>> t = np.arange(3.0)
+    >>> gp = KalmanRegressor(LocalLevel(variance=1.0), noise_variance=1.0, optimizer=None)
+    >>> posterior = gp.fit(t[:, np.newaxis], [1.0, 2.0, 4.0])._posterior()
+    >>> filtered = Filtered.of(posterior).after(posterior, np.array([3.0]), np.zeros((1, 0)), np.array([5.0]))
+    >>> mean, variance = filtered.ahead(posterior, np.array([4.0, 9.0]), np.zeros((2, 0)))
+    >>> mean.round(3), variance.round(3)
+    (array([4.286, 4.286]), array([1.619, 6.619]))
+    """
+
+    time: float
+    state: Any
+
+    @classmethod
+    def of(cls, posterior, stop=None):
+        """After the first ``stop`` samples of a posterior of one series and one output; None counts all."""
+        record = posterior.record
+        stop = len(record.times) if stop is None else stop
+        binding = posterior._binding(record.times[:stop], record.covariates[:stop])
+        return cls(
+            record.times[stop - 1], binding.filter_to_end(posterior.scaled_y[:stop, 0], _noise(posterior, slice(stop)))
+        )
+
+    def after(self, posterior, times, covariates, y, samples=None):
+        """After new observations ``y`` (n,), NaN where missing, at later times in order.
+
+        ``samples`` is the slice of the posterior's record that they are, if they are of it: each may have its noise.
+        """
+        if len(times) == 0:
+            return self
+        noise = _noise(posterior, samples) if samples is not None else posterior.scaled_noise
+        scaled = (y - posterior.offset[0, 0]) / posterior.scale.value
+        return Filtered(times[-1], self._binding(posterior, times, covariates).filter_to_end(scaled, noise))
+
+    def ahead(self, posterior, times, covariates):
+        """Mean and variance (n,) of the signal at times that are not before this one, in any order.
+
+        The variance is infinite where a diffuse process is open still.
+        """
+        order = np.argsort(times, kind="stable")
+        binding = self._binding(posterior, times[order], covariates[order])
+        mean, variance = np.empty(len(times)), np.full(len(times), np.inf)
+        step = 1 if self.state.diffuse.shape[1] else _CHUNK
+        state = self.state
+        for start in range(0, len(times), step):
+            part = binding.part(start, start + step, state)
+            rows = order[start : start + step]
+            result = part._call(kalman_filter, np.full(len(rows), np.nan), 1.0)
+            h = np.broadcast_to(part.rows, result.mean.shape)
+            if not _is_open(h[0], result.diffuse):
+                mean[rows] = (h * result.mean).sum(axis=1)
+                variance[rows] = np.maximum(np.einsum("ki,kij,kj->k", h, result.covariance, h), 0.0)
+            state = State(result.mean[-1], result.covariance[-1], result.diffuse)
+        scale = posterior.scale.value
+        return mean * scale + posterior.offset[0, 0], variance * scale**2
+
+    def _binding(self, posterior, times, covariates):
+        """Of times after this one, from the state here."""
+        joined = posterior._binding(np.append(self.time, times), np.concatenate([covariates[:1], covariates]))
+        return joined.part(1, len(times) + 1, self.state)
+
+
+def _noise(posterior, samples):
+    """The scaled noise of some samples of the record."""
+    noise = of_output(posterior.scaled_noise, 0)
+    return noise[samples] if np.ndim(noise) else noise
 
 
 def _is_open(row, diffuse):

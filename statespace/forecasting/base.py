@@ -9,6 +9,7 @@ from sktime.datatypes import convert_to
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from statespace import persistence
+from statespace.forecasting.calibration import Calibration
 from statespace.forecasting.horizon import TimeAxis
 from statespace.forecasting.tables import from_arrays, to_arrays
 
@@ -16,7 +17,8 @@ from statespace.forecasting.tables import from_arrays, to_arrays
 class TimeForecaster(BaseForecaster):
     """An sktime forecaster that keeps its own history and knows the time of every row.
 
-    Subclasses set ``_axis`` (a `TimeAxis`) in ``_fit``.
+    Subclasses set ``_axis`` (a `TimeAxis`) and ``_history`` in ``_fit``, and give ``_points(index, numbers, X)``: the
+    forecasts at the times of an index, each of the series of that number.
     """
 
     _tags: ClassVar = {
@@ -91,7 +93,7 @@ class TimeForecaster(BaseForecaster):
         Parameters
         ----------
         y : series of any mtype of sktime, optional
-            None: all that is known, from ``fit`` and ``update``, with its covariates.
+            None: all that is known from ``fit`` and ``update``, of every series of a panel too.
         X : DataFrame, optional
             Covariates at the times of y.
 
@@ -101,9 +103,56 @@ class TimeForecaster(BaseForecaster):
             NaN where y is missing.
         """
         if y is None and not getattr(self, "_is_vectorized", False):
-            self.check_is_fitted()
-            y, X = self._history, self._covariates
+            return self._history - self.fitted_values()
         return super().predict_residuals(y, X)
+
+    def fitted_values(self):
+        """What each observation so far was forecast to be, one step ahead, in one pass over the data.
+
+        Returns
+        -------
+        Series or DataFrame
+            Of the index of what is known from ``fit`` and ``update``; of every series of a panel. At the first times
+            as in ``predict``.
+
+        Raises
+        ------
+        sktime.exceptions.NotFittedError
+            The forecaster is not fitted.
+        """
+        self.check_is_fitted()
+        history = self._history
+        numbers = np.empty(len(history), dtype=np.int64)
+        for number, rows in enumerate(self._places().values()):
+            numbers[rows] = number
+        values = self._points(history.index, numbers, None)
+        if isinstance(history, pd.DataFrame):
+            return pd.DataFrame(values, index=history.index, columns=history.columns)
+        return pd.Series(values, index=history.index, name=history.name)
+
+    def _predict(self, fh, X):
+        index, numbers = self._asked(fh)
+        values = self._points(index, numbers, X)
+        if isinstance(self._history, pd.DataFrame):
+            return pd.DataFrame(values, index=index, columns=self._history.columns)
+        return pd.Series(values, index=index, name=self._history.name)
+
+    def _check_calibration(self):
+        if not isinstance(self.calibrate, bool | np.bool_):
+            raise ValueError(f"calibrate must be True or False. Got {self.calibrate!r} instead.")
+        if not 0 < self.calibration_fraction < 1:
+            raise ValueError(f"calibration_fraction must be within (0, 1). Got {self.calibration_fraction!r} instead.")
+
+    @staticmethod
+    def _refuse_joint(marginal):
+        if not marginal:
+            raise ValueError("marginal=False is not known: the distributions are those of single times. Use True.")
+
+    @staticmethod
+    def _calibration_of(arrays):
+        """What a file says about calibration, if it does."""
+        found = [arrays.get(f"calibration.{name}") for name in Calibration._fields]
+        return None if found[0] is None else Calibration(*found)
 
     def save(self, path=None, serialization_format="safetensors"):
         """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.

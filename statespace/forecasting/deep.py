@@ -19,9 +19,11 @@ from torch import nn
 from statespace.base import mean_and_scale
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
+from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
 from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.reading import Reader, rows_of
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
+from statespace.inspection import summary
 from statespace.models import make_backbone
 from statespace.quantiles import (
     LEVELS,
@@ -123,6 +125,8 @@ class DeepForecaster(TimeForecaster):
     time_unit: str | None = None
     device: str | torch.device = "auto"
     precision: str = "float32"
+    calibrate: bool = False
+    calibration_fraction: float = 0.2
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -143,7 +147,7 @@ class DeepForecaster(TimeForecaster):
         else:
             self._learn_scales(indexes, fh)
             self._records = self._read_records()
-            self._train(self.max_epochs)
+            self._learn(self.max_epochs)
         self._readings = []
         self._read_on()
         return self
@@ -157,7 +161,7 @@ class DeepForecaster(TimeForecaster):
         self._history = extended(self._history, y)
         self._records = self._read_records()
         if update_params:
-            self._train(max(1, self.max_epochs // 5))
+            self._learn(max(1, self.max_epochs // 5))
             self._readings = []
         else:
             firsts = {name: index[0] for name, index in self._indexes(y.index).items()}
@@ -183,6 +187,7 @@ class DeepForecaster(TimeForecaster):
             raise ValueError(
                 f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
             )
+        self._check_calibration()
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
         if any(not period > 0 for period in self.periods or ()):
@@ -251,9 +256,29 @@ class DeepForecaster(TimeForecaster):
             self._records, trend, self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
         )
 
-    def _train(self, max_epochs):
-        """Train the model: a new one in fit, in update the present one goes on."""
+    def _learn(self, max_epochs):
+        """Train on all of the data; or on their first part, and calibrate with the rest."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.calibration_, everything = None, self._records
+        if not self.calibrate:
+            self._train(max_epochs, seed)
+            return
+        cuts = held_out(everything.lengths, self.calibration_fraction)
+        self._records = everything.first(cuts)
+        try:
+            self._train(max_epochs, seed)
+        finally:
+            self._records = everything
+        times = np.split(everything.times, everything.starts[1:])
+        numbers, ends, rows = held_out_forecasts(times, cuts, self.max_horizon_, seed)
+        first = everything.starts[numbers]
+        at, covariates = everything.times[first + rows], everything.covariates[first + rows]
+        quantiles = self._network().before(numbers, ends, at, covariates)
+        horizons = at - everything.times[first + ends - 1]
+        self.calibration_ = Calibration.learned(quantiles, everything.values[first + rows], horizons)
+
+    def _train(self, max_epochs, seed):
+        """Train the model: a new one in fit, in update the present one goes on."""
         new = not hasattr(self, "model_")
         device = choose_device(self.device, verbose=self.verbose)
         if new:
@@ -305,9 +330,15 @@ class DeepForecaster(TimeForecaster):
     def _forecast(self, fh, X):
         """The index that is asked for, and the quantiles (n, len(LEVELS)) there."""
         index, numbers = self._asked(fh)
+        return index, self._quantiles(index, numbers, X)
+
+    def _points(self, index, numbers, X):
+        return self._quantiles(index, numbers, X)[:, MEDIAN]
+
+    def _quantiles(self, index, numbers, X):
         X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
         times = self._axis.count(index.get_level_values(-1))
-        return index, self._answer(numbers, times, self._phases_and_covariates(times, X))
+        return self._answer(numbers, times, self._phases_and_covariates(times, X))
 
     def _network(self):
         """What reads the records with the trained network, in the best precision of the device."""
@@ -335,14 +366,11 @@ class DeepForecaster(TimeForecaster):
             own = np.flatnonzero(present & (place[numbers] >= 0))
             if len(own):
                 quantiles[own] = network.at_present(reading, times[own], covariates[own], place[numbers[own]])
+        if self.calibration_ is not None:
+            known = np.flatnonzero(ends > 0)
+            horizons = times[known] - record.times[record.starts[numbers[known]] + ends[known] - 1]
+            quantiles[known] = self.calibration_(quantiles[known], horizons)
         return quantiles
-
-    def _predict(self, fh, X):
-        index, quantiles = self._forecast(fh, X)
-        median = quantiles[:, MEDIAN]
-        if isinstance(self._history, pd.DataFrame):
-            return pd.DataFrame(median, index=index, columns=self._history.columns)
-        return pd.Series(median, index=index, name=self._history.name)
 
     def _predict_quantiles(self, fh, X, alpha):
         index, quantiles = self._forecast(fh, X)
@@ -354,6 +382,30 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("cov=True is not known: every time has a distribution of its own. Use cov=False.")
         index, quantiles = self._forecast(fh, X)
         return pd.DataFrame(variance(quantiles), index=index, columns=self._get_varnames())
+
+    def _predict_proba(self, fh, X, marginal=True):
+        from statespace.forecasting.distribution import PiecewiseNormal
+
+        self._refuse_joint(marginal)
+        index, quantiles = self._forecast(fh, X)
+        return PiecewiseNormal(quantiles[:, np.newaxis], LEVELS, index=index, columns=self._get_varnames())
+
+    def summary(self):
+        """Parameters, state and floating-point operations a step of every part of the fitted network.
+
+        A sample of the history is a step, and so is a query.
+
+        Returns
+        -------
+        table : DataFrame
+            As `statespace.inspection.summary` has it.
+
+        Raises
+        ------
+        sktime.exceptions.NotFittedError
+            The forecaster is not fitted.
+        """
+        return summary(self)
 
     def _export(self):
         self.check_is_fitted()
@@ -367,6 +419,8 @@ class DeepForecaster(TimeForecaster):
         state |= data
         arrays |= {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
+        if self.calibration_ is not None:
+            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
         for name in _LEARNED:
             if hasattr(self, name):
                 value = getattr(self, name)
@@ -396,5 +450,6 @@ class DeepForecaster(TimeForecaster):
         }
         self.model_.load_state_dict(weights)
         self.model_.eval()
+        self.calibration_ = self._calibration_of(arrays)
         epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
         self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)

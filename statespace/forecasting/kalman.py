@@ -8,13 +8,19 @@ from scipy.stats import norm
 
 from statespace.filtering import KalmanRegressor
 from statespace.filtering.posteriors import rows_of_each
-from statespace.forecasting.ahead import predict_ahead
+from statespace.forecasting.ahead import Filtered, predict_ahead
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
+from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
 from statespace.forecasting.horizon import common_freq
 from statespace.kalman import Component, LocalTrend, Regression
 from statespace.kalman.composition import Sum
 from statespace.kalman.description import description, restored
 from statespace.kalman.robust import quantile
+from statespace.quantiles import LEVELS, quantiles_at
+from statespace.quantiles import variance as spread_of
+
+# Where the distribution of a signal and noise with heavy tails is computed; between them it is interpolated.
+_TAIL_LEVELS = norm.cdf(np.linspace(-5, 5, 81))
 
 
 class KalmanForecaster(TimeForecaster):
@@ -122,6 +128,8 @@ class KalmanForecaster(TimeForecaster):
         time_unit=None,
         backend=None,
         n_jobs=None,
+        calibrate=False,
+        calibration_fraction=0.2,
         random_state=None,
     ):
         self.process = process
@@ -136,6 +144,8 @@ class KalmanForecaster(TimeForecaster):
         self.time_unit = time_unit
         self.backend = backend
         self.n_jobs = n_jobs
+        self.calibrate = calibrate
+        self.calibration_fraction = calibration_fraction
         self.random_state = random_state
         super().__init__()
 
@@ -143,46 +153,135 @@ class KalmanForecaster(TimeForecaster):
         self._history, self._covariates = y, None if X is None else covariate_rows(y.index, X)
         indexes = list(self._indexes().values())
         self._axis = self._make_axis(indexes, freq=common_freq(indexes) if isinstance(y.index, pd.MultiIndex) else None)
+        self._check_calibration()
         if self._restored is not None:
             self._restore()
         else:
             self._condition(update_params=True)
+        self._filter()
         return self
 
     def _update(self, y, X=None, update_params=True):
         if (X is None) != (self._covariates is None):
             raise ValueError("update needs X if fit was given X, and only then.")
+        known = self._history.index
         if X is not None:
             self._covariates = extended(self._covariates, covariate_rows(y.index, X))
         self._history = extended(self._history, y)
-        self._condition(update_params)
+        if update_params or not self._filter_on(y, known):
+            self._condition(update_params)
+            self._filter()
         return self
+
+    def _filter(self):
+        """The state at the end of every series that has samples."""
+        posteriors = self._regressor._posteriors()
+        each = [posteriors.one(code) for code in range(len(self._indexes()))]
+        self._filtered = [Filtered.of(posterior) if len(posterior.record.times) else None for posterior in each]
+
+    def _filter_on(self, y, known):
+        """Take new samples in at the end of their series, and nothing else; False where that is not possible."""
+        ends = {name: index[-1] for name, index in self._indexes(known).items()}
+        places = self._places(y.index)
+        # The weights of noise with heavy tails depend on all samples.
+        if self.noise != "gaussian" or not places.keys() <= ends.keys():
+            return False
+        panel, codes = self._regressor._asked(self._rows(y.index), None)
+        codes = [codes[rows[0]] for rows in places.values()]
+        indexes = self._indexes(y.index)
+        if any(indexes[name][0] <= ends[name] for name in places):
+            return False
+        covariates, values = panel.rows.covariates, y.to_numpy(dtype=np.float64).reshape(-1)
+        posteriors = self._regressor._posteriors()
+        for (name, rows), code in zip(places.items(), codes, strict=True):
+            times = self._axis.count(indexes[name])
+            new = times, covariates[rows], values[rows]
+            self._filtered[code] = self._filtered[code].after(posteriors.one(code), *new)
+        self._is_behind = True
+        return True
+
+    @property
+    def regressor_(self):
+        """The fitted model, given all of the data."""
+        if "_regressor" not in vars(self):
+            raise AttributeError(f"this {type(self).__name__} is not fitted, and has no regressor_ yet.")
+        if self._is_behind:
+            self._regressor, self._is_behind = self._up_to_date(), False
+        return self._regressor
+
+    def _up_to_date(self):
+        if not self._is_behind:
+            return self._regressor
+        rows = self._rows(self._history.index)
+        return self._regressor.condition(rows, self._history.to_numpy(dtype=np.float64).reshape(-1))
 
     def _condition(self, update_params):
         """Give the whole history to the regressor; its parameters are fitted, or kept as they are."""
         rows, y = self._rows(self._history.index), self._history.to_numpy(dtype=np.float64).reshape(-1)
+        self._is_behind = False
         if update_params:
-            self.regressor_ = KalmanRegressor(
-                self._chosen_process(),
-                noise_variance=self.noise_variance,
-                noise_variance_bounds=self.noise_variance_bounds,
-                noise=self.noise,
-                df=self.df,
-                huber_threshold=self.huber_threshold,
-                optimizer=self.optimizer,
-                n_restarts_optimizer=self.n_restarts_optimizer,
-                parameters=self.parameters,
-                backend=self.backend,
-                n_jobs=self.n_jobs,
-                random_state=self.random_state,
-            ).fit(rows, y)
-            self._estimated = self.regressor_
+            self.calibration_ = self._calibrated_on(rows, y) if self.calibrate else None
+            self._regressor = self._new_regressor().fit(rows, y)
+            self._estimated = self._regressor
         else:
-            self.regressor_ = self.regressor_.condition(rows, y)
+            self._regressor = self._regressor.condition(rows, y)
         self._take_parameters()
 
+    def _new_regressor(self):
+        return KalmanRegressor(
+            self._chosen_process(),
+            noise_variance=self.noise_variance,
+            noise_variance_bounds=self.noise_variance_bounds,
+            noise=self.noise,
+            df=self.df,
+            huber_threshold=self.huber_threshold,
+            optimizer=self.optimizer,
+            n_restarts_optimizer=self.n_restarts_optimizer,
+            parameters=self.parameters,
+            backend=self.backend,
+            n_jobs=self.n_jobs,
+            random_state=self.random_state,
+        )
+
+    def _calibrated_on(self, rows, y):
+        """Fit to the first part of every series, forecast the last, and see how far off the quantiles were."""
+        observed = {name: own[~np.isnan(y[own])] for name, own in self._places().items()}
+        counts = np.array([len(own) for own in observed.values()])
+        cuts = held_out(counts, self.calibration_fraction)
+        # The first part has all rows up to its last observation.
+        first = np.concatenate([
+            own[own <= seen[cut - 1]] if cut else own[:0]
+            for own, seen, cut in zip(self._places().values(), observed.values(), cuts, strict=True)
+        ])  # fmt: skip
+        first.sort()
+        regressor = self._new_regressor().fit(rows.iloc[first], y[first]).condition(rows, y)
+        times = self._axis.count(self._history.index.get_level_values(-1))
+        numbers, ends, targets = held_out_forecasts([times[own] for own in observed.values()], cuts, np.inf, 0)
+        panel, codes = regressor._asked(rows, None)
+        posteriors, parts = regressor._posteriors(), []
+        for number, own in rows_of_each(numbers):
+            seen = list(observed.values())[number]
+            posterior = posteriors.one(codes[seen[0]])
+            X, at = panel.rows.covariates[seen], times[seen]
+            filtered, known = None, 0
+            for end, asked in rows_of_each(ends[own]):
+                samples = np.searchsorted(posterior.record.times, at[end - 1], side="right")
+                if filtered is None:
+                    filtered = Filtered.of(posterior, samples)
+                else:
+                    new, record = slice(known, samples), posterior.record
+                    data = record.times[new], record.covariates[new], record.y[new, 0]
+                    filtered = filtered.after(posterior, *data, new)
+                known, ahead = samples, targets[own[asked]]
+                mean, variance = filtered.ahead(posterior, at[ahead], X[ahead])
+                parts.append((own[asked], mean, variance, y[seen[ahead]], at[ahead] - at[end - 1], codes[seen[ahead]]))
+        _, mean, variance, values, horizons, codes = (np.concatenate(part) for part in zip(*parts, strict=True))
+        quantiles = self._quantiles(regressor, mean, variance, codes, LEVELS)
+        fine = np.isfinite(quantiles).all(axis=1) & (horizons > 0)
+        return Calibration.learned(quantiles[fine], values[fine], horizons[fine])
+
     def _take_parameters(self):
-        regressor = self.regressor_
+        regressor = self._regressor
         self.noise_variance_ = regressor.noise_variance_
         if hasattr(regressor, "processes_"):
             self.processes_ = regressor.processes_
@@ -216,62 +315,105 @@ class KalmanForecaster(TimeForecaster):
         rows.insert(0, "time" if "time" not in rows else "time of row", time)
         return rows
 
-    def _moments(self, fh, X):
-        """The index of the horizon; mean and variance of the signal there, and the place of each row's series."""
-        index, numbers = self._asked(fh)
-        rows = self._rows(index, X)
-        regressor = self.regressor_
-        panel, codes = regressor._asked(rows, None)
+    def _moments(self, index, numbers, X):
+        """Mean and variance of the signal at rows of series ``numbers``, and the series' places in the regressor."""
+        panel, codes = self._regressor._asked(self._rows(index, X), None)
         times, covariates = panel.rows.times, panel.rows.covariates
-        posteriors = regressor._posteriors()
         # Beyond a series' last time, the whole of it is its past.
-        ends = np.array([self._axis.count(own[-1:])[0] for own in self._indexes().values()])
-        past = times <= ends[numbers]
+        past = times <= self._ends()[numbers]
+        current = self._up_to_date() if past.any() else self._regressor
+        posteriors = current._posteriors()
         mean, variance = np.empty(len(times)), np.full(len(times), np.inf)
         for code, own in rows_of_each(np.where(past, codes, -1)):
             if code >= 0:
                 mean[own], variance[own] = predict_ahead(posteriors.one(code), times[own], covariates[own], 0.0)
+        for code, own in rows_of_each(np.where(past, -1, codes)):
+            if code >= 0 and self._filtered[code] is not None:
+                one = self._regressor._posteriors().one(code) if past.any() else posteriors.one(code)
+                mean[own], variance[own] = self._filtered[code].ahead(one, times[own], covariates[own])
         still_open = ~np.isfinite(variance)
         if still_open.any():
+            posteriors = self._up_to_date()._posteriors()
             smoothed = posteriors.at(times[still_open], covariates[still_open], codes[still_open])
             mean[still_open], variance[still_open] = (part[:, 0, 0] for part in smoothed)
-        return index, mean, variance, codes
+        return mean, variance, codes
 
-    def _predict(self, fh, X):
-        index, mean, *_ = self._moments(fh, X)
-        if isinstance(self._history, pd.DataFrame):
-            return pd.DataFrame(mean, index=index, columns=self._history.columns)
-        return pd.Series(mean, index=index, name=self._history.name)
+    def _points(self, index, numbers, X):
+        return self._moments(index, numbers, X)[0]
+
+    def _ends(self):
+        """The last time of each series."""
+        return np.array([self._axis.count(own[-1:])[0] for own in self._indexes().values()])
 
     def _predict_var(self, fh, X=None, cov=False):
-        index, _, variance, codes = self._moments(fh, X)
-        if not cov:
-            variance = variance + self.regressor_._new_noise(codes)
-            return pd.DataFrame(variance, index=index, columns=self._get_varnames())
-        ends = np.array([self._axis.count(own[-1:])[0] for own in self._indexes().values()])
-        if (self._axis.count(index.get_level_values(-1)) <= ends[self._asked(fh)[1]]).any():
-            raise ValueError("cov=True needs a horizon beyond the cutoff: in-sample forecasts each know another past.")
-        covariance = self.regressor_.predict(self._rows(index, X), return_cov=True, include_noise=True)[1]
-        return pd.DataFrame(covariance, index=index, columns=index)
+        index, numbers = self._asked(fh)
+        if cov:
+            if (self._axis.count(index.get_level_values(-1)) <= self._ends()[numbers]).any():
+                raise ValueError(
+                    "cov=True needs a horizon beyond the cutoff: in-sample forecasts each know another past."
+                )
+            regressor = self._up_to_date()
+            covariance = regressor.predict(self._rows(index, X), return_cov=True, include_noise=True)[1]
+            return pd.DataFrame(covariance, index=index, columns=index)
+        mean, variance, codes = self._moments(index, numbers, X)
+        if self.calibration_ is None:
+            total = variance + self._regressor._new_noise(codes)
+        else:
+            total = spread_of(self._calibrated_quantiles(index, numbers, mean, variance, codes))
+        return pd.DataFrame(total, index=index, columns=self._get_varnames())
 
     def _predict_quantiles(self, fh, X, alpha):
-        index, mean, variance, codes = self._moments(fh, X)
-        if self.noise == "gaussian":
-            std = np.sqrt(variance + self.regressor_._new_noise(codes))
-            quantiles = mean[:, np.newaxis] + std[:, np.newaxis] * norm.ppf(alpha)
+        index, numbers = self._asked(fh)
+        moments = self._moments(index, numbers, X)
+        if self.calibration_ is None:
+            quantiles = self._quantiles(self._regressor, *moments, alpha)
         else:
-            quantiles = mean[:, np.newaxis] + self._tail_quantiles(alpha, variance, codes)
+            quantiles = quantiles_at(self._calibrated_quantiles(index, numbers, *moments), alpha)
         return pd.DataFrame(quantiles, index=index, columns=self._get_columns(method="predict_quantiles", alpha=alpha))
 
-    def _tail_quantiles(self, alpha, variance, codes):
-        """Quantiles about the mean, of the signal and its noise with heavy tails together: an array (n, len(alpha))."""
-        families, R = self.regressor_._families(), self.regressor_.noise_variance_
-        result = np.empty((len(variance), len(alpha)))
+    def _predict_proba(self, fh, X, marginal=True):
+        from skpro.distributions import Normal
+
+        from statespace.forecasting.distribution import PiecewiseNormal
+
+        self._refuse_joint(marginal)
+        index, numbers = self._asked(fh)
+        mean, variance, codes = self._moments(index, numbers, X)
+        labels = {"index": index, "columns": self._get_varnames()}
+        if self.calibration_ is not None:
+            quantiles, levels = self._calibrated_quantiles(index, numbers, mean, variance, codes), LEVELS
+        elif self.noise != "gaussian":
+            quantiles, levels = self._quantiles(self._regressor, mean, variance, codes, _TAIL_LEVELS), _TAIL_LEVELS
+        else:
+            std = np.sqrt(variance + self._regressor._new_noise(codes))
+            return Normal(mean[:, np.newaxis], std[:, np.newaxis], **labels)
+        return PiecewiseNormal(quantiles[:, np.newaxis], levels, **labels)
+
+    def _calibrated_quantiles(self, index, numbers, mean, variance, codes):
+        """At `LEVELS`: by the model, moved by what held-out values have shown for horizons of this length."""
+        quantiles = self._quantiles(self._regressor, mean, variance, codes, LEVELS)
+        times, horizons = self._axis.count(index.get_level_values(-1)), np.zeros(len(index))
+        values = np.asarray(self._history, dtype=np.float64).ravel()
+        for number, rows in enumerate(self._places().values()):
+            known = self._axis.count(self._history.index[rows[~np.isnan(values[rows])]].get_level_values(-1))
+            mine = np.flatnonzero(numbers == number)
+            place = np.searchsorted(known, times[mine], side="left")
+            horizons[mine[place > 0]] = times[mine[place > 0]] - known[place[place > 0] - 1]
+        # Before a series' first value there is no horizon: the shortest.
+        return self.calibration_(quantiles, np.where(horizons > 0, horizons, np.exp(self.calibration_.log_horizons[0])))
+
+    def _quantiles(self, regressor, mean, variance, codes, levels):
+        """Quantiles of an observation where the signal has this mean and variance: an array (n, len(levels))."""
+        if self.noise == "gaussian":
+            std = np.sqrt(variance + regressor._new_noise(codes))
+            return mean[:, np.newaxis] + std[:, np.newaxis] * norm.ppf(levels)
+        families, R = regressor._families(), regressor.noise_variance_
+        result = np.empty((len(variance), len(levels)))
         for code, own in rows_of_each(codes):
             family, own_R = (families[code], R[code]) if len(families) > 1 else (families[0], np.ravel(R)[0])
-            for j, probability in enumerate(alpha):
-                result[own, j] = quantile(family, probability, variance[own], np.full(len(own), own_R))
-        return result
+            for j, level in enumerate(levels):
+                result[own, j] = quantile(family, level, variance[own], np.full(len(own), own_R))
+        return mean[:, np.newaxis] + result
 
     def diagnostics(self, lags=None, h=None):
         """Tests of the standardised innovations; as `statespace.KalmanRegressor.diagnostics`."""
@@ -290,6 +432,8 @@ class KalmanForecaster(TimeForecaster):
         if not isinstance(self.random_state, Integral):
             state["params"]["random_state"] = None
         state["regressor"], parts = self.regressor_._export()
+        if self.calibration_ is not None:
+            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
         return state, arrays | {f"regressor.{name}": value for name, value in parts.items()}
 
     @classmethod
@@ -303,8 +447,8 @@ class KalmanForecaster(TimeForecaster):
         """Take what a file brings in the place of what fitting would learn."""
         state, arrays = self._restored
         parts = {name.removeprefix("regressor."): a for name, a in arrays.items() if name.startswith("regressor.")}
-        self.regressor_ = KalmanRegressor._import(state["regressor"], parts)
-        self._estimated = self.regressor_
+        self._regressor, self._is_behind = KalmanRegressor._import(state["regressor"], parts), False
+        self._estimated, self.calibration_ = self._regressor, self._calibration_of(arrays)
         self._take_parameters()
 
     @classmethod

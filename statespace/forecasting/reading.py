@@ -206,10 +206,8 @@ class Reader:
         starts, anchors = (record.starts[numbers] + part for part in place(ends, self.windows.context_length))
         ends = record.starts[numbers] + ends
         batches = _batches(anchors)
-        return _put_back(
-            batches,
-            [self._from_ends(starts[rows], anchors[rows], ends[rows], times[rows], covariates[rows]) for rows in batches],
-        )
+        arguments = starts, anchors, ends, times, covariates
+        return _put_back(batches, [self._from_ends(*(part[rows] for part in arguments)) for rows in batches])
 
     def _from_ends(self, starts, anchors, ends, times, covariates):
         """Answers in the order of the arguments: each window is read once, end after end."""
@@ -228,8 +226,8 @@ class Reader:
             for i in range(which.max() + 1):
                 reached = np.flatnonzero(which == i)
                 stay = np.searchsorted(active, window[reached])
-                active = window[reached]
-                state = self._advance(opened, begin[stay], ends[reached], rows_of(state, torch.from_numpy(stay)), active)
+                active, state = window[reached], rows_of(state, torch.from_numpy(stay))
+                state = self._advance(opened, begin[stay], ends[reached], state, active)
                 begin = ends[reached]
                 asked = np.concatenate([by_end[bounds[e] : bounds[e + 1]] for e in reached])
                 row = np.repeat(np.arange(len(reached)), bounds[reached + 1] - bounds[reached])

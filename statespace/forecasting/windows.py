@@ -74,6 +74,12 @@ class Records(NamedTuple):
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         return cls(*(np.concatenate(part) for part in zip(*series, strict=True)), starts, lengths)
 
+    def first(self, lengths):
+        """The first ``lengths`` (n_series,) samples of each series alone."""
+        rows = np.concatenate([start + np.arange(n) for start, n in zip(self.starts, lengths, strict=True)])
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        return Records(self.times[rows], self.values[rows], self.covariates[rows], starts, lengths)
+
     @property
     def value_scale(self):
         """Root mean square of the series' standard deviations; 1 if all are constant."""
@@ -210,8 +216,9 @@ class Windows:
         np.maximum.at(last, window, ends)
         rows, real = _gathered(anchors, last)
         record = reader.records
+        covariates = self._known(record.covariates[rows])
         self._current = self._anchored.extended(
-            record.times[rows], record.values[rows], self._known(record.covariates[rows]), window, ends - anchors[window]
+            record.times[rows], record.values[rows], covariates, window, ends - anchors[window]
         )
         self._current_scale = self._scales(self._current, ends - starts[window])
 
@@ -254,7 +261,7 @@ class Windows:
         return x, np.where(real, gaps, 0.0)
 
     def ask(self, times, covariates, end):
-        """Queries at ``times`` (n_queries,) after the ends of these numbers: what `Tokens` holds from ``queries`` on."""
+        """Queries at ``times`` (n_queries,) after the ends of these numbers: `Tokens`' fields from ``queries`` on."""
         reader, record = self._reader, self._reader.records
         window, last = self.window[end], record.times[self._ends - 1][end]
         known, ahead = self._known(covariates), times - last

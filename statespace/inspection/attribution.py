@@ -58,9 +58,11 @@ def integrated_gradients(estimator, X, times=None, *, output=None, at=-1, baseli
     at : int, default=-1
         Fitted to one target a step: the step whose answer is explained; negative from the end of each series. Not used
         for one target a series.
-    baseline : float, array-like of shape (n_channels,) or str, optional
-        The sample that says nothing, in the units of X. None: the channels' means in ``fit``; for sequences of symbols
-        all symbols in equal shares. For those it may be one symbol.
+    baseline : float, array-like or str, optional
+        What says nothing, in the units of X: a sample, of shape (n_channels,), or series like those of X, (n_series,
+        n_times, n_channels) or a list of (n_times_i, n_channels), of which what is as in X is not asked about. None:
+        the channels' means in ``fit``; for sequences of symbols all symbols in equal shares. For those it may be one
+        symbol.
     tol : float, default=1e-6
         Largest ``error``, relative to ``answer - baseline``, at which the number of points is no longer doubled.
     max_points : int, default=512
@@ -106,12 +108,12 @@ def integrated_gradients(estimator, X, times=None, *, output=None, at=-1, baseli
     True
     """
     collection, data, model = read_series(estimator, X, times)
-    zero = _zero(estimator, baseline)
+    zeros = _zeros(estimator, baseline, collection)
     values, ends = [], []
     for i in range(len(data)):
         batch = data.batch(np.array([i]))
         f = _explained(estimator, model, batch, _step(estimator, at, int(data.lengths[i]), i), output)
-        found, *rest = _integrated(f, batch["x"], _start(estimator, batch["x"], zero), tol, max_points)
+        found, *rest = _integrated(f, batch["x"], _start(estimator, batch["x"], zeros[i]), tol, max_points)
         width = 1 if estimator._alphabet is not None else estimator.n_channels_
         found = found[:, :width] if estimator._alphabet is None else found.sum(axis=1, keepdims=True)
         values.append(pd.DataFrame(found, index=index_of(collection, i), columns=channels(estimator, width)))
@@ -130,31 +132,41 @@ def integrated_gradients(estimator, X, times=None, *, output=None, at=-1, baseli
     return Attribution(values, answer, start, error)
 
 
-def _zero(estimator, baseline):
-    """The encoded baseline of one sample (d,)."""
-    alphabet = estimator._alphabet
+def _zeros(estimator, baseline, collection):
+    """The encoded baseline of each series, without the mask: of one sample (d,) or of all (n_times_i, d)."""
+    alphabet, n = estimator._alphabet, len(collection)
     if alphabet is not None:
-        if baseline is None:
-            return np.full(len(alphabet), 1 / len(alphabet))
-        return alphabet.rows[estimator._read_sample(baseline)[0]]
+        code = None if baseline is None else estimator._read_sample(baseline)[0]
+        return [np.full(len(alphabet), 1 / len(alphabet)) if code is None else alphabet.rows[code]] * n
     if baseline is None:
-        return np.zeros(estimator.n_channels_)
-    row = np.asarray(baseline, dtype=np.float64)
-    if row.shape not in ((), (estimator.n_channels_,)) or not np.isfinite(row).all():
-        raise ValueError(
-            f"baseline must be a finite number, or one for each of the {estimator.n_channels_} channels. "
-            f"Got {baseline!r}."
-        )
-    return (row - estimator.x_mean_) / estimator.x_scale_
+        return [np.zeros(estimator.n_channels_)] * n
+    series = isinstance(baseline, np.ndarray) and baseline.ndim == 3
+    if series or (isinstance(baseline, list | tuple) and len(baseline) and np.ndim(baseline[0]) == 2):
+        rows = [np.asarray(row, dtype=np.float64) for row in baseline]
+        expected = [values.shape for values in collection.values]
+        if [row.shape for row in rows] != expected:
+            raise ValueError(
+                f"a baseline of series must have the shapes of those of X, {expected[0]} and so on for {n} series. "
+                f"Got {len(rows)} series, the first of shape {rows[0].shape}."
+            )
+    else:
+        rows = [np.asarray(baseline, dtype=np.float64)] * n
+        if rows[0].shape not in ((), (estimator.n_channels_,)):
+            raise ValueError(
+                f"baseline must be a number, or one for each of the {estimator.n_channels_} channels, or series like "
+                f"those of X. Got {baseline!r}."
+            )
+    if not all(np.isfinite(row).all() for row in rows):
+        raise ValueError("baseline must be finite: a value that is missing in X is missing in the baseline anyway.")
+    return [(row - estimator.x_mean_) / estimator.x_scale_ for row in rows]
 
 
 def _start(estimator, x, zero):
     """The baseline of a series x (1, L, d): what is missing in it is so here too."""
-    start = x.clone()
-    zero = torch.from_numpy(np.asarray(zero, dtype=np.float64)).to(x)
-    start[..., : len(zero)] = zero
+    start, n = x.clone(), zero.shape[-1]
+    start[..., :n] = torch.from_numpy(zero).to(x)
     if estimator._alphabet is None and estimator.has_missing_:
-        start[..., : len(zero)] *= x[..., len(zero) :]
+        start[..., :n] *= x[..., n:]
     return start
 
 
@@ -175,10 +187,10 @@ def _explained(estimator, model, batch, step, output):
         return y if step is None else y[:, step]
 
     if hasattr(estimator, "classes_"):
-        place = _class(estimator, output, outputs, batch)
+        place, temperature = _class(estimator, output, outputs, batch), vars(estimator).get("temperature_", 1.0)
 
         def log_odds(x):
-            y = outputs(x)
+            y = outputs(x) / temperature
             others = torch.cat([y[:, :place], y[:, place + 1 :]], dim=1)
             return y[:, place] - others.logsumexp(dim=1)
 
@@ -186,8 +198,15 @@ def _explained(estimator, model, batch, step, output):
     place = 0 if output is None else output
     if not -estimator.n_outputs_ <= place < estimator.n_outputs_:
         raise ValueError(f"output must be one of the {estimator.n_outputs_} outputs. Got {output!r}.")
+    place %= estimator.n_outputs_
     scale, mean = float(estimator.y_scale_[place]), float(estimator.y_mean_[place])
-    return lambda x: outputs(x)[:, place] * scale + mean
+
+    def point(x):
+        # Of a distribution the first of its parameters is the point that is predicted.
+        y = outputs(x)
+        return y[:, place * (y.shape[1] // estimator.n_outputs_)] * scale + mean
+
+    return point
 
 
 def _class(estimator, output, outputs, batch):

@@ -60,7 +60,8 @@ class AttributionDisplay:
         series : int, default=0
             Which of them is explained.
         output, at, baseline
-            As in `statespace.inspection.integrated_gradients`: which output or class, at which step, against what.
+            As in `statespace.inspection.integrated_gradients`: which output or class, at which step, against what. Of a
+            baseline of series that of the one is taken.
         axes : array-like of matplotlib.axes.Axes, optional
             One for each channel.
         **options : dict
@@ -78,6 +79,8 @@ class AttributionDisplay:
         from statespace.inspection import integrated_gradients
 
         one = one_of(estimator, X, times, series)
+        if isinstance(baseline, list | tuple | np.ndarray) and np.ndim(baseline[0]) == 2:
+            baseline = [baseline[series]]
         found = integrated_gradients(estimator, one, output=output, at=at, baseline=baseline)
         answer, start = float(found.answer[0]), float(found.baseline[0])
         return cls(found.values[0], one.values[0], answer, start).plot(axes, **options)
@@ -153,8 +156,7 @@ class AttributionDisplay:
             self.twins_.append(twin)
             ax.set_ylabel(str(name) if isinstance(name, str) else f"channel {name}")
         if self.answer is not None and self.baseline is not None:
-            self.ax_.set_title(
-                f"{self.answer:.4g} = {self.baseline:.4g} of the baseline {self.answer - self.baseline:+.4g} of samples"
-            )
+            added = self.answer - self.baseline
+            self.ax_.set_title(f"{self.answer:.4g}: the baseline's {self.baseline:.4g} and {added:+.4g} of the samples")
         name_times(self.axes_[-1], times)
         return self

@@ -48,7 +48,9 @@ class ForecastDisplay:
         self.times, self.mean, self.intervals, self.history = times, mean, intervals or {}, history
 
     @classmethod
-    def from_estimator(cls, estimator, X=None, *, fh=None, y=None, coverage=0.9, output=0, ax=None, **options):
+    def from_estimator(
+        cls, estimator, X=None, *, fh=None, y=None, coverage=0.9, output=0, series=None, ax=None, **options
+    ):
         """Predict and draw.
 
         Parameters
@@ -65,6 +67,8 @@ class ForecastDisplay:
             Of the intervals, which are those of new observations.
         output : int, default=0
             Which output or column, where there are several.
+        series : label or tuple, optional
+            Of a forecaster that was fitted to a panel or a hierarchy: which series is drawn, as its index names it.
         ax : matplotlib.axes.Axes, optional
         **options : dict
             To `plot`.
@@ -76,11 +80,12 @@ class ForecastDisplay:
         Raises
         ------
         ValueError
-            For a coverage that does not lie between 0 and 1, a regressor without X, or one of many series.
+            For a coverage that does not lie between 0 and 1, a regressor without X or one of many series, or no
+            ``series`` where a forecaster has many.
         """
         coverage = check_coverage(coverage)
         if hasattr(estimator, "predict_interval"):
-            display = cls(*_of_forecaster(estimator, X, fh, y, coverage, output))
+            display = cls(*_of_forecaster(estimator, X, fh, y, coverage, output, series))
         else:
             display = cls(*_of_regressor(estimator, X, coverage, output))
         return display.plot(ax, **options)
@@ -191,18 +196,26 @@ def _of_regressor(estimator, X, coverage, output):
     return rows.times, mean, normal_intervals(mean, std, coverage), (record.times, record.y[:, output])
 
 
-def _of_forecaster(estimator, X, fh, y, coverage, output):
+def _of_forecaster(estimator, X, fh, y, coverage, output, series):
     mean = estimator.predict(fh=fh, X=X)
     table = estimator.predict_interval(fh=fh, X=X, coverage=coverage)
-    if isinstance(mean.index, pd.MultiIndex):
-        raise ValueError("the forecaster has many series. Forecast one of them, and draw it by from_predictions.")
-    frame = mean.to_frame() if isinstance(mean, pd.Series) else mean
-    names = table.columns.get_level_values(0).unique()
-    intervals = {c: (table[names[output], c, "lower"], table[names[output], c, "upper"]) for c in coverage}
     if y is None:
         y = getattr(estimator, "_history", None)
         y = getattr(estimator, "_y", None) if y is None else y
+    if isinstance(mean.index, pd.MultiIndex):
+        names = mean.index.droplevel(-1).unique().tolist()
+        if series is None or series not in names:
+            raise ValueError(f"the forecaster has many series: give series=, one of {_some(names)}. Got {series!r}.")
+        mean, table = mean.xs(series), table.xs(series)
+        y = None if y is None else y.xs(series)
+    frame = mean.to_frame() if isinstance(mean, pd.Series) else mean
+    names = table.columns.get_level_values(0).unique()
+    intervals = {c: (table[names[output], c, "lower"], table[names[output], c, "upper"]) for c in coverage}
     if isinstance(y, pd.DataFrame):
         y = y.iloc[:, output]
     history = None if y is None else (y.index, y.to_numpy())
     return frame.index, frame.iloc[:, output].to_numpy(), intervals, history
+
+
+def _some(names):
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -5,6 +5,9 @@ import numpy as np
 from statespace.lti import LinearSystem
 from statespace.plotting.axes import some_axes
 
+# Longest kernel that is drawn unasked.
+_MOST = 1000
+
 
 class ImpulseResponseDisplay:
     """How long and in what way a linear system remembers: its impulse response, and its weights on a grid.
@@ -62,7 +65,7 @@ class ImpulseResponseDisplay:
         gap : float, optional
             Of the grid, in units of the times of `fit`; None is the typical gap, ``time_scale_``.
         length : int, optional
-            Of the kernel in samples; None: until the responses are over, 1000 at most.
+            Of the kernel in samples; None: until it stays below a hundredth of its largest value, 1000 at most.
         axes : array-like of two matplotlib.axes.Axes, optional
         **options : dict
             To `plot`.
@@ -79,17 +82,18 @@ class ImpulseResponseDisplay:
         from statespace.inspection import layer_kernel, linear_system
         from statespace.inspection.parts import layer_of
 
-        _, unit = layer_of(estimator, layer)
+        mixer, unit = layer_of(estimator, layer)
         gap = unit if gap is None else float(gap)
-        names = _channels(estimator, layer, channels)
+        names = _channels(mixer, channels)
         where = {"layer": layer, "backward": backward}
-        systems = [linear_system(estimator, channel, **where) for channel in names]
-        length = _length(systems, gap) if length is None else length
-        times = _times(gap, length)
-        responses = [system.impulse_response(times).output for system in systems]
-        kernels = [layer_kernel(estimator, length, channel, gap=gap, **where) for channel in names]
+        most = _MOST if length is None else length
+        kernels = np.stack([layer_kernel(estimator, most, channel, gap=gap, **where) for channel in names], axis=1)
+        kernels = kernels[: _heard(kernels)] if length is None else kernels
+        responses = [_sampled(linear_system(estimator, name, **where), gap, len(kernels)) for name in names]
         labels = [f"channel {channel}" for channel in names]
-        return cls(times, np.stack(responses, axis=1), gap, np.stack(kernels, axis=1), labels).plot(axes, **options)
+        return cls(responses[0][0], np.stack([h for _, h in responses], axis=1), gap, kernels, labels).plot(
+            axes, **options
+        )
 
     @classmethod
     def from_system(cls, system, *, gap=None, length=None, axes=None, **options):
@@ -99,9 +103,9 @@ class ImpulseResponseDisplay:
         ----------
         system : LinearSystem
         gap : float, optional
-            Of the grid; None is a hundredth of the time that the response takes.
+            Of the grid; None is a hundredth of the time in which the slowest mode decays.
         length : int, optional
-            Of the kernel; None: until the response is over, 1000 at most.
+            Of the kernel in samples; None: until it stays below a hundredth of its largest value, 1000 at most.
         axes : array-like of two matplotlib.axes.Axes, optional
         **options : dict
             To `plot`.
@@ -128,12 +132,11 @@ class ImpulseResponseDisplay:
                 "a system in continuous time with one input and one output is drawn; take system[0, 0] of several. "
                 f"Got {system!r}."
             )
-        if gap is None:
-            gap = _over(system) / 100
-        length = _length([system], gap) if length is None else length
-        times = _times(gap, length)
-        response = system.impulse_response(times).output[:, np.newaxis]
-        return cls(times, response, gap, system.kernel(gap, length)[:, np.newaxis]).plot(axes, **options)
+        gap = _slowest(system) / 100 if gap is None else float(gap)
+        kernel = system.kernel(gap, _MOST if length is None else length)[:, np.newaxis]
+        kernel = kernel[: _heard(kernel)] if length is None else kernel
+        times, response = _sampled(system, gap, len(kernel))
+        return cls(times, response[:, np.newaxis], gap, kernel).plot(axes, **options)
 
     def plot(self, axes=None, *, line_kw=None, kernel_kw=None):
         """Draw.
@@ -156,7 +159,7 @@ class ImpulseResponseDisplay:
         style = {"marker": ".", "linewidth": 0.6, "markersize": 4} | (kernel_kw or {})
         self.kernel_lines_ = below.plot(np.arange(len(self.kernels)), self.kernels, **style)
         above.set(title="impulse response", xlabel="time since the impulse")
-        below.set(title=f"kernel at a gap of {self.gap:g}", xlabel="samples ago")
+        below.set(title=f"kernel at a gap of {self.gap:.3g}", xlabel="samples ago")
         if self.labels is not None and len(self.labels) > 1:
             for line, label in zip(self.lines_, self.labels, strict=True):
                 line.set_label(label)
@@ -215,7 +218,7 @@ class PolesDisplay:
         layer : int, default=0
             Which layer, counted from the input; negative from the output.
         channels : int or sequence of int, optional
-            None: the first eight. The channels of S5 share their poles.
+            None: the first eight, and of S5 the first, whose poles all share.
         backward : bool, default=False
             Of a bidirectional layer the system that runs backwards in time.
         gap : float, optional
@@ -236,10 +239,11 @@ class PolesDisplay:
         from statespace.inspection import linear_system
         from statespace.inspection.parts import layer_of
         from statespace.inspection.systems import discretized
+        from statespace.layers import S5
 
-        _, unit = layer_of(estimator, layer)
+        mixer, unit = layer_of(estimator, layer)
         gap = unit if gap is None else float(gap)
-        names = _channels(estimator, layer, channels)
+        names = [0] if channels is None and isinstance(mixer, S5) else _channels(mixer, channels)
         where = {"layer": layer, "backward": backward}
         poles = [linear_system(estimator, channel, **where).poles for channel in names]
         on_grid = [discretized(estimator, channel, gap=gap, **where).poles for channel in names]
@@ -303,32 +307,35 @@ class PolesDisplay:
         disc.plot(np.cos(turn), np.sin(turn), color="black", linewidth=0.8)
         disc.set_aspect("equal")
         plane.set(title="continuous time", xlabel="real part", ylabel="imaginary part")
-        disc.set(title=f"at a gap of {self.gap:g}", xlabel="real part", ylabel="imaginary part")
+        disc.set(title=f"at a gap of {self.gap:.3g}", xlabel="real part", ylabel="imaginary part")
         if self.labels is not None and len(self.labels) > 1:
             plane.legend(fontsize="small")
         return self
 
 
-def _channels(estimator, layer, channels):
-    from statespace.inspection.parts import layer_of
-
-    mixer, _ = layer_of(estimator, layer)
+def _channels(mixer, channels):
     if channels is None:
         return list(range(min(8, getattr(mixer, "heads", mixer.d_model))))
     return [int(channel) for channel in np.atleast_1d(channels)]
 
 
-def _over(system):
-    """The time after which a response has come down to exp(-7), as far as it decays."""
-    decay = -system.poles.real
-    slow = decay[decay > 1e-9 * max(1e-300, np.abs(system.poles).max(initial=0.0))]
-    return 7.0 / slow.min() if len(slow) else 1.0
+def _slowest(system):
+    """The time in which the slowest mode that decays comes down to exp(-7)."""
+    decay, size = -system.poles.real, np.abs(system.poles).max(initial=0.0)
+    decay = decay[decay > 1e-9 * size]
+    return 7.0 / decay.min() if len(decay) else 1.0
 
 
-def _length(systems, gap):
-    return int(np.clip(np.ceil(max(map(_over, systems)) / gap), 2, 1000))
+def _heard(kernels):
+    """How many samples it takes until the weights stay small."""
+    size = np.abs(kernels)
+    return int(np.flatnonzero((size >= 0.01 * size.max()).any(axis=1)).max(initial=0)) + 2
 
 
-def _times(gap, length):
-    """Times of the responses: as far as the kernel goes, in steps that are no longer than its own."""
-    return np.linspace(0.0, gap * (length - 1) if length > 1 else gap, max(500, length))
+def _sampled(system, gap, length):
+    """Times and impulse response as far as the kernel goes, four times for each of its samples, a hundred at least."""
+    n = max(100, 4 * length)
+    step = gap * max(length - 1, 1) / n
+    grid = system.discretize(step)
+    powers = LinearSystem(grid.A, system.B, system.C, dt=step)
+    return step * np.arange(n + 1), powers.kernel(None, n + 2)[1:]

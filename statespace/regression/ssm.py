@@ -17,7 +17,9 @@ from statespace.distributions import check_distribution
 from statespace.models import ReverseComplement
 from statespace.models.answers import Targets
 from statespace.parameters import SSMParameters
+from statespace.readers import StoredRows
 from statespace.regression.uncertainty import UncertainRegressor
+from statespace.stored import is_ragged
 from statespace.training import target_weights
 from statespace.validation import check_targets
 from statespace.weights import check_sample_weight, joined, weights_of_targets
@@ -46,7 +48,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, times=None, sample_weight=None):
+    def fit(self, X, y=None, times=None, sample_weight=None):
         """Fit the model.
 
         Parameters
@@ -55,11 +57,14 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
             Series: an ndarray of shape (n_series, n_times, n_channels), or (n_series, n_times) for one channel; a list
             of (n_times_i, n_channels) arrays; a DataFrame with a (series, time) MultiIndex; a list of DataFrames
             indexed by time; or a SeriesCollection. NaN is a missing value. With an ``alphabet``: a list or Series of
-            texts, or a symbol or its position in the place of each number.
+            texts, or a symbol or its position in the place of each number. What does not fit into memory is read batch
+            by batch: an array that is memory-mapped or in chunks (zarr, h5py, dask), a list of such arrays, a
+            ``torch.utils.data.Dataset``, or a `statespace.stored.StoredSeries`.
         y : array-like
             One target a series, (n_series,) or (n_series, n_outputs); or one a step, (n_series, n_times), (n_series,
             n_times, n_outputs) or a list of (n_times_i,) or (n_times_i, n_outputs) arrays. NaN is a target that is not
             known and carries no loss. What a two-dimensional array means is the parameter ``target``'s business.
+            With what is stored it may be stored as well, or be left out where a Dataset has it in its items.
         times : array-like, optional
             Times of the samples, if X does not bring them: one vector of shape (n_times,) for all series, (n_series,
             n_times), or a list. Numbers, datetimes or timedeltas; they must increase.
@@ -85,6 +90,32 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
             Ctrl-C was pressed; the best weights so far are kept.
         """
         return self._fit(X, y, times, sample_weight)
+
+    def partial_fit(self, X, y, times=None, sample_weight=None):
+        """Go on learning by one pass over more series, at constant rates.
+
+        The first call of all learns the scales of inputs, targets and gaps, and what form y has: give it series that
+        are like those to come. After `fit`, or the first call, these stay as they are. No series is held out, and the
+        weights after the pass are kept. The optimiser's moments go on from call to call; a copy from a file starts
+        with new ones.
+
+        Parameters
+        ----------
+        X, y, times, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For bad X, times, y or parameters, or for series and targets unlike those of the first call.
+        statespace.training.DivergenceError
+            The loss became infinite or NaN. The estimator has the weights before this pass, as it has after Ctrl-C.
+        """
+        return self._partial_fit(X, y, times, sample_weight)
 
     def predict(self, X, times=None, return_std=False):
         """Predict the targets.
@@ -123,7 +154,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         y = self._formed(self._each(self._location, outputs), collection)
         return (y, self._formed(self._each(self._std, outputs), collection)) if return_std else y
 
-    def score(self, X, y, times=None, sample_weight=None):
+    def score(self, X, y=None, times=None, sample_weight=None):
         """Coefficient of determination R² over the targets that are known, all steps of all series taken together.
 
         Parameters
@@ -137,17 +168,12 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
             The mean over outputs.
         """
         collection = self._read(X, times)
-        targets = check_targets(y, collection, per="step" if self.per_step_ else "series")
-        if targets.per_step != self.per_step_ or targets.n_outputs != self.n_outputs_:
-            raise ValueError(
-                f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
-                f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
-            )
+        targets = self._targets_as_fitted(y, collection)
         weights = check_sample_weight(sample_weight, collection)
         weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
         rows = targets.values if targets.per_step else [targets.values]
         answers = self._answers(collection)
-        true = np.concatenate(rows)
+        true = np.concatenate(list(rows))
         predicted = np.concatenate(answers) if self.per_step_ else answers
         scores = []
         for column, answer in zip(true.T, predicted.T, strict=True):
@@ -161,21 +187,48 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         super()._check_parameters()
         check_distribution(self.distribution)
 
-    def _learn_targets(self, y, collection, weights=None):
+    def _forget_calibration(self):
         for name in ("calibration_scores_", "calibration_weights_", "calibration_maxima_", "std_scale_"):
             vars(self).pop(name, None)
+
+    def _learn_targets(self, y, collection, weights=None):
         targets = check_targets(y, collection, per=self.target)
         self.per_step_, self.single_, self.n_outputs_ = targets.per_step, targets.single, targets.n_outputs
-        self.ragged_ = targets.per_step and not isinstance(y, np.ndarray)
+        self.ragged_ = targets.per_step and is_ragged(y, targets.values, collection)
         weights_of_targets(weights, collection, targets.per_step)  # refuses weights a step of targets a series
         self.distribution_ = self.distribution
         return targets.values, self.n_outputs_ * self._distribution.n_parameters
 
+    def _read_targets(self, y, collection):
+        if self.distribution != self.distribution_:
+            raise ValueError(
+                f"distribution={self.distribution!r} is not that of the model, {self.distribution_!r}, which goes on "
+                "learning. Set it back, or fit anew with warm_start=False."
+            )
+        return self._targets_as_fitted(y, collection).values
+
+    def _targets_as_fitted(self, y, collection):
+        targets = check_targets(y, collection, per="step" if self.per_step_ else "series")
+        if targets.per_step != self.per_step_ or targets.n_outputs != self.n_outputs_:
+            raise ValueError(
+                f"y must have {self.n_outputs_} output(s) for every {'step' if self.per_step_ else 'series'}, "
+                f"as in fit. Got {targets.n_outputs} for every {'step' if targets.per_step else 'series'}."
+            )
+        return targets
+
     def _scaled_targets(self, targets, fitted, weights):
-        learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
+        if isinstance(targets, StoredRows):
+            learned_from = targets if len(fitted) == len(targets) else targets[fitted]
+        else:
+            learned_from = [targets[i] for i in fitted] if self.per_step_ else [targets[fitted]]
         if not self.per_step_ and weights is not None:
             weights = [weights]
         self.y_mean_, self.y_scale_ = mean_and_scale(learned_from, weights)
+        return self._scaled(targets)
+
+    def _scaled(self, targets):
+        if isinstance(targets, StoredRows):
+            return targets.map(partial(_scaled_rows, mean=self.y_mean_, scale=self.y_scale_))
         if self.per_step_:
             return [(row - self.y_mean_) / self.y_scale_ for row in targets]
         return (targets - self.y_mean_) / self.y_scale_
@@ -209,6 +262,10 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         return float(values[0]) if self.single_ else values
 
 
+def _scaled_rows(rows, mean, scale):
+    return (rows - mean) / scale
+
+
 def _distribution_loss(distribution, model, batch):
     """Weighted sum of losses over the targets that are known, and the sum of their weights."""
     output, _ = model(batch["x"], batch.get("dt"), lengths=batch["lengths"])
@@ -235,7 +292,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
     d_model : int, default=64
         Width of the features.
-    n_layers : int, default=4
+    n_layers : int, default=2
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
@@ -276,8 +333,13 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         of several outputs has its own, whatever they have to do with each other. See `statespace.distributions`.
     max_epochs : int, default=50
         Passes over the training data.
-    batch_size : int, default=32
-        Series a step of the optimiser.
+    batch_size : int or "auto", default="auto"
+        Series a step of the optimiser. ``"auto"`` takes an eighth of those that are trained on, from 4 to 32: few
+        series teach too little in few steps.
+    chunk_length : int or None, default=None
+        For records too long to be held in memory at once, with one target a step: truncated back-propagation through
+        time. A batch is read in chunks of so many steps, each a step of the optimiser, and the state passes from a
+        chunk to the next without its gradient. None reads whole series, as does any length of at least the longest.
     learning_rate : float, default=4e-3
         Largest rate of AdamW; it rises over the first tenth of the steps and falls to 0 along a cosine.
     ssm_learning_rate : float or mapping, default=1e-3
@@ -300,8 +362,25 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Epochs without a better validation loss after which training stops; None never stops early.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
+    n_devices : int or "auto", default=1
+        Devices to train on, each in a process of its own that reads its share of every batch: GPUs, or CPUs with
+        ``device="cpu"``; ``"auto"`` takes every GPU. It needs ``lightning``, and, in a script, ``if __name__ ==
+        "__main__":`` around what the script does. The gradient is that of one device, the mean over all targets of a
+        batch. Under ``torchrun`` the processes that it has started are taken.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
+    checkpoint : str or os.PathLike, optional
+        A file in which training is kept, after every epoch, for one call of `fit`: that of a model that is fitted by
+        itself, not of one among many in a search.
+    resume : bool, default=False
+        Go on from the ``checkpoint``, if there is one, where training was cut off, by a kill at any moment, Ctrl-C or a
+        callback. The result is the same, bit by bit on the same machine, as without the cut. The data and all other
+        parameters have to be the same, or `fit` refuses.
+    warm_start : bool, default=False
+        Let `fit` go on from the weights of the fit before it, with its scales of inputs and targets; False starts anew.
+    callbacks : sequence, optional
+        `statespace.training.Callback` objects, or functions ``f(epoch, history, model)``, called after every epoch; a
+        true answer stops training. For scikit-learn's callbacks (1.9 and later) there is ``set_callbacks``.
     random_state : int, RandomState instance or None, default=None
         Initial weights, held-out series, order of batches, dropout. An int gives the same numbers twice.
     verbose : int, default=0

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from statespace.conformal import conformal_quantile, least_samples, outward_quantile, series_weights
+from statespace.conformal import conformal_quantile, group_weights, least_samples, outward_quantile
 from statespace.distributions import DISTRIBUTIONS
+from statespace.weights import weights_of_targets
 
 # Steps of a series whose scores are kept: a random part is as good as all, and a file stays small.
 _MAX_STEPS = 1000
@@ -189,12 +190,13 @@ class UncertainRegressor:
                 f"{n_series}. Give a lower coverage, or fit to more series or with a larger calibration_fraction."
             )
 
-    def _learn_calibration(self, collection, targets):
+    def _learn_calibration(self, collection, targets, weights):
         """The scores of series that nothing else was learned from, and how far off their standard deviations are."""
         outputs = self._outputs(collection)
         rows = outputs if self.per_step_ else outputs[:, np.newaxis]
         generator = np.random.default_rng(0)
-        scores, errors, groups = [], [], []
+        weights = weights_of_targets(weights, collection, self.per_step_)
+        scores, errors, groups, counts = [], [], [], []
         self.calibration_maxima_ = np.empty(len(rows))
         for group, (row, y) in enumerate(zip(rows, targets, strict=True)):
             parameters = self._parameters(row)
@@ -208,8 +210,9 @@ class UncertainRegressor:
             scores.append(score[kept])
             errors.append(error[kept])
             groups.append(np.full(len(kept), group))
+            counts.append(np.ones(len(kept)) if weights is None else np.atleast_1d(weights[group])[kept])
         self.calibration_scores_ = np.concatenate(scores)
-        weights = series_weights(np.concatenate(groups), known=~np.isnan(self.calibration_scores_))
-        squares = np.nansum(weights * np.concatenate(errors) ** 2, axis=0)
-        self.calibration_weights_ = weights
-        self.std_scale_ = np.sqrt(squares / weights.sum(axis=0))
+        shares = group_weights(np.concatenate(groups), known=~np.isnan(self.calibration_scores_))
+        self.calibration_weights_ = shares * np.concatenate(counts)[:, np.newaxis]
+        squares = np.nansum(self.calibration_weights_ * np.concatenate(errors) ** 2, axis=0)
+        self.std_scale_ = np.sqrt(squares / self.calibration_weights_.sum(axis=0))

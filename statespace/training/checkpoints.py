@@ -9,16 +9,111 @@ Above: the loop. Below: safetensors.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+import numpy as np
 from torch import Tensor
 
 from statespace.persistence import FileError
 
 _KIND, _VERSION = "statespace checkpoint", 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training is kept, and whether it goes on from there.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        One file, written before the first epoch and after each.
+    resume : bool, default=False
+        Go on from the file if there is one, and start anew if there is none; False always starts anew, and replaces the
+        file.
+    identity : mapping, optional
+        What must be the same for training to go on, such as parameters and a digest of the data, in JSON's types.
+
+    Examples
+    --------
+    >>> import os, tempfile, torch
+    >>> import numpy as np
+    >>> from statespace.models import ResidualStack
+    >>> from statespace.training import Checkpoint, SeriesBatches, fit
+    >>> x = np.random.default_rng(0).normal(size=(4, 9, 1))
+    >>> data = SeriesBatches(list(x), targets=x.sum(axis=1))
+    >>> def squared_error(model, batch):
+    ...     return (model(batch["x"])[0] - batch["y"]).square().sum(), torch.tensor(4.0)
+    >>> torch.manual_seed(0)
+    <torch._C.Generator object at ...>
+    >>> model = ResidualStack(1, 1, d_model=4, n_layers=1, layer_options={"d_state": 4}, pooling="last")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = Checkpoint(os.path.join(folder, "training"), resume=True)
+    ...     stop = [lambda epoch, history, model: epoch == 2]
+    ...     first = fit(model, data, squared_error, max_epochs=5, checkpoint=checkpoint, callbacks=stop)
+    ...     rest = fit(model, data, squared_error, max_epochs=5, checkpoint=checkpoint)
+    >>> len(first.loss), len(rest.loss), rest.loss[:3] == first.loss
+    (3, 5, True)
+    """
+
+    path: str | os.PathLike
+    resume: bool = False
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and document of the checkpoint to go on from; None to start anew.
+
+        Raises
+        ------
+        FileError
+            The file is no whole checkpoint.
+        """
+        if not self.resume or not Path(self.path).exists():
+            return None
+        return read_checkpoint(Path(self.path))
+
+    def check(self, document: Mapping[str, Any]) -> None:
+        """Refuse what was written in another training.
+
+        Raises
+        ------
+        ValueError
+            Something else was trained, or with other parameters or data; the message names the first.
+        """
+        given, stored = json.loads(json.dumps(dict(self.identity))), document["identity"]
+        for name in sorted({*given, *stored}):
+            if given.get(name) != stored.get(name):
+                raise ValueError(
+                    f"the checkpoint at {self.path} is of another training: {name} was {stored.get(name)}, and now is "
+                    f"{given.get(name)}. Give the same, or resume=False to start anew, or another path."
+                )
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """A short name of what arrays hold, by which other data are told from the same.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+
+    Returns
+    -------
+    name : str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.training.checkpoints import digest
+    >>> digest([np.ones(3)]) == digest([np.ones(2), np.ones(1)])
+    False
+    """
+    summed = hashlib.sha256()
+    for array in arrays:
+        summed.update(f"{array.dtype.str} {array.shape}".encode())
+        summed.update(np.ascontiguousarray(array).tobytes())
+    return summed.hexdigest()[:16]
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
@@ -52,9 +147,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], document: Mappin
     plain = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     text = json.dumps(document)
     metadata = {"kind": _KIND, "version": str(_VERSION), "document": text, "checksum": _checksum(text, plain)}
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    # One name, so that what a kill leaves half written is overwritten and does not pile up.
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb") as file:
             file.write(save(plain, metadata))
             file.flush()
             os.fsync(file.fileno())

@@ -7,33 +7,23 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from statespace.models.experts import auxiliary_loss
-from statespace.training.batches import length_batches
+from statespace.training.batches import choose_batch_size, length_batches
+from statespace.training.callbacks import Callback, as_callbacks
+from statespace.training.checkpoints import Checkpoint
 from statespace.training.devices import Devices, OneDevice, at_precision
 from statespace.training.history import DivergenceError, History
 from statespace.training.interruption import Interruption
-from statespace.training.memory import is_out_of_memory, release
 from statespace.training.optimizer import parameter_groups, warmup_cosine
-
-
-class Batches(Protocol):
-    """What the loop reads: series that are cut into batches by index."""
-
-    lengths: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray) -> dict[str, Tensor]: ...
-
-
-Loss = Callable[[Any, dict[str, Tensor]], tuple[Tensor, Tensor]]
+from statespace.training.records import Carried, count_steps, spans
+from statespace.training.run import Best, Run, weights_of
+from statespace.training.steps import Batches, Loss, NonFinite, Steps, cut, to_device
 
 
 def fit(
@@ -42,7 +32,8 @@ def fit(
     loss: Loss,
     *,
     max_epochs: int = 50,
-    batch_size: int = 32,
+    batch_size: int | str = 32,
+    chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
     weight_decay: float = 0.01,
@@ -55,7 +46,8 @@ def fit(
     device: str | torch.device = "cpu",
     devices: Devices | None = None,
     precision: str = "float32",
-    callbacks: Iterable[Callable[[int, History, nn.Module], Any]] = (),
+    callbacks: Iterable[Callback | Callable[[int, History, nn.Module], Any]] | None = None,
+    checkpoint: Checkpoint | None = None,
     history: History | None = None,
 ) -> History:
     """Train ``model`` in place and leave it with its best weights.
@@ -74,7 +66,14 @@ def fit(
     loss : callable
         ``loss(model, batch) -> (sum, count)``: the weighted sum over the batch's targets and the sum of their weights
         (see `target_weights`). A batch that counts 0 is passed over.
-    max_epochs, batch_size : int
+    max_epochs : int
+    batch_size : int or "auto"
+        As in `choose_batch_size`.
+    chunk_length : int, optional
+        Truncated back-propagation through time: series are read in chunks of so many steps, a step of the optimiser
+        each, and the state passes from a chunk to the next without its gradient, in validation as well. Memory does
+        not grow with the length of a record. For causal models with a target a step, whose loss calls ``model(x, dt,
+        lengths=...)`` once, and data whose ``batch(indices, start, stop)`` cuts them.
     learning_rate, ssm_learning_rate, weight_decay : float
         As in `parameter_groups`; ``ssm_learning_rate`` may be a mapping from ``"A"``, ``"B"`` and ``"dt"`` to rates.
     validation : Batches, optional
@@ -97,8 +96,10 @@ def fit(
         ``"bfloat16"`` multiplies matrices, and keeps what passes between layers' kernels, in that type, by torch's
         autocast. Weights, their gradients and steps, the layers' A, Δ and states, norms and losses stay in float32.
         Meant for GPUs.
-    callbacks : iterable of callable
-        Each is called as ``callback(epoch, history, model)`` after an epoch; a true answer stops training.
+    callbacks : iterable of Callback or callable, optional
+        A function is called as ``function(epoch, history, model)`` after an epoch; a true answer stops training.
+    checkpoint : Checkpoint, optional
+        Keep training in a file, and go on from it: to the same weights, bit by bit, as if it had not been cut off.
     history : History, optional
         An empty one to fill, for who wants to read it when training ends in an error; else a new one.
 
@@ -113,13 +114,16 @@ def fit(
     MemoryError
         Not even half a batch fits into memory. The model then has the best weights up to there.
     ValueError
-        No batch has a target.
+        No batch has a target; or the checkpoint is of another training.
+    FileError
+        The checkpoint is no whole file.
 
     Warns
     -----
     UserWarning
         Ctrl-C was pressed; the best weights so far are kept. (Pressed twice, it is raised once these are in place.) Or
-        a batch did not fit into memory: from there on each is computed in two halves, whose gradients are added.
+        a batch did not fit into memory: from there on each is computed in two halves, whose gradients are added. Or a
+        checkpoint could not be written, as on a full disk: the one before it is kept, and training goes on.
 
     Examples
     --------
@@ -141,6 +145,7 @@ def fit(
     devices = OneDevice(device) if devices is None else devices
     device = devices.device
     loss = at_precision(loss, precision, device)
+    batch_size = choose_batch_size(batch_size, len(data))
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     history = History() if history is None else history
 
@@ -152,33 +157,53 @@ def fit(
         )
 
     running, optimizer = devices.setup(model, make_optimizer)
-    n_steps = max_epochs * math.ceil(len(data) / batch_size)
+    n_steps = max_epochs * count_steps(data.lengths, batch_size, chunk_length)
+    watching = as_callbacks(callbacks)
     steps = Steps(
-        running, loss, optimizer, devices, generator, factor=warmup_cosine(n_steps, warmup), gradient_clip=gradient_clip
-    )
-    callbacks = list(callbacks)
-    best = _Best(math.inf, _weights(model))
-    bar = tqdm(range(max_epochs), disable=not progress or devices.rank > 0, unit="epoch")
-    with Interruption() as interruption, _own_randomness(device, generator):
+        running, loss, optimizer, devices, generator, factor=warmup_cosine(n_steps, warmup),
+        gradient_clip=gradient_clip, callbacks=watching, chunk_length=chunk_length,
+    )  # fmt: skip
+    run = Run(model, steps, data, history, Best(math.inf, weights_of(model)))
+    stored = None if checkpoint is None else checkpoint.read()
+    with Interruption() as interruption, _own_state(devices, generator):
+        if checkpoint is not None and stored is not None:
+            checkpoint.check(stored[1])
+            run.restore(*stored)
+        elif checkpoint is not None:
+            devices.save(checkpoint.path, *run.packed(checkpoint.identity))
+        start = max_epochs if history.stopped == "early" else len(history.loss)
+        bar = tqdm(range(start, max_epochs), disable=not progress or devices.rank > 0, unit="epoch",
+                   initial=start, total=max_epochs)  # fmt: skip
         try:
+            interruption.open = True
+            for callback in watching:
+                callback.on_fit_begin(history, model)
             for epoch in bar:
+                for callback in watching:
+                    callback.on_epoch_begin(epoch, history, model)
                 history.loss.append(steps.epoch(data, batch_size))
                 score = history.loss[-1]
                 if validation is not None:
-                    score = evaluate(running, validation, loss, batch_size=batch_size, devices=devices)
+                    score = evaluate(
+                        running, validation, loss, batch_size=batch_size, devices=devices, chunk_length=chunk_length
+                    )
                     if not math.isfinite(score):
-                        raise _NonFinite(score)
+                        raise NonFinite(score)
                     history.validation_loss.append(score)
-                if score < best.score:
-                    best, history.best_epoch = _Best(score, _weights(model)), epoch
-                bar.set_postfix(loss=f"{history.loss[-1]:.4g}", best=f"{best.score:.4g}", refresh=False)
-                if any([callback(epoch, history, model) for callback in callbacks]):
-                    history.stopped = "callback"
-                    break
+                if score < run.best.score:
+                    run.best, history.best_epoch = Best(score, weights_of(model)), epoch
+                bar.set_postfix(loss=f"{history.loss[-1]:.4g}", best=f"{run.best.score:.4g}", refresh=False)
+                wish = any([callback.on_epoch_end(epoch, history, model) for callback in watching])
+                stop = float(devices.total(torch.tensor(float(wish)))) > 0
                 if validation is not None and patience is not None and epoch - history.best_epoch >= patience:
                     history.stopped = "early"
+                elif stop:
+                    history.stopped = "callback"
+                if checkpoint is not None:
+                    _keep(checkpoint, run, devices)
+                if history.stopped != "max_epochs":
                     break
-        except _NonFinite as error:
+        except NonFinite as error:
             history.stopped = "diverged"
             raise DivergenceError(
                 f"the loss became {error} in epoch {epoch + 1} of {max_epochs}. Lower learning_rate "
@@ -189,6 +214,7 @@ def fit(
             history.stopped = "memory"
             raise MemoryError(f"{error} {_kept(history.best_epoch)}") from None
         except KeyboardInterrupt:
+            interruption.closed = True
             history.stopped = "interrupted"
             warnings.warn(
                 f"training was interrupted in epoch {len(history.loss) + 1} of {max_epochs}. "
@@ -199,9 +225,121 @@ def fit(
         finally:
             interruption.closed = True
             bar.close()
-            model.load_state_dict(best.weights)
+            model.load_state_dict(run.best.weights)
             model.eval()
+            for callback in watching:
+                callback.on_fit_end(history, model)
     return history
+
+
+def _keep(checkpoint: Checkpoint, run: Run, devices: Devices) -> None:
+    """Write a checkpoint; a disk that is full does not cost the training."""
+    try:
+        devices.save(checkpoint.path, *run.packed(checkpoint.identity))
+    except OSError as error:
+        warnings.warn(
+            f"the checkpoint of epoch {len(run.history.loss)} could not be written to {checkpoint.path}: {error}. The "
+            "one before it is kept, and training goes on.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def partial_fit(
+    model: nn.Module,
+    data: Batches,
+    loss: Loss,
+    *,
+    state: dict[str, Any] | None = None,
+    batch_size: int | str = 32,
+    chunk_length: int | None = None,
+    learning_rate: float = 4e-3,
+    ssm_learning_rate: float | Mapping[str, float] = 1e-3,
+    weight_decay: float = 0.01,
+    gradient_clip: float | None = 1.0,
+    generator: torch.Generator | None = None,
+    device: str | torch.device = "cpu",
+    devices: Devices | None = None,
+    precision: str = "float32",
+) -> tuple[float, dict[str, Any]]:
+    """Train ``model`` in place by one pass over ``data``, at constant rates; the weights after it are kept.
+
+    Parameters
+    ----------
+    model, data, loss, batch_size, chunk_length, learning_rate, ssm_learning_rate, weight_decay, gradient_clip
+        As in `fit`.
+    state : dict, optional
+        What the pass before this one returned: the optimiser's moments, and generators. They go on.
+    generator : torch.Generator, optional
+        Order of the batches and dropout, without a ``state``.
+    device, devices, precision
+        As in `fit`.
+
+    Returns
+    -------
+    loss : float
+        The mean over the pass.
+    state : dict
+        For the next pass.
+
+    Raises
+    ------
+    DivergenceError
+        The loss or its gradient became infinite or NaN. The model then has the weights before this pass, as it has
+        after any other error and after Ctrl-C, which is raised.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from statespace.models import ResidualStack
+    >>> from statespace.training import SeriesBatches, partial_fit
+    >>> x = np.random.default_rng(0).normal(size=(4, 9, 1))
+    >>> data = SeriesBatches(list(x), targets=x.sum(axis=1))
+    >>> def squared_error(model, batch):
+    ...     return (model(batch["x"])[0] - batch["y"]).square().sum(), torch.tensor(4.0)
+    >>> model = ResidualStack(1, 1, d_model=4, n_layers=1, layer_options={"d_state": 4}, pooling="last")
+    >>> first, state = partial_fit(model, data, squared_error)
+    >>> second, state = partial_fit(model, data, squared_error, state=state)
+    >>> second < first
+    True
+    """
+    devices = OneDevice(device) if devices is None else devices
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+
+    def make_optimizer(model):
+        return torch.optim.AdamW(
+            parameter_groups(
+                model, learning_rate=learning_rate, ssm_learning_rate=ssm_learning_rate, weight_decay=weight_decay
+            )
+        )
+
+    before = weights_of(model)
+    batch_size = choose_batch_size(batch_size, len(data))
+    running, optimizer = devices.setup(model, make_optimizer)
+    loss = at_precision(loss, precision, devices.device)
+    steps = Steps(
+        running, loss, optimizer, devices, generator, factor=lambda step: 1.0, gradient_clip=gradient_clip,
+        chunk_length=chunk_length,
+    )  # fmt: skip
+    whole = False
+    with Interruption() as interruption, _own_state(devices, generator):
+        try:
+            interruption.open = True
+            if state is not None:
+                steps.restore(state)
+            mean = steps.epoch(data, batch_size)
+            state, whole = steps.packed(), True
+        except NonFinite as error:
+            raise DivergenceError(
+                f"the loss became {error}. Lower learning_rate (now {learning_rate:g}) or ssm_learning_rate (now "
+                f"{_text(ssm_learning_rate)}). The weights are those before this pass."
+            ) from None
+        finally:
+            interruption.closed = True
+            if not whole:
+                model.load_state_dict(before)
+            model.eval()
+    return mean, state
 
 
 def evaluate(
@@ -212,6 +350,7 @@ def evaluate(
     batch_size: int = 32,
     device: str | torch.device = "cpu",
     devices: Devices | None = None,
+    chunk_length: int | None = None,
 ) -> float:
     """Mean loss over ``data`` in evaluation mode; NaN if nothing counts."""
     devices = OneDevice(device) if devices is None else devices
@@ -219,160 +358,29 @@ def evaluate(
     total = np.zeros(2)
     with torch.no_grad():
         for indices in length_batches(data.lengths, batch_size):
-            batch_sum, batch_count = loss(model, _to(data.batch(devices.share(indices)), devices.device))
-            total += devices.total(torch.stack([batch_sum, batch_count.to(batch_sum)])).tolist()
+            own = devices.share(indices)
+            carried = model if chunk_length is None else Carried(model)
+            sums = np.zeros(2)
+            for span in spans(int(data.lengths[own].max(initial=0)), chunk_length) if len(own) else []:
+                batch_sum, batch_count = loss(carried, to_device(cut(data, own, span), devices.device))
+                sums += torch.stack([batch_sum, batch_count.to(batch_sum)]).tolist()
+            total += devices.total(torch.from_numpy(sums)).tolist()
     return float(total[0] / total[1]) if total[1] else math.nan
 
 
-class Steps:
-    """The steps of an optimiser: gradients of batches, clipped, at rates that follow a schedule.
-
-    Parameters
-    ----------
-    model : nn.Module
-        As the devices run it.
-    loss : callable
-    optimizer : torch.optim.Optimizer
-        Its groups' rates are the largest that the schedule reaches.
-    devices : Devices
-    generator : torch.Generator
-        Order of the batches.
-    factor : callable
-        Number of the step -> factor of the rates.
-    gradient_clip : float or None
-
-    Attributes
-    ----------
-    n_taken : int
-        Steps so far.
-    n_parts : int
-        Parts into which each batch is cut: 1, or 2 since one did not fit into memory.
-    """
-
-    def __init__(self, model, loss, optimizer, devices, generator, *, factor, gradient_clip):
-        self.model, self.loss, self.optimizer, self.devices = model, loss, optimizer, devices
-        self.generator, self.factor, self.gradient_clip = generator, factor, gradient_clip
-        self.rates = [group["lr"] for group in optimizer.param_groups]
-        self.n_taken, self.n_parts = 0, 1
-
-    def epoch(self, data: Batches, batch_size: int) -> float:
-        """One pass over the data; the mean loss."""
-        self.model.train()
-        total, count = 0.0, 0.0
-        for indices in length_batches(data.lengths, batch_size, self.generator):
-            value, n = self.step(data, indices)
-            total, count = total + value * n, count + n
-        if count == 0:
-            raise ValueError("no series has a target that is not missing: there is nothing to learn from.")
-        return total / count
-
-    def step(self, data: Batches, indices: np.ndarray) -> tuple[float, float]:
-        """One step on a batch; its mean loss and count. A batch that counts 0 is none."""
-        value, n = self._gradient_that_fits(data, indices)
-        if n == 0:
-            return 0.0, 0.0
-        clip = math.inf if self.gradient_clip is None else self.gradient_clip
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
-        value, norm = torch.stack([value, norm.to(value)]).tolist()
-        if not math.isfinite(value):
-            raise _NonFinite(value)
-        if not math.isfinite(norm):
-            raise _NonFinite(f"{value:.4g} with a gradient of {norm}")
-        factor = self.factor(self.n_taken)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        self.optimizer.step()
-        self.n_taken += 1
-        return value, n
-
-    def _gradient_that_fits(self, data, indices):
-        """The gradient of a batch, which is halved if it is the first that does not fit into memory."""
-        before = self.generator.get_state(), _dropout_state(self.devices.device)
-        try:
-            return self._gradient(data, indices)
-        except (RuntimeError, MemoryError) as error:
-            # What another process computes meanwhile cannot be called back.
-            if not is_out_of_memory(error) or self.devices.size > 1:
-                raise
-            if self.n_parts > 1 or len(indices) == 1:
-                longest = int(data.lengths[indices].max())
-                halved = "" if len(indices) == 1 else " even in two halves"
-                raise MemoryError(
-                    f"a batch of {len(indices)} series of up to {longest} steps does not fit into the memory of "
-                    f"{self.devices.device}{halved}. Lower batch_size, d_model or n_layers, or cut the series."
-                ) from None
-        # Here the error is forgotten, and with it what the failed step held.
-        self.n_parts = 2
-        self.optimizer.zero_grad(set_to_none=True)
-        release(self.devices.device)
-        warnings.warn(
-            f"a batch of {len(indices)} series did not fit into the memory of {self.devices.device}: from here on each "
-            "batch is computed in two halves, whose gradients are added. A lower batch_size needs no halves.",
-            UserWarning,
-            stacklevel=4,
-        )
-        self.generator.set_state(before[0])
-        _set_dropout_state(self.devices.device, before[1])
-        return self._gradient_that_fits(data, indices)
-
-    def _gradient(self, data, indices):
-        """Leave the gradient of the batch's mean loss in the parameters; that loss, and its count."""
-        devices = self.devices
-        self.optimizer.zero_grad(set_to_none=True)
-        unit = 0.0
-        sums = torch.zeros(2)
-        for part in np.array_split(devices.share(indices), min(self.n_parts, len(indices))):
-            batch_sum, batch_count = self.loss(self.model, _to(data.batch(part), devices.device))
-            counts = torch.stack([batch_sum.detach(), batch_count.to(batch_sum)])
-            # All parts, and all processes, divide by one number, at first that of the targets in the first part.
-            unit = unit or float(devices.total(counts)[1]) / devices.size
-            devices.backward((batch_sum + batch_count * auxiliary_loss(self.model)) / (unit or 1.0))
-            sums = counts + sums.to(counts)
-        sums = devices.total(sums)
-        n = float(sums[1])
-        if n and (scale := unit * devices.size / n) != 1:
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(scale)
-        return sums[0] / (n or 1.0), n
-
-
-class _Best(NamedTuple):
-    """The least loss so far, and the weights that had it."""
-
-    score: float
-    weights: dict[str, Tensor]
-
-
-class _NonFinite(Exception):
-    """Carries the value that is not finite to where the epoch and the rates are known."""
-
-
 @contextmanager
-def _own_randomness(device: torch.device, generator: torch.Generator):
-    """Dropout draws from torch's global generator: it is seeded from ours and put back as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        yield
+def _own_state(devices: Devices, generator: torch.Generator):
+    """Dropout draws from torch's global generator: it is seeded from ours, another in each process, and put back.
 
-
-def _dropout_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_dropout_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
-
-
-def _to(batch: dict[str, Tensor], device) -> dict[str, Tensor]:
-    return {name: value.to(device) for name, value in batch.items()}
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    So is whether gradients are recorded: Ctrl-C between ``no_grad``'s beginning and its body would leave that off.
+    """
+    device, recording = devices.device, torch.is_grad_enabled()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + devices.rank)
+            yield
+    finally:
+        torch.set_grad_enabled(recording)
 
 
 def _text(rate: float | Mapping[str, float]) -> str:

@@ -139,6 +139,6 @@ def warmup_cosine(n_steps: int, warmup: float = 0.1) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < n_warmup:
             return (step + 1) / n_warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
 
     return factor

@@ -1,82 +1,79 @@
-"""Accuracy of the classifiers on series that ship with sktime, over several seeds.
+"""Real tasks, three seeds, against what users would pick: one table, also where ours is behind.
 
-JapaneseVowels: 9 speakers by 12 cepstral coefficients, 7 to 29 steps. BasicMotions: 4 motions by accelerometer and
-gyroscope, 100 steps. Options were chosen by cross-validation on the training part alone, which is printed too; the test
-part, always the archive's own, is looked at once for every seed. 1-nearest-neighbour with the Euclidean distance is the
-archive's baseline for series of one length.
+    python tests/benchmarks/bench_accuracy.py [task ...] [--ledger FILE] [--seconds N] [--seeds N] [--rows TEXT]
+        [--select] [--print]
+
+measures what the ledger lacks and prints the table; ``make bench-accuracy`` is the same. Every figure goes into the
+ledger, a file of JSON outside the repository (by default in the user's cache), as soon as it is known: a run that was
+stopped goes on where it was, and a changed option or contender is measured anew. A change in the package is not
+noticed: name a new ledger.
+
+Options are chosen on training parts: ``--select`` prints how each candidate does in validation there; the first of a
+row's candidates is the one that did best, and the table's. The test part is looked at once for a seed. Real data are
+read from the folder that ``STATESPACE_DATA`` names; tasks without are passed over.
 """
 
+import argparse
 import time
 import warnings
+from functools import partial
 
-import numpy as np
 import torch
+from forecasting_rows import FORECASTS
 from harness import machine
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
+from series_rows import SERIES
+from table import Ledger, default_ledger, fill, lines, results
+from tasks import Missing
 
-from statespace import S4DClassifier, S5Classifier
-
-TESTS = ["tests/test_classification.py"]
-SEEDS = range(5)
-
-
-def load(name):
-    """Training and test part: lists of arrays (n_times_i, n_channels), and labels."""
-    from sktime import datasets
-    from sktime.datatypes import convert_to
-
-    parts = []
-    for split in ("train", "test"):
-        X, y = getattr(datasets, f"load_{name}")(split=split, return_X_y=True)
-        parts += [[frame.to_numpy() for frame in convert_to(X, "df-list")], np.asarray(y)]
-    return parts
+TESTS = ["tests/test_accuracy_table.py"]
+TABLES = SERIES | FORECASTS
 
 
-def report(title, make, train_X, train_y, test_X, test_y):
-    """One line: the accuracy on training folds, and on the test part for every seed."""
-    start = time.perf_counter()
-    scores = [make(seed).fit(train_X, train_y).score(test_X, test_y) for seed in SEEDS]
-    seconds = (time.perf_counter() - start) / len(SEEDS)
-    folds = cross_val_score(make(0), train_X, train_y, cv=StratifiedKFold(4, shuffle=True, random_state=0))
-    listed = " ".join(f"{100 * score:.1f}" for score in scores)
-    print(
-        f"  {title:24s} training folds {100 * folds.mean():5.1f} %   test {100 * np.mean(scores):5.1f} % "
-        f"(seeds: {listed})   {seconds:.1f} s a fit",
-        flush=True,
-    )
+def options(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TABLES)}; all of them if none is named")
+    parser.add_argument("--ledger", default=default_ledger(), help="the file of figures (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing later than that")
+    parser.add_argument("--seeds", type=int, help="measure only so many seeds of each contender")
+    parser.add_argument("--rows", default="", help="measure only contenders whose names hold this text")
+    parser.add_argument("--select", action="store_true", help="validate the candidates on the training parts instead")
+    parser.add_argument("--print", action="store_true", help="print what the ledger has and measure nothing")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.tasks) - set(TABLES):
+        parser.error(f"no task is called {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
+    return given
 
 
-def japanese_vowels():
-    """Aim: 97 %."""
-    data = load("japanese_vowels")
-    print(f"\nJapaneseVowels: {len(data[0])} to train, {len(data[2])} to test, 9 classes")
-    options = {
-        "d_model": 64, "n_layers": 2, "d_state": 32, "dt_min": 0.01, "dt_max": 0.5, "dropout": 0.3, "max_epochs": 40,
-        "validation_fraction": 0,
-    }  # fmt: skip
-    for kind in (S4DClassifier, S5Classifier):
-        report(kind.__name__, lambda seed, kind=kind: kind(**options, random_state=seed), *data)
-
-
-def basic_motions():
-    """Aim: 97.5 %."""
-    data = load("basic_motions")
-    print(f"\nBasicMotions: {len(data[0])} to train, {len(data[2])} to test, 4 classes")
-    flat = [np.stack(part).reshape(len(part), -1) for part in (data[0], data[2])]
-    nearest = KNeighborsClassifier(1).fit(flat[0], data[1]).score(flat[1], data[3])
-    print(f"  {'1-nearest neighbour':24s} test {100 * nearest:5.1f} %")
-    options = {"d_model": 32, "n_layers": 2, "d_state": 32, "max_epochs": 50, "validation_fraction": 0}
-    for kind in (S4DClassifier, S5Classifier):
-        report(kind.__name__, lambda seed, kind=kind: kind(**options, random_state=seed), *data)
-
-
-def main():
-    print(machine(["torch", "scikit-learn", "sktime"]), f"{torch.get_num_threads()} threads")
+def main(arguments=()):
+    given, begun = options(arguments), time.monotonic()
+    print(machine(["torch", "scikit-learn", "sktime", "numba"]), f"{torch.get_num_threads()} threads")
     warnings.simplefilter("ignore")
-    japanese_vowels()
-    basic_motions()
+    ledger, shown, say = Ledger(given.ledger), [], partial(print, flush=True)
+    for name in given.tasks or TABLES:
+        try:
+            table = TABLES[name]()
+            for row in table.rows:
+                if given.rows in row.name and not given.print:
+                    fill(ledger, name, row, say, given.select, given.seeds, begun + given.seconds)
+            shown += candidates(ledger, name, table) if given.select else lines(ledger, name, table)
+        except Missing as reason:
+            shown += ["", f"{name}: passed over. {reason}"]
+    print("\n".join(shown))
+
+
+def candidates(ledger, name, table):
+    """Each row's candidates, as they did in validation on the training part."""
+    found = ["", f"{name}, in validation:"]
+    for row in table.rows:
+        if len(row.candidates) < 2:
+            continue
+        for entry, given in zip(results(ledger, name, row, validate=True), row.candidates, strict=True):
+            figures = "not run" if entry is None else entry.get("figures", entry.get("error"))
+            found.append(f"  {row.name}: {figures} by {given}")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    import sys
+
+    main(sys.argv[1:])

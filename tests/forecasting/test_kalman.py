@@ -257,3 +257,86 @@ def test_noise_with_heavy_tails():
     robust.update(Y.iloc[-1:], update_params=False)
     assert "ljung_box" in robust.diagnostics().index
     assert "student_t noise" in str(robust.summary())
+
+
+@pytest.fixture
+def samples(monkeypatch):
+    """How many samples the filter and the smoother see."""
+    from statespace.kalman import binding
+
+    count = {"seen": 0}
+    call = binding.Binding._call
+
+    def counted(self, kernel, y, noise, **options):
+        count["seen"] += len(y)
+        return call(self, kernel, y, noise, **options)
+
+    monkeypatch.setattr(binding.Binding, "_call", counted)
+    return count
+
+
+@pytest.mark.parametrize("exogenous", [False, True])
+def test_an_update_filters_what_is_new_and_equals_all_at_once(samples, exogenous):
+    t = np.cumsum(RNG.uniform(0.2, 3.0, 300))
+    index = pd.DatetimeIndex(pd.Timestamp("2024-01-01") + pd.to_timedelta(t, unit="D"))
+    y = pd.Series(1e6 + np.cumsum(RNG.normal(size=300)), index=index)
+    y.iloc[[5, 100, 101]] = np.nan
+    X = pd.DataFrame({"x": RNG.normal(size=300)}, index=index) if exogenous else None
+    part = (lambda rows: None) if X is None else (lambda rows: X[rows])
+    model = KalmanForecaster(**KNOWN).fit(y[:50], X=part(slice(50)))
+    whole = KalmanForecaster(**KNOWN).fit(y[:50], X=part(slice(50)))
+    for start, stop in [(50, 51), (51, 90), (90, 200)]:
+        samples["seen"] = 0
+        model.update(y[start:stop], X=part(slice(start, stop)), update_params=False)
+        assert samples["seen"] == stop - start
+    whole.update(y[:200], X=part(slice(200)), update_params=False)
+    assert samples["seen"] >= 200
+    horizon = index[[230, 200, 299]]
+    samples["seen"] = 0
+    found = model.predict_quantiles(fh=horizon, X=part(slice(200, 300)), alpha=[0.1, 0.9])
+    assert samples["seen"] == 3
+    np.testing.assert_allclose(found, whole.predict_quantiles(fh=horizon, X=part(slice(200, 300)), alpha=[0.1, 0.9]))
+    inside = index[[3, 60, 199]]
+    np.testing.assert_allclose(model.predict(fh=inside), whole.predict(fh=inside))
+    np.testing.assert_allclose(model.predict_residuals(), whole.predict_residuals(), atol=1e-6)
+    assert model.diagnostics().equals(whole.diagnostics())
+
+
+def test_an_update_of_some_series_and_of_the_past():
+    y = pd.concat({name: (k + 1) * Y.iloc[: 30 + k].to_frame("y") for k, name in enumerate("ba")}, names=["s", "t"])
+    later = pd.DataFrame({"y": [3.0, 4.0]}, index=pd.MultiIndex.from_product([["a"], DAYS[[35, 37]]], names=["s", "t"]))
+    model = KalmanForecaster(**KNOWN, parameters="shared").fit(y)
+    anew = KalmanForecaster(**KNOWN, parameters="shared").fit(pd.concat([y, later]).sort_index())
+    fh = pd.to_timedelta(["1D", "9D"])
+    before = model.predict(fh=fh)
+    model.update(later, update_params=False)
+    np.testing.assert_allclose(model.predict(fh=fh).loc[["a"]], anew.predict(fh=fh).loc[["a"]])
+    pd.testing.assert_frame_equal(model.predict(fh=fh).loc[["b"]], before.loc[["b"]])
+    # A correction of the past conditions anew.
+    corrected = y.loc[["b"]].iloc[[20]] + 5
+    model.update(corrected, update_params=False)
+    assert (model.predict(fh=fh).loc[["b"]] != before.loc[["b"]]).all(axis=None)
+
+
+def test_calibrated_intervals_of_a_wrong_model():
+    """Noise that is far too small: held-out values say so, at each horizon."""
+    rng = np.random.default_rng(0)
+    values = np.cumsum(rng.normal(size=(80, 120)), axis=1) + rng.standard_t(3, size=(80, 120))
+    steps = pd.MultiIndex.from_product([range(80), range(120)], names=["series", "time"])
+    y = pd.DataFrame({"y": values.ravel()}, index=steps)
+    wrong = {"process": LocalLevel(0.1), "noise_variance": 0.1, "optimizer": None, "parameters": "shared"}
+    known = y[steps.get_level_values(1) < 100]
+    fh = [1, 5, 20]
+    model = KalmanForecaster(**wrong, calibrate=True, calibration_fraction=0.35).fit(known)
+    intervals = model.predict_interval(fh=fh, coverage=[0.5, 0.9]).to_numpy().reshape(80, 3, 4)
+    truth = values[:, [100, 104, 119]]
+    for j, coverage in ((0, 0.5), (2, 0.9)):
+        inside = ((intervals[..., j] <= truth) & (truth <= intervals[..., j + 1])).mean(axis=0)
+        np.testing.assert_allclose(inside, coverage, atol=0.1)
+    plain = KalmanForecaster(**wrong).fit(known)
+    narrow = plain.predict_interval(fh=fh, coverage=0.9).to_numpy().reshape(80, 3, 2)
+    assert ((narrow[..., 0] <= truth) & (truth <= narrow[..., 1])).mean() < 0.6
+    # The point, and the parameters, are those of all the data.
+    pd.testing.assert_frame_equal(model.predict(fh=fh), plain.predict(fh=fh))
+    with pytest.raises(ValueError, match="calibration_fraction must be within"):
+        KalmanForecaster(**wrong, calibrate=True, calibration_fraction=1.5).fit(known)

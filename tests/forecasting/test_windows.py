@@ -99,7 +99,8 @@ def test_training_windows_look_forward_only_and_within_the_longest_horizon():
 def test_tokens_do_not_know_the_unit_or_the_level_of_the_values():
     records = record()
     other = records._replace(values=1000 * records.values - 7e5)
-    arguments = np.array([20]), np.array([35]), np.array([40]), records.times[[45]], records.covariates[[45]], np.array([0])
+    window = np.array([20]), np.array([35]), np.array([40])
+    arguments = *window, records.times[[45]], records.covariates[[45]], np.array([0])
     one, two = reader(records).read(*arguments), reader(other).read(*arguments)
     np.testing.assert_allclose(two.x, one.x, atol=1e-8)
     np.testing.assert_allclose(two.offset, 1000 * one.offset - 7e5)

@@ -60,6 +60,24 @@ def test_against_finite_differences_of_predict(series):
         np.testing.assert_allclose(found.values[0].iloc[k, c], slope * way[k, c], rtol=1e-4)
 
 
+def test_a_baseline_of_series_leaves_out_what_is_not_asked_about(series):
+    other = X[:2].copy()
+    other[:, 3:7, 1] += RNG.normal(size=(2, 4))
+    found = integrated_gradients(series, X[:2], times=T[:2], baseline=other)
+    check_sums(found, 2)
+    np.testing.assert_allclose(found.baseline, series.predict(other, times=T[:2])[:, 0], rtol=1e-9)
+    for table in found.values:
+        asked = np.zeros((9, 2), dtype=bool)
+        asked[3:7, 1] = True
+        np.testing.assert_array_equal(table.to_numpy() != 0, asked)
+    ragged = integrated_gradients(
+        series, [X[0], X[1, :5]], times=[T[0], T[1, :5]], baseline=[other[0], np.zeros((5, 2))]
+    )
+    np.testing.assert_allclose(ragged.values[0], found.values[0], rtol=1e-9)
+    with pytest.raises(ValueError, match=r"shapes of those of X, \(9, 2\) and so on for 2"):
+        integrated_gradients(series, X[:2], times=T[:2], baseline=other[:1])
+
+
 def test_nothing_comes_from_the_future(steps):
     found = integrated_gradients(steps, X[:2], times=T[:2], at=4)
     check_sums(found, 2)
@@ -101,6 +119,24 @@ def test_log_odds_of_classes(classes):
     np.testing.assert_allclose(other.answer, np.log(p[:, place] / (1 - p[:, place])), rtol=1e-8)
     with pytest.raises(ValueError, match="one of the classes"):
         integrated_gradients(classes, X[:1], output="none")
+
+
+@pytest.mark.parametrize("distribution", ["student_t", "quantile"])
+def test_the_point_of_a_distribution(distribution):
+    y = np.stack([X[:, 0, 0], X[:, -1, 1]], axis=1)
+    reg = S4DRegressor(**TINY | {"max_epochs": 2}, distribution=distribution).fit(X, y)
+    found = integrated_gradients(reg, X[:2], output=-1)
+    check_sums(found, 2)
+    np.testing.assert_allclose(found.answer, reg.predict(X[:2])[:, 1], rtol=1e-9)
+
+
+def test_log_odds_at_a_temperature():
+    clf = S4DClassifier(**TINY | {"max_epochs": 2}, calibrate=True).fit(X, np.arange(16) % 2)
+    assert clf.temperature_ != 1.0
+    p = clf.predict_proba(X[:2])
+    found = integrated_gradients(clf, X[:2], output=1)
+    check_sums(found, 2)
+    np.testing.assert_allclose(found.answer, np.log(p[:, 1] / p[:, 0]), rtol=1e-8, atol=1e-10)
 
 
 def test_missing_values_add_nothing_and_frames_give_names():
