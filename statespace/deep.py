@@ -19,9 +19,10 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
+from statespace.base import set_learned
 from statespace.fitting import NOT_SAVED, GoingOn, seed_and_checkpoint
 from statespace.inspection import summary
-from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
+from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps, restored_model
 from statespace.readers import StoredRows
 from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
@@ -41,6 +42,8 @@ from statespace.training.callbacks import as_callbacks
 from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
+# Samples of what a file's model is tried on: more than a window of the slowest scale of `SaShiMi` by default.
+_PROBE_LENGTH = 20
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
 
 
@@ -96,6 +99,8 @@ class DeepEstimator(GoingOn):
         self._check_parameters()
         vars(self).pop("_pass", None)
         warm = self.warm_start and "model_" in vars(self)
+        if warm and self.calibrate:
+            self._check_same_held_out()
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
         self._check_chunks()
         self._forget_calibration()
@@ -148,6 +153,7 @@ class DeepEstimator(GoingOn):
             self._learn_calibration(
                 collection[calibration], [raw[i] for i in calibration], _rows(weights, calibration)
             )
+            self.n_calibration_ = len(calibration)
         if told is not None:
             told.end()
         return self
@@ -186,6 +192,16 @@ class DeepEstimator(GoingOn):
 
     def _forget_calibration(self):
         """Drop what earlier held-out series said of a model that is to change."""
+        self.n_calibration_ = 0
+
+    def _check_same_held_out(self):
+        """Refuse to calibrate with series that the model may have learned from."""
+        if not vars(self).get("n_calibration_") or not isinstance(self.random_state, Integral):
+            raise ValueError(
+                "calibrate=True with warm_start=True needs an earlier fit that held out the same series: one with "
+                "calibrate=True and an integer random_state. Else the model has learned from what should calibrate it: "
+                "fit anew with warm_start=False."
+            )
 
     def _start(self, model):
         """Starting values of a new model that are the subclass's."""
@@ -400,7 +416,7 @@ class DeepEstimator(GoingOn):
         # Whoever wrote the file, it names no path to write to.
         estimator = cls(**state["params"] | NOT_SAVED)
         for name, value in state["learned"].items():
-            setattr(estimator, name, value)
+            set_learned(estimator, name, value)
         weights, losses = {}, {}
         for name, array in arrays.items():
             if name.startswith("model."):
@@ -408,17 +424,32 @@ class DeepEstimator(GoingOn):
             elif name.startswith("history."):
                 losses[name.removeprefix("history.")] = array
             else:
-                setattr(estimator, name, array)
+                set_learned(estimator, name, array)
         if "feature_names_in_" in state["learned"]:
             estimator.feature_names_in_ = np.array(state["learned"]["feature_names_in_"], dtype=object)
         if losses:
             n_epochs = len(losses["loss"])
             estimator.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, n_epochs + 1, name="epoch"))
-        with torch.random.fork_rng(devices=[]):
-            estimator.model_ = estimator._make_model(**state["model"])
-        estimator.model_.load_state_dict(weights)
-        estimator.model_.eval()
+        estimator.model_ = restored_model(lambda: estimator._make_model(**state["model"]), weights)
         return estimator
+
+    def _probe(self):
+        """Two short series as the network would read them, for `statespace.persistence`."""
+        rng = np.random.default_rng(0)
+        if self._alphabet is None:
+            x = self.x_mean_ + self.x_scale_ * rng.normal(size=(2, _PROBE_LENGTH, self.n_channels_))
+        else:
+            x = rng.integers(len(self._alphabet.rows), size=(2, _PROBE_LENGTH, 1)).astype(np.float64)
+        return {"x": x} | ({} if self.clock_ is None else {"dt": rng.exponential(size=x.shape[:2]) + 0.1})
+
+    def _answer_probe(self, given):
+        """What the network makes of them, in the units of the targets."""
+        model = self._copy_model(torch.device("cpu"), torch.float64)
+        x = torch.from_numpy(self._encode(given["x"]).astype(np.float64, copy=False))
+        dt = torch.from_numpy(given["dt"]) if "dt" in given else None
+        with torch.inference_mode():
+            outputs, _ = model(x, dt)
+            return {name: value.numpy() for name, value in self._answers_module()(outputs).items()}
 
 
 def _rows(values, indices):
