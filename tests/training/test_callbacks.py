@@ -147,8 +147,9 @@ class Watch:
 
 
 def test_epochs_are_tasks():
-    watch = Watch()
-    model = S4DRegressor(**TINY).set_callbacks(watch).fit(X, Y)
+    watch, options = Watch(), TINY | {"learning_rate": 1.0, "batch_size": 4}
+    model = S4DRegressor(**options).set_callbacks(watch).fit(X, Y)
+    assert model.best_epoch_ < 4  # so that the best weights are not the last
     assert watch.events[:2] == [("setup", "S4DRegressor"), ("begin", "fit", 0, 4)]
     assert watch.events[2:4] == [("begin", "epoch", 0, 0), ("end", "epoch", 0)]
     assert watch.events[-2:] == [("end", "fit", 0), ("teardown", "S4DRegressor")]
@@ -157,11 +158,11 @@ def test_epochs_are_tasks():
     ]  # fmt: skip
     # Each estimator handed over is what fit would have left if it had stopped there.
     for epoch, (fitted, *_) in enumerate(watch.fitted):
-        stopped = S4DRegressor(**TINY, callbacks=[lambda k, *_, epoch=epoch: k == epoch]).fit(X, Y)
+        stopped = S4DRegressor(**options, callbacks=[lambda k, *_, epoch=epoch: k == epoch]).fit(X, Y)
         np.testing.assert_array_equal(fitted.predict(X), stopped.predict(X))
         assert fitted.best_epoch_ == stopped.best_epoch_
     np.testing.assert_array_equal(watch.fitted[-1][0].predict(X), model.predict(X))
-    np.testing.assert_array_equal(S4DRegressor(**TINY).fit(X, Y).predict(X), model.predict(X))
+    np.testing.assert_array_equal(S4DRegressor(**options).fit(X, Y).predict(X), model.predict(X))
 
 
 def test_a_true_answer_stops():
