@@ -155,3 +155,33 @@ def test_recurrent_networks_read_the_gap_and_train_in_our_loop():
     # Padded beside a longer one, a series has the answer that it has alone.
     ragged = [X[0][:4], X[1]]
     assert_allclose(classifier.predict_proba(ragged)[:1], classifier.predict_proba(ragged[:1]), atol=1e-12)
+
+
+def test_what_is_known_so_far_reads_nothing_ahead():
+    from contenders import so_far
+    from tasks import Part
+
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((9, 3)) < 0.4, np.nan, rng.normal(size=(9, 3)))
+    train = Part([x, rng.normal(size=(5, 3))], np.zeros(2))
+    whole = so_far(Part([x], np.zeros(1)), train).X[0]
+    for n in range(1, 10):
+        assert_allclose(so_far(Part([x[:n]], np.zeros(1)), train).X[0], whole[:n], atol=1e-14)
+    everything = np.concatenate(train.X)
+    z = (x - np.nanmean(everything, axis=0)) / np.nanstd(everything, axis=0)
+    expected = [np.log1p((~np.isnan(z)).sum(axis=0)), np.nanmax(z, axis=0), np.nanstd(z, axis=0)]
+    assert_allclose(whole[-1].reshape(5, 3)[[1, 3, 4]], expected, atol=1e-12)
+
+
+def test_pieces_of_a_record_ask_nothing_of_a_state_they_do_not_know():
+    from contenders import pieces
+    from tasks import Part
+
+    record = Part([np.arange(400.0)[:, None]], [np.arange(400.0)])
+    cut = pieces(record, record)
+    assert [len(x) for x in cut.X] == [256] * 5
+    assert_array_equal(cut.y[0], np.arange(256.0))
+    assert np.isnan(cut.y[1][:96]).all()
+    assert_array_equal(cut.y[1][96:], np.arange(128.0, 288.0))
+    assert_array_equal(cut.X[1][:, 0], np.arange(32.0, 288.0))
+    assert pieces(Part(record.X, record.y), record).X[0] is record.X[0]
