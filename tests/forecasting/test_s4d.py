@@ -123,6 +123,13 @@ def test_a_saved_forecaster_predicts_the_same(kind, tmp_path, monkeypatch):
     assert again.history_.equals(model.history_)
 
 
+def test_a_file_of_another_version_is_refused(tmp_path, monkeypatch):
+    S4DForecaster(**TINY).fit(series("grid")).save(tmp_path / "model")
+    monkeypatch.setattr("statespace.forecasting.deep.N_CHANNELS", 8)
+    with pytest.raises(ValueError, match="Fit the forecaster again"):
+        statespace.load(tmp_path / "model")
+
+
 def test_saving_what_is_not_fitted_or_many(tmp_path):
     from sktime.exceptions import NotFittedError
 
