@@ -2,6 +2,8 @@
 # make test    the whole test suite
 # make lint    ruff and mypy
 # make bench   the comparisons with peers, each after the tests of what it times; BENCH="kalman s4d" runs these two
+# make bench-accuracy   the table of accuracies on real tasks, from its ledger or measured; ACCURACY="m4 tanks" takes these
+#              two, ACCURACY="--print" measures nothing. STATESPACE_DATA names the folder with the real data
 # make docs    the documentation, into docs/_build/html
 # make gpu-check   on a machine with a CUDA device: the tests that need one, then each kernel beside its limit and its
 #              peers; one table, and gpu-check.json, from which it goes on where it was stopped. GPU="ssd wkv" times these
@@ -14,7 +16,7 @@ BIN := .venv/bin
 # Two processes; the tests of a file stay in one, so that a Numba function is compiled by one and cached for the rest.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: demo test lint bench docs gpu-check clean clean-cache
+.PHONY: demo test lint bench bench-accuracy docs gpu-check clean clean-cache
 
 # torch first and by its exact pin: a looser one takes the newest build, with several GB of CUDA packages.
 .venv/.installed: pyproject.toml constraints.txt
@@ -45,6 +47,9 @@ lint: .venv/.installed
 
 bench: .venv/.installed-bench
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+bench-accuracy: .venv/.installed-bench
+	$(BIN)/python tests/benchmarks/bench_accuracy.py $(ACCURACY)
 
 docs: .venv/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

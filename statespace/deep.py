@@ -19,9 +19,10 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
-from statespace.fitting import GoingOn
+from statespace.base import set_learned
+from statespace.fitting import NOT_SAVED, GoingOn, seed_and_checkpoint
 from statespace.inspection import summary
-from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
+from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps, restored_model
 from statespace.readers import StoredRows
 from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
@@ -41,9 +42,9 @@ from statespace.training.callbacks import as_callbacks
 from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
+# Samples of what a file's model is tried on: more than a window of the slowest scale of `SaShiMi` by default.
+_PROBE_LENGTH = 20
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
-# What belongs to one place and one call of fit, as it is in a file.
-_NOT_SAVED = {"checkpoint": None, "resume": False, "callbacks": None}
 
 
 @dataclass(eq=False, repr=False)
@@ -62,7 +63,7 @@ class DeepEstimator(GoingOn):
     """
 
     d_model: int = 64
-    n_layers: int = 4
+    n_layers: int = 2
     _: KW_ONLY
     alphabet: str | Sequence[Any] | int | None = None
     reverse_complement: str | None = None
@@ -73,7 +74,7 @@ class DeepEstimator(GoingOn):
     dropout: float = 0.1
     pooling: str = "mean"
     max_epochs: int = 50
-    batch_size: int = 32
+    batch_size: int | str = "auto"
     chunk_length: int | None = None
     learning_rate: float = 4e-3
     ssm_learning_rate: float | Mapping[str, float] = 1e-3
@@ -98,10 +99,12 @@ class DeepEstimator(GoingOn):
         self._check_parameters()
         vars(self).pop("_pass", None)
         warm = self.warm_start and "model_" in vars(self)
+        if warm and self.calibrate:
+            self._check_same_held_out()
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
         self._check_chunks()
         self._forget_calibration()
-        seed, checkpoint = self._seed_and_checkpoint()
+        seed, checkpoint = seed_and_checkpoint(self)
         generator = torch.Generator().manual_seed(seed)
         training, held_out, calibration = self._split(targets, generator, weights)
         raw = targets
@@ -150,6 +153,7 @@ class DeepEstimator(GoingOn):
             self._learn_calibration(
                 collection[calibration], [raw[i] for i in calibration], _rows(weights, calibration)
             )
+            self.n_calibration_ = len(calibration)
         if told is not None:
             told.end()
         return self
@@ -188,18 +192,32 @@ class DeepEstimator(GoingOn):
 
     def _forget_calibration(self):
         """Drop what earlier held-out series said of a model that is to change."""
+        self.n_calibration_ = 0
+
+    def _check_same_held_out(self):
+        """Refuse to calibrate with series that the model may have learned from."""
+        if not vars(self).get("n_calibration_") or not isinstance(self.random_state, Integral):
+            raise ValueError(
+                "calibrate=True with warm_start=True needs an earlier fit that held out the same series: one with "
+                "calibrate=True and an integer random_state. Else the model has learned from what should calibrate it: "
+                "fit anew with warm_start=False."
+            )
 
     def _start(self, model):
         """Starting values of a new model that are the subclass's."""
 
     def _check_parameters(self):
         self._check_going_on()
-        for name in ("d_model", "n_layers", "d_state", "max_epochs", "batch_size"):
+        for name in ("d_model", "n_layers", "d_state", "max_epochs"):
             if hasattr(self, name):
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
         for name in ("patience", "chunk_length"):
             if getattr(self, name) is not None:
                 check_scalar(getattr(self, name), name, Integral, min_val=1)
+        if isinstance(self.batch_size, str) and self.batch_size != "auto":
+            raise ValueError(f"batch_size must be 'auto' or a number of series. Got {self.batch_size!r} instead.")
+        if self.batch_size != "auto":
+            check_scalar(self.batch_size, "batch_size", Integral, min_val=1)
         if self.gradient_clip is not None:
             check_scalar(self.gradient_clip, "gradient_clip", Real, min_val=0, include_boundaries="neither")
         for name in ("learning_rate", "weight_decay"):
@@ -378,7 +396,7 @@ class DeepEstimator(GoingOn):
             state["params"]["alphabet"] = self.alphabet_
         if not isinstance(state["params"]["random_state"], Integral):
             state["params"]["random_state"] = None
-        state["params"] |= _NOT_SAVED
+        state["params"] |= NOT_SAVED
         arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         for name, value in vars(self).items():
             if not name.endswith("_") or name == "model_":
@@ -396,9 +414,9 @@ class DeepEstimator(GoingOn):
     @classmethod
     def _import(cls, state, arrays):
         # Whoever wrote the file, it names no path to write to.
-        estimator = cls(**state["params"] | _NOT_SAVED)
+        estimator = cls(**state["params"] | NOT_SAVED)
         for name, value in state["learned"].items():
-            setattr(estimator, name, value)
+            set_learned(estimator, name, value)
         weights, losses = {}, {}
         for name, array in arrays.items():
             if name.startswith("model."):
@@ -406,17 +424,32 @@ class DeepEstimator(GoingOn):
             elif name.startswith("history."):
                 losses[name.removeprefix("history.")] = array
             else:
-                setattr(estimator, name, array)
+                set_learned(estimator, name, array)
         if "feature_names_in_" in state["learned"]:
             estimator.feature_names_in_ = np.array(state["learned"]["feature_names_in_"], dtype=object)
         if losses:
             n_epochs = len(losses["loss"])
             estimator.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, n_epochs + 1, name="epoch"))
-        with torch.random.fork_rng(devices=[]):
-            estimator.model_ = estimator._make_model(**state["model"])
-        estimator.model_.load_state_dict(weights)
-        estimator.model_.eval()
+        estimator.model_ = restored_model(lambda: estimator._make_model(**state["model"]), weights)
         return estimator
+
+    def _probe(self):
+        """Two short series as the network would read them, for `statespace.persistence`."""
+        rng = np.random.default_rng(0)
+        if self._alphabet is None:
+            x = self.x_mean_ + self.x_scale_ * rng.normal(size=(2, _PROBE_LENGTH, self.n_channels_))
+        else:
+            x = rng.integers(len(self._alphabet.rows), size=(2, _PROBE_LENGTH, 1)).astype(np.float64)
+        return {"x": x} | ({} if self.clock_ is None else {"dt": rng.exponential(size=x.shape[:2]) + 0.1})
+
+    def _answer_probe(self, given):
+        """What the network makes of them, in the units of the targets."""
+        model = self._copy_model(torch.device("cpu"), torch.float64)
+        x = torch.from_numpy(self._encode(given["x"]).astype(np.float64, copy=False))
+        dt = torch.from_numpy(given["dt"]) if "dt" in given else None
+        with torch.inference_mode():
+            outputs, _ = model(x, dt)
+            return {name: value.numpy() for name, value in self._answers_module()(outputs).items()}
 
 
 def _rows(values, indices):

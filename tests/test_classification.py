@@ -157,7 +157,7 @@ def test_the_loss_is_the_weighted_mean_cross_entropy():
 def test_weights_move_the_predictions():
     X = np.random.default_rng(0).normal(size=(60, 5))  # nothing to learn
     y = np.repeat(["rare", "common"], [6, 54])
-    options = {"max_epochs": 10, "learning_rate": 0.05, "validation_fraction": 0}
+    options = {"max_epochs": 10, "learning_rate": 0.05, "validation_fraction": 0, "batch_size": 32}
     plain = tiny(**options).fit(X, y).predict_proba(X)[:, 1].mean()
     balanced = tiny(class_weight="balanced", **options).fit(X, y).predict_proba(X)[:, 1].mean()
     assert plain < 0.25 < 0.35 < balanced

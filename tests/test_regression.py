@@ -252,8 +252,9 @@ def test_bad_input(X, y, times, message):
     "options",
     [
         {"d_model": 0}, {"max_epochs": 0}, {"batch_size": 1.5}, {"patience": 0}, {"dropout": 1.0}, {"pooling": "sum"},
-        {"validation_fraction": -0.1}, {"learning_rate": -1.0}, {"gradient_clip": 0.0}, {"target": "steps"},
-        {"init": "hippo"}, {"discretization": "euler"}, {"dt_min": 0.0}, {"d_state": 3}, {"device": "abacus"},
+        {"batch_size": "half"}, {"validation_fraction": -0.1}, {"learning_rate": -1.0}, {"gradient_clip": 0.0},
+        {"target": "steps"}, {"init": "hippo"}, {"discretization": "euler"}, {"dt_min": 0.0}, {"d_state": 3},
+        {"device": "abacus"},
     ],
     ids=lambda options: next(iter(options)),
 )  # fmt: skip

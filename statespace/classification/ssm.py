@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from statespace.classification.temperature import fit_temperature
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
+from statespace.models.answers import Probabilities
 from statespace.parameters import SSMParameters
 from statespace.readers import StoredRows
 from statespace.stored import StoredSeries, is_ragged, stored_targets
@@ -221,6 +222,7 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
             )
 
     def _forget_calibration(self):
+        super()._forget_calibration()
         self.temperature_ = 1.0
 
     def _learn_targets(self, y, collection, weights=None, classes=None):
@@ -327,9 +329,9 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _loss(self, targets):
         return partial(_cross_entropy, weight=torch.tensor(self.class_weight_))
 
-    def _exported_answers(self, outputs):
-        """What an exported model answers, by name, from the network's outputs: tensors (..., n_classes)."""
-        return {"probabilities": (outputs / vars(self).get("temperature_", 1.0)).softmax(dim=-1)}
+    def _answers_module(self):
+        """What an exported model answers, by name, from the network's outputs."""
+        return Probabilities(float(vars(self).get("temperature_", 1.0)))
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
@@ -415,14 +417,17 @@ class SSMClassifier(DeepClassifier, SSMParameters):
         weighs all the same, as does a mapping the labels that it leaves out.
     calibrate : bool, default=False
         Hold out ``calibration_fraction`` of the series, on which a temperature is fitted that makes the probabilities
-        honest and changes no prediction. It does not undo ``class_weight``, with which probabilities are those of other
-        shares of classes.
+        honest and changes no prediction. Worth its series where a network learns its labels by heart; one that is
+        kept at its best validation loss is seldom far off. It does not undo ``class_weight``, with which probabilities
+        are those of other shares of classes.
 
     Attributes
     ----------
     temperature_ : float
         What the network's outputs are divided by before the softmax; 1 without ``calibrate``. Above 1 where the network
         was too sure. See `statespace.classification.temperature`.
+    n_calibration_ : int
+        Number of series that were held out to fit it.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_weight_ : ndarray of shape (n_classes,)

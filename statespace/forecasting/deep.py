@@ -4,6 +4,7 @@ Above: ``ssm`` and the named ones. Below: ``windows`` makes tokens, ``statespace
 ``tables`` keeps the history in files.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
@@ -13,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 from torch import nn
 
 from statespace.base import mean_and_scale
+from statespace.fitting import check_going_on, identity, seed_and_checkpoint
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
@@ -36,7 +37,7 @@ from statespace.quantiles import (
     variance,
 )
 from statespace.times import median_gap
-from statespace.training import check_precision, choose_device, fit, ssm_rates
+from statespace.training import Checkpoint, History, check_precision, choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
@@ -125,6 +126,9 @@ class DeepForecaster(TimeForecaster):
     precision: str = "float32"
     calibrate: bool = False
     calibration_fraction: float = 0.2
+    checkpoint: str | os.PathLike | None = None
+    resume: bool = False
+    callbacks: Sequence[Any] | None = None
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -186,6 +190,7 @@ class DeepForecaster(TimeForecaster):
             raise ValueError(
                 f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
             )
+        check_going_on(self)
         self._check_calibration()
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
@@ -280,7 +285,7 @@ class DeepForecaster(TimeForecaster):
 
     def _learn(self, max_epochs):
         """Train on all of the data; or on their first part, and calibrate with the rest."""
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed, _ = seed_and_checkpoint(self)
         self.calibration_, everything = None, self._records
         if not self.calibrate:
             self._train(max_epochs, seed)
@@ -314,8 +319,13 @@ class DeepForecaster(TimeForecaster):
             self.history_ = pd.DataFrame({"loss": []}, index=pd.RangeIndex(1, 1, name="epoch"))
             self.model_.eval()
             return
+        checkpoint = None
+        if new and self.checkpoint is not None:
+            data = [self._records.times, self._records.values, self._records.covariates, self._records.lengths]
+            checkpoint = Checkpoint(self.checkpoint, self.resume, identity(self, seed, self.model_, data))
+        history = History()
         try:
-            history = fit(
+            fit(
                 self.model_,
                 windows,
                 _loss,
@@ -329,11 +339,14 @@ class DeepForecaster(TimeForecaster):
                 progress=self.verbose > 0,
                 device=device,
                 precision=self.precision,
+                callbacks=self.callbacks,
+                checkpoint=checkpoint,
+                history=history,
             )
         finally:
             self.model_.cpu().eval()
-        epochs = pd.RangeIndex(1, len(history.loss) + 1, name="epoch")
-        self.history_ = pd.DataFrame({"loss": history.loss}, index=epochs)
+            epochs = pd.RangeIndex(1, len(history.loss) + 1, name="epoch")
+            self.history_ = pd.DataFrame({"loss": history.loss}, index=epochs)
 
     def _model_config(self):
         layer, options = self._layers()

@@ -5,6 +5,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
+from statespace.fitting import NOT_SAVED
 from statespace.forecasting.tables import from_arrays, to_arrays
 from statespace.persistence import FileError
 
@@ -20,6 +21,7 @@ def exported(forecaster):
     params = forecaster.get_params(deep=False)
     if not isinstance(params["random_state"], Integral):
         params["random_state"] = None
+    params |= NOT_SAVED
     if params["periods"] is not None:
         params["periods"] = [float(period) for period in params["periods"]]
     state = {"params": params, "model": forecaster._model_config(), "learned": {}, "static": None}
@@ -44,7 +46,7 @@ def exported(forecaster):
 def imported(kind, state, arrays):
     """The fitted forecaster of a class that `exported` described."""
     static = None if state.get("static") is None else from_arrays(state["static"], arrays, "static")
-    return kind(**state["params"], static=static)._import_data(state, arrays)
+    return kind(**state["params"] | NOT_SAVED, static=static)._import_data(state, arrays)
 
 
 def check_tokens(state, d_input):

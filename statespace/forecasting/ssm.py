@@ -97,6 +97,14 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
+    checkpoint : str or os.PathLike, optional
+        A file in which the training in `fit` is kept, after every epoch.
+    resume : bool, default=False
+        Go on from the ``checkpoint``, if there is one, where training was cut off; the result is the same, bit by bit
+        on the same machine, as without the cut. The data and all other parameters have to be the same.
+    callbacks : sequence, optional
+        `statespace.training.Callback` objects, or functions ``f(epoch, history, model)``, called after every epoch; a
+        true answer stops training.
     calibrate : bool, default=False
         Train on the first part of every series and calibrate the quantiles with the last, by horizon: each is moved
         until it has its level among the held-out forecasts (split conformal prediction [2]_). Intervals then cover

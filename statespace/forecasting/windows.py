@@ -324,6 +324,14 @@ class TrainingWindows:
         cuts = np.concatenate(cuts)
         self._ends, self._first, self._n_ahead = cuts[cuts[:, 2] > 0].T
 
+    def state_dict(self):
+        """Where the drawing of windows stands, in JSON's types."""
+        return self._rng.bit_generator.state
+
+    def load_state_dict(self, state):
+        """Go on drawing from there."""
+        self._rng.bit_generator.state = state
+
     @property
     def n_cuts(self):
         """Places where a window can end."""

@@ -15,6 +15,7 @@ from statespace.base import mean_and_scale
 from statespace.deep import DeepEstimator
 from statespace.distributions import check_distribution
 from statespace.models import ReverseComplement
+from statespace.models.answers import Targets
 from statespace.parameters import SSMParameters
 from statespace.readers import StoredRows
 from statespace.regression.uncertainty import UncertainRegressor
@@ -187,6 +188,7 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         check_distribution(self.distribution)
 
     def _forget_calibration(self):
+        super()._forget_calibration()
         for name in ("calibration_scores_", "calibration_weights_", "calibration_maxima_", "std_scale_"):
             vars(self).pop(name, None)
 
@@ -247,15 +249,9 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         """The targets in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
         return self._each(self._location, self._outputs(collection))
 
-    def _exported_answers(self, outputs):
-        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
-        parameters = outputs.double().unflatten(-1, (self.n_outputs_, self._distribution.n_parameters))
-        mean, scale = torch.from_numpy(self.y_mean_), torch.from_numpy(self.y_scale_)
-        answers = {"prediction": self._distribution.location(parameters) * scale + mean}
-        if vars(self).get("distribution_") is not None:
-            scale = torch.from_numpy(self.y_scale_ * vars(self).get("std_scale_", 1.0))
-            answers["std"] = self._distribution.spread(parameters) * scale
-        return answers
+    def _answers_module(self):
+        """What an exported model answers, by name, from the network's outputs."""
+        return Targets(self.y_mean_, self.y_scale_, self._distribution.answers, vars(self).get("std_scale_", 1.0))
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""
@@ -297,7 +293,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         Name of the layer, a key of `statespace.layers.LAYERS`, or a pattern of names that is repeated over the blocks.
     d_model : int, default=64
         Width of the features.
-    n_layers : int, default=4
+    n_layers : int, default=2
         Number of blocks.
     layer_options : mapping, optional
         Arguments of the layer, such as ``{"d_state": 16}``. With a pattern: a mapping from name to such a mapping.
@@ -338,8 +334,9 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         of several outputs has its own, whatever they have to do with each other. See `statespace.distributions`.
     max_epochs : int, default=50
         Passes over the training data.
-    batch_size : int, default=32
-        Series a step of the optimiser.
+    batch_size : int or "auto", default="auto"
+        Series a step of the optimiser. ``"auto"`` takes an eighth of those that are trained on, from 4 to 32: few
+        series teach too little in few steps.
     chunk_length : int or None, default=None
         For records too long to be held in memory at once, with one target a step: truncated back-propagation through
         time. A batch is read in chunks of so many steps, each a step of the optimiser, and the state passes from a
@@ -359,6 +356,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     calibrate : bool, default=False
         Hold out series of which nothing is learned but how far off the model is, so that intervals and quantiles are
         right for new series whatever the model and the data: split-conformal prediction [3]_, see `predict_interval`.
+        With ``warm_start``, ``random_state`` has to be an integer, which holds out the same ones of the same data.
     calibration_fraction : float, default=0.2
         Share of the series held out by ``calibrate``. An interval that covers 90 % needs 9 of them, 95 % 19, 99 % 99;
         the more there are, the less it varies with which ones they are.
@@ -410,7 +408,9 @@ class SSMRegressor(DeepRegressor, SSMParameters):
     calibration_scores_, calibration_weights_ : ndarray of shape (n_scores, n_outputs)
         Only with ``calibrate=True``: errors of held-out series in units of their distributions, and how each counts;
         of series with one target a step a thousand random steps at most.
-    calibration_maxima_ : ndarray of shape (n_series,)
+    n_calibration_ : int
+        Number of series that were held out to calibrate with.
+    calibration_maxima_ : ndarray of shape (n_calibration_,)
         The largest score of each of them, of all its steps and outputs.
     std_scale_ : ndarray of shape (n_outputs,)
         What calibration multiplies standard deviations by: the root mean square of the held-out errors over theirs.

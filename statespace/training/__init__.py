@@ -8,7 +8,7 @@ Ctrl-C and full memory.
 Above: the estimators. Below: any ``torch.nn.Module`` and a loss of the form ``loss(model, batch) -> (sum, count)``.
 """
 
-from statespace.training.batches import SeriesBatches, length_batches
+from statespace.training.batches import SeriesBatches, choose_batch_size, length_batches
 from statespace.training.callbacks import Callback, HistoryFile, TimeLimit
 from statespace.training.checkpoints import Checkpoint
 from statespace.training.devices import Devices, OneDevice, check_precision, choose_device
@@ -34,6 +34,7 @@ __all__ = [
     "StoredBatches",
     "TimeLimit",
     "check_precision",
+    "choose_batch_size",
     "choose_device",
     "count_devices",
     "fit",

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from statespace.training.batches import length_batches
+from statespace.training.batches import choose_batch_size, length_batches
 from statespace.training.callbacks import Callback, as_callbacks
 from statespace.training.checkpoints import Checkpoint
 from statespace.training.devices import Devices, OneDevice, at_precision
@@ -32,7 +32,7 @@ def fit(
     loss: Loss,
     *,
     max_epochs: int = 50,
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
@@ -66,7 +66,9 @@ def fit(
     loss : callable
         ``loss(model, batch) -> (sum, count)``: the weighted sum over the batch's targets and the sum of their weights
         (see `target_weights`). A batch that counts 0 is passed over.
-    max_epochs, batch_size : int
+    max_epochs : int
+    batch_size : int or "auto"
+        As in `choose_batch_size`.
     chunk_length : int, optional
         Truncated back-propagation through time: series are read in chunks of so many steps, a step of the optimiser
         each, and the state passes from a chunk to the next without its gradient, in validation as well. Memory does
@@ -143,6 +145,7 @@ def fit(
     devices = OneDevice(device) if devices is None else devices
     device = devices.device
     loss = at_precision(loss, precision, device)
+    batch_size = choose_batch_size(batch_size, len(data))
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     history = History() if history is None else history
 
@@ -248,7 +251,7 @@ def partial_fit(
     loss: Loss,
     *,
     state: dict[str, Any] | None = None,
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     chunk_length: int | None = None,
     learning_rate: float = 4e-3,
     ssm_learning_rate: float | Mapping[str, float] = 1e-3,
@@ -311,6 +314,7 @@ def partial_fit(
         )
 
     before = weights_of(model)
+    batch_size = choose_batch_size(batch_size, len(data))
     running, optimizer = devices.setup(model, make_optimizer)
     loss = at_precision(loss, precision, devices.device)
     steps = Steps(

@@ -1,7 +1,7 @@
 """Real tasks, three seeds, against what users would pick: one table, also where ours is behind.
 
-    python tests/benchmarks/bench_accuracy.py [task ...] [--ledger FILE] [--seconds N] [--rows TEXT] [--select]
-        [--print]
+    python tests/benchmarks/bench_accuracy.py [task ...] [--ledger FILE] [--seconds N] [--seeds N] [--rows TEXT]
+        [--select] [--print]
 
 measures what the ledger lacks and prints the table; ``make bench-accuracy`` is the same. Every figure goes into the
 ledger, a file of JSON outside the repository (by default in the user's cache), as soon as it is known: a run that was
@@ -16,6 +16,7 @@ read from the folder that ``STATESPACE_DATA`` names; tasks without are passed ov
 import argparse
 import time
 import warnings
+from functools import partial
 
 import torch
 from forecasting_rows import FORECASTS
@@ -33,6 +34,7 @@ def options(arguments=None):
     parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TABLES)}; all of them if none is named")
     parser.add_argument("--ledger", default=default_ledger(), help="the file of figures (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing later than that")
+    parser.add_argument("--seeds", type=int, help="measure only so many seeds of each contender")
     parser.add_argument("--rows", default="", help="measure only contenders whose names hold this text")
     parser.add_argument("--select", action="store_true", help="validate the candidates on the training parts instead")
     parser.add_argument("--print", action="store_true", help="print what the ledger has and measure nothing")
@@ -46,13 +48,13 @@ def main(arguments=()):
     given, begun = options(arguments), time.monotonic()
     print(machine(["torch", "scikit-learn", "sktime", "numba"]), f"{torch.get_num_threads()} threads")
     warnings.simplefilter("ignore")
-    ledger, shown = Ledger(given.ledger), []
+    ledger, shown, say = Ledger(given.ledger), [], partial(print, flush=True)
     for name in given.tasks or TABLES:
         try:
             table = TABLES[name]()
             for row in table.rows:
-                if given.rows in row.name and not given.print and time.monotonic() - begun < given.seconds:
-                    fill(ledger, name, row, lambda line: print(line, flush=True), given.select)
+                if given.rows in row.name and not given.print:
+                    fill(ledger, name, row, say, given.select, given.seeds, begun + given.seconds)
             shown += candidates(ledger, name, table) if given.select else lines(ledger, name, table)
         except Missing as reason:
             shown += ["", f"{name}: passed over. {reason}"]

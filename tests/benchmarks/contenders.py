@@ -183,13 +183,53 @@ class Constant:
         return self._model.predict_proba(np.zeros((len(X), 1)))
 
 
-def carried_forward(part, train):
-    """Each channel's last value beside whether it is new, scaled by the training part; 0 before the first value."""
+class Vote:
+    """The mean probability of ``members`` classifiers with seeds of their own: small data, and weights by chance."""
+
+    def __init__(self, make, members, random_state, **options):
+        self._members = [make(**options, random_state=members * random_state + k) for k in range(members)]
+
+    def fit(self, X, y, times=None):
+        for member in self._members:
+            member.fit(X, y, times=times)
+        return self
+
+    def predict_proba(self, X, times=None):
+        return np.mean([member.predict_proba(X, times=times) for member in self._members], axis=0)
+
+
+def so_far(part, train):
+    """What is known of each channel at a step: its last, first and greatest value, its spread, and their number.
+
+    Scaled by the training part; 0, its mean, before the first value. Nothing is read ahead, so that it streams.
+    """
     everything = np.concatenate(train.X)
     mean, scale = np.nanmean(everything, axis=0), np.nanstd(everything, axis=0)
 
     def row(x):
-        values = pd.DataFrame((x - mean) / scale).ffill().fillna(0.0).to_numpy()
-        return np.concatenate([values, ~np.isnan(x)], axis=1)
+        z = (x - mean) / scale
+        seen = ~np.isnan(z)
+        count, values = np.cumsum(seen, axis=0), np.nan_to_num(z)
+        each = np.maximum(count, 1)
+        spread = np.cumsum(values**2, axis=0) / each - (np.cumsum(values, axis=0) / each) ** 2
+        last = pd.DataFrame(z).ffill().fillna(0.0).to_numpy()
+        first = np.where(count > 0, values[seen.argmax(axis=0), np.arange(z.shape[1])], 0.0)
+        greatest = np.nan_to_num(np.fmax.accumulate(z, axis=0))
+        return np.concatenate([last, np.log1p(count), first, greatest, np.sqrt(np.maximum(spread, 0.0))], axis=1)
 
     return Part([row(x) for x in part.X], part.y, part.times)
+
+
+def pieces(part, train, length=256, step=32, unsure=96):
+    """The one record of a training part cut into overlapping pieces, the first of which begins as the record does.
+
+    The others begin in an unknown state: their first ``unsure`` targets carry no loss. A test part stays whole.
+    """
+    if part is not train:
+        return part
+    x, y = part.X[0], np.ravel(part.y[0])
+    X, targets = [x[:length]], [y[:length]]
+    for start in range(step, len(x) - length + 1, step):
+        X.append(x[start : start + length])
+        targets.append(np.where(np.arange(length) < unsure, np.nan, y[start : start + length]))
+    return Part(X, targets)

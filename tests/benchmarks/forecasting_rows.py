@@ -85,23 +85,29 @@ def rolling_intervals(scores, forecast, every=_EVERY, memory=_MEMORY):
 
 
 def m4(make, options, seed, validate):
-    """A forecaster of series, fitted to all but the last 13 weeks; their errors set each horizon's interval."""
+    """A forecaster of series, fitted to all but the last 26 weeks; its errors in both halves of them set the intervals.
+
+    In validation, on the training part, one half gave 87 to 89 %, two 91 % and four 94 to 95 %.
+    """
     train, future = m4_weekly()
     if validate:
         train, future = _without_last(train)
-    held, last = _without_last(train)
-    model = make(options, seed).fit(held)
-    median, unit = model.forecast(held)
-    width = conformal_quantile(np.abs(np.log(last) - median) / unit, COVERAGE)
+    later, last = _without_last(train)
+    held, before = _without_last(later)
+    model, scores = make(options, seed).fit(held), []
+    for series, truth in ((held, before), (later, last)):
+        median, unit = model.forecast(series)
+        scores.append(np.abs(np.log(truth) - median) / unit)
+    width = conformal_quantile(np.concatenate(scores), COVERAGE)
     median, unit = model.forecast(train)
     lower, upper = np.exp(median - width * unit), np.exp(median + width * unit)
     return forecasts.m4_errors(train, future, np.exp(median)) | {"coverage": forecasts.coverage(future, lower, upper)}
 
 
 def _without_last(series):
-    return [values[: -forecasts.M4_HORIZON] for values in series], np.stack(
-        [values[-forecasts.M4_HORIZON :] for values in series]
-    )
+    """The series without their last 13 weeks, and these."""
+    n = forecasts.M4_HORIZON
+    return [values[:-n] for values in series], np.stack([values[-n:] for values in series])
 
 
 def gaps(draw, stretch, make, options, seed, validate):
@@ -178,7 +184,7 @@ def linear_of_logs(options, seed):
 _PENALTIES = {"penalty": 0.1}, {"penalty": 0.01}, {"penalty": 1.0}
 _LAGS = {"history": 512, "step": 4}
 _PATCHED = {"history": 504, "patch": 24, "step": 3, "n_layers": 1, "pooling": "last", "validation_fraction": 0,
-            "batch_size": 64, "learning_rate": 1e-3}  # fmt: skip
+            "batch_size": 64, "learning_rate": 1e-3, "d_model": 64, "max_epochs": 5, "dropout": 0.3}  # fmt: skip
 _WEEKS = {"patch": 4, "n_layers": 2, "d_model": 32, "d_state": 16, "pooling": "last", "validation_fraction": 0,
           "batch_size": 64, "dropout": 0.2, "max_epochs": 5}  # fmt: skip
 
@@ -191,14 +197,13 @@ def etth1_table():
         figures,
         False,
         [
-            _ETT("S4DRegressor", network,
-                 _PATCHED | {"d_model": 64, "max_epochs": 5, "dropout": 0.3},
-                 _PATCHED | {"d_model": 64, "max_epochs": 5, "dropout": 0.3, "linear": True}, ours=True),
+            _ETT("S4DRegressor", network, _PATCHED, ours=True),
+            _ETT("S4DRegressor on what ridge leaves", network, _PATCHED | {"linear": True}, ours=True),
             _ETT("HiPPOMemory + ridge", memory,
                  _LAGS | {"measure": "fourier", "n_coefficients": 193, "penalty": 0.1},
                  _LAGS | {"measure": "legs", "n_coefficients": 64, "penalty": 0.1}, ours=True, **_ONCE),
             _ETT("KalmanForecaster's process", channels, {"history": 512}, ours=True, **_ONCE),
-            _ETT("GRU", recurrent, _PATCHED | {"d_model": 64, "max_epochs": 5, "dropout": 0.3}),
+            _ETT("GRU", recurrent, _PATCHED),
             _ETT("ridge on lags", linear, *({"history": 512, "step": 2} | penalty for penalty in _PENALTIES), **_ONCE),
             _ETT("seasonal naive, a day", naive, {"history": 24, "period": 24}, **_ONCE),
             _ETT("mean", mean, {"history": 24}, **_ONCE),
@@ -210,7 +215,7 @@ def etth1_table():
 def m4_table():
     return Table(
         "M4 weekly: 359 series, 13 weeks ahead; OWA against Naive 2, which on weeks is naive. 90 % intervals by split "
-        "conformal calibration over the series on the last 13 weeks of the training part",
+        "conformal calibration over the series on the last 26 weeks of the training part",
         ("OWA", "sMAPE", "MASE", "coverage"),
         False,
         [

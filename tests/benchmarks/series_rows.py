@@ -3,7 +3,7 @@
 from functools import cache, partial
 
 import numpy as np
-from contenders import Constant, Lags, RecurrentClassifier, RecurrentRegressor, Rocket, Summary, carried_forward
+from contenders import Constant, Lags, RecurrentClassifier, RecurrentRegressor, Rocket, Summary, Vote, pieces, so_far
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from table import Row, Table
 from tasks import TASKS, Part
@@ -74,17 +74,16 @@ def row(task, name, make, *candidates, ours=False, seeded=True, prepare=None):
     return Row(name, measure, make, ours=ours, **options, **({} if seeded else {"seeds": (0,)}))
 
 
-def classified(task, ours, recurrent, figures=("accuracy",), aim=None, prepare=None, lstm=True, rocket=True):
+def classified(task, ours, recurrent, lstm=True):
     """The rows of a task with a label a series, from the candidates of ours and of recurrent networks."""
-    rows = [row(task, "S4DClassifier", S4DClassifier, *ours, ours=True, prepare=prepare)]
-    rows.append(row(task, "GRU", partial(RecurrentClassifier, "gru"), *recurrent, prepare=prepare))
+    rows = [row(task, "S4DClassifier", S4DClassifier, *ours, ours=True)]
+    rows.append(row(task, "GRU", partial(RecurrentClassifier, "gru"), *recurrent))
     if lstm:
-        rows.append(row(task, "LSTM", partial(RecurrentClassifier, "lstm"), recurrent[0], prepare=prepare))
-    if rocket:
-        rows.append(row(task, "MiniRocket", Rocket))
+        rows.append(row(task, "LSTM", partial(RecurrentClassifier, "lstm"), recurrent[0]))
+    rows.append(row(task, "MiniRocket", Rocket))
     rows.append(row(task, "logistic regression on summaries", Summary, seeded=False))
     rows.append(row(task, "most frequent class", partial(Constant, classify=True), seeded=False))
-    return Table(partial(_title, task), figures, True, rows, aim)
+    return Table(partial(_title, task), ("accuracy",), True, rows)
 
 
 def _title(task):
@@ -98,9 +97,15 @@ _GRU_SMALL = (
     _SMALL | {"d_model": 64, "n_layers": 1, "max_epochs": 60, "dropout": 0.2},
     _SMALL | {"d_model": 64, "n_layers": 1, "max_epochs": 60, "dropout": 0.2, "pooling": "last"},
 )
-_HELD = {"validation_fraction": 0.15, "patience": 4}
-# One record: a step of the optimiser is an epoch.
-_RECORD = {"d_state": 16, "max_epochs": 1500, "validation_fraction": 0}
+_PATIENTS = {
+    "d_model": 32, "n_layers": 1, "d_state": 16, "dropout": 0.5, "learning_rate": 1e-3, "weight_decay": 1.0,
+    "pooling": "last", "batch_size": 64, "max_epochs": 12, "validation_fraction": 0.15, "patience": 5,
+}  # fmt: skip
+_RECORD = {"d_state": 16, "dropout": 0.1, "max_epochs": 60, "batch_size": 4, "validation_fraction": 0}
+_GRU_RECORD = tuple(
+    {"d_model": width, "n_layers": 1, "dropout": 0.1, "max_epochs": 60, "batch_size": 4, "validation_fraction": 0}
+    for width in (32, 16)
+)
 
 
 SERIES = {
@@ -156,14 +161,20 @@ SERIES = {
             row("ecg_beats", "most frequent class", partial(Constant, per_step=True, classify=True), seeded=False),
         ],
     ),
-    "mortality": lambda: classified(
-        "mortality",
-        ours=(_HELD | {"d_model": 32, "n_layers": 1, "dropout": 0.5, "learning_rate": 1e-3, "max_epochs": 10},),
-        recurrent=(_HELD | {"d_model": 32, "n_layers": 1, "dropout": 0.5, "learning_rate": 2e-3, "max_epochs": 10},),
-        figures=("area under the ROC",),
+    "mortality": lambda: Table(
+        partial(_title, "mortality"),
+        ("area under the ROC",),
+        True,
+        [
+            row("mortality", "five S4DClassifiers, mean", partial(Vote, S4DClassifier, 5), _PATIENTS, ours=True,
+                prepare=so_far),
+            row("mortality", "S4DClassifier", S4DClassifier, _PATIENTS, ours=True, prepare=so_far),
+            row("mortality", "five GRUs, mean", partial(Vote, partial(RecurrentClassifier, "gru"), 5), _PATIENTS,
+                prepare=so_far),
+            row("mortality", "logistic regression on summaries", Summary, seeded=False),
+            row("mortality", "most frequent class", Constant, seeded=False),
+        ],
         aim=0.83,
-        prepare=carried_forward,
-        rocket=False,
     ),
     "tanks": lambda: Table(
         partial(_title, "cascaded_tanks"),
@@ -171,15 +182,11 @@ SERIES = {
         False,
         [
             row("cascaded_tanks", "S4DRegressor", S4DRegressor,
-                _RECORD | {"d_model": 16, "n_layers": 2, "dropout": 0.0},
-                _RECORD | {"d_model": 16, "n_layers": 2, "dropout": 0.2},
-                _RECORD | {"d_model": 8, "n_layers": 3, "dropout": 0.0, "weight_decay": 0.1},
-                ours=True),
+                _RECORD | {"d_model": 32, "n_layers": 3, "dt_min": 0.005, "dt_max": 0.2},
+                _RECORD | {"d_model": 16, "n_layers": 2, "max_epochs": 120}, ours=True, prepare=pieces),
             row("cascaded_tanks", "LTIRegressor", Simulation, {"order": 2}, {"order": 3}, ours=True, seeded=False),
-            row("cascaded_tanks", "GRU", partial(RecurrentRegressor, "gru"),
-                {"d_model": 16, "n_layers": 1, "max_epochs": 300, "dropout": 0.0, "validation_fraction": 0}),
-            row("cascaded_tanks", "LSTM", partial(RecurrentRegressor, "lstm"),
-                {"d_model": 16, "n_layers": 1, "max_epochs": 300, "dropout": 0.0, "validation_fraction": 0}),
+            row("cascaded_tanks", "GRU", partial(RecurrentRegressor, "gru"), *_GRU_RECORD, prepare=pieces),
+            row("cascaded_tanks", "LSTM", partial(RecurrentRegressor, "lstm"), *_GRU_RECORD, prepare=pieces),
             row("cascaded_tanks", "ridge on lags of the input", Lags, {"before": 100}, {"before": 200}, seeded=False),
             row("cascaded_tanks", "mean", partial(Constant, per_step=True, classify=False), seeded=False),
         ],

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from tasks import Missing
 
 SEEDS = (0, 1, 2)
 
@@ -41,12 +42,17 @@ class Row:
     ours: bool = False
 
     def fingerprint(self, number):
-        """What a figure of candidate ``number`` depends on: the options and the contender's source."""
-        make, given = self.make, ""
-        while isinstance(make, partial):
-            make, given = make.func, f"{given}{make.args}{make.keywords}"
-        told = repr(sorted(self.candidates[number].items(), key=str)) + given + inspect.getsource(make)
+        """What a figure of candidate ``number`` depends on: the options, and the source of what makes and measures."""
+        told = repr(sorted(self.candidates[number].items(), key=str)) + _source(self.make) + _source(self.measure)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _source(function):
+    """The source of a function or class; of a partial one also what it was given, functions by their source."""
+    if not isinstance(function, partial):
+        return inspect.getsource(function)
+    given = [*function.args, *function.keywords.values()]
+    return _source(function.func) + "".join(_source(part) if callable(part) else repr(part) for part in given)
 
 
 @dataclass
@@ -98,18 +104,24 @@ def default_ledger():
     return Path(cache) / "statespace" / "accuracy.json"
 
 
-def fill(ledger, name, row, say, validate=False):
-    """Measure what the ledger lacks of a row: each seed, or each candidate on the validation part."""
+def fill(ledger, name, row, say, validate=False, n_seeds=None, until=float("inf")):
+    """Measure what the ledger lacks of a row: each seed, or each candidate on the validation part.
+
+    Of the first ``n_seeds`` alone, if that is given; nothing begins when the clock is at ``until`` (`time.monotonic`).
+    """
     wanted = [(i, 0) for i in range(len(row.candidates))] if validate else [(0, seed) for seed in row.seeds]
     if validate and len(wanted) == 1:
         return
-    for number, seed in wanted:
+    for number, seed in wanted[:n_seeds]:
         key, fingerprint = _key(name, row, seed, validate, number), row.fingerprint(number)
-        if ledger.get(key, fingerprint) is not None:
+        known = ledger.get(key, fingerprint)
+        if (known is not None and "figures" in known) or time.monotonic() >= until:
             continue
         start = time.process_time()
         try:
             found = {"figures": row.measure(row.candidates[number], seed, validate)}
+        except Missing:
+            raise
         except Exception as error:  # a contender's own limits are part of the result, and the others go on
             found = {"error": f"{type(error).__name__}: {error}"[:300]}
         ledger.enter(key, {"fingerprint": fingerprint, "seconds": round(time.process_time() - start, 1)} | found)

@@ -220,6 +220,34 @@ def test_nothing_is_learned_from_the_series_that_calibrate():
         assert np.array_equal(getattr(model, name), getattr(other, name))
 
 
+def test_going_on_never_calibrates_with_what_was_learned_from():
+    X, y = noisy(60)
+    model = tiny(calibrate=True, max_epochs=1, warm_start=True).fit(X, y)
+    assert model.n_calibration_ == 12
+    first = model.calibration_scores_
+    assert not np.array_equal(model.fit(X, y).calibration_scores_, first)
+    for options in ({"random_state": None}, {"calibrate": False}):
+        other = tiny(**{"calibrate": True, "max_epochs": 1, "warm_start": True} | options).fit(X, y)
+        with pytest.raises(ValueError, match="needs an earlier fit that held out the same series"):
+            other.set_params(calibrate=True).fit(X, y)
+    with pytest.raises(ValueError, match="partial_fit holds out no series"):
+        tiny(calibrate=True).partial_fit(X, y)
+    other = tiny(calibrate=True, max_epochs=1).fit(X, y).set_params(calibrate=False).partial_fit(X, y)
+    assert other.n_calibration_ == 0
+    with pytest.raises(ValueError, match="or with calibrate=True"):
+        other.predict_interval(X)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_stored_series_calibrate_as_those_in_memory(per_step, tmp_path):
+    X, y = noisy(60, per_step=per_step)
+    np.save(tmp_path / "X.npy", X)
+    stored = np.load(tmp_path / "X.npy", mmap_mode="r")
+    options = {"calibrate": True, "distribution": "gaussian", "max_epochs": 1}
+    model, other = tiny(**options).fit(X, y), tiny(**options).fit(stored, y)
+    np.testing.assert_array_equal(other.predict_interval(stored, 0.7), model.predict_interval(X, 0.7))
+
+
 def _seed():
     return int(np.random.RandomState(0).randint(2**31 - 1))
 
@@ -366,3 +394,19 @@ def test_exported_faces_answer_with_mean_and_spread(calibrated, name):
         mean, std, *state = step(torch.from_numpy(X[:, k]), *state)
     expected = calibrated[name].predict(X, return_std=True)
     np.testing.assert_allclose(np.stack([mean[:, 0], std[:, 0]]), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distribution", [None, "gaussian"])
+def test_real_intervals_cover_what_they_say(distribution):
+    """ItalyPowerDemand: the next six hours of load from the first twelve of a day."""
+    datatypes, datasets = pytest.importorskip("sktime.datatypes"), pytest.importorskip("sktime.datasets")
+    frames = datatypes.convert_to(datasets.load_italy_power_demand(return_X_y=True)[0], "df-list")
+    days = np.stack([frame.to_numpy()[:, 0] for frame in frames])[np.random.default_rng(0).permutation(1096)]
+    X, y = days[:, :12], days[:, 12:18]
+    options = {"d_model": 8, "max_epochs": 8, "learning_rate": 0.01, "distribution": distribution, "calibrate": True}
+    model = tiny(**options, calibration_fraction=0.5).fit(X[:600], y[:600])
+    lower, upper = model.predict_interval(X[600:])
+    covered = (lower <= y[600:]) & (y[600:] <= upper)
+    assert 0.88 <= covered.mean() <= 0.92
+    lower, upper = model.predict_interval(X[600:], joint=True)
+    assert 0.87 <= ((lower <= y[600:]) & (y[600:] <= upper)).all(axis=1).mean() <= 0.93

@@ -10,6 +10,7 @@ from statespace.models import ResidualStack
 from statespace.training import (
     DivergenceError,
     SeriesBatches,
+    choose_batch_size,
     choose_device,
     fit,
     length_batches,
@@ -263,3 +264,17 @@ def test_devices(capsys):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="Use 'auto' or 'cpu'"):
             choose_device("cuda")
+
+
+def test_few_series_have_small_batches():
+    assert [choose_batch_size("auto", n) for n in (1, 39, 40, 100, 256, 10**6)] == [4, 4, 5, 12, 32, 32]
+    assert choose_batch_size(100, 3) == 100
+
+
+def test_an_automatic_batch_is_that_number_of_series():
+    losses = []
+    for batch_size in ("auto", 5):
+        model = make_model()
+        history = fit(model, make_data(40), squared_error, max_epochs=2, batch_size=batch_size, generator=generator())
+        losses.append(history.loss)
+    assert losses[0] == losses[1]

@@ -99,7 +99,7 @@ def test_when_halves_do_not_fit_the_best_weights_are_kept():
 
     message = (
         r"a batch of 5 series of up to \d+ steps does not fit into the memory of cpu even in two halves\. Lower "
-        r"batch_size, d_model or n_layers, or cut the series\. The best weights so far, of epoch 2, are kept\."
+        r"batch_size, d_model or n_layers, or give a chunk_length\. The best weights so far, of epoch 2, are kept\."
     )
     with pytest.raises(MemoryError, match=message), pytest.warns(UserWarning, match="did not fit"):
         fit(
@@ -134,7 +134,7 @@ def test_an_allocation_of_torch_that_fails_is_told():
 
 def test_an_estimator_out_of_memory_has_its_best_weights(monkeypatch):
     X = np.random.default_rng(0).normal(size=(12, 6))
-    model = S4DRegressor(d_model=4, n_layers=1, d_state=4, max_epochs=3, random_state=0)
+    model = S4DRegressor(d_model=4, n_layers=1, d_state=4, max_epochs=3, batch_size=32, random_state=0)
     backward, calls = torch.Tensor.backward, []
 
     def failing(self, *args, **kwargs):
