@@ -21,7 +21,7 @@ from statespace.fitting import check_going_on, identity, seed_and_checkpoint
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
-from statespace.forecasting.files import exported, imported, take_learned
+from statespace.forecasting.files import check_tokens, exported, imported, take_learned
 from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.reading import Reader, rows_of
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
@@ -146,6 +146,7 @@ class DeepForecaster(TimeForecaster):
         if self._restored is not None:
             self._restore()
             self._records = self._read_records()
+            check_tokens(self._restored[0], N_CHANNELS + self._records.covariates.shape[1])
         else:
             self._learn_scales(indexes, fh)
             self._records = self._read_records()

@@ -7,6 +7,7 @@ import pandas as pd
 
 from statespace.fitting import NOT_SAVED
 from statespace.forecasting.tables import from_arrays, to_arrays
+from statespace.persistence import FileError
 
 # What training learns beside the network's weights.
 _LEARNED = (
@@ -46,6 +47,15 @@ def imported(kind, state, arrays):
     """The fitted forecaster of a class that `exported` described."""
     static = None if state.get("static") is None else from_arrays(state["static"], arrays, "static")
     return kind(**state["params"] | NOT_SAVED, static=static)._import_data(state, arrays)
+
+
+def check_tokens(state, d_input):
+    """Refuse a network whose tokens have other channels than ``d_input``."""
+    if state["model"]["d_input"] != d_input:
+        raise FileError(
+            f"the file's network reads tokens of {state['model']['d_input']} channels, and those of this version have "
+            f"{d_input}: an earlier version of statespace wrote it. Fit the forecaster again."
+        )
 
 
 def take_learned(forecaster, state, arrays):
