@@ -153,6 +153,10 @@ def test_missing_values_add_nothing_and_frames_give_names():
     missing = np.isnan(gappy[0])
     assert missing.any()
     np.testing.assert_array_equal(found.values[0].to_numpy() == 0, missing)
+    # Also where the baseline is not what stands for a missing value.
+    far = integrated_gradients(reg, frames[:1], baseline=[1.0, 1.0])
+    check_sums(far, 1)
+    np.testing.assert_array_equal(far.values[0].to_numpy() == 0, missing)
 
 
 def test_symbols():
