@@ -3,6 +3,7 @@
 Above: ``regression``. Below: ``validation`` checks what is given, ``persistence`` writes what was learned.
 """
 
+import re
 import warnings
 from typing import Any, ClassVar
 
@@ -232,6 +233,35 @@ class SeriesEstimator(BaseEstimator):
             The estimator is not fitted.
         """
         persistence.save(self, path)
+
+
+def set_learned(estimator, name, value):
+    """Give an estimator what a file says that it learned, under no name but one of those that ``fit`` learns.
+
+    Parameters
+    ----------
+    estimator : estimator
+    name : str
+    value : object
+
+    Raises
+    ------
+    KeyError
+        Another name, such as that of a method.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.base import set_learned
+    >>> reg = S4DRegressor()
+    >>> set_learned(reg, "n_channels_", 2)
+    >>> set_learned(reg, "predict", 2)
+    Traceback (most recent call last):
+    KeyError: "nothing called 'predict' is learned"
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]*_", name) or hasattr(type(estimator), name):
+        raise KeyError(f"nothing called {name!r:.50} is learned")
+    setattr(estimator, name, value)
 
 
 def _is_nested_table(X):

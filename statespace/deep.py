@@ -19,9 +19,10 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from statespace.alphabets import Alphabet
-from statespace.fitting import GoingOn
+from statespace.base import set_learned
+from statespace.fitting import NOT_SAVED, GoingOn, seed_and_checkpoint
 from statespace.inspection import summary
-from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps
+from statespace.models import ReverseComplement, make_backbone, predict_series, predict_steps, restored_model
 from statespace.readers import StoredRows
 from statespace.stored import StoredSeries
 from statespace.streaming.layer import LayerStream
@@ -41,9 +42,9 @@ from statespace.training.callbacks import as_callbacks
 from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
+# Samples of what a file's model is tried on: more than a window of the slowest scale of `SaShiMi` by default.
+_PROBE_LENGTH = 20
 _REVERSE_COMPLEMENT = (None, "equivariant", "augment")
-# What belongs to one place and one call of fit, as it is in a file.
-_NOT_SAVED = {"checkpoint": None, "resume": False, "callbacks": None}
 
 
 @dataclass(eq=False, repr=False)
@@ -103,7 +104,7 @@ class DeepEstimator(GoingOn):
         collection, weights, targets, n_outputs = self._take(X, y, times, sample_weight, new=not warm)
         self._check_chunks()
         self._forget_calibration()
-        seed, checkpoint = self._seed_and_checkpoint()
+        seed, checkpoint = seed_and_checkpoint(self)
         generator = torch.Generator().manual_seed(seed)
         training, held_out, calibration = self._split(targets, generator, weights)
         raw = targets
@@ -395,7 +396,7 @@ class DeepEstimator(GoingOn):
             state["params"]["alphabet"] = self.alphabet_
         if not isinstance(state["params"]["random_state"], Integral):
             state["params"]["random_state"] = None
-        state["params"] |= _NOT_SAVED
+        state["params"] |= NOT_SAVED
         arrays = {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
         for name, value in vars(self).items():
             if not name.endswith("_") or name == "model_":
@@ -413,9 +414,9 @@ class DeepEstimator(GoingOn):
     @classmethod
     def _import(cls, state, arrays):
         # Whoever wrote the file, it names no path to write to.
-        estimator = cls(**state["params"] | _NOT_SAVED)
+        estimator = cls(**state["params"] | NOT_SAVED)
         for name, value in state["learned"].items():
-            setattr(estimator, name, value)
+            set_learned(estimator, name, value)
         weights, losses = {}, {}
         for name, array in arrays.items():
             if name.startswith("model."):
@@ -423,17 +424,32 @@ class DeepEstimator(GoingOn):
             elif name.startswith("history."):
                 losses[name.removeprefix("history.")] = array
             else:
-                setattr(estimator, name, array)
+                set_learned(estimator, name, array)
         if "feature_names_in_" in state["learned"]:
             estimator.feature_names_in_ = np.array(state["learned"]["feature_names_in_"], dtype=object)
         if losses:
             n_epochs = len(losses["loss"])
             estimator.history_ = pd.DataFrame(losses, index=pd.RangeIndex(1, n_epochs + 1, name="epoch"))
-        with torch.random.fork_rng(devices=[]):
-            estimator.model_ = estimator._make_model(**state["model"])
-        estimator.model_.load_state_dict(weights)
-        estimator.model_.eval()
+        estimator.model_ = restored_model(lambda: estimator._make_model(**state["model"]), weights)
         return estimator
+
+    def _probe(self):
+        """Two short series as the network would read them, for `statespace.persistence`."""
+        rng = np.random.default_rng(0)
+        if self._alphabet is None:
+            x = self.x_mean_ + self.x_scale_ * rng.normal(size=(2, _PROBE_LENGTH, self.n_channels_))
+        else:
+            x = rng.integers(len(self._alphabet.rows), size=(2, _PROBE_LENGTH, 1)).astype(np.float64)
+        return {"x": x} | ({} if self.clock_ is None else {"dt": rng.exponential(size=x.shape[:2]) + 0.1})
+
+    def _answer_probe(self, given):
+        """What the network makes of them, in the units of the targets."""
+        model = self._copy_model(torch.device("cpu"), torch.float64)
+        x = torch.from_numpy(self._encode(given["x"]).astype(np.float64, copy=False))
+        dt = torch.from_numpy(given["dt"]) if "dt" in given else None
+        with torch.inference_mode():
+            outputs, _ = model(x, dt)
+            return {name: value.numpy() for name, value in self._answers_module()(outputs).items()}
 
 
 def _rows(values, indices):

@@ -70,6 +70,10 @@ class Distribution(ABC):
     def quantiles(self, outputs: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Quantiles at levels (m,) between 0 and 1: (..., n_parameters) -> (..., m)."""
 
+    def answers(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What an exported model says: ``"prediction"`` (...), and ``"std"`` (...) or ``"quantiles"`` (..., levels)."""
+        return {"prediction": outputs[..., 0]}
+
     def score(self, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
         """How far a target lies from what was said, signed, in units in which all targets are alike: (...)."""
         return (y - self.location(outputs)) / self.std(outputs)
@@ -130,6 +134,10 @@ class Gaussian(Distribution):
         """s."""
         return _log_scale(outputs).exp()
 
+    def answers(self, outputs):
+        """m and s."""
+        return {"prediction": outputs[..., 0], "std": self.spread(outputs)}
+
     def quantiles(self, outputs, levels):
         """m + s Φ⁻¹(level)."""
         return self.at(outputs, ndtri(levels))
@@ -162,6 +170,10 @@ class StudentT(Distribution):
     def spread(self, outputs):
         """s √(ν / (ν - 2))."""
         return _log_scale(outputs).exp() * (1 - 2 * self._inverse_degrees(outputs)).rsqrt()
+
+    def answers(self, outputs):
+        """m and s √(ν / (ν - 2))."""
+        return {"prediction": outputs[..., 0], "std": self.spread(outputs)}
 
     def quantiles(self, outputs, levels):
         """m + s T_ν⁻¹(level)."""
@@ -196,6 +208,10 @@ class Quantiles(Distribution):
     def loss(self, outputs, y):
         """The pinball losses, summed over the levels."""
         return ordered.pinball(ordered.ordered_quantiles(outputs), y)
+
+    def answers(self, outputs):
+        """The median and the quantiles at `statespace.quantiles.LEVELS`."""
+        return {"prediction": outputs[..., 0], "quantiles": ordered.ordered_quantiles(outputs)}
 
     def spread(self, outputs):
         """That of the distribution which has these quantiles."""

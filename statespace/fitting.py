@@ -28,6 +28,9 @@ _OF_STEPS = (
     "batch_size", "chunk_length", "learning_rate", "ssm_learning_rate", "weight_decay", "gradient_clip", "precision",
 )  # fmt: skip
 
+# What belongs to one place and one call of fit, as it is in the file of a model, whoever wrote that.
+NOT_SAVED = {"checkpoint": None, "resume": False, "callbacks": None}
+
 
 class GoingOn(CallbackSupportMixin, SeriesEstimator):
     """How an estimator goes on learning where it stood.
@@ -84,11 +87,8 @@ class GoingOn(CallbackSupportMixin, SeriesEstimator):
         return self
 
     def _check_going_on(self):
-        as_callbacks(self.callbacks)
-        for name in ("resume", "warm_start"):
-            check_scalar(getattr(self, name), name, (bool, np.bool_))
-        if self.resume and self.checkpoint is None:
-            raise ValueError("resume=True needs checkpoint=, the path of the file to go on from.")
+        check_going_on(self)
+        check_scalar(self.warm_start, "warm_start", (bool, np.bool_))
 
     def _take(self, X, y, times, sample_weight, *, new, **options):
         """Checked series, weights, targets and the number of outputs; what they are like is learned if ``new``."""
@@ -101,32 +101,15 @@ class GoingOn(CallbackSupportMixin, SeriesEstimator):
         weights_of_targets(weights, collection, self.per_step_)
         return collection, weights, self._read_targets(y, collection), self.model_.config["d_output"]
 
-    def _seed_and_checkpoint(self):
-        """The seed of this training, which is that of the one it goes on from, and where it is kept."""
-        checkpoint = None if self.checkpoint is None else Checkpoint(self.checkpoint, self.resume)
-        if checkpoint is not None and not isinstance(self.random_state, Integral):
-            stored = checkpoint.read()
-            if stored is not None and "seed" in stored[1]["identity"]:
-                return int(stored[1]["identity"]["seed"]), checkpoint
-        return int(check_random_state(self.random_state).randint(2**31 - 1)), checkpoint
-
     def _identity(self, seed, model, collection, targets, weights):
         """What has to be the same for training to go on from a checkpoint."""
-        learned = {name: value for name, value in vars(self).items() if name.endswith("_") and name not in _OUTCOME}
         arrays = [np.asarray(collection.lengths)]
         if isinstance(collection, SeriesCollection):
             arrays += [*collection.values, *(collection.times or ())]
         if isinstance(targets, list | np.ndarray):
             arrays += list(targets)
         arrays += [] if weights is None else list(map(np.asarray, weights))
-        return {
-            "estimator": type(self).__name__,
-            **{name: repr(value) for name, value in self.get_params(deep=False).items() if name not in _ELSEWHERE},
-            "seed": seed,
-            "what was learned from the data": repr(learned),
-            "the data": digest(map(np.asarray, arrays)),
-            "the weights at the start": digest(value.numpy() for value in model.state_dict().values()),
-        }
+        return identity(self, seed, model, arrays)
 
     def _warm(self, model):
         """Give a new model the weights of the fitted one."""
@@ -167,3 +150,79 @@ def _table(history):
         missing = len(history.loss) - len(history.validation_loss)
         losses["validation_loss"] = history.validation_loss + [np.nan] * missing
     return pd.DataFrame(losses, index=pd.RangeIndex(1, len(history.loss) + 1, name="epoch"))
+
+
+def check_going_on(estimator):
+    """Check the parameters ``callbacks``, ``checkpoint`` and ``resume`` of an estimator.
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.fitting import check_going_on
+    >>> check_going_on(S4DRegressor(checkpoint="training", resume=True))
+    """
+    as_callbacks(estimator.callbacks)
+    check_scalar(estimator.resume, "resume", (bool, np.bool_))
+    if estimator.resume and estimator.checkpoint is None:
+        raise ValueError("resume=True needs checkpoint=, the path of the file to go on from.")
+
+
+def seed_and_checkpoint(estimator):
+    """The seed of an estimator's training, which is that of the one it goes on from, and where it is kept.
+
+    Returns
+    -------
+    seed : int
+    checkpoint : Checkpoint or None
+
+    Examples
+    --------
+    >>> from statespace import S4DRegressor
+    >>> from statespace.fitting import seed_and_checkpoint
+    >>> seed_and_checkpoint(S4DRegressor(random_state=0))
+    (209652396, None)
+    """
+    checkpoint = None if estimator.checkpoint is None else Checkpoint(estimator.checkpoint, estimator.resume)
+    if checkpoint is not None and not isinstance(estimator.random_state, Integral):
+        stored = checkpoint.read()
+        if stored is not None and "seed" in stored[1]["identity"]:
+            return int(stored[1]["identity"]["seed"]), checkpoint
+    return int(check_random_state(estimator.random_state).randint(2**31 - 1)), checkpoint
+
+
+def identity(estimator, seed, model, arrays):
+    """What has to be the same for an estimator's training to go on: its parameters, its seed, its data, its start.
+
+    Parameters
+    ----------
+    estimator : estimator
+        That has learned its scales.
+    seed : int
+    model : nn.Module
+        With its starting values.
+    arrays : iterable of array-like
+        The data.
+
+    Returns
+    -------
+    identity : dict
+        As in `statespace.training.Checkpoint`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from statespace import S4DRegressor
+    >>> from statespace.fitting import identity
+    >>> identity(S4DRegressor(), 0, torch.nn.Linear(1, 1), [[1.0, 2.0]])["estimator"]
+    'S4DRegressor'
+    """
+    learned = {name: value for name, value in vars(estimator).items() if name.endswith("_") and name not in _OUTCOME}
+    given = estimator.get_params(deep=False)
+    return {
+        "estimator": type(estimator).__name__,
+        **{name: repr(value) for name, value in given.items() if name not in _ELSEWHERE},
+        "seed": seed,
+        "what was learned from the data": repr(learned),
+        "the data": digest(map(np.asarray, arrays)),
+        "the weights at the start": digest(value.numpy() for value in model.state_dict().values()),
+    }

@@ -336,9 +336,9 @@ class StoredSeries:
         --------
         >>> import torch
         >>> from statespace.stored import StoredSeries
-        >>> X = StoredSeries(torch.utils.data.TensorDataset(torch.zeros(2, 3), torch.tensor([5.0, 7.0])))
+        >>> X = StoredSeries(torch.utils.data.TensorDataset(torch.zeros(2, 3), torch.tensor([5, 7])))
         >>> X.targets()
-        array([5., 7.])
+        array([5, 7])
         """
         if self._targets is None:
             return None

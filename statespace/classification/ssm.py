@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from statespace.classification.temperature import fit_temperature
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
+from statespace.models.answers import Probabilities
 from statespace.parameters import SSMParameters
 from statespace.readers import StoredRows
 from statespace.stored import StoredSeries, is_ragged, stored_targets
@@ -328,9 +329,9 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _loss(self, targets):
         return partial(_cross_entropy, weight=torch.tensor(self.class_weight_))
 
-    def _exported_answers(self, outputs):
-        """What an exported model answers, by name, from the network's outputs: tensors (..., n_classes)."""
-        return {"probabilities": (outputs / vars(self).get("temperature_", 1.0)).softmax(dim=-1)}
+    def _answers_module(self):
+        """What an exported model answers, by name, from the network's outputs."""
+        return Probabilities(float(vars(self).get("temperature_", 1.0)))
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statespace.layers import SequenceMixer
+
 
 class Face(nn.Module):
     """What both faces share: how samples come in and answers go out.
@@ -27,8 +29,8 @@ class Face(nn.Module):
         self.dtype, self.pooling = dtype, estimator.model_.pooling
         self.model = estimator._copy_model(torch.device("cpu"), dtype).requires_grad_(False)
         self.timed, self.masked = estimator.clock_ is not None, estimator.has_missing_
-        self.time_scale = float(estimator.time_scale_)
-        self._answers = estimator._exported_answers
+        self.register_buffer("time_scale", torch.tensor(float(estimator.time_scale_), dtype=torch.float64))
+        self._answers = estimator._answers_module()
         alphabet = estimator._alphabet
         self.symbols = alphabet is not None
         if alphabet is not None:
@@ -50,9 +52,9 @@ class Face(nn.Module):
         """Gaps in units of the median gap; 1 where a sample is the first."""
         return torch.where(first, 1.0, dt.double() / self.time_scale).to(self.dtype)
 
-    def answers(self, h: Tensor) -> dict[str, Tensor]:
-        """What the features say, by name."""
-        return {name: value.to(self.dtype) for name, value in self._answers(self.model.head(h)).items()}
+    def answers(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What the network's outputs say, by name."""
+        return {name: value.to(self.dtype) for name, value in self._answers(outputs).items()}
 
 
 class Step(Face):
@@ -98,7 +100,7 @@ class Step(Face):
         if self.pooling == "mean":
             total = [total[0] + torch.where(real[:, None], h, 0.0)]
             h = total[0] / counted[:, None].to(h.dtype)
-        return (*self.answers(h).values(), counted, *total, *flat(after))
+        return (*self.answers(self.model.head(h)).values(), counted, *total, *flat(after))
 
     def initial_state(self, batch_size: int) -> list[Tensor]:
         """The state before the first sample: zeros."""
@@ -115,6 +117,9 @@ class Record(Face):
     ----------
     estimator, dtype
         As in `Face`.
+    folded : bool, default=False
+        Read the record step by step, in a loop that a graph holds as such, and so for records of any length. Otherwise
+        all at once, in torch's operations.
 
     Examples
     --------
@@ -127,13 +132,40 @@ class Record(Face):
     True
     """
 
+    def __init__(self, estimator: Any, dtype: torch.dtype, *, folded: bool = False):
+        super().__init__(estimator, dtype)
+        self.folded = folded
+        if folded:
+            self.model.freeze()
+            self._like = self.model.initial_state(1)
+        for part in self.model.modules():
+            if isinstance(part, SequenceMixer):
+                part.backend = "pytorch"
+
     def forward(self, x: Tensor, dt: Tensor | None = None) -> tuple[Tensor, ...]:
         """x (batch, length, n_channels), or codes (batch, length); dt (batch, length), the gap before each sample."""
         gaps = None
         if dt is not None:
             gaps = self.scaled_gaps(dt, torch.arange(dt.shape[1], device=dt.device) == 0)
-        h, _ = self.model.features(self.encode(x), gaps)
-        return tuple(self.answers(h if self.pooling is None else self.model.pool(h)).values())
+        encoded = self.encode(x)
+        outputs = self._fold(encoded, gaps) if self.folded else self.model(encoded, gaps)[0]
+        return tuple(self.answers(outputs).values())
+
+    def _fold(self, x: Tensor, dt: Tensor | None) -> Tensor:
+        # Exported and run by torch, but not yet under a public name.
+        from torch._higher_order_ops.scan import scan
+
+        def step(state, sample):
+            h, after = self.model.step_features(sample[0], _nested(self._like, iter(state)), *sample[1:])
+            # A loop hands on what it was handed: copies, side by side in memory.
+            return [part.clone(memory_format=torch.contiguous_format) for part in flat(after)], h.clone()
+
+        start = [part.new_zeros(x.shape[0], *part.shape[1:]) for part in flat(self._like)]
+        samples = (x.transpose(0, 1),) if dt is None else (x.transpose(0, 1), dt.transpose(0, 1))
+        h = scan(step, start, samples)[1].transpose(0, 1)
+        if self.pooling is not None:
+            h = self.model.pool(h)
+        return self.model.head(h)
 
 
 def flat(state: Any) -> list[Tensor]:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from statespace import persistence
 from statespace.export.faces import Step
-from statespace.export.program import made, stepping
+from statespace.export.program import made_step, stepping
 
 
 def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float32") -> None:
@@ -54,8 +54,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
     Notes
     -----
     The file's metadata hold, under ``statespace``, a JSON object with the class, the names and shapes of the state, the
-    names of the channels, the classes, the symbols of the alphabet and the kind of times. ONNX has no complex numbers, and its
-    runtimes lack functions in double precision: the graph is in reals and elementary functions, which
+    names of the channels, the classes, the symbols of the alphabet and the kind of times. ONNX has no complex numbers,
+    and its runtimes lack functions in double precision: the graph is in reals and elementary functions, which
     `statespace.export.reals` writes so that none of the digits are lost. A state that grows with the record, that of
     attention without a window, has an open axis, which is empty before the first sample; all streams then take every
     sample.
@@ -81,7 +81,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
     True
     """
     check_is_fitted(estimator)
-    step = made(estimator, "step", dtype)
+    step = made_step(estimator, dtype)
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -90,10 +90,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
             f"export_onnx needs the packages onnx and onnxscript ({error}): pip install 'statespace-learn[export]'"
         ) from None
     with torch.no_grad():
-        answers = list(step.answers(step.model.head.weight.new_zeros(1, step.model.head.in_features)))
+        answers = list(step.answers(step.model.head.weight.new_zeros(1, step.model.head.out_features)))
     states = [f"state_{k}" for k in range(len(step.initial_state(1)))]
+    # Its optimiser takes a term of 1e-9 for one of 0; runtimes simplify graphs themselves.
     program = torch.onnx.export(
-        stepping(step), dynamo=True, verbose=False,
+        stepping(step), dynamo=True, optimize=False, verbose=False,
         input_names=["x", *(["dt"] if step.timed else []), *states],
         output_names=[*answers, *(f"next_{name}" for name in states)],
     )  # fmt: skip
@@ -116,9 +117,7 @@ def description(estimator: Any, step: Step, states: list[str]) -> dict:
     """What the file's metadata say."""
     content: dict[str, Any] = {
         "class": type(estimator).__name__,
-        "state": {
-            name: ["batch", *first.shape[1:]] for name, first in zip(states, step.initial_state(1), strict=True)
-        },
+        "state": {name: ["batch", *first.shape[1:]] for name, first in zip(states, step.initial_state(1), strict=True)},
         "times": estimator.clock_,
         "channels": estimator.channel_names_,
     }

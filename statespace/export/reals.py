@@ -75,7 +75,11 @@ class InReals(Interpreter):
         return _parts(value) if isinstance(value, Tensor) and value.is_complex() else value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        given = [a for arg in [*args, *kwargs.values()] for a in (arg if type(arg) in (list, tuple) else [arg])]
+        given = [a for arg in [*args, *kwargs.values()] for a in (arg if isinstance(arg, list) else [arg])]
+        if target in _ARITHMETIC and len(args) > 1 and isinstance(args[1], float):
+            first = args[0].real if isinstance(args[0], Pair) else args[0]
+            args = (args[0], _constant(args[1], first), *args[2:])
+            target = aten.mul.Tensor if target is aten.mul.Scalar else target
         if target in _COMPLEX and (any(isinstance(a, Pair) for a in given) or target in _MAKERS):
             return _COMPLEX[target](*args, **kwargs)
         if any(isinstance(a, Pair | complex) for a in given):
@@ -83,6 +87,13 @@ class InReals(Interpreter):
         if target in _REAL:
             return _REAL[target](*args, **kwargs)
         return super().call_function(target, args, kwargs)
+
+
+def _constant(value: float, like: Tensor) -> Any:
+    """A number as a tensor of double precision where it needs one: as a number it would be written in single."""
+    if like.dtype != torch.float64 or float(np.float32(value)) == value:
+        return value
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _parts(value: Tensor) -> Pair:
@@ -208,6 +219,7 @@ _COMPLEX = {
         aten.mean.dim, aten.alias.default,
     )
 }  # fmt: skip
+_ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor}
 # What makes complex numbers of real ones.
 _MAKERS = {aten.view_as_complex.default, aten.complex.default, aten.polar.default, aten._to_copy.default}
 
@@ -241,19 +253,19 @@ def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 def _erf(x: Tensor) -> Tensor:
     """2 Φ(√2 x) - 1; for what asks of it a relative precision near 0 there is none to lose by more than rounding."""
-    size = 1 - 2 * _normal_tail(math.sqrt(2) * x.abs())
+    size = 1 - 2 * _normal_tail(_constant(math.sqrt(2), x) * x.abs())
     return torch.where(x < 0, -size, size)
 
 
 def _normal_tail(x: Tensor) -> Tensor:
-    """1 - Φ(x) for x >= 0: exp(-x²/2) times a Chebyshev series in (z - c)/(z + c), z = x/√2, by Clenshaw's recurrence."""
-    z = x / math.sqrt(2)
+    """1 - Φ(x) for x >= 0: exp(-x²/2) times a Chebyshev series in (z - c)/(z + c), z = x/√2, by Clenshaw's rule."""
+    z = x * _constant(math.sqrt(0.5), x)
     t = (z - _CENTRE) / (z + _CENTRE)
     *series, first = _series()[::-1]
     after = before = torch.zeros_like(t)
     for coefficient in series:
-        after, before = coefficient + 2 * t * after - before, after
-    return (first + t * after - before) * (-z * z).exp()
+        after, before = _constant(coefficient, x) + 2 * t * after - before, after
+    return (_constant(first, x) + t * after - before) * (-z * z).exp()
 
 
 def _series() -> list[float]:
@@ -273,7 +285,7 @@ def _layer_norm(x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | Non
     axes = list(range(-len(shape), 0))
     mean = x.mean(axes, keepdim=True)
     away = x - mean
-    scale = torch.rsqrt((away * away).mean(axes, keepdim=True) + eps)
+    scale = torch.rsqrt((away * away).mean(axes, keepdim=True) + _constant(eps, x))
     y = away * scale
     y = y if weight is None else y * weight
     return (y if bias is None else y + bias), mean, scale

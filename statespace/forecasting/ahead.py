@@ -114,14 +114,17 @@ class Filtered(NamedTuple):
             record.times[stop - 1], binding.filter_to_end(posterior.scaled_y[:stop, 0], _noise(posterior, slice(stop)))
         )
 
-    def after(self, posterior, times, covariates, y, samples=None):
-        """After new observations ``y`` (n,), NaN where missing, at later times in order.
+    def until(self, posterior, start, stop):
+        """After the samples ``start`` to ``stop`` of the posterior's record, each with its own noise."""
+        record, new = posterior.record, slice(start, stop)
+        data = record.times[new], record.covariates[new], record.y[new, 0]
+        return self.after(posterior, *data, noise=_noise(posterior, new))
 
-        ``samples`` is the slice of the posterior's record that they are, if they are of it: each may have its noise.
-        """
+    def after(self, posterior, times, covariates, y, noise=None):
+        """After new observations ``y`` (n,), NaN where missing, at later times in order."""
         if len(times) == 0:
             return self
-        noise = _noise(posterior, samples) if samples is not None else posterior.scaled_noise
+        noise = posterior.scaled_noise if noise is None else noise
         scaled = (y - posterior.offset[0, 0]) / posterior.scale.value
         return Filtered(times[-1], self._binding(posterior, times, covariates).filter_to_end(scaled, noise))
 

@@ -148,12 +148,6 @@ class TimeForecaster(BaseForecaster):
         if not marginal:
             raise ValueError("marginal=False is not known: the distributions are those of single times. Use True.")
 
-    @staticmethod
-    def _calibration_of(arrays):
-        """What a file says about calibration, if it does."""
-        found = [arrays.get(f"calibration.{name}") for name in Calibration._fields]
-        return None if found[0] is None else Calibration(*found)
-
     def save(self, path=None, serialization_format="safetensors"):
         """Write the fitted forecaster to one safetensors file; ``statespace.load(path)`` reads it.
 
@@ -189,6 +183,8 @@ class TimeForecaster(BaseForecaster):
         if self._covariates is not None:
             state["X"], more = to_arrays(self._covariates, "X")
             arrays |= more
+        if self.calibration_ is not None:
+            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
         fh = self._fh
         if fh is not None:
             index = fh.to_pandas()
@@ -209,10 +205,12 @@ class TimeForecaster(BaseForecaster):
             index = from_arrays(description, arrays, "fh").index
             fh = ForecastingHorizon(pd.to_timedelta(index, unit="ns") if lengths else index, is_relative=relative)
         self._restored = state, arrays
+        found = [arrays.get(f"calibration.{name}") for name in Calibration._fields]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             self.fit(y, X=X, fh=fh)
         self._restored = None
+        self.calibration_ = None if found[0] is None else Calibration(*found)
         return self
 
 

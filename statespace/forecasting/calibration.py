@@ -61,6 +61,11 @@ class Calibration(NamedTuple):
         y, horizons : ndarray of shape (n,)
             What came, and how long after the last value that was known; positive.
         """
+        if len(y) == 0:
+            raise ValueError(
+                "calibrate=True found no held-out value to forecast: the series are too short, or max_horizon is. Use "
+                "calibrate=False, or a larger calibration_fraction."
+            )
         scores = (y[:, np.newaxis] - quantiles) / _spread(quantiles)[:, np.newaxis]
         n_groups = int(np.clip(len(y) // _SCORES, 1, _MOST_GROUPS))
         logs = np.log(horizons)

@@ -4,6 +4,7 @@ Above: ``ssm`` and the named ones. Below: ``windows`` makes tokens, ``statespace
 ``tables`` keeps the history in files.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass
@@ -13,13 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 from torch import nn
 
 from statespace.base import mean_and_scale
+from statespace.fitting import check_going_on, identity, seed_and_checkpoint
 from statespace.forecasting.base import TimeForecaster, covariate_rows, extended
 from statespace.forecasting.baseline import TRENDS
 from statespace.forecasting.calibration import Calibration, held_out, held_out_forecasts
+from statespace.forecasting.files import exported, imported, take_learned
 from statespace.forecasting.horizon import common_freq
 from statespace.forecasting.reading import Reader, rows_of
 from statespace.forecasting.windows import N_CHANNELS, Records, TrainingWindows, WindowReader, best_trend
@@ -35,14 +37,10 @@ from statespace.quantiles import (
     variance,
 )
 from statespace.times import median_gap
-from statespace.training import check_precision, choose_device, fit, ssm_rates
+from statespace.training import Checkpoint, History, check_precision, choose_device, fit, ssm_rates
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
-# What training learns beside the network's weights.
-_LEARNED = (
-    "time_scale_", "value_scale_", "max_horizon_", "context_length_", "trend_", "X_mean_", "X_scale_",
-)  # fmt: skip
 # Parameters that are integers, and the least of each.
 _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 1, "batch_size": 1, "max_epochs": 0}
 
@@ -110,6 +108,7 @@ class DeepForecaster(TimeForecaster):
     backbone_options: Mapping[str, Any] | None = None
     moe: int | Mapping[str, Any] | None = None
     periods: Sequence[float] | None = None
+    static: pd.DataFrame | None = None
     trend: str = "auto"
     context_length: int = 256
     max_horizon: float | None = None
@@ -127,6 +126,9 @@ class DeepForecaster(TimeForecaster):
     precision: str = "float32"
     calibrate: bool = False
     calibration_fraction: float = 0.2
+    checkpoint: str | os.PathLike | None = None
+    resume: bool = False
+    callbacks: Sequence[Any] | None = None
     random_state: int | np.random.RandomState | None = None
     verbose: int = 0
 
@@ -187,6 +189,7 @@ class DeepForecaster(TimeForecaster):
             raise ValueError(
                 f"trend must be 'auto' or one of {', '.join(map(repr, TRENDS))}. Got {self.trend!r} instead."
             )
+        check_going_on(self)
         self._check_calibration()
         ssm_rates(self.ssm_learning_rate, self.learning_rate)
         check_precision(self.precision)
@@ -221,6 +224,7 @@ class DeepForecaster(TimeForecaster):
         values = np.asarray(self._history, dtype=np.float64).reshape(-1)
         X = None if self._covariates is None else self._covariates.to_numpy(dtype=np.float64)
         indexes, parts, self._numbers = self._indexes(), [], {}
+        self._static = self._read_static(list(indexes))
         for number, (name, rows) in enumerate(self._places().items()):
             times = self._axis.count(indexes[name])
             if (np.diff(times) <= 0).any():
@@ -231,7 +235,7 @@ class DeepForecaster(TimeForecaster):
                     + ". Sort the rows and keep one for each time."
                 )
             seen = ~np.isnan(values[rows])
-            covariates = self._phases_and_covariates(times, None if X is None else X[rows])
+            covariates = self._known_at(times, None if X is None else X[rows], np.full(len(times), number))
             parts.append((times[seen], values[rows][seen], covariates[seen]))
             self._numbers[name] = number
         records = Records.join(parts)
@@ -239,26 +243,48 @@ class DeepForecaster(TimeForecaster):
             raise ValueError("y has no value that is not missing: there is nothing to learn from.")
         return records
 
-    def _phases_and_covariates(self, times, X):
-        """Sines and cosines of the known periods, and the scaled covariates, 0 where missing: (n, n_covariates)."""
+    def _read_static(self, names):
+        """The scaled static covariates of every series, 0 where missing: (n_series, n_static)."""
+        if self.static is None:
+            return np.empty((len(names), 0))
+        if names == [None]:
+            raise ValueError("static has covariates of the series of a panel, and y is one series. Leave static out.")
+        table = self.static
+        if not isinstance(table, pd.DataFrame):
+            raise TypeError(
+                f"static must be a DataFrame with a row of numbers for each series. Got {type(table).__name__}."
+            )
+        labels = [name if len(name) > 1 else name[0] for name in names]
+        missing = [label for label in labels if label not in table.index]
+        if missing:
+            raise ValueError(f"static must have a row for every series of y: it has none for {missing[0]!r}.")
+        values = table.loc[labels].to_numpy(dtype=np.float64)
+        if not hasattr(self, "static_mean_"):
+            self.static_mean_, self.static_scale_ = mean_and_scale([values])
+        return np.nan_to_num((values - self.static_mean_) / self.static_scale_)
+
+    def _known_at(self, times, X, numbers):
+        """What is known at any time of any series, 0 where missing: (n, n_covariates).
+
+        Sines and cosines of the known periods, the scaled covariates, and the static ones.
+        """
         columns = []
         for period in self.periods or ():
             for k in range(1, _HARMONICS + 1):
                 angle = 2 * np.pi * k * (times / period % 1.0)
                 columns += [np.sin(angle), np.cos(angle)]
-        phases = np.stack(columns, axis=-1) if columns else np.empty((len(times), 0))
-        if X is None:
-            return phases
-        return np.concatenate([phases, np.nan_to_num((X - self.X_mean_) / self.X_scale_)], axis=1)
+        parts = [np.stack(columns, axis=-1) if columns else np.empty((len(times), 0))]
+        if X is not None:
+            parts.append(np.nan_to_num((X - self.X_mean_) / self.X_scale_))
+        return np.concatenate([*parts, self._static[numbers]], axis=1)
 
     def _reader(self, trend):
-        return WindowReader(
-            self._records, trend, self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
-        )
+        scales = self.time_scale_, self.value_scale_, self.max_horizon_, self.context_length_
+        return WindowReader(self._records, trend, *scales, n_constant=self._static.shape[1])
 
     def _learn(self, max_epochs):
         """Train on all of the data; or on their first part, and calibrate with the rest."""
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed, _ = seed_and_checkpoint(self)
         self.calibration_, everything = None, self._records
         if not self.calibrate:
             self._train(max_epochs, seed)
@@ -292,8 +318,13 @@ class DeepForecaster(TimeForecaster):
             self.history_ = pd.DataFrame({"loss": []}, index=pd.RangeIndex(1, 1, name="epoch"))
             self.model_.eval()
             return
+        checkpoint = None
+        if new and self.checkpoint is not None:
+            data = [self._records.times, self._records.values, self._records.covariates, self._records.lengths]
+            checkpoint = Checkpoint(self.checkpoint, self.resume, identity(self, seed, self.model_, data))
+        history = History()
         try:
-            history = fit(
+            fit(
                 self.model_,
                 windows,
                 _loss,
@@ -307,11 +338,14 @@ class DeepForecaster(TimeForecaster):
                 progress=self.verbose > 0,
                 device=device,
                 precision=self.precision,
+                callbacks=self.callbacks,
+                checkpoint=checkpoint,
+                history=history,
             )
         finally:
             self.model_.cpu().eval()
-        epochs = pd.RangeIndex(1, len(history.loss) + 1, name="epoch")
-        self.history_ = pd.DataFrame({"loss": history.loss}, index=epochs)
+            epochs = pd.RangeIndex(1, len(history.loss) + 1, name="epoch")
+            self.history_ = pd.DataFrame({"loss": history.loss}, index=epochs)
 
     def _model_config(self):
         layer, options = self._layers()
@@ -338,7 +372,7 @@ class DeepForecaster(TimeForecaster):
     def _quantiles(self, index, numbers, X):
         X = None if self._covariates is None else covariate_rows(index, X, self._covariates).to_numpy(dtype=np.float64)
         times = self._axis.count(index.get_level_values(-1))
-        return self._answer(numbers, times, self._phases_and_covariates(times, X))
+        return self._answer(numbers, times, self._known_at(times, X, numbers))
 
     def _network(self):
         """What reads the records with the trained network, in the best precision of the device."""
@@ -409,40 +443,16 @@ class DeepForecaster(TimeForecaster):
 
     def _export(self):
         self.check_is_fitted()
-        params = self.get_params(deep=False)
-        if not isinstance(params["random_state"], Integral):
-            params["random_state"] = None
-        if params["periods"] is not None:
-            params["periods"] = [float(period) for period in params["periods"]]
-        state = {"params": params, "model": self._model_config(), "learned": {}}
-        data, arrays = self._export_data()
-        state |= data
-        arrays |= {f"model.{name}": value.numpy() for name, value in self.model_.state_dict().items()}
-        arrays["history_"] = self.history_["loss"].to_numpy(dtype=np.float64)
-        if self.calibration_ is not None:
-            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
-        for name in _LEARNED:
-            if hasattr(self, name):
-                value = getattr(self, name)
-                if isinstance(value, np.ndarray):
-                    arrays[name] = value
-                else:
-                    state["learned"][name] = value
-        return state, arrays
+        return exported(self)
 
     @classmethod
     def _import(cls, state, arrays):
-        forecaster = cls(**state["params"])
-        return forecaster._import_data(state, arrays)
+        return imported(cls, state, arrays)
 
     def _restore(self):
         """Take what a file brings in the place of what training would learn."""
         state, arrays = self._restored
-        for name, value in state["learned"].items():
-            setattr(self, name, value)
-        for name in _LEARNED:
-            if name in arrays:
-                setattr(self, name, arrays[name])
+        take_learned(self, state, arrays)
         with torch.random.fork_rng(devices=[]):
             self.model_ = QueryModel(**state["model"])
         weights = {
@@ -450,6 +460,3 @@ class DeepForecaster(TimeForecaster):
         }
         self.model_.load_state_dict(weights)
         self.model_.eval()
-        self.calibration_ = self._calibration_of(arrays)
-        epochs = pd.RangeIndex(1, len(arrays["history_"]) + 1, name="epoch")
-        self.history_ = pd.DataFrame({"loss": arrays["history_"]}, index=epochs)

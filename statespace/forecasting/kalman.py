@@ -42,6 +42,9 @@ class KalmanForecaster(TimeForecaster):
     fitted side by side, each with its own parameters, or together, with parameters that they share. NaN in y is a
     missing observation.
 
+    ``update(y_new, update_params=False)`` filters the new observations alone, whatever came before, as long as they
+    follow those that are known and the noise is normal. ``fitted_values`` and ``predict_residuals`` are one step ahead.
+
     Parameters
     ----------
     process : Component, optional
@@ -71,6 +74,13 @@ class KalmanForecaster(TimeForecaster):
         As in `statespace.kernels.kalman_filter`.
     n_jobs : int, optional
         How many series are fitted at a time where each has its own parameters, through joblib.
+    calibrate : bool, default=False
+        Fit to the first part of every series too, forecast the last from there, and move the quantiles of each horizon
+        until they have their levels among those forecasts (split conformal prediction). Intervals then cover what they
+        say, as far as errors of one horizon are exchangeable between that part and the future, whatever the model. The
+        parameters that forecast are those of all the data.
+    calibration_fraction : float, default=0.2
+        The share of the observations of each series that is held out for that.
     random_state : int, RandomState or None, default=None
         Draws the restarts.
 
@@ -84,6 +94,8 @@ class KalmanForecaster(TimeForecaster):
         Only where each series has its own.
     noise_variance_ : float or ndarray of shape (n_series,)
         The variance of the observation noise.
+    calibration_ : Calibration or None
+        The corrections of quantiles by horizon; None without ``calibrate``.
     params_ : DataFrame
         Estimates, standard errors and bounds, from the last fit of the parameters; computed on access.
 
@@ -262,20 +274,14 @@ class KalmanForecaster(TimeForecaster):
         for number, own in rows_of_each(numbers):
             seen = list(observed.values())[number]
             posterior = posteriors.one(codes[seen[0]])
-            X, at = panel.rows.covariates[seen], times[seen]
-            filtered, known = None, 0
+            X, at, filtered, known = panel.rows.covariates[seen], times[seen], None, 0
             for end, asked in rows_of_each(ends[own]):
-                samples = np.searchsorted(posterior.record.times, at[end - 1], side="right")
-                if filtered is None:
-                    filtered = Filtered.of(posterior, samples)
-                else:
-                    new, record = slice(known, samples), posterior.record
-                    data = record.times[new], record.covariates[new], record.y[new, 0]
-                    filtered = filtered.after(posterior, *data, new)
-                known, ahead = samples, targets[own[asked]]
-                mean, variance = filtered.ahead(posterior, at[ahead], X[ahead])
-                parts.append((own[asked], mean, variance, y[seen[ahead]], at[ahead] - at[end - 1], codes[seen[ahead]]))
-        _, mean, variance, values, horizons, codes = (np.concatenate(part) for part in zip(*parts, strict=True))
+                stop = np.searchsorted(posterior.record.times, at[end - 1], side="right")
+                filtered = Filtered.of(posterior, stop) if filtered is None else filtered.until(posterior, known, stop)
+                known, ahead = stop, targets[own[asked]]
+                moments = filtered.ahead(posterior, at[ahead], X[ahead])
+                parts.append((*moments, y[seen[ahead]], at[ahead] - at[end - 1], codes[seen[ahead]]))
+        mean, variance, values, horizons, codes = (np.concatenate(part) for part in zip(*parts, strict=True))
         quantiles = self._quantiles(regressor, mean, variance, codes, LEVELS)
         fine = np.isfinite(quantiles).all(axis=1) & (horizons > 0)
         return Calibration.learned(quantiles[fine], values[fine], horizons[fine])
@@ -432,8 +438,6 @@ class KalmanForecaster(TimeForecaster):
         if not isinstance(self.random_state, Integral):
             state["params"]["random_state"] = None
         state["regressor"], parts = self.regressor_._export()
-        if self.calibration_ is not None:
-            arrays |= {f"calibration.{name}": part for name, part in self.calibration_._asdict().items()}
         return state, arrays | {f"regressor.{name}": value for name, value in parts.items()}
 
     @classmethod
@@ -448,7 +452,7 @@ class KalmanForecaster(TimeForecaster):
         state, arrays = self._restored
         parts = {name.removeprefix("regressor."): a for name, a in arrays.items() if name.startswith("regressor.")}
         self._regressor, self._is_behind = KalmanRegressor._import(state["regressor"], parts), False
-        self._estimated, self.calibration_ = self._regressor, self._calibration_of(arrays)
+        self._estimated = self._regressor
         self._take_parameters()
 
     @classmethod

@@ -58,6 +58,10 @@ class SSMForecaster(DeepForecaster, SSMParameters):
     periods : sequence of float, optional
         Periods of known seasons, in the unit of time of the index: 365.25 for a year where days are counted, 12 on
         months. Three harmonics of each are covariates, known at all times.
+    static : DataFrame, optional
+        Covariates that do not change, one row of numbers for each series of a panel, whose label (or labels, in a
+        MultiIndex) the index holds; with rows for series that come in ``update`` too. Columns of X that are constant in
+        a series say the same, but have to be given at every time.
     trend : {"auto", "last", "mean", "linear"}, default="auto"
         The baseline beside seasons and covariates: the last value, the mean of the context, or a straight line through
         it. ``"auto"`` takes the one with the least absolute error on random training windows.
@@ -93,6 +97,21 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         ``"auto"`` takes a CUDA device where there is one. The fitted model itself is kept on the CPU.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the products of matrices in training, for GPUs; see `statespace.training.fit`. Predictions are not affected.
+    checkpoint : str or os.PathLike, optional
+        A file in which the training in `fit` is kept, after every epoch.
+    resume : bool, default=False
+        Go on from the ``checkpoint``, if there is one, where training was cut off; the result is the same, bit by bit
+        on the same machine, as without the cut. The data and all other parameters have to be the same.
+    callbacks : sequence, optional
+        `statespace.training.Callback` objects, or functions ``f(epoch, history, model)``, called after every epoch; a
+        true answer stops training.
+    calibrate : bool, default=False
+        Train on the first part of every series and calibrate the quantiles with the last, by horizon: each is moved
+        until it has its level among the held-out forecasts (split conformal prediction [2]_). Intervals then cover
+        what they say, as far as errors of one horizon are exchangeable between that part and the future.
+    calibration_fraction : float, default=0.2
+        The share of the observations of each series that is held out for that. Horizons longer than that part are
+        corrected as the longest in it.
     random_state : int, RandomState instance or None, default=None
         Initial weights, windows, dropout. An int gives the same numbers twice.
     verbose : int, default=0
@@ -112,6 +131,10 @@ class SSMForecaster(DeepForecaster, SSMParameters):
         The spread that a context without any is given.
     X_mean_, X_scale_ : ndarray of shape (n_columns,)
         Mean and standard deviation of the covariates; only with X.
+    static_mean_, static_scale_ : ndarray of shape (n_static,)
+        The same of the static covariates; only with those.
+    calibration_ : Calibration or None
+        The corrections of quantiles by horizon; None without ``calibrate``.
     history_ : DataFrame
         The loss of every epoch of the last training: the pinball loss summed over the quantile levels.
 
@@ -127,10 +150,15 @@ class SSMForecaster(DeepForecaster, SSMParameters):
 
     In-sample forecasts are one step ahead: each reads the observations before its time alone, though the weights have
     been trained on all. At a series' first time nothing is known before it; the forecast there is the distribution of
-    all training values.
+    all training values. ``fitted_values`` and ``predict_residuals`` give them for all times in one pass, in which each
+    observation is read a few times at the most.
 
     ``update`` adds to the history, and with ``update_params=True`` trains the present network on for a fifth of
-    ``max_epochs``; with False it only reads the new values, which costs nothing and needs no training.
+    ``max_epochs``. With False it carries the network's state on over the new values alone, and the forecasts are those
+    of reading everything anew; after every quarter of ``context_length`` the window moves on, and is read once.
+
+    Several columns of y each get a forecaster of their own. To share one network among them, make them series of a
+    panel.
 
     Between the eleven levels of the network quantiles are interpolated linearly in Φ⁻¹(level), with normal tails;
     ``predict_var`` is the variance of that distribution. Distributions are those of single times: there is no
@@ -139,6 +167,7 @@ class SSMForecaster(DeepForecaster, SSMParameters):
     References
     ----------
     .. [1] O. Lieber et al., "Jamba: A Hybrid Transformer-Mamba Language Model", 2024.
+    .. [2] Y. Romano, E. Patterson & E. Candès, "Conformalized Quantile Regression", 2019, section 4.
 
     Examples
     --------

@@ -209,12 +209,12 @@ class Windows:
 
     def __init__(self, reader, starts, anchors, window, ends):
         self._reader, self._starts, self._ends, self.window = reader, starts, ends, window
-        rows, real = _gathered(starts, anchors)
+        rows, _ = _gathered(starts, anchors)
         self._anchored = self._baseline(rows, anchors - starts)
         self._scale = self._scales(self._anchored, anchors - starts)
         last = anchors.copy()
         np.maximum.at(last, window, ends)
-        rows, real = _gathered(anchors, last)
+        rows, _ = _gathered(anchors, last)
         record = reader.records
         covariates = self._known(record.covariates[rows])
         self._current = self._anchored.extended(
@@ -282,7 +282,7 @@ class Windows:
 def _gathered(begin, end):
     """Rows ``begin`` to ``end`` of each window, padded at the end with its last; and which of them are real."""
     steps = np.arange(max(0, (end - begin).max()))
-    rows = np.minimum(begin[:, np.newaxis] + steps, np.maximum(end - 1, begin)[:, np.newaxis])
+    rows = np.minimum(begin[:, np.newaxis] + steps, end[:, np.newaxis] - 1)
     return rows, steps < (end - begin)[:, np.newaxis]
 
 
@@ -323,6 +323,14 @@ class TrainingWindows:
             cuts.append(np.stack([start + ends, np.full(len(ends), start), reach - ends], axis=1))
         cuts = np.concatenate(cuts)
         self._ends, self._first, self._n_ahead = cuts[cuts[:, 2] > 0].T
+
+    def state_dict(self):
+        """Where the drawing of windows stands, in JSON's types."""
+        return self._rng.bit_generator.state
+
+    def load_state_dict(self, state):
+        """Go on drawing from there."""
+        self._rng.bit_generator.state = state
 
     @property
     def n_cuts(self):

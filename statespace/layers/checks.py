@@ -37,7 +37,9 @@ def check_shapes(layer, u, state, dimensions):
     shapes, single = layer._state_shapes(u.shape[0]), isinstance(state, torch.Tensor)
     given = tuple(state.shape) if single else tuple(tuple(part.shape) for part in state)
     if not _fits(given, shapes):
-        raise ValueError(f"state must have shape {shapes}, as initial_state({u.shape[0]}) gives it. Got {given} instead.")
+        raise ValueError(
+            f"state must have shape {shapes}, as initial_state({u.shape[0]}) gives it. Got {given} instead."
+        )
 
 
 def check_gaps(u, dt):

@@ -159,7 +159,8 @@ def log_uniform_steps(d_model, dt_min, dt_max):
     """Logarithms of starting steps δ (d_model,), log-uniform between the two."""
     if not 0 < dt_min <= dt_max:
         raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max. Got {dt_min} and {dt_max} instead.")
-    low, high = torch.tensor([dt_min, dt_max]).log().tolist()
+    # On the CPU, also for a layer that is made without memory.
+    low, high = torch.tensor([dt_min, dt_max], device="cpu").log().tolist()
     return low + torch.rand(d_model) * (high - low)
 
 

@@ -15,6 +15,7 @@ from statespace.base import mean_and_scale
 from statespace.deep import DeepEstimator
 from statespace.distributions import check_distribution
 from statespace.models import ReverseComplement
+from statespace.models.answers import Targets
 from statespace.parameters import SSMParameters
 from statespace.readers import StoredRows
 from statespace.regression.uncertainty import UncertainRegressor
@@ -248,15 +249,9 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
         """The targets in the units of y: a list of (n_times_i, n_outputs), or (n_series, n_outputs)."""
         return self._each(self._location, self._outputs(collection))
 
-    def _exported_answers(self, outputs):
-        """What an exported model answers, by name, from the network's outputs: tensors (..., n_outputs)."""
-        parameters = outputs.double().unflatten(-1, (self.n_outputs_, self._distribution.n_parameters))
-        mean, scale = torch.from_numpy(self.y_mean_), torch.from_numpy(self.y_scale_)
-        answers = {"prediction": self._distribution.location(parameters) * scale + mean}
-        if vars(self).get("distribution_") is not None:
-            scale = torch.from_numpy(self.y_scale_ * vars(self).get("std_scale_", 1.0))
-            answers["std"] = self._distribution.spread(parameters) * scale
-        return answers
+    def _answers_module(self):
+        """What an exported model answers, by name, from the network's outputs."""
+        return Targets(self.y_mean_, self.y_scale_, self._distribution.answers, vars(self).get("std_scale_", 1.0))
 
     def _answer(self, outputs):
         """What a stream answers, from one row of the network's outputs."""

@@ -18,7 +18,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -225,7 +225,7 @@ def fit_in_processes(
     packed = _packed(model=model, data=data, loss=loss, callbacks=watching, options=options)
     try:
         with _forwarded_interrupt(event):
-            outcome = pickle.loads(fabric.launch(_work, event, packed))
+            outcome = pickle.loads(fabric.launch(cast(Any, _work), event, packed))
     except torch.multiprocessing.ProcessRaisedException as error:
         raise RuntimeError(f"one of {n_devices} processes has failed:\n{error}") from None
     model.load_state_dict(outcome.weights)

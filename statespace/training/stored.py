@@ -1,6 +1,7 @@
 """Stored series as padded batches, read when a batch is asked for: the counterpart of ``SeriesBatches``."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,8 +57,9 @@ optional
     ):
         self.lengths = series.lengths
         self._series, self._encode, self._time_scale = series, encode, time_scale
-        self._targets, self._dtype, self._device = targets, dtype, device
-        self._weights = weights
+        self._targets: Any = targets
+        self._dtype, self._device = dtype, device
+        self._weights: Any = weights
         self._per_step = targets is not None and not isinstance(targets, np.ndarray)
 
     def __len__(self) -> int:
@@ -87,14 +89,14 @@ optional
                 if y is None:
                     y = np.full((len(indices), size, targets.shape[1]), np.nan)
                 y[row, :n] = targets
-        if x is None:
+        if x is None or (self._per_step and y is None):
             raise ValueError(f"no series of the batch has a step from {start} on.")
         batch = {"x": self._tensor(x), "lengths": torch.from_numpy(counts).to(self._device)}
         batch["mask"] = torch.from_numpy(mask).to(self._device)
         # As in memory: without times, or on a regular grid without padding, there are no gaps.
         if not (dt == 1).all():
             batch["dt"] = self._tensor(dt)
-        if self._per_step:
+        if y is not None:
             batch["y"] = self._tensor(y)
         elif self._targets is not None:
             batch["y"] = self._tensor(self._targets[indices])

@@ -68,7 +68,7 @@ def everything_decays(model, *, learning_rate, ssm_learning_rate, weight_decay):
     return [group | {"weight_decay": weight_decay} for group in groups]
 
 
-def as_it_is(arrays, *_):
+def as_it_is(arrays, weights=None):
     width = np.shape(arrays[0])[1]
     return np.zeros(width), np.ones(width)
 
@@ -222,40 +222,43 @@ def first_fit():
             )
 
 
-def table(lines):
-    """Each variant beside the setting, over the pairs of data set and seed that both have."""
+def table(lines, around):
+    """Each variant beside the setting, over the pairs of data set and seed that both have.
+
+    Errors are those of the mean over data sets. Ranks are among the values of one factor and the setting, 1 the best.
+    Around the defaults after the study, those before it are a row of their own.
+    """
     frame = pd.DataFrame(lines)
-    losses = frame.pivot_table("loss", ["task", "seed"], ["factor", "value"], sort=False, dropna=False)
-    seconds = frame.pivot_table("seconds", ["task", "seed"], ["factor", "value"], sort=False, dropna=False)
-    setting = losses["setting", ""]
-    rows = []
-    for variant in losses:
-        loss = losses[variant].clip(upper=2.0)
-        both = loss.notna() & setting.notna()
-        difference = (loss - setting.clip(upper=2.0))[both]
-        by_task = difference.groupby("task").mean()
+    old = frame[(frame["around"] == "before") & (frame["factor"] == "setting")].assign(factor="defaults before")
+    frame = frame[frame["around"] == around]
+    if around == "after":
+        frame = pd.concat([frame, old])
+    frame = frame.assign(loss=frame["loss"].clip(upper=2.0)).set_index(["task", "seed", "factor", "value"])
+    losses, seconds = (frame[name].unstack(["factor", "value"]) for name in ("loss", "seconds"))
+    setting, rows = ("setting", ""), []
+    for variant in dict.fromkeys([setting, *losses]):
+        both = losses[variant].notna() & losses[setting].notna()
+        by_task = (losses[variant] - losses[setting])[both].groupby("task").mean()
+        family = losses[[other for other in losses if other[0] in (variant[0], "setting")]][both].dropna()
         rows.append({
-            "factor": variant[0], "value": variant[1] or "(as above)", "loss": loss[both].mean(),
-            "difference": by_task.mean(), "error": by_task.sem(),
-            "better": int((by_task < 0).sum()), "tasks": len(by_task),
-            "seconds": seconds[variant][both].sum() / seconds["setting", ""][both].sum(),
+            "factor": variant[0], "value": variant[1], "loss": losses[variant][both].mean(), "fits": int(both.sum()),
+            "difference": by_task.mean(), "error": by_task.sem(), "better": int((by_task < 0).sum()),
+            "worse": int((by_task > 0).sum()), "rank": family.rank(axis=1).mean()[variant], "of": family.shape[1],
+            "seconds": seconds[variant][both].sum() / seconds[setting][both].sum(),
         })  # fmt: skip
-    result = pd.DataFrame(rows)
-    ranked = losses.dropna(axis=1).rank(axis=1).mean()
-    result["rank"] = [
-        ranked.get((row.factor, row.value.replace("(as above)", "")), math.nan) for row in result.itertuples()
-    ]
-    return result
+    return pd.DataFrame(rows)
 
 
 def print_table(result):
     """As Markdown."""
-    print("\n| factor | value | mean loss | difference ± standard error | better on | mean rank | time |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("\n| factor | value | fits | mean loss | difference ± standard error | better, worse on | mean rank | time |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in result.itertuples():
-        beside = "" if row.factor == "setting" else f"{row.difference:+.3f} ± {row.error:.3f}"
-        better = "" if row.factor == "setting" else f"{row.better} of {row.tasks}"
-        cells = (row.factor, row.value, f"{row.loss:.3f}", beside, better, f"{row.rank:.1f}", f"{row.seconds:.2f}")
+        cells = [row.factor, row.value, f"{row.fits}", f"{row.loss:.3f}", "", "", "", f"{row.seconds:.2f}"]
+        if row.factor != "setting":
+            cells[4:7] = [
+                f"{row.difference:+.3f} ± {row.error:.3f}", f"{row.better}, {row.worse}", f"{row.rank:.1f} of {row.of}"
+            ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
 
 
@@ -288,7 +291,7 @@ def main(arguments=()):
             if given.ledger is not None:
                 with given.ledger.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-    print_table(table([line for line in lines if line["around"] == given.around]))
+    print_table(table(lines, given.around))
 
 
 def fits(given, done):

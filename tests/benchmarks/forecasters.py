@@ -8,6 +8,7 @@ series has ``fit(series)`` and ``forecast(series)``, which answers a median and 
 import numpy as np
 import pandas as pd
 from forecasts import M4_HORIZON
+from sklearn.base import clone
 from sklearn.linear_model import Ridge
 
 from statespace import KalmanRegressor, S4DRegressor
@@ -107,7 +108,7 @@ class Filter:
         tail = values[-self._longest :]
         hours = np.arange(len(tail), dtype=float)[:, None]
         model = KalmanRegressor(self._process, parameters="shared")
-        self._models = [model.__class__(**model.get_params()).fit([hours], [column]) for column in tail.T]
+        self._models = [clone(model).fit([hours], [column]) for column in tail.T]
         return self
 
     def forecast_channels(self, past, horizon):

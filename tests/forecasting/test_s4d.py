@@ -258,3 +258,60 @@ def test_it_learns_what_the_baseline_does_not_know():
         inside.append((truth >= interval.iloc[:, 0]) & (truth <= interval.iloc[:, 1]))
     assert np.abs(pd.concat(errors)).mean() < 0.5 * np.abs(pd.concat(constant)).mean()
     assert 0.7 < pd.concat(inside).mean() <= 1.0
+
+
+def test_calibration_is_of_held_out_values_and_is_saved(tmp_path):
+    """A network that has learned next to nothing, on noise that grows: held-out values set its intervals right."""
+    rng = np.random.default_rng(0)
+    noise = pd.concat({k: pd.DataFrame({"y": np.cumsum(rng.normal(size=100))}) for k in range(60)}, names=["s", "t"])
+    known = noise[noise.index.get_level_values(1) < 80]
+    options = TINY | {"max_horizon": 10.0, "max_epochs": 0}
+    model = S4DForecaster(**options, calibrate=True, calibration_fraction=0.35).fit(known)
+    fh = [1, 3, 10]
+    truth = noise["y"].to_numpy().reshape(60, 100)[:, [80, 82, 89]]
+    intervals = model.predict_interval(fh, coverage=[0.5, 0.9]).to_numpy().reshape(60, 3, 4)
+    for j, coverage in ((0, 0.5), (2, 0.9)):
+        inside = ((intervals[..., j] <= truth) & (truth <= intervals[..., j + 1])).mean()
+        assert abs(inside - coverage) < 0.08
+    plain = S4DForecaster(**options).fit(known)
+    pd.testing.assert_frame_equal(model.predict(fh), plain.predict(fh))
+    half = plain.predict_interval(fh, coverage=0.5).to_numpy().reshape(60, 3, 2)
+    inside = ((half[..., 0] <= truth) & (truth <= half[..., 1])).mean(axis=0)
+    assert np.ptp(inside) > 0.2, inside
+    model.save(tmp_path / "model")
+    again = statespace.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.predict_interval(fh), model.predict_interval(fh))
+    with pytest.warns(UserWarning, match="held-out values to calibrate with"):
+        S4DForecaster(**TINY, calibrate=True).fit(series("grid", 12))
+    with pytest.raises(ValueError, match="more than one value"):
+        S4DForecaster(**TINY, calibrate=True).fit(pd.Series([1.0]))
+
+
+def test_static_covariates_say_which_series_is_which(tmp_path):
+    """Series of two kinds that an event, known ahead, moves up or down; a context of one value does not say which."""
+    rng = np.random.default_rng(0)
+    kinds, event = np.arange(30) % 2, rng.random((30, 60)) < 0.3
+    event[:, 57:] = [False, False, True]
+    values = (2 * kinds - 1)[:, None] * event + 0.05 * rng.normal(size=(30, 60))
+    rows = pd.MultiIndex.from_product([[f"s{k:02d}" for k in range(30)], range(60)], names=["series", "time"])
+    y, X = pd.DataFrame({"y": values.ravel()}, index=rows), pd.DataFrame({"event": 1.0 * event.ravel()}, index=rows)
+    static = pd.DataFrame({"kind": kinds, "size": 7.0}, index=rows.levels[0])
+    options = TINY | {
+        "d_model": 8, "max_epochs": 10, "windows_per_epoch": 128, "context_length": 1, "max_horizon": 3,
+        "trend": "mean", "dropout": 0.0, "learning_rate": 0.02,
+    }  # fmt: skip
+    past = rows.get_level_values(1) < 59
+    known, future = y[past], X[~past]
+    told, untold = (S4DForecaster(**options, static=table).fit(known, X[past]) for table in (static, None))
+    truth = (2 * kinds - 1).astype(float)
+    errors = [np.abs(model.predict([1], X=future).to_numpy().ravel() - truth).mean() for model in (told, untold)]
+    assert errors[0] < 0.5 * errors[1]
+    told.save(tmp_path / "model")
+    again = statespace.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(again.predict([1], X=future), told.predict([1], X=future))
+    with pytest.raises(ValueError, match="none for 's29'"):
+        S4DForecaster(**options, static=static[:29]).fit(known)
+    with pytest.raises(ValueError, match="one series"):
+        S4DForecaster(**options, static=static).fit(series("grid"))
+    with pytest.raises(TypeError, match="DataFrame"):
+        S4DForecaster(**options, static=[1.0]).fit(known)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statespace import S4DRegressor
+from statespace import S4DRegressor, SSMClassifier, load
 from statespace.streaming import LayerStream
 
 
@@ -109,3 +109,68 @@ def test_a_gap_on_a_regular_grid_is_refused():
 def test_a_bidirectional_model_cannot_stream():
     with pytest.raises(ValueError, match="reads the whole record"):
         make_model(bidirectional=True)[0].stream()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_stream_goes_on_from_a_file(pooling, tmp_path):
+    model, X, times = make_model("series", pooling=pooling)
+    stream = model.stream()
+    for k in range(5):
+        stream.step(X[3, k], time=times[3, k])
+    stream.save(tmp_path / "stream")
+    again = load(tmp_path / "stream")
+    assert again.n_steps == 5
+    for k in range(5, 12):
+        assert again.step(X[3, k], time=times[3, k]) == stream.step(X[3, k], time=times[3, k])
+    expected = model.predict(X[3:4], times=times[3:4])[0]
+    assert again.reset().n_steps == 0
+    for k in range(12):
+        answer = again.step(X[3, k], time=times[3, k])
+    np.testing.assert_allclose(answer, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"), [("attention", {}), ("attention", {"window": 3}), ("h3", {"d_state": 4}), ("rwkv", {})]
+)
+def test_states_of_every_form_come_back(layer, options, tmp_path):
+    X = np.random.default_rng(0).normal(size=(4, 9))
+    model = SSMClassifier(layer, d_model=4, n_layers=1, layer_options=options, max_epochs=1, random_state=0)
+    stream = model.fit(X, ["a", "b"] * 2).stream()
+    for x in X[0, :5]:
+        stream.step(x)
+    stream.save(tmp_path / "stream")
+    again = load(tmp_path / "stream")
+    for x in X[0, 5:]:
+        np.testing.assert_array_equal(again.step(x), stream.step(x))
+
+
+def test_times_of_samples_in_the_place_of_gaps():
+    model, X, times = make_model("step")
+    stream = model.stream()
+    expected = model.predict(X[3:4], times=times[3:4])[0]
+    answers = [stream.step(x, time=1e9 + t) for x, t in zip(X[3], np.round(times[3] * 2**20) / 2**20, strict=True)]
+    np.testing.assert_allclose(answers, expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="times must increase"):
+        stream.step(X[3, 0], time=0.0)
+    with pytest.raises(ValueError, match="give dt or time, not both"):
+        stream.step(X[3, 0], dt=1.0, time=2e9)
+    counting = model.stream()
+    counting.step(X[3, 0])
+    with pytest.raises(ValueError, match="go on with dt"):
+        counting.step(X[3, 1], time=5.0)
+    with pytest.raises(ValueError, match="without times: leave time out"):
+        make_model(irregular=False)[0].stream().step([1.0, 2.0], time=1.0)
+
+
+def test_a_long_stream_with_large_time_stamps_does_not_drift():
+    # bench_streams.py has the hour at 1 kHz; here are 12 seconds of it, at the time stamps of today.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4, 50))
+    model = S4DRegressor(d_model=2, n_layers=1, d_state=2, max_epochs=1, random_state=0, device="cpu", pooling="mean")
+    model.fit(X, X.mean(axis=1), times=1.7e9 + np.arange(50) / 1000)
+    n = 12_000
+    record, times = rng.normal(size=n), 1.7e9 + np.arange(n) / 1000
+    stream = model.stream()
+    for x, t in zip(record, times, strict=True):
+        answer = stream.step(x, time=t)
+    np.testing.assert_allclose(answer, model.predict(record[None], times=times)[0], rtol=1e-10)

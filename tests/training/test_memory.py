@@ -134,7 +134,7 @@ def test_an_allocation_of_torch_that_fails_is_told():
 
 def test_an_estimator_out_of_memory_has_its_best_weights(monkeypatch):
     X = np.random.default_rng(0).normal(size=(12, 6))
-    model = S4DRegressor(d_model=4, n_layers=1, d_state=4, max_epochs=3, random_state=0)
+    model = S4DRegressor(d_model=4, n_layers=1, d_state=4, max_epochs=3, batch_size=32, random_state=0)
     backward, calls = torch.Tensor.backward, []
 
     def failing(self, *args, **kwargs):

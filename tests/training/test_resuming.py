@@ -264,3 +264,19 @@ def test_a_file_of_a_model_names_no_path(tmp_path):
 
     again = statespace.load(tmp_path / "model")
     assert (again.checkpoint, again.resume, again.callbacks) == (None, False, None)
+
+
+def test_a_forecaster_resumes_and_draws_the_same_windows(tmp_path):
+    from statespace.forecasting import S4DForecaster
+
+    y = np.sin(np.arange(60.0) / 3)
+    options = {"d_model": 4, "n_layers": 1, "d_state": 4, "max_epochs": 3, "windows_per_epoch": 8, "random_state": 0}
+    expected = S4DForecaster(**options).fit(y, fh=[1, 5])
+    kept = options | {"checkpoint": tmp_path / "training", "resume": True}
+    cut = S4DForecaster(**kept, callbacks=[lambda epoch, history, model: epoch == 0]).fit(y, fh=[1, 5])
+    assert len(cut.history_) == 1
+    again = S4DForecaster(**kept).fit(y, fh=[1, 5])
+    assert again.history_.equals(expected.history_)
+    np.testing.assert_array_equal(again.predict(), expected.predict())
+    with pytest.raises(ValueError, match="the data was"):
+        S4DForecaster(**kept).fit(y + 1e-9 * np.arange(60), fh=[1, 5])
