@@ -64,10 +64,10 @@ def noisy(n, seed=0):
 
 @pytest.fixture(scope="module")
 def by_heart():
-    X, y = noisy(300)
+    X, y = noisy(280)
     options = {
-        "batch_size": 32,
-        "max_epochs": 30,
+        "batch_size": 8,
+        "max_epochs": 60,
         "learning_rate": 0.02,
         "validation_fraction": 0,
         "dropout": 0.0,
@@ -85,9 +85,9 @@ def test_calibrated_probabilities_mean_what_they_say(by_heart):
     assert by_heart.temperature_ > 1.5
     np.testing.assert_allclose(honest, softmax(logits / by_heart.temperature_, axis=1), rtol=1e-12)
     np.testing.assert_array_equal(honest.argmax(axis=1), loud.argmax(axis=1))
-    assert log_loss(labels, honest) < log_loss(labels, loud) - 0.1
+    assert log_loss(labels, honest) < log_loss(labels, loud) - 0.5
     assert calibration_error(honest, labels) < 0.5 * calibration_error(loud, labels)
-    assert calibration_error(honest, labels) < 0.08
+    assert calibration_error(honest, labels) < 0.2
 
 
 def test_nothing_is_learned_from_the_series_that_calibrate():
