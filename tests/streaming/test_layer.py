@@ -163,7 +163,7 @@ def test_times_of_samples_in_the_place_of_gaps():
 
 
 def test_a_long_stream_with_large_time_stamps_does_not_drift():
-    # bench_streams.py has the hour at 1 kHz; here are 4 seconds of it, at the time stamps of today.
+    # benchmarks/bench_drift.py has the hour at 1 kHz; here are 4 seconds of it, at the time stamps of today.
     rng = np.random.default_rng(0)
     X = rng.normal(size=(4, 50, 1))
     model = S4DRegressor(d_model=2, n_layers=1, d_state=2, max_epochs=1, random_state=0, device="cpu", pooling="mean")
