@@ -285,7 +285,7 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         with open(path, "rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if header > _LARGEST_HEADER:
-            raise FileError(f"{path} is no model file: it claims a header of {header} bytes.")
+            raise FileError(f"{path} is no complete model file: it claims a header of {header} bytes.")
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != "statespace":

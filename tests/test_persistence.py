@@ -212,7 +212,7 @@ def every_estimator():
             yield pytest.param(getattr(statespace, name), sizes | options, id=name)
 
 
-@pytest.mark.parametrize(("kind", "options"), every_estimator())
+@pytest.mark.parametrize(("kind", "options"), list(every_estimator()))
 def test_every_estimator_comes_back_bit_by_bit(kind, options, tmp_path):
     rng = np.random.default_rng(0)
     X = [rng.normal(size=(n, 2)) for n in (3, 7, 1, 5)]
