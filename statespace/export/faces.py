@@ -24,6 +24,11 @@ class Face(nn.Module):
         In which the network computes, and of inputs and outputs that are numbers. Scaling is in float64.
     """
 
+    time_scale: Tensor
+    rows: Tensor
+    x_mean: Tensor
+    x_scale: Tensor
+
     def __init__(self, estimator: Any, dtype: torch.dtype):
         super().__init__()
         self.dtype, self.pooling = dtype, estimator.model_.pooling
@@ -42,7 +47,7 @@ class Face(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Samples (..., n_channels), or codes (...), as the network reads them: (..., d_input)."""
         if self.symbols:
-            return self.rows[x]  # type: ignore[index]
+            return self.rows[x]
         scaled = (x.double() - self.x_mean) / self.x_scale
         missing = scaled.isnan()
         scaled = torch.where(missing, 0.0, scaled).to(self.dtype)

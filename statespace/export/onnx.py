@@ -93,7 +93,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
         answers = list(step.answers(step.model.head.weight.new_zeros(1, step.model.head.out_features)))
     states = [f"state_{k}" for k in range(len(step.initial_state(1)))]
     # Its optimiser takes a term of 1e-9 for one of 0; runtimes simplify graphs themselves.
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         stepping(step), dynamo=True, optimize=False, verbose=False,
         input_names=["x", *(["dt"] if step.timed else []), *states],
         output_names=[*answers, *(f"next_{name}" for name in states)],

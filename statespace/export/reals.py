@@ -85,7 +85,7 @@ class InReals(Interpreter):
         if any(isinstance(a, Pair | complex) for a in given):
             raise NotImplementedError(f"{target} of complex numbers has no form in real ones yet")
         if target in _REAL:
-            return _REAL[target](*args, **kwargs)
+            return _REAL[target](*args, **kwargs)  # type: ignore[operator]
         return super().call_function(target, args, kwargs)
 
 

@@ -131,7 +131,7 @@ class MixtureOfExperts(nn.Module):
         """As `forward` without padding, in a graph that is the same for every choice: each expert reads all steps."""
         weights, chosen = router(h).softmax(dim=-1).topk(self.top_k, dim=-1)
         shares = torch.zeros_like(h[..., :1]).expand(*h.shape[:-1], self.n_experts).scatter(-1, chosen, weights)
-        return sum(shares[..., e : e + 1] * self._expert(e, h) for e in range(self.n_experts))
+        return torch.stack([shares[..., e : e + 1] * self._expert(e, h) for e in range(self.n_experts)]).sum(dim=0)
 
     def _routed(self, h: Tensor, router: nn.Linear) -> Tensor:
         """h (n, d_model) -> (n, d_model)."""
