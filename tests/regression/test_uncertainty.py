@@ -385,7 +385,7 @@ def test_a_held_out_series_of_weight_two_is_two(per_step):
             np.testing.assert_allclose(row, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", UNCERTAIN)
+@pytest.mark.parametrize("name", ["gaussian", "student_t"])
 def test_exported_faces_answer_with_mean_and_spread(calibrated, name):
     X, _ = noisy(3, seed=10)
     step = Step(calibrated[name], torch.float64)
