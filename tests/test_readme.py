@@ -37,6 +37,20 @@ def collection():
     return {"X": np.sin(t), "y": t[:, -1], "t": t, "x_t": 0.5}
 
 
+def team():
+    import statespace
+
+    rng = np.random.default_rng(0)
+    t = np.cumsum(rng.exponential(size=(40, 8)), axis=1)
+    records = np.lib.format.open_memmap("records.npy", mode="w+", dtype=np.float32, shape=(4, 30, 1))
+    records[:] = rng.normal(size=records.shape)
+    return {
+        "S": statespace.SeriesCollection(np.sin(t), times=t), "y": t[:, -1], "w": np.ones(40), "records": records,
+        "targets": np.cumsum(records[..., 0], axis=1), "S4DRegressor": statespace.S4DRegressor,
+        "MambaRegressor": statespace.MambaRegressor,
+    }  # fmt: skip
+
+
 def genes():
     rng = np.random.default_rng(0)
     records = ["".join(rng.choice(list("ACGT"), size=12)) for _ in range(10)]
@@ -55,7 +69,11 @@ def tensors():
     return {"u": torch.randn(2, 9, 64), "dt": torch.rand(2, 9), "u_t": torch.randn(2, 64), "dt_t": torch.rand(2)}
 
 
-DATA = [gaussian_process, classic, collection, genes, months, tensors]
+DATA = [gaussian_process, classic, collection, team, genes, months, tensors]
+
+
+# What the code writes, by the call that writes it.
+WRITTEN = {"model": "save(", "run": 'checkpoint="run"', "step.onnx": "export_onnx("}
 
 
 @pytest.mark.parametrize(("block", "data"), list(zip(BLOCKS, DATA, strict=True)))
@@ -65,7 +83,7 @@ def test_code_runs(block, data, tmp_path, monkeypatch):
     names = data()
     before = set(os.listdir(tmp_path))
     exec(compile(block, "README.md", "exec"), names)
-    assert set(os.listdir(tmp_path)) - before == ({"model"} if "save(" in block else set())
+    assert set(os.listdir(tmp_path)) - before == {file for file, call in WRITTEN.items() if call in block}
 
 
 def test_picture_is_there():
