@@ -97,6 +97,7 @@ _GRU_SMALL = (
     _SMALL | {"d_model": 64, "n_layers": 1, "max_epochs": 60, "dropout": 0.2},
     _SMALL | {"d_model": 64, "n_layers": 1, "max_epochs": 60, "dropout": 0.2, "pooling": "last"},
 )
+_GRU_LAST = _GRU_SMALL[::-1]
 _PATIENTS = {
     "d_model": 32, "n_layers": 1, "d_state": 16, "dropout": 0.5, "learning_rate": 1e-3, "weight_decay": 1.0,
     "pooling": "last", "batch_size": 64, "max_epochs": 12, "validation_fraction": 0.15, "patience": 5,
@@ -104,7 +105,7 @@ _PATIENTS = {
 _RECORD = {"d_state": 16, "dropout": 0.1, "max_epochs": 60, "batch_size": 4, "validation_fraction": 0}
 _GRU_RECORD = tuple(
     {"d_model": width, "n_layers": 1, "dropout": 0.1, "max_epochs": 60, "batch_size": 4, "validation_fraction": 0}
-    for width in (32, 16)
+    for width in (16, 32)
 )
 
 
@@ -115,7 +116,7 @@ SERIES = {
             {"d_model": 64, "n_layers": 2, "d_state": 32, "dt_min": 0.01, "dt_max": 0.5, "dropout": 0.3,
              "max_epochs": 40, "validation_fraction": 0},
         ),
-        recurrent=_GRU_SMALL,
+        recurrent=_GRU_LAST,
     ),
     "motions": lambda: classified(
         "basic_motions",
@@ -129,7 +130,7 @@ SERIES = {
             _SMALL | {"d_model": 64, "n_layers": 2, "d_state": 32, "max_epochs": 80, "dropout": 0.2,
                       "dt_min": 0.01, "dt_max": 0.5},
         ),
-        recurrent=_GRU_SMALL,
+        recurrent=_GRU_LAST,
     ),
     "italy": lambda: classified(
         "italy_power_demand",
@@ -138,7 +139,7 @@ SERIES = {
             _SMALL | {"d_model": 32, "n_layers": 2, "d_state": 16, "max_epochs": 60, "dropout": 0.2,
                       "dt_min": 0.01, "dt_max": 0.5},
         ),
-        recurrent=_GRU_SMALL,
+        recurrent=_GRU_LAST,
     ),
     "digits": lambda: classified(
         "spoken_digits",
