@@ -117,7 +117,9 @@ class SeriesEstimator(BaseEstimator):
         if self.alphabet is not None:
             spec = Alphabet(self.alphabet).spec
             self.alphabet_ = list(spec) if isinstance(spec, tuple) else spec
-        collection = check_collection(X, times, estimator=self, reset=True, allow_equal=False, alphabet=self._alphabet)
+        collection = check_collection(
+            X, times, estimator=self, reset=True, allow_equal=False, alphabet=self._alphabet, stored=True
+        )
         if self.alphabet is None and _is_nested_table(X):
             self.n_features_in_ = int(collection.lengths[0])
         self.n_channels_ = collection.n_channels
@@ -149,8 +151,9 @@ class SeriesEstimator(BaseEstimator):
         """The checked series of ``predict``."""
         check_is_fitted(self)
         collection = check_collection(
-            X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False, alphabet=self._alphabet
-        )
+            X, times, estimator=self, n_channels=self.n_channels_, allow_equal=False, alphabet=self._alphabet,
+            stored=True,
+        )  # fmt: skip
         check_times_as_fitted(collection, self.clock_)
         if isinstance(collection, StoredSeries):
             return collection

@@ -333,7 +333,8 @@ def _check_sizes(state, arrays: dict[str, np.ndarray]) -> None:
         if isinstance(value, dict):
             todo += value.items()
         elif isinstance(value, list):
-            todo += [(name, item) for item in value]
+            # A stream's window is a pair of times, an attention's a number of steps.
+            todo += [("" if name == "window" else name, item) for item in value]
         elif isinstance(value, int | float) and not isinstance(value, bool):
             most = min(room if name in _SIZES else np.inf, _LIMITS.get(name, np.inf))
             if not value <= most and most < np.inf:

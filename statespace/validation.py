@@ -30,14 +30,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=None, allow_equal=True, alphabet=None):
+def check_collection(
+    X, times=None, *, estimator=None, reset=False, n_channels=None, allow_equal=True, alphabet=None, stored=False
+):
     """Series in any of the accepted forms, as a `SeriesCollection`.
 
     Parameters
     ----------
     X, times
-        As in `SeriesCollection`; or a SeriesCollection, and ``times`` only if it has none. What is stored, as in
-        `statespace.stored.StoredSeries`, stays where it is.
+        As in `SeriesCollection`; or a SeriesCollection, and ``times`` only if it has none.
     estimator : estimator, optional
         A two-dimensional X is then checked by scikit-learn, which sets or compares ``n_features_in_`` and
         ``feature_names_in_``.
@@ -49,6 +50,8 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
         Whether two successive times of a series may be equal.
     alphabet : Alphabet, optional
         X holds sequences of its symbols; scikit-learn's check of a table is left out.
+    stored : bool, default=False
+        Leave what is stored, as in `statespace.stored.StoredSeries`, where it is, rather than read it into memory.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def check_collection(X, times=None, *, estimator=None, reset=False, n_channels=N
     if estimator is not None and reset and not table:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
-    if is_stored(X):
+    if stored and is_stored(X):
         return _check_stored(X, times, estimator, reset, n_channels, alphabet)
     if isinstance(X, SeriesCollection):
         collection = X if times is None else X.with_times(times)

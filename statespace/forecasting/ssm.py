@@ -100,8 +100,8 @@ class SSMForecaster(DeepForecaster, SSMParameters):
     checkpoint : str or os.PathLike, optional
         A file in which the training in `fit` is kept, after every epoch.
     resume : bool, default=False
-        Go on from the ``checkpoint``, if there is one, where training was cut off; the result is the same, bit by bit
-        on the same machine, as without the cut. The data and all other parameters have to be the same.
+        Go on from the ``checkpoint``, if there is one, where training was cut off; the result is that without the
+        cut. The data and all other parameters have to be the same.
     callbacks : sequence, optional
         `statespace.training.Callback` objects, or functions ``f(epoch, history, model)``, called after every epoch; a
         true answer stops training.

@@ -8,7 +8,6 @@ Comparisons and choices, integers, copies, views and conversions are not counted
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 # Pointwise, but arithmetic on nothing.
 _FREE = {
@@ -49,6 +48,9 @@ def _operations(func, args, kwargs, out):
         scores = q.shape[:-1].numel() * k.shape[-2]
         # Products with keys and values; each score is scaled, its exponential taken, added up and divided by the sum.
         return 2 * scores * (q.shape[-1] + v.shape[-1]) + 4 * scores
+    # Imported here, for it imports Triton, which may be broken where nothing needs it.
+    from torch.utils.flop_counter import flop_registry
+
     if packet in flop_registry:
         both = [arg.is_complex() for arg in args if isinstance(arg, torch.Tensor)]
         return flop_registry[packet](*args, **kwargs, out_val=out) * (4 if all(both) else 1)

@@ -376,8 +376,8 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         itself, not of one among many in a search.
     resume : bool, default=False
         Go on from the ``checkpoint``, if there is one, where training was cut off, by a kill at any moment, Ctrl-C or a
-        callback. The result is the same, bit by bit on the same machine, as without the cut. The data and all other
-        parameters have to be the same, or `fit` refuses.
+        callback. The result is that without the cut, but for a last digit that products of matrices may round by
+        where they lie in memory. The data and all other parameters have to be the same, or `fit` refuses.
     warm_start : bool, default=False
         Let `fit` go on from the weights of the fit before it, with its scales of inputs and targets; False starts anew.
     callbacks : sequence, optional

@@ -99,7 +99,8 @@ def fit(
     callbacks : iterable of Callback or callable, optional
         A function is called as ``function(epoch, history, model)`` after an epoch; a true answer stops training.
     checkpoint : Checkpoint, optional
-        Keep training in a file, and go on from it: to the same weights, bit by bit, as if it had not been cut off.
+        Keep training in a file, and go on from it: to the same weights as if it had not been cut off, but for a last
+        digit that a product of matrices may round by where its operands lie in memory.
     history : History, optional
         An empty one to fill, for who wants to read it when training ends in an error; else a new one.
 
