@@ -187,6 +187,7 @@ _PATCHED = {"history": 504, "patch": 24, "step": 3, "n_layers": 1, "pooling": "l
             "batch_size": 64, "learning_rate": 1e-3, "d_model": 64, "max_epochs": 5, "dropout": 0.3}  # fmt: skip
 _WEEKS = {"patch": 4, "n_layers": 2, "d_model": 32, "d_state": 16, "pooling": "last", "validation_fraction": 0,
           "batch_size": 64, "dropout": 0.2, "max_epochs": 5}  # fmt: skip
+_WEEKS_GRU = {name: value for name, value in _WEEKS.items() if name != "d_state"}
 
 
 def etth1_table():
@@ -221,8 +222,10 @@ def m4_table():
         [
             _M4("KalmanRegressor on logarithms", kalman_of_logs, {}, ours=True, **_ONCE),
             _M4("S4DRegressor, one for all series", network_of_logs, _WEEKS, ours=True),
-            _M4("SSMForecaster, one for all series", panel, {"periods": [52.18]}, ours=True),
-            _M4("GRU, one for all series", recurrent_of_logs, _WEEKS),
+            _M4("SSMForecaster, one for all series", panel, {"periods": [52.18]},
+                {"periods": [52.18], "max_epochs": 30}, {"max_epochs": 30}, {"max_epochs": 30, "trend": "last"},
+                ours=True),
+            _M4("GRU, one for all series", recurrent_of_logs, _WEEKS_GRU),
             _M4("ridge on lags, one for all series", linear_of_logs, *_PENALTIES, **_ONCE),
             _M4("naive", naive_of_logs, **_ONCE),
             _M4("seasonal naive, 52 weeks", naive_of_logs, {"period": 52}, **_ONCE),
