@@ -54,14 +54,16 @@ OF_ANOTHER_LAYER = [*OF_THE_LAYER[3:], "test_constructor", "test_get_params", "t
 @pytest.mark.parametrize(
     ("estimator", "checks"),
     [
-        *((estimator, OF_PARAMETERS + OF_THE_LAYER) for estimator in (SSMForecaster, S4Forecaster, S5Forecaster)),
-        (H3Forecaster, OF_PARAMETERS + OF_THE_LAYER),
+        (SSMForecaster, OF_PARAMETERS + OF_THE_LAYER),
         *(
             (estimator, OF_ANOTHER_LAYER)
-            for estimator in (MambaForecaster, Mamba2Forecaster, RWKVForecaster, DeltaNetForecaster)
+            for estimator in (
+                S4Forecaster, S5Forecaster, H3Forecaster, MambaForecaster, Mamba2Forecaster, RWKVForecaster,
+                DeltaNetForecaster,
+            )
         ),
     ],
-)
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_sktimes_checks_of_parameters_and_layer(estimator, checks):
     results = check_estimator(estimator, raise_exceptions=False, verbose=False, tests_to_run=checks)
