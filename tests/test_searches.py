@@ -26,4 +26,4 @@ def test_a_grid_search_on_a_dask_cluster(tmp_path):
         found = GridSearchCV(reg, search.param_grid, cv=2, scoring=search.scoring).fit(X, y)
     columns = [name for name in table if "time" not in name]
     pd.testing.assert_frame_equal(pd.DataFrame(found.cv_results_)[columns], table[columns])
-    np.testing.assert_array_equal(found.best_estimator_.predict(X), best)
+    np.testing.assert_allclose(found.best_estimator_.predict(X), best, rtol=1e-6)
