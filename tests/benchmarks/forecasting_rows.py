@@ -222,9 +222,8 @@ def m4_table():
         [
             _M4("KalmanRegressor on logarithms", kalman_of_logs, {}, ours=True, **_ONCE),
             _M4("S4DRegressor, one for all series", network_of_logs, _WEEKS, ours=True),
-            _M4("SSMForecaster, one for all series", panel, {"periods": [52.18]},
-                {"periods": [52.18], "max_epochs": 30}, {"max_epochs": 30}, {"max_epochs": 30, "trend": "last"},
-                ours=True),
+            _M4("SSMForecaster, one for all series", panel, {"max_epochs": 30}, {"periods": [52.18]},
+                {"periods": [52.18], "max_epochs": 30}, ours=True),
             _M4("GRU, one for all series", recurrent_of_logs, _WEEKS_GRU),
             _M4("ridge on lags, one for all series", linear_of_logs, *_PENALTIES, **_ONCE),
             _M4("naive", naive_of_logs, **_ONCE),
