@@ -264,8 +264,8 @@ def co2_table():
 def light_table():
     slow = OrnsteinUhlenbeck(length_scale=100.0, variance=0.02)
     return gap_table(
-        "light curves (MACHO), nine curves of five stars, a fifth of each hidden in stretches of 30 days, three draws: mean "
-        "log density of what is hidden",
+        "light curves (MACHO), nine curves of five stars, a fifth of each hidden in stretches of 30 days, three draws: "
+        "mean log density of what is hidden",
         forecasts.light_curve_gaps,
         forecasts.LIGHT_GAPS[0],
         (

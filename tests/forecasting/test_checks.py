@@ -34,7 +34,9 @@ EXPECTED: dict[type, dict[str, str]] = {
 @pytest.mark.filterwarnings("ignore")
 def test_sktimes_checks(estimator):
     expected = list(EXPECTED[estimator])
-    results = check_estimator(estimator, raise_exceptions=False, verbose=False, tests_to_exclude=expected)
+    # A network that trains is dear: all of them for one set of parameters, some for both below.
+    given = estimator.create_test_instance() if estimator is S4DForecaster else estimator
+    results = check_estimator(given, raise_exceptions=False, verbose=False, tests_to_exclude=expected)
     assert {name: repr(result)[:200] for name, result in results.items() if result != "PASSED"} == {}
     assert len(results) > 40
 
@@ -55,6 +57,7 @@ OF_ANOTHER_LAYER = [*OF_THE_LAYER[3:], "test_constructor", "test_get_params", "t
     ("estimator", "checks"),
     [
         (SSMForecaster, OF_PARAMETERS + OF_THE_LAYER),
+        (S4DForecaster, OF_THE_LAYER),
         *(
             (estimator, OF_ANOTHER_LAYER)
             for estimator in (
@@ -68,4 +71,4 @@ OF_ANOTHER_LAYER = [*OF_THE_LAYER[3:], "test_constructor", "test_get_params", "t
 def test_sktimes_checks_of_parameters_and_layer(estimator, checks):
     results = check_estimator(estimator, raise_exceptions=False, verbose=False, tests_to_run=checks)
     assert {name: repr(result)[:200] for name, result in results.items() if result != "PASSED"} == {}
-    assert len(results) > 20
+    assert len(results) >= len(checks)
