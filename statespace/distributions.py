@@ -25,6 +25,8 @@ from torch import Tensor
 
 from statespace import quantiles as ordered
 
+__all__ = ["DISTRIBUTIONS", "Distribution", "Gaussian", "Point", "Quantiles", "StudentT", "check_distribution"]
+
 # Degrees of freedom stay above this: the variance s² ν / (ν - 2) stays below 21 s².
 LEAST_DEGREES = 2.1
 _LOG_SCALE, _LOGIT = 8.0, 14.0
@@ -146,7 +148,7 @@ class Gaussian(Distribution):
 class StudentT(Distribution):
     """Student t distributions m + s T_ν from outputs m, a and c: s = exp(8 tanh(a/8)), 1/ν = σ(14 tanh(c/14)) / 2.1.
 
-    The loss is that of outliers: its gradient falls like 1/|y - m| far away. Training starts at ν = 4.2.
+    The loss is that of outliers: its gradient falls like 1 / abs(y - m) far away. Training starts at ν = 4.2.
 
     Examples
     --------

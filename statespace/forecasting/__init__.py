@@ -3,22 +3,21 @@
 Above: sktime's pipelines, ``evaluate`` and grid search. Below: `statespace.KalmanRegressor` and the deep models.
 sktime is imported with the first name that is asked for, and nowhere else in the package.
 
-kalman      KalmanForecaster: Gaussian forecasts of a sum of processes
-ssm         SSMForecaster: a stack of any layers
-linear      S4Forecaster, S4DForecaster, S5Forecaster, H3Forecaster
-selective   MambaForecaster, Mamba2Forecaster, RWKVForecaster, DeltaNetForecaster
-deep        DeepForecaster: one network for every horizon and query time, whatever its layers
-windows     history and query times as tokens; random windows to train on
-reading     the network's state after the data, carried on as they go on
-ahead       the Kalman filter's state, in the same way
-calibration quantiles moved to where held-out values say they belong
-distribution
-            the distribution between quantiles, with skpro's interface
-baseline    level, trend, seasons and covariates of a window by least squares
-files       deep forecasters in model files
-tables      series and panels of pandas in model files
-splitter    TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
-horizon     what an index and a forecasting horizon mean in time
+kalman        KalmanForecaster: Gaussian forecasts of a sum of processes
+ssm           SSMForecaster: a stack of any layers
+linear        S4Forecaster, S4DForecaster, S5Forecaster, H3Forecaster
+selective     MambaForecaster, Mamba2Forecaster, RWKVForecaster, DeltaNetForecaster
+deep          DeepForecaster: one network for every horizon and query time, whatever its layers
+windows       history and query times as tokens; random windows to train on
+reading       the network's state after the data, carried on as they go on
+ahead         the Kalman filter's state, in the same way
+calibration   quantiles moved to where held-out values say they belong
+distribution  the distribution between quantiles, with skpro's interface
+baseline      level, trend, seasons and covariates of a window by least squares
+files         deep forecasters in model files
+tables        series and panels of pandas in model files
+splitter      TimeSplitter: windows in time, which make ``evaluate`` and grid search right on irregular indexes
+horizon       what an index and a forecasting horizon mean in time
 """
 
 from importlib import import_module

@@ -410,7 +410,7 @@ class SSMRegressor(DeepRegressor, SSMParameters):
         of series with one target a step a thousand random steps at most.
     n_calibration_ : int
         Number of series that were held out to calibrate with.
-    calibration_maxima_ : ndarray of shape (n_calibration_,)
+    calibration_maxima_ : ndarray of shape (n_calibration,)
         The largest score of each of them, of all its steps and outputs.
     std_scale_ : ndarray of shape (n_outputs,)
         What calibration multiplies standard deviations by: the root mean square of the held-out errors over theirs.
