@@ -1,7 +1,7 @@
 """A(Δ) and Q(Δ) of a chunk of steps of eight lanes, for blocks of one or two states.
 
-Each block has four vectors, row by row; one of a single state is padded with zeros. As in ``transitions.py``, steps with
-the gaps of the step before share a slot. What is 0 or 1 for every gap is written once, by ``prepare_slots``.
+Each block has four vectors, row by row; one of a single state is padded with zeros. As in ``transitions.py``, steps
+with the gaps of the step before share a slot. What is 0 or 1 for every gap is written once, by ``prepare_slots``.
 """
 
 from statespace.kernels.kalman_filter.blocks import (
@@ -13,14 +13,16 @@ from statespace.kernels.kalman_filter.blocks import (
     TABLE,
     TREND,
 )
-from statespace.kernels.kalman_filter.compiled import ZERO, helper, shared
-from statespace.kernels.kalman_filter.discretization import discretize_block, matern32
+from statespace.kernels.kalman_filter.compiled import ZERO, entry, helper, shared
+from statespace.kernels.kalman_filter.discretization import matern32
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import decays, gammas_3, rotations
 from statespace.kernels.vectors import somewhere, store
 
 # steps of a chunk, a multiple of the lanes
 STEPS = 16
+# the kinds that are known here
+KINDS = (RANDOM_WALK, TREND, ROTATION, OU, MATERN32, TABLE, ROTATED_OU)
 
 
 @shared()
@@ -64,7 +66,7 @@ def assign_lane_slots(record, begin, steps, at, stops, C, gaps, slot):
     return count
 
 
-@shared()
+@entry()
 def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q, scratch):
     """A(Δ), Q(Δ) of steps begin..begin + steps − 1; ``slot`` becomes the slot of each, then the step of each slot."""
     kind, size, owner = units
@@ -104,7 +106,7 @@ def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q
                 store(gap * (rate + variance * (1 / 3) * square), Q, p)
                 store(0.5 * variance * square, Q, p + WIDTH)
                 store(variance * gap, Q, p + 3 * WIDTH)
-            elif k == ROTATION or k == ROTATED_OU:
+            elif k in (ROTATION, ROTATED_OU):
                 angle = (rate if k == ROTATION else parameter[2]) * gap
                 c, sine = rotations(angle, scratch)
                 noise = variance * gap
@@ -120,23 +122,16 @@ def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q
                 store(noise, Q, p)
                 store(noise, Q, p + 3 * WIDTH)
             else:
-                discretize_each(record, k, size[b], parameter, begin + slot[STEPS + i], at, stops, table, gap, A, Q, p, scratch)
+                look_up(record, size[b], begin + slot[STEPS + i], at, stops, table, A, Q, p)
         if k == TABLE:
             table += size[b] * size[b]
-    return count
 
 
-@shared()
-def discretize_each(record, k, s, parameter, step, at, stops, table, gap, A, Q, p, scratch):
-    """One lane after the other, for the kinds that have no vectors."""
-    store(gap, scratch, 0)
+@helper()
+def look_up(record, s, step, at, stops, table, A, Q, p):
+    """A table's matrices, of another row in every lane."""
     for l in range(WIDTH):
-        t = at[l] + step
-        row = row_of(record.gap_index, t, stops[l]) if k == TABLE else -1
-        discretize_block(
-            k, s, parameter, record.transition, record.process_noise, scratch[l], row, table, scratch[WIDTH:],
-            scratch[2 * WIDTH :], ZERO,
-        )  # fmt: skip
+        row = row_of(record.gap_index, at[l] + step, stops[l])
         for i in range(s * s):
-            A[p + i * WIDTH + l] = scratch[WIDTH + i]
-            Q[p + i * WIDTH + l] = scratch[2 * WIDTH + i]
+            A[p + i * WIDTH + l] = record.transition[row, table + i] if row >= 0 else (0.0 if i % (s + 1) else 1.0)
+            Q[p + i * WIDTH + l] = record.process_noise[row, table + i] if row >= 0 else 0.0

@@ -25,6 +25,7 @@ from statespace.kernels.kalman_filter.gradient import (
     gradient_tiled,
 )
 from statespace.kernels.kalman_filter.record import NOTHING, TILES
+from statespace.kernels.kalman_filter.stretches import forward_stretches
 
 # ``is_direct`` of projective.py
 _DIRECT = frozenset((OU, MATERN32, TREND, RANDOM_WALK))
@@ -39,6 +40,8 @@ def forward(record, units, first, last, state, keep, kept, base, work):
     if first < last and n <= 2 and linear:
         sweep = forward_direct if _DIRECT.issuperset(units[0].tolist()) else forward_slotted
         first = sweep(record, units, first, last, state, keep, kept, base, work)
+    elif first < last and keep == NOTHING and len(work.tiles.a):
+        first = forward_stretches(record, units, first, last, state)
     if first < last:
         sweep = forward_small if n <= 2 else forward_tiled
         sweep(record, units, first, last, state, keep, kept, base, work)

@@ -10,28 +10,46 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 
-from statespace.kernels.kalman_filter.compiled import entry, helper, shared
-from statespace.kernels.kalman_filter.lane_transitions import STEPS, discretize_lanes, prepare_slots
+from statespace.kernels.intrinsics import address_of, calling
+from statespace.kernels.kalman_filter.compiled import ZERO, entry, helper, shared
+from statespace.kernels.kalman_filter.lane_transitions import (
+    KINDS,
+    STEPS,
+    discretize_lanes,
+    prepare_slots,
+)
 from statespace.kernels.kalman_filter.lockstep import logarithms
 from statespace.kernels.kalman_filter.tiles import from_tiles, pad, to_tiles, unpad
-from statespace.kernels.kalman_filter.transposition import WIDTH, bring_in, load, splat
+from statespace.kernels.kalman_filter.transposition import WIDTH, aligned, bring_in, load, splat
 from statespace.kernels.vectors import somewhere, store, where
 
+_KNOWN = frozenset(KINDS)
+_parts: list["Parts"] = []
+
+run = calling(types.none)
+
 # samples from which it pays
-SHORTEST = 512
+SHORTEST = 2048
+ONE = np.int64(1)
 # chunks of a stretch in which its beginning must be forgotten
 LOOK = 128
 # how far moments may differ that agree, in standard deviations, and beside the rounding of y
 AGREED, ROUNDING = 1e-12, 2e-15
 
 
+# Chunks in which means that begin apart must come near to one another, in standard deviations, and how near they must
+# have come in the end.
+PILOT, NEAR, STILL_NEAR = 8, 1e-3, 0.03
+
+
 class Lanes(NamedTuple):
     """Room for eight stretches, in vectors.
 
-    ``moments``: a, P, m = P h, A m. ``chunk``: y, Δ, R, h of STEPS steps. ``totals``: Σ log F, the running product of F,
-    Σ v²/F, the number of samples, the last 1/F. ``A``, ``Q``: of each slot. ``marks``: a and P before each of the first
-    chunks, and its totals. ``ends``: the same at the end.
+    ``moments``: a, P, m = P h, A m. ``chunk``: y, Δ, R, h of STEPS steps. ``totals``: Σ log F, the running product of
+    F, Σ v²/F, the number of samples, the last 1/F. ``A``, ``Q``: of each slot. ``marks``: a and P before each of the
+    first chunks, and its totals. ``ends``: the same at the end.
     """
 
     moments: np.ndarray
@@ -78,15 +96,9 @@ def lanes_for(blocks, n, marks):
     s = 2 * blocks
     triangle = 2 * blocks * (blocks + 1) - blocks
     slots = STEPS * 4 * blocks
-    sizes = (3 * s + triangle, (3 + s + n) * STEPS, TOTALS, slots, slots, marks * (s + triangle + TOTALS), s + triangle + TOTALS, 4)
+    mark = s + triangle + TOTALS
+    sizes = (3 * s + triangle, (3 + s + n) * STEPS, TOTALS, slots, slots, marks * mark, mark, 4)
     return Lanes(*(aligned(size * WIDTH) for size in sizes), *np.zeros((4, 2 * STEPS), dtype=np.int64))
-
-
-def aligned(length):
-    """Zeros from a multiple of 64 bytes on, where a vector's cache line begins."""
-    array = np.zeros(length + 8)
-    skipped = -array.ctypes.data // 8 % 8
-    return array[skipped : skipped + length]
 
 
 @helper()
@@ -218,17 +230,17 @@ def prepare(record, size, room):
             o += 1
 
 
-@shared()
+@entry()
 def bring_chunk(record, h, size, begin, steps, room):
     """y, Δ, R and h of a chunk of every lane's steps; ``h``: the rows of observation, end to end."""
     C, scratch, at, stops = room.chunk, room.scratch, room.at, room.stops
     blocks = len(size)
     p = places(blocks)
     n = record.observation.shape[1]
-    bring_in(record.y, 1, begin, steps, at, stops, np.nan, C, 0, scratch)
-    bring_in(record.dt, 1, begin, steps, at, stops, 0.0, C, p.gaps, scratch)
+    bring_in(record.y, ONE, begin, steps, at, stops, np.nan, C, ZERO, scratch)
+    bring_in(record.dt, ONE, begin, steps, at, stops, 0.0, C, p.gaps, scratch)
     if len(record.noise_variance) > 1:
-        bring_in(record.noise_variance, 1, begin, steps, at, stops, 1.0, C, p.noise, scratch)
+        bring_in(record.noise_variance, ONE, begin, steps, at, stops, 1.0, C, p.noise, scratch)
     if len(record.observation) > 1:
         bring_in(h, n, begin, steps, at, stops, 0.0, C, p.raw, scratch)
         for k in range(steps):
@@ -239,16 +251,32 @@ def bring_chunk(record, h, size, begin, steps, room):
                     o += WIDTH
 
 
-@shared()
-def advance(record, units, h, begin, steps, room):
+class Parts(NamedTuple):
+    """Addresses of what is compiled on its own: ``bring_chunk``, ``discretize_lanes``, ``filter_chunk``."""
+
+    bring: int
+    discretize: int
+    filter: int
+
+
+@helper()
+def advance(parts, record, units, h, begin, steps, room):
     """Filter one chunk of steps of every lane."""
-    kind, size, owner = units
-    blocks = len(size)
+    blocks = len(units[1])
+    p = places(blocks)
+    run(parts.bring, (record, h, units[1], begin, steps, room))
+    run(
+        parts.discretize,
+        (record, units, begin, steps, room.at, room.stops, room.chunk, p.gaps, room.slot, room.A, room.Q, room.scratch),
+    )
+    run(parts.filter, (blocks, 1 if len(record.observation) > 1 else 0, steps, room))
+
+
+@entry()
+def filter_chunk(blocks, each_h, steps, room):
+    """Filter a chunk of steps whose y, Δ, R, h, A and Q are there; ``each_h`` is 1 where each sample has its own h."""
     p = places(blocks)
     S, C, T, A, Q = room.moments, room.chunk, room.totals, room.A, room.Q
-    bring_chunk(record, h, size, begin, steps, room)
-    discretize_lanes(record, units, begin, steps, room.at, room.stops, C, p.gaps, room.slot, A, Q, room.scratch)
-    each_h = 1 if len(record.observation) > 1 else 0
     logs = load(T, 0)
     product = load(T, WIDTH)
     squares = load(T, 2 * WIDTH)
@@ -394,8 +422,59 @@ def add_total(T, first, l, totals, counts):
     counts[1] += np.int64(T[first + 3 * WIDTH + l])
 
 
+@shared()
+def distance(size, p, S, T, scratch):
+    """How far the means of lanes 2 l and 2 l + 1 lie apart at most, squared, in variances before the last sample."""
+    blocks = len(size)
+    inverse = load(T, 4 * WIDTH)
+    apart = splat(0.0)
+    q = p.P
+    for b in range(blocks):
+        for i in range(size[b]):
+            j = (2 * b + i) * WIDTH
+            m = load(S, p.m + j)
+            x = load(S, j) - load(S, j + 1)
+            variance = load(S, q + 2 * i * WIDTH) + m * m * inverse
+            apart = apart + where(x == 0.0, splat(0.0), x * (x / variance))
+        q += (3 + 4 * (blocks - b - 1)) * WIDTH
+    store(apart, scratch, 0)
+    largest = 0.0
+    for l in range(0, WIDTH, 2):
+        # a NaN is no agreement
+        largest = max(largest, scratch[l] if scratch[l] < np.inf else np.inf)
+    return largest
+
+
+@helper()
+def forgets(parts, record, units, h, first, length, last, state, p, room):
+    """Whether filters that begin apart, four times two in step, draw near within a few chunks."""
+    _, size, _ = units
+    S, at, stops = room.moments, room.at, room.stops
+    spread_moments(size, state, p, S, room.marks)
+    q = p.P
+    for b in range(len(size)):
+        for i in range(2):
+            for l in range(1, WIDTH, 2):
+                S[(2 * b + i) * WIDTH + l] += np.sqrt(max(S[q + 2 * i * WIDTH + l], 0.0))
+        q += (3 + 4 * (len(size) - b - 1)) * WIDTH
+    for l in range(WIDTH):
+        at[l] = first + (l | 1) * length
+        stops[l] = min(last, at[l] + length)
+    apart = first_apart = 1.0
+    for chunk in range(min(PILOT, length // (2 * STEPS))):
+        begin_totals(room.totals, 0)
+        advance(parts, record, units, h, chunk * STEPS, STEPS, room)
+        apart = distance(size, p, S, room.totals, room.scratch)
+        if chunk == 0:
+            # after a diffuse start the moments that both began with may have been wide
+            first_apart = max(1.0, apart)
+        if apart <= NEAR**2 * first_apart:
+            return True
+    return apart <= STILL_NEAR**2 * first_apart
+
+
 @entry()
-def filter_stretches(record, units, h, first, length, last, state, looked, room):
+def filter_stretches(parts, record, units, h, first, length, last, state, looked, room):
     """Filter samples first..last−1 in stretches of this length; returns where what was found ends."""
     _, size, _ = units
     blocks = len(size)
@@ -404,6 +483,8 @@ def filter_stretches(record, units, h, first, length, last, state, looked, room)
         room.moments, room.totals, room.marks, room.ends, room.at, room.stops, room.agreed,
     )  # fmt: skip
     prepare(record, size, room)
+    if not forgets(parts, record, units, h, first, length, last, state, p, room):
+        return first
     spread_moments(size, state, p, S, marks)
     for l in range(WIDTH):
         at[l] = first + l * length
@@ -415,7 +496,7 @@ def filter_stretches(record, units, h, first, length, last, state, looked, room)
         marked = begin < looked * STEPS
         if marked:
             copy_part(S, 0, marks, mark, p.m)
-        advance(record, units, h, begin, min(STEPS, length - begin), room)
+        advance(parts, record, units, h, begin, min(STEPS, length - begin), room)
         if marked:
             copy_part(T, 0, marks, mark + p.m, TOTALS * WIDTH)
             begin_totals(T, 0)
@@ -441,7 +522,7 @@ def filter_stretches(record, units, h, first, length, last, state, looked, room)
                         marks[(chunk - 1) * p.mark + p.m + i * WIDTH + l] = T[i * WIDTH + l]
             if waiting == 0:
                 break
-        advance(record, units, h, chunk * STEPS, min(STEPS, length - chunk * STEPS), room)
+        advance(parts, record, units, h, chunk * STEPS, min(STEPS, length - chunk * STEPS), room)
     right = 0
     while right < WIDTH and agreed[right] >= 0:
         for chunk in range(max(agreed[right] - 1, 0), looked):
@@ -452,13 +533,28 @@ def filter_stretches(record, units, h, first, length, last, state, looked, room)
     return stops[right - 1]
 
 
+def parts_for(record, units, room):
+    """Compiled when they are first needed; the types of their arguments are always the same."""
+    if not _parts:
+        i, chunk = 0, (room.chunk, 0, room.slot, room.A, room.Q, room.scratch)
+        _parts.append(
+            Parts(
+                address_of(bring_chunk, record, record.y, units[1], i, i, room),
+                address_of(discretize_lanes, record, units, i, i, room.at, room.stops, *chunk),
+                address_of(filter_chunk, i, i, i, room),
+            )
+        )
+    return _parts[0]
+
+
 def forward_stretches(record, units, first, last, state):
     """As ``forward_tiled``, keeping nothing; returns where it ends, ``first`` if it is not worth while."""
     size = units[1]
     n, blocks = len(state.mean), len(size)
-    if last - first < SHORTEST or record.noise_variance.min() <= 0.0:
+    if last - first < SHORTEST or not _KNOWN.issuperset(units[0].tolist()) or record.noise_variance.min() <= 0.0:
         return first
     length = -(-(last - first) // WIDTH)
     looked = min(-(-length // STEPS), LOOK)
     room = lanes_for(blocks, n, looked)
-    return filter_stretches(record, units, record.observation.reshape(-1), first, length, last, state, looked, room)
+    h = record.observation.reshape(-1)
+    return filter_stretches(parts_for(record, units, room), record, units, h, first, length, last, state, looked, room)
