@@ -70,10 +70,10 @@ def product_of(blocks, S, q, x, w):
 
 
 @helper()
-def retreat_lanes(blocks, some, V, P, A, a, F, f, A_bar, Q_bar):
-    """Over a transition from the filtered moments in ``F`` from ``f`` on: see ``tiles.retreat_tiles``.
+def retreat_lanes(blocks, some, V, P, x, C, h, A, a, F, f, A_bar, Q_bar):
+    """P̄ ← P̄ + ½ (x hᵀ + h xᵀ), then over the transition from the filtered moments in ``F`` from ``f`` on.
 
-    ``P``: where P and P̄ stand after a and ā.
+    See ``tiles.retreat_tiles``. ``P``: where P and P̄ stand after a and ā.
     """
     q = P
     for b in range(blocks):
@@ -83,9 +83,17 @@ def retreat_lanes(blocks, some, V, P, A, a, F, f, A_bar, Q_bar):
         a01 = load(A, at + WIDTH)
         a10 = load(A, at + 2 * WIDTH)
         a11 = load(A, at + 3 * WIDTH)
-        s00 = load(V, q)
-        s01 = load(V, q + WIDTH)
-        s11 = load(V, q + 2 * WIDTH)
+        x0 = load(x, i)
+        x1 = load(x, i + WIDTH)
+        h0 = load(C, h + i)
+        h1 = load(C, h + i + WIDTH)
+        s00 = load(V, q) + x0 * h0
+        s11 = load(V, q + 2 * WIDTH) + x1 * h1
+        x0 = 0.5 * x0
+        x1 = 0.5 * x1
+        h0 = 0.5 * h0
+        h1 = 0.5 * h1
+        s01 = load(V, q + WIDTH) + 2.0 * (x0 * h1 + h0 * x1)
         add(s00, Q_bar, at)
         add(s01, Q_bar, at + WIDTH)
         add(s11, Q_bar, at + 3 * WIDTH)
@@ -115,10 +123,14 @@ def retreat_lanes(blocks, some, V, P, A, a, F, f, A_bar, Q_bar):
             c01 = load(A, to + WIDTH)
             c10 = load(A, to + 2 * WIDTH)
             c11 = load(A, to + 3 * WIDTH)
-            s00 = load(V, q)
-            s01 = load(V, q + WIDTH)
-            s10 = load(V, q + 2 * WIDTH)
-            s11 = load(V, q + 3 * WIDTH)
+            y0 = load(x, j)
+            y1 = load(x, j + WIDTH)
+            k0 = load(C, h + j)
+            k1 = load(C, h + j + WIDTH)
+            s00 = load(V, q) + (x0 * k0 + h0 * y0)
+            s01 = load(V, q + WIDTH) + (x0 * k1 + h0 * y1)
+            s10 = load(V, q + 2 * WIDTH) + (x1 * k0 + h1 * y0)
+            s11 = load(V, q + 3 * WIDTH) + (x1 * k1 + h1 * y1)
             # P̄_IJ A_J
             w00 = s00 * c00 + s01 * c10
             w01 = s00 * c01 + s01 * c11
@@ -157,32 +169,6 @@ def retreat_lanes(blocks, some, V, P, A, a, F, f, A_bar, Q_bar):
             add(g1 * f1 + 2.0 * t11, A_bar, at + 3 * WIDTH)
 
 
-@helper()
-def lift_lanes(blocks, V, q, x, C, h):
-    """P̄ ← P̄ + ½ (x hᵀ + h xᵀ)."""
-    for b in range(blocks):
-        i = 2 * b * WIDTH
-        x0 = 0.5 * load(x, i)
-        x1 = 0.5 * load(x, i + WIDTH)
-        h0 = 0.5 * load(C, h + i)
-        h1 = 0.5 * load(C, h + i + WIDTH)
-        add(2.0 * x0 * (2.0 * h0), V, q)
-        add(2.0 * (x0 * h1 + h0 * x1), V, q + WIDTH)
-        add(2.0 * x1 * (2.0 * h1), V, q + 2 * WIDTH)
-        q += 3 * WIDTH
-        for c in range(b + 1, blocks):
-            j = 2 * c * WIDTH
-            y0 = load(x, j)
-            y1 = load(x, j + WIDTH)
-            g0 = load(C, h + j)
-            g1 = load(C, h + j + WIDTH)
-            add(x0 * g0 + h0 * y0, V, q)
-            add(x0 * g1 + h0 * y1, V, q + WIDTH)
-            add(x1 * g0 + h1 * y0, V, q + 2 * WIDTH)
-            add(x1 * g1 + h1 * y1, V, q + 3 * WIDTH)
-            q += 4 * WIDTH
-
-
 @entry()
 def back_over_chunk(blocks, each_h, each_R, steps, some, by_observation, room, way, back):
     """From after the last step of a chunk to before the transition into its first; the chunk's way is there."""
@@ -212,12 +198,13 @@ def back_over_chunk(blocks, each_h, each_R, steps, some, by_observation, room, w
             g = load(V, j)
             store((g * gain - 2.0 * load(w, j)) + F_bar * y, x, j)
             store(g + lift * y, V, j)
-        lift_lanes(blocks, V, p.P, x, C, h)
         if each_R == 1:
             store(F_bar, C, p.noise + t * WIDTH)
         else:
             add(F_bar, sums, 0)
+        retreat_lanes(blocks, some, V, p.P, x, C, h, A, slot[t] * 2 * s, way.moments, t * p.m, A_bar, Q_bar)
         if by_observation:
+            # takes the place of h
             # of the predicted moments, P x = (P − m kᵀ) x + m (k·x)
             after = (t + 1) * p.m
             product_of(blocks, way.moments[after:], p.P, x, w)
@@ -231,4 +218,3 @@ def back_over_chunk(blocks, each_h, each_R, steps, some, by_observation, room, w
                     store(y, C, h + j)
                 else:
                     add(y, sums, WIDTH + j)
-        retreat_lanes(blocks, some, V, p.P, A, slot[t] * 2 * s, way.moments, t * p.m, A_bar, Q_bar)
