@@ -12,6 +12,8 @@ from statespace.kernels.intrinsics import address_of, calling
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, TREND
 from statespace.kernels.kalman_filter.compiled import helper
 from statespace.kernels.kalman_filter.forward import (
+    forward_abreast_pair,
+    forward_abreast_single,
     forward_direct,
     forward_slotted,
     forward_small,
@@ -25,6 +27,7 @@ from statespace.kernels.kalman_filter.gradient import (
     gradient_tiled,
 )
 from statespace.kernels.kalman_filter.record import NOTHING, TILES
+from statespace.kernels.kalman_filter.strides import LONG
 
 # ``is_direct`` of projective.py
 _DIRECT = frozenset((OU, MATERN32, TREND, RANDOM_WALK))
@@ -37,7 +40,12 @@ def forward(record, units, first, last, state, keep, kept, base, work):
     if state.counts[0] > 0 or not (n <= 2 or (linear and len(work.tiles.a))):
         first = forward_start(record, units, first, last, state, keep, kept, base, work)
     if first < last and n <= 2 and linear:
-        sweep = forward_direct if _DIRECT.issuperset(units[0].tolist()) else forward_slotted
+        direct = _DIRECT.issuperset(units[0].tolist())
+        if direct and len(units[0]) == 1 and last - first >= LONG:
+            sweep = forward_abreast_single if n == 1 else forward_abreast_pair
+            first = sweep(record, units, first, last, state, keep, kept, base, work)
+    if first < last and n <= 2 and linear:
+        sweep = forward_direct if direct else forward_slotted
         first = sweep(record, units, first, last, state, keep, kept, base, work)
     if first < last:
         sweep = forward_small if n <= 2 else forward_tiled
