@@ -32,7 +32,7 @@ COLUMN = LONG + WIDTH
 GAP, ROOT, Q00, Q01, Q11, DQ, Y, W, H, R = [COLUMN * i for i in range(10)]
 # ... what the mean wants of the covariances: L of the first state and of the second, k y, 1/F; ...
 L0, L1, G0, G1, F = Q00, Q01, Q11, DQ, W
-# ... what the way back reads: filtered means, the predicted P, 1/F and v/F; ...
+# ... what the way back reads: filtered means and P, v/F; ...
 C0, C1, P00, P01, P11, GAIN = [COLUMN * i for i in range(10, 16)]
 # ... and the maps of the stretches, their starts, and room.
 MAPS, STARTS, SCRATCH = [COLUMN * 16 + WIDTH * i for i in (0, 25, 30)]
@@ -95,6 +95,17 @@ def fill_single(record, units, begin, B):
 
 
 @helper()
+def matern32_parts(x):
+    """exp(−x) and P₃, P₂, P₁ of 2x."""
+    z = 2.0 * x
+    root, _ = decays(x)
+    e = root * root
+    g3 = gammas_3(z, e)
+    g2 = g3 + z * x * e
+    return root, g3, g2, g2 + z * e
+
+
+@helper()
 def fill_pair(record, units, begin, B):
     """Columns Δ, A, Q and det Q of two states."""
     bring_abreast(record.dt, begin, B, GAP)
@@ -103,15 +114,10 @@ def fill_pair(record, units, begin, B):
     second = parameter[1]
     if units[0][0] == MATERN32:
         for i in range(0, LONG, WIDTH):
-            x = first * load(B, GAP + i)
-            z = 2.0 * x
-            root, _ = decays(x)
-            e = root * root
-            g3 = gammas_3(z, e)
-            g2 = g3 + z * x * e
+            root, g3, g2, g1 = matern32_parts(first * load(B, GAP + i))
             q00 = second * g3
             q01 = (first * second) * g2
-            q11 = (2.0 * first * first * second) * (g2 + z * e)
+            q11 = (2.0 * first * first * second) * g1
             store(root, B, ROOT + i)
             store(q00, B, Q00 + i)
             store(q01, B, Q01 + i)
@@ -189,7 +195,7 @@ def moved_single(root, q, hh, s, x):
 
 @helper()
 def moved(e, gap, q00, q01, q11, dq, hh, s, x00, x01, x11, d):
-    """(s, X, D) after a prediction and an update, and the predicted X₁₁."""
+    """(s, X, D) after a prediction and an update."""
     across = x01 + gap * x11
     ahead = (gap * gap) * x11 + (2.0 * gap * x01 + x00)
     form = q11 * ahead + (q00 * x11 - 2.0 * q01 * across)
@@ -197,7 +203,7 @@ def moved(e, gap, q00, q01, q11, dq, hh, s, x00, x01, x11, d):
     p00 = e * ahead + q00 * s
     p01 = e * across + q01 * s
     p11 = e * x11 + q11 * s
-    return s + hh * p00, p00, p01, p11 + hh * d, d, p11
+    return s + hh * p00, p00, p01, p11 + hh * d, d
 
 
 @helper()
@@ -265,11 +271,11 @@ def map_pair(B):
             dq = load(B, DQ + i)
             h = load(B, H + i)
             hh = h * h * load(B, W + i)
-            s0, a0, b0, c0, d0, _ = moved(e, gap, q00, q01, q11, dq, hh, s0, a0, b0, c0, d0)
-            s1, a1, b1, c1, d1, _ = moved(e, gap, q00, q01, q11, dq, hh, s1, a1, b1, c1, d1)
-            s2, a2, b2, c2, d2, _ = moved(e, gap, q00, q01, q11, dq, hh, s2, a2, b2, c2, d2)
-            s3, a3, b3, c3, d3, _ = moved(e, gap, q00, q01, q11, dq, hh, s3, a3, b3, c3, d3)
-            s4, a4, b4, c4, d4, _ = moved(e, gap, q00, q01, q11, dq, hh, s4, a4, b4, c4, d4)
+            s0, a0, b0, c0, d0 = moved(e, gap, q00, q01, q11, dq, hh, s0, a0, b0, c0, d0)
+            s1, a1, b1, c1, d1 = moved(e, gap, q00, q01, q11, dq, hh, s1, a1, b1, c1, d1)
+            s2, a2, b2, c2, d2 = moved(e, gap, q00, q01, q11, dq, hh, s2, a2, b2, c2, d2)
+            s3, a3, b3, c3, d3 = moved(e, gap, q00, q01, q11, dq, hh, s3, a3, b3, c3, d3)
+            s4, a4, b4, c4, d4 = moved(e, gap, q00, q01, q11, dq, hh, s4, a4, b4, c4, d4)
         # s₂ alone may be negative, and is smaller than s₁ + s₃
         size = (s0 + s1) + (s3 + s4)
         if somewhere(size > LARGE):
@@ -352,7 +358,7 @@ def filter_single(keep, B):
             store(gain, B, G0 + i)
             store(weight * ratio, B, F + i)
             if keep:
-                store(x * before, B, P00 + i)
+                store(x * inverse, B, P00 + i)
             before = inverse
         if somewhere(s > LARGE):
             logarithms(s, B)
@@ -410,7 +416,7 @@ def filter_pair(keep, B):
             h = load(B, H + i)
             along = h * weight
             earlier = s
-            s, x00, x01, x11, d, p11 = moved(
+            s, x00, x01, x11, d = moved(
                 root * root, gap, load(B, Q00 + i), load(B, Q01 + i), load(B, Q11 + i), load(B, DQ + i), h * along,
                 s, x00, x01, x11, d,
             )  # fmt: skip
@@ -438,9 +444,9 @@ def filter_pair(keep, B):
             store(gain1, B, G1 + i)
             store(weight * ratio, B, F + i)
             if keep:
-                store(x00 * before, B, P00 + i)
-                store(x01 * before, B, P01 + i)
-                store(p11 * before, B, P11 + i)
+                store(x00 * inverse, B, P00 + i)
+                store(x01 * inverse, B, P01 + i)
+                store(x11 * inverse, B, P11 + i)
             before = inverse
         if somewhere(s > LARGE):
             logarithms(s, B)
@@ -485,6 +491,12 @@ def means_pair(a0, a1, keep, B):
 
 
 @helper()
+def keep_column(B, place, x, to):
+    for i in range(0, LONG, WIDTH):
+        store(load(B, place + i), x, to + i)
+
+
+@helper()
 def last_lane(x, B):
     store(x, B, SCRATCH)
     return B[SCRATCH + WIDTH - 1]
@@ -510,10 +522,11 @@ def forward_single_abreast(record, units, first, last, state, keep, kept, base, 
         c, squares = means_single(c, kept_too, B)
         x = following
         if kept_too:
-            lay_out(B, C0, kept.tiles[0], reached - base)
-            lay_out(B, P00, kept.tiles[2], reached - base)
-            lay_out(B, F, kept.tiles[5], reached - base)
-            lay_out(B, GAIN, kept.tiles[6], reached - base)
+            to = reached - base
+            keep_column(B, C0, kept.tiles[0], to)
+            keep_column(B, P00, kept.tiles[2], to)
+            keep_column(B, F, kept.tiles[5], to)
+            keep_column(B, GAIN, kept.tiles[6], to)
         state.counts[1] += int(observed)
         state.totals[0] += logs
         state.totals[2] += squares
@@ -555,19 +568,14 @@ def forward_pair_abreast(record, units, first, last, state, keep, kept, base, wo
         c0, c1, squares = means_pair(c0, c1, kept_too, B)
         x00, x01, x11, d = z00, z01, z11, zd
         if kept_too:
-            for i in range(0, LONG, WIDTH):
-                p00 = load(B, P00 + i)
-                p01 = load(B, P01 + i)
-                store(load(B, C1 + i) - rate * load(B, C0 + i), B, C1 + i)
-                store(load(B, P11 + i) - rate * (2.0 * p01 - rate * p00), B, P11 + i)
-                store(p01 - rate * p00, B, P01 + i)
-            lay_out(B, C0, kept.tiles[0], reached - base)
-            lay_out(B, C1, kept.tiles[1], reached - base)
-            lay_out(B, P00, kept.tiles[2], reached - base)
-            lay_out(B, P01, kept.tiles[3], reached - base)
-            lay_out(B, P11, kept.tiles[4], reached - base)
-            lay_out(B, F, kept.tiles[5], reached - base)
-            lay_out(B, GAIN, kept.tiles[6], reached - base)
+            to = reached - base
+            keep_column(B, C0, kept.tiles[0], to)
+            keep_column(B, C1, kept.tiles[1], to)
+            keep_column(B, P00, kept.tiles[2], to)
+            keep_column(B, P01, kept.tiles[3], to)
+            keep_column(B, P11, kept.tiles[4], to)
+            keep_column(B, F, kept.tiles[5], to)
+            keep_column(B, GAIN, kept.tiles[6], to)
         state.counts[1] += int(observed)
         state.totals[0] += logs
         state.totals[2] += squares
