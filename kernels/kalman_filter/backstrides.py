@@ -1,7 +1,7 @@
 """The way back of ``strides.py``, in its order and its coordinates.
 
-With r and N from after the transition that leaves a sample, of root e^{−λΔ} = ϱ, A = ϱ [[1, Δ], [0, 1]], and the filtered
-a and P, k = P h/R and q = 1 − k h = R/F,
+With r and N from after the transition that leaves a sample, A = e^{−λΔ} [[1, Δ], [0, 1]], and the filtered a and P,
+k = P h/R and q = 1 − k h = R/F,
 
     λ̄ = −Δ (r·(A a) + 2⟨Q̄, A P Aᵀ⟩) + ⟨Q̄, dQ/dλ⟩,   Q̄ = ½ (r rᵀ − N),
     r ← Aᵀ r,   N ← Aᵀ N A,   u = v/F − k·r,   F̄ = ½ (u² − 1/F − kᵀN k),
@@ -19,7 +19,6 @@ from statespace.kernels.kalman_filter.strides import (
     LONG,
     MAPS,
     ROOT,
-    SCRATCH,
     STARTS,
     STEPS,
     H,

@@ -1,9 +1,9 @@
 """One long record of one block in projective coordinates, eight stretches of a chunk side by side.
 
 The recursion of (s, X, D) is a product of matrices and that of the mean is affine, so a chunk is cut into eight
-stretches, which take the lanes of vectors. Each stretch first takes along the images of the numbers 1 in s, in X₀₀, X₀₁,
-X₁₁ and in D; these matrices lead from stretch to stretch, and every stretch is then filtered from its own start. The
-means go the same way. Nothing waits for the sample before it but in its own lane.
+stretches, which take the lanes of vectors. Each stretch first takes along the images of the numbers 1 in s, in X₀₀,
+X₀₁, X₁₁ and in D; these matrices lead from stretch to stretch, and every stretch is then filtered from its own start.
+The means go the same way. Nothing waits for the sample before it but in its own lane.
 
 A Matérn 3/2 process is carried as (f, f′ + λf), in which A(Δ) = exp(−λΔ) [[1, Δ], [0, 1]] as for a trend, and Q(Δ) is a
 sum of positive terms, Q₀₀ = σ² P₃, Q₀₁ = λσ² P₂, Q₁₁ = 2λ²σ² P₁ with P_k of z = 2λΔ. The form in adj(Q) is that in
@@ -22,7 +22,7 @@ from statespace.kernels.kalman_filter.projective import LARGE, is_aligned
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import decays, gammas_3
-from statespace.kernels.vectors import nothing, somewhere, store, total, turned, where
+from statespace.kernels.vectors import somewhere, store, total, turned, where
 
 # Samples of a stretch and of a chunk; how far apart columns begin.
 STEPS = 32
@@ -141,7 +141,6 @@ def fill_seen(record, begin, first, B):
     each_R = len(record.noise_variance) > 1
     bring_abreast(record.y, begin, B, Y)
     if each_h:
-        n = record.observation.shape[1]
         for l in range(WIDTH):
             for i in range(STEPS):
                 B[H + i * WIDTH + l] = record.observation[begin + l * STEPS + i, 0]
