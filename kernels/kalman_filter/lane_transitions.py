@@ -16,7 +16,14 @@ from statespace.kernels.kalman_filter.blocks import (
 from statespace.kernels.kalman_filter.compiled import ZERO, entry, helper, shared
 from statespace.kernels.kalman_filter.discretization import matern32
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
-from statespace.kernels.kalman_filter.vector_blocks import decays, gammas_3, rotations
+from statespace.kernels.kalman_filter.vector_blocks import (
+    add,
+    contract_decay,
+    contract_matern32_vectors,
+    decays,
+    gammas_3,
+    rotations,
+)
 from statespace.kernels.vectors import somewhere, store
 
 # steps of a chunk, a multiple of the lanes
@@ -135,3 +142,67 @@ def look_up(record, s, step, at, stops, table, A, Q, p):
         for i in range(s * s):
             A[p + i * WIDTH + l] = record.transition[row, table + i] if row >= 0 else (0.0 if i % (s + 1) else 1.0)
             Q[p + i * WIDTH + l] = record.process_noise[row, table + i] if row >= 0 else 0.0
+
+
+@entry()
+def contract_lanes(record, units, begin, count, at, stops, C, gaps, slot, A, A_bar, Q_bar, V, to_blocks, out):
+    """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to three vectors for each block, a table's to its rows in ``out``.
+
+    Of Q̄, which is symmetric, the third of four vectors is not there.
+    """
+    kind, size, owner = units
+    blocks = len(kind)
+    table = ZERO
+    for b in range(blocks):
+        k = kind[b]
+        rate = record.parameters[owner[b], 0]
+        variance = record.parameters[owner[b], 1]
+        to = to_blocks + 3 * owner[b] * WIDTH
+        for i in range(count):
+            gap = load(C, gaps + slot[STEPS + i] * WIDTH)
+            p = (i * blocks + b) * 4 * WIDTH
+            q00 = load(Q_bar, p)
+            if k == RANDOM_WALK:
+                add(gap * q00, V, to)
+            elif k == OU:
+                contract_decay(rate, variance, gap, load(A_bar, p), q00, V, to)
+            elif k == TABLE:
+                contract_rows(record, size[b], begin + slot[STEPS + i], at, stops, table, A_bar, Q_bar, p, out)
+            else:
+                a00 = load(A_bar, p)
+                a01 = load(A_bar, p + WIDTH)
+                a10 = load(A_bar, p + 2 * WIDTH)
+                a11 = load(A_bar, p + 3 * WIDTH)
+                cross = 2.0 * load(Q_bar, p + WIDTH)
+                q11 = load(Q_bar, p + 3 * WIDTH)
+                if k == MATERN32:
+                    contract_matern32_vectors(rate, variance, gap, a00, a01, a10, a11, q00, cross, q11, V, to)
+                elif k == TREND:
+                    add(gap * q00, V, to)
+                    add(gap * (gap * (gap * (1 / 3) * q00 + 0.5 * cross) + q11), V, to + WIDTH)
+                else:
+                    # a quarter turn of A is its derivative by the angle
+                    c = load(A, p)
+                    sine = load(A, p + WIDTH)
+                    turned = gap * (c * (a01 - a10) - sine * (a00 + a11))
+                    if k == ROTATION:
+                        add(turned, V, to)
+                        add(gap * (q00 + q11), V, to + WIDTH)
+                    else:
+                        add(turned, V, to + 2 * WIDTH)
+                        radial = c * (a00 + a11) + sine * (a01 - a10)
+                        root, fall = decays(rate * gap)
+                        add(gap * (2.0 * variance * root * root * (q00 + q11) - radial), V, to)
+                        add(-fall * (1.0 + root) * (q00 + q11), V, to + WIDTH)
+        if k == TABLE:
+            table += size[b] * size[b]
+
+
+@helper()
+def contract_rows(record, s, step, at, stops, table, A_bar, Q_bar, p, out):
+    for l in range(WIDTH):
+        row = row_of(record.gap_index, at[l] + step, stops[l])
+        if row >= 0:
+            for i in range(s * s):
+                out.transition[row, table + i] += A_bar[p + i * WIDTH + l]
+                out.process_noise[row, table + i] += Q_bar[p + (1 if i == 2 else i) * WIDTH + l]

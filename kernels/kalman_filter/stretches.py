@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from statespace.kernels.intrinsics import address_of, calling
-from statespace.kernels.kalman_filter.compiled import ZERO, entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import NO, ONE, ZERO, entry, helper, shared
 from statespace.kernels.kalman_filter.lane_transitions import (
     KINDS,
     STEPS,
@@ -32,7 +32,6 @@ run = calling(types.none)
 
 # samples from which it pays
 SHORTEST = 2048
-ONE = np.int64(1)
 # chunks of a stretch in which its beginning must be forgotten
 LOOK = 128
 # how far moments may differ that agree, in standard deviations, and beside the rounding of y
@@ -66,6 +65,18 @@ class Lanes(NamedTuple):
     agreed: np.ndarray
 
 
+class Way(NamedTuple):
+    """What a chunk leaves for the way back, in vectors: filtered moments before and after each step, m, 1/F, v/F."""
+
+    moments: np.ndarray
+    product: np.ndarray
+    inverse: np.ndarray
+    gain: np.ndarray
+
+
+NO_WAY = Way(*np.zeros((4, WIDTH)))
+
+
 class Places(NamedTuple):
     """Where in ``moments`` and ``chunk``."""
 
@@ -91,8 +102,14 @@ def places(blocks):
     return Places(P, m, m + s * WIDTH, line, 2 * line, 3 * line, (3 + s) * line, m + TOTALS * WIDTH)
 
 
-@lru_cache(maxsize=4)
 def lanes_for(blocks, n, marks):
+    """Room for models of so many blocks and states; a long record's is not kept."""
+    make = _lanes_for if marks <= LOOK else _lanes_for.__wrapped__
+    return make(blocks, n, marks)
+
+
+@lru_cache(maxsize=4)
+def _lanes_for(blocks, n, marks):
     s = 2 * blocks
     triangle = 2 * blocks * (blocks + 1) - blocks
     slots = STEPS * 4 * blocks
@@ -260,7 +277,7 @@ class Parts(NamedTuple):
 
 
 @helper()
-def advance(parts, record, units, h, begin, steps, room):
+def advance(parts, record, units, h, begin, steps, room, keep, kept):
     """Filter one chunk of steps of every lane."""
     blocks = len(units[1])
     p = places(blocks)
@@ -269,12 +286,15 @@ def advance(parts, record, units, h, begin, steps, room):
         parts.discretize,
         (record, units, begin, steps, room.at, room.stops, room.chunk, p.gaps, room.slot, room.A, room.Q, room.scratch),
     )
-    run(parts.filter, (blocks, 1 if len(record.observation) > 1 else 0, steps, room))
+    run(parts.filter, (blocks, 1 if len(record.observation) > 1 else 0, steps, room, keep, kept))
 
 
 @entry()
-def filter_chunk(blocks, each_h, steps, room):
-    """Filter a chunk of steps whose y, Δ, R, h, A and Q are there; ``each_h`` is 1 where each sample has its own h."""
+def filter_chunk(blocks, each_h, steps, room, keep, kept):
+    """Filter a chunk of steps whose y, Δ, R, h, A and Q are there; ``each_h`` is 1 where each sample has its own h.
+
+    To ``keep`` is to leave the filtered moments after every step and m, 1/F, v/F.
+    """
     p = places(blocks)
     S, C, T, A, Q = room.moments, room.chunk, room.totals, room.A, room.Q
     logs = load(T, 0)
@@ -310,11 +330,19 @@ def filter_chunk(blocks, each_h, steps, room):
             logarithms(product, logs, room.scratch)
             product = load(room.scratch, 0)
             logs = load(room.scratch, WIDTH)
-        if somewhere(seen & (F >= 1e4 * R)):
+        if keep:
+            store(inverse, kept.inverse, k * WIDTH)
+            store(gain, kept.gain, k * WIDTH)
+        if keep or somewhere(seen & (F >= 1e4 * R)):
             # little is left of P: what cancels must cancel at once, to the last digit
             settle(blocks, S, p.P, p.m, inverse, gain)
             inverse = splat(0.0)
             gain = splat(0.0)
+        if keep:
+            for j in range(0, p.m, WIDTH):
+                store(load(S, j), kept.moments, (k + 1) * p.m + j)
+            for j in range(0, 2 * blocks * WIDTH, WIDTH):
+                store(load(S, p.m + j), kept.product, k * 2 * blocks * WIDTH + j)
     settle(blocks, S, p.P, p.m, inverse, gain)
     store(logs, T, 0)
     store(product, T, WIDTH)
@@ -446,7 +474,7 @@ def distance(size, p, S, T, scratch):
 
 
 @helper()
-def forgets(parts, record, units, h, first, length, last, state, p, room):
+def forgets(parts, record, units, h, first, length, last, state, p, room, kept):
     """Whether filters that begin apart, four times two in step, draw near within a few chunks."""
     _, size, _ = units
     S, at, stops = room.moments, room.at, room.stops
@@ -463,7 +491,7 @@ def forgets(parts, record, units, h, first, length, last, state, p, room):
     apart = first_apart = 1.0
     for chunk in range(min(PILOT, length // (2 * STEPS))):
         begin_totals(room.totals, 0)
-        advance(parts, record, units, h, chunk * STEPS, STEPS, room)
+        advance(parts, record, units, h, chunk * STEPS, STEPS, room, NO, kept)
         apart = distance(size, p, S, room.totals, room.scratch)
         if chunk == 0:
             # after a diffuse start the moments that both began with may have been wide
@@ -474,7 +502,7 @@ def forgets(parts, record, units, h, first, length, last, state, p, room):
 
 
 @entry()
-def filter_stretches(parts, record, units, h, first, length, last, state, looked, room):
+def filter_stretches(parts, record, units, h, first, length, last, state, looked, marked, room, kept):
     """Filter samples first..last−1 in stretches of this length; returns where what was found ends."""
     _, size, _ = units
     blocks = len(size)
@@ -483,7 +511,7 @@ def filter_stretches(parts, record, units, h, first, length, last, state, looked
         room.moments, room.totals, room.marks, room.ends, room.at, room.stops, room.agreed,
     )  # fmt: skip
     prepare(record, size, room)
-    if not forgets(parts, record, units, h, first, length, last, state, p, room):
+    if not forgets(parts, record, units, h, first, length, last, state, p, room, kept):
         return first
     spread_moments(size, state, p, S, marks)
     for l in range(WIDTH):
@@ -493,11 +521,10 @@ def filter_stretches(parts, record, units, h, first, length, last, state, looked
     begin_totals(T, 0)
     for begin in range(0, length, STEPS):
         mark = begin // STEPS * p.mark
-        marked = begin < looked * STEPS
-        if marked:
+        if begin < marked * STEPS:
             copy_part(S, 0, marks, mark, p.m)
-        advance(parts, record, units, h, begin, min(STEPS, length - begin), room)
-        if marked:
+        advance(parts, record, units, h, begin, min(STEPS, length - begin), room, NO, kept)
+        if begin < marked * STEPS:
             copy_part(T, 0, marks, mark + p.m, TOTALS * WIDTH)
             begin_totals(T, 0)
     # from the end of each stretch into the next
@@ -517,19 +544,26 @@ def filter_stretches(parts, record, units, h, first, length, last, state, looked
                 if agreed[l] < 0 and room.scratch[l] == 1.0:
                     agreed[l] = chunk
                     waiting -= 1
-                    for i in range(TOTALS):
-                        # what was found from the right beginning takes the place of what was found from a guess
-                        marks[(chunk - 1) * p.mark + p.m + i * WIDTH + l] = T[i * WIDTH + l]
             if waiting == 0:
                 break
-        advance(parts, record, units, h, chunk * STEPS, min(STEPS, length - chunk * STEPS), room)
+        # what is found from the right beginning takes the place of what was found from a guess
+        for l in range(WIDTH):
+            if agreed[l] < 0:
+                for i in range(l, p.m, WIDTH):
+                    marks[chunk * p.mark + i] = S[i]
+        begin_totals(T, 0)
+        advance(parts, record, units, h, chunk * STEPS, min(STEPS, length - chunk * STEPS), room, NO, kept)
+        for l in range(WIDTH):
+            if agreed[l] < 0:
+                for i in range(l, TOTALS * WIDTH, WIDTH):
+                    marks[chunk * p.mark + p.m + i] = T[i]
     right = 0
     while right < WIDTH and agreed[right] >= 0:
-        for chunk in range(max(agreed[right] - 1, 0), looked):
+        for chunk in range(marked):
             add_total(marks, chunk * p.mark + p.m, right, state.totals, state.counts)
         add_total(ends, p.m, right, state.totals, state.counts)
         right += 1
-    gather_moments(size, p, ends, right - 1, state, marks)
+    gather_moments(size, p, ends, right - 1, state, S)
     return stops[right - 1]
 
 
@@ -541,20 +575,28 @@ def parts_for(record, units, room):
             Parts(
                 address_of(bring_chunk, record, record.y, units[1], i, i, room),
                 address_of(discretize_lanes, record, units, i, i, room.at, room.stops, *chunk),
-                address_of(filter_chunk, i, i, i, room),
+                address_of(filter_chunk, i, i, i, room, False, NO_WAY),
             )
         )
     return _parts[0]
 
 
+def suits(record, units, samples):
+    return samples >= SHORTEST and _KNOWN.issuperset(units[0].tolist()) and record.noise_variance.min() > 0.0
+
+
+def stretch_of(samples):
+    """The length of a stretch, and how many chunks it has."""
+    length = -(-samples // WIDTH)
+    return length, -(-length // STEPS)
+
+
 def forward_stretches(record, units, first, last, state):
     """As ``forward_tiled``, keeping nothing; returns where it ends, ``first`` if it is not worth while."""
-    size = units[1]
-    n, blocks = len(state.mean), len(size)
-    if last - first < SHORTEST or not _KNOWN.issuperset(units[0].tolist()) or record.noise_variance.min() <= 0.0:
+    if not suits(record, units, last - first):
         return first
-    length = -(-(last - first) // WIDTH)
-    looked = min(-(-length // STEPS), LOOK)
-    room = lanes_for(blocks, n, looked)
-    h = record.observation.reshape(-1)
-    return filter_stretches(parts_for(record, units, room), record, units, h, first, length, last, state, looked, room)
+    length, chunks = stretch_of(last - first)
+    looked = min(chunks, LOOK)
+    room = lanes_for(len(units[1]), len(state.mean), looked)
+    h, parts = record.observation.reshape(-1), parts_for(record, units, room)
+    return filter_stretches(parts, record, units, h, first, length, last, state, looked, looked, room, NO_WAY)
