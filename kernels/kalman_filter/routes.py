@@ -29,6 +29,7 @@ from statespace.kernels.kalman_filter.gradient import (
     gradient_tiled,
 )
 from statespace.kernels.kalman_filter.record import NOTHING, TILES
+from statespace.kernels.kalman_filter.stretches import forward_stretches
 from statespace.kernels.kalman_filter.strides import LONG
 
 # ``is_direct`` of projective.py
@@ -51,6 +52,8 @@ def forward(record, units, first, last, state, keep, kept, base, work):
     if first < last and n <= 2 and linear:
         sweep = forward_direct if direct else forward_slotted
         first = sweep(record, units, first, last, state, keep, kept, base, work)
+    elif first < last and keep == NOTHING and len(work.tiles.a):
+        first = forward_stretches(record, units, first, last, state)
     if first < last:
         sweep = forward_small if n <= 2 else forward_tiled
         sweep(record, units, first, last, state, keep, kept, base, work)
