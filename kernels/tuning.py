@@ -5,9 +5,9 @@ steps are loaded at a time, how large a block is) a kernel has variants for: eac
 others that give the same numbers, the order of a sum apart. The first variant is the launch as it is.
 
 Variants are timed at the first launch of a kind: of certain types, options and classes of sizes, a class reaching to
-the next power of four, so that a new length is seldom a new kind. What is timed runs many times on the same arrays: a
-kernel that reads what it writes names these arrays, which are put back before the run that counts. Nothing is timed, and
-the launch runs as it is, while a CUDA graph is captured (what is known already is taken), in Triton's interpreter, where
+the next power of four, so that a new length is seldom a new kind. What is timed runs many times on the same arrays: a kernel
+that reads what it writes names these arrays, which are put back before the run that counts. Nothing is timed, and the
+launch runs as it is, while a CUDA graph is captured (what is known already is taken), in Triton's interpreter, where
 torch is told to use deterministic algorithms, and with ``STATESPACE_AUTOTUNE=0`` in the environment.
 """
 
@@ -139,7 +139,9 @@ class Tuned:
         best = min(times)
         fastest = {} if math.isinf(best) or best >= WORTH * times[0] else variants[times.index(best)]
         if triton.knobs.autotuning.print:
-            tried = ", ".join(f"{variant or 'as launched'}: {t:.4f} ms" for variant, t in zip(variants, times, strict=True))
+            tried = ", ".join(
+                f"{variant or 'as launched'}: {t:.4f} ms" for variant, t in zip(variants, times, strict=True)
+            )
             print(f"{self._name()}: {tried}")
         if math.isfinite(best):
             self._store(place, self._text(kind), fastest, times)

@@ -38,8 +38,8 @@ from statespace.training import (
     fit_in_processes,
     ssm_rates,
 )
-from statespace.training.devices import answering_type
 from statespace.training.callbacks import as_callbacks
+from statespace.training.devices import answering_type
 from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")

@@ -46,7 +46,9 @@ def _parts(x):
 
 
 @triton.jit
-def _place(heads, channels, members, N: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr, PARTS: tl.constexpr):
+def _place(
+    heads, channels, members, N: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr, PARTS: tl.constexpr
+):  # fmt: skip
     """Of this program: channels, which there are; where they lie in a record, and in all; states likewise; B and C's.
 
     A group has ``members`` heads.
@@ -109,7 +111,7 @@ def step_back(
     heads, channels, members, N: tl.constexpr, SOFT: tl.constexpr, COMPLEX: tl.constexpr, CHANNELS: tl.constexpr,
     STATES: tl.constexpr,
 ):  # fmt: skip
-    """All gradients; of_A and of_D for each record, of_B and of_C (records, heads, blocks, N, parts) for each program."""
+    """All gradients: of_A and of_D for each record, of_B and of_C (records, heads, blocks, N, parts) each program's."""
     parts: tl.constexpr = 2 if COMPLEX else 1
     ours, mask, row, at, own, there, states, shared = _place(heads, channels, members, N, CHANNELS, STATES, parts)
     h, raw = _rates(dt, bias, at, row, ours, A.dtype.element_ty, SOFT)

@@ -55,7 +55,7 @@ def launches():
 
 
 def compile_for_gpus(found, capabilities=(80, 90), variants=False):
-    """Machine code of every launch for each compute capability; a tuned kernel in each of its ``variants``, or as it is.
+    """Machine code of every launch for each compute capability; tuned kernels in every one of their ``variants``, if asked.
 
     Returns one dict for each: kernel, capability, constants, the variant, registers and spilled bytes of a thread, and
     shared bytes of a block. A compilation that fails raises, with Triton's message.
@@ -77,9 +77,10 @@ def _compile(launch, capability, variants):
     from importlib import import_module
 
     import triton
-    from statespace.kernels.tuning import Tuned
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from statespace.kernels.tuning import Tuned
 
     kernel, others = getattr(import_module(launch["module"]), launch["kernel"]), [{}]
     if isinstance(kernel, Tuned):

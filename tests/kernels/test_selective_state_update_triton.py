@@ -49,8 +49,9 @@ def test_half_precision_keeps_its_state_in_float32(triton_device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("options", [*CASES, dict(channels=67, states=3, groups=1), dict(heads=4, groups=2, channels=35)],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [*CASES, dict(channels=67, states=3, groups=1), dict(heads=4, groups=2, channels=35)], ids=str
+)
 def test_every_gradient_is_that_of_the_reference_formula(triton_device, monkeypatch, options, dtype):
     """As torch differentiates it in float64; shared arrays get theirs from several programs."""
     from statespace.kernels.selective_state_update import gpu_triton
@@ -73,8 +74,8 @@ def test_every_gradient_is_that_of_the_reference_formula(triton_device, monkeypa
 def gradients_of(tensors, soft, backend):
     leaves = {name: x.requires_grad_() for name, x in tensors.items()}
     y, state = selective_state_update(**leaves, dt_softplus=soft, backend=backend)
-    weights = [torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) for x in (y, state)]
-    loss = (y * weights[0].to(y)).sum() + (state.abs().square() * weights[1].to(y)).sum()
+    weights = (torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) for x in (y, state))
+    loss = sum((x * w.to(x.device)).sum() for x, w in zip((y, state.abs().square()), weights, strict=True))
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
 
