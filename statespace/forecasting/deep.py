@@ -225,6 +225,9 @@ class DeepForecaster(TimeForecaster):
         """The observed values of all series, with their times and covariates, as the network reads them."""
         values = np.asarray(self._history, dtype=np.float64).reshape(-1)
         X = None if self._covariates is None else self._covariates.to_numpy(dtype=np.float64)
+        for name, numbers in (("y", values), ("X", X)):
+            if numbers is not None and np.isinf(numbers).any():
+                raise ValueError(f"Input {name} contains infinity. NaN marks what is missing.")
         indexes, parts, self._numbers = self._indexes(), [], {}
         self._static = self._read_static(list(indexes))
         for number, (name, rows) in enumerate(self._places().items()):
