@@ -38,6 +38,7 @@ from statespace.quantiles import (
 )
 from statespace.times import median_gap
 from statespace.training import Checkpoint, History, check_precision, choose_device, fit, ssm_rates
+from statespace.training.devices import answering_type
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
@@ -224,6 +225,9 @@ class DeepForecaster(TimeForecaster):
         """The observed values of all series, with their times and covariates, as the network reads them."""
         values = np.asarray(self._history, dtype=np.float64).reshape(-1)
         X = None if self._covariates is None else self._covariates.to_numpy(dtype=np.float64)
+        for name, numbers in (("y", values), ("X", X)):
+            if numbers is not None and np.isinf(numbers).any():
+                raise ValueError(f"Input {name} contains infinity. NaN marks what is missing.")
         indexes, parts, self._numbers = self._indexes(), [], {}
         self._static = self._read_static(list(indexes))
         for number, (name, rows) in enumerate(self._places().items()):
@@ -376,9 +380,9 @@ class DeepForecaster(TimeForecaster):
         return self._answer(numbers, times, self._known_at(times, X, numbers))
 
     def _network(self):
-        """What reads the records with the trained network, in the best precision of the device."""
+        """What reads the records with the trained network."""
         device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = answering_type(device)
         return Reader(deepcopy(self.model_).to(device, dtype).eval(), self._reader(self.trend_), dtype, device)
 
     def _answer(self, numbers, times, covariates):
