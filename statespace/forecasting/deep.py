@@ -38,6 +38,7 @@ from statespace.quantiles import (
 )
 from statespace.times import median_gap
 from statespace.training import Checkpoint, History, check_precision, choose_device, fit, ssm_rates
+from statespace.training.devices import answering_type
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
@@ -378,9 +379,9 @@ class DeepForecaster(TimeForecaster):
         return self._answer(numbers, times, self._known_at(times, X, numbers))
 
     def _network(self):
-        """What reads the records with the trained network, in the best precision of the device."""
+        """What reads the records with the trained network."""
         device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = answering_type(device)
         return Reader(deepcopy(self.model_).to(device, dtype).eval(), self._reader(self.trend_), dtype, device)
 
     def _answer(self, numbers, times, covariates):
