@@ -121,6 +121,7 @@ def is_default(index):
 
 def parse(X, name="X"):
     """Raw values of each series, their times or None, the names of the channels, the names of the series."""
+    X = filled(X)
     if isinstance(X, pd.DataFrame | pd.Series):
         if isinstance(X.index, pd.MultiIndex):
             return _parse_panel(X, name)

@@ -57,7 +57,8 @@ def flat_labels(y):
             restore(part) for restore, part in zip(restores, np.split(np.asarray(numbers), cuts), strict=True)
         ]
     if isinstance(y, np.ma.MaskedArray):
-        y = y.astype(object).filled(None)
+        hidden, y = np.ma.getmaskarray(y), y.data.astype(object)
+        y[hidden] = None
     array = np.asarray(y)
     return array.ravel(), lambda numbers: np.asarray(numbers).reshape(array.shape)
 

@@ -140,6 +140,7 @@ class DeepForecaster(TimeForecaster):
 
     def _fit(self, y, X, fh):
         self._check_parameters()
+        _check_finite(y, X)
         self._history = y
         self._covariates = None if X is None else covariate_rows(y.index, X)
         indexes = list(self._indexes().values())
@@ -159,6 +160,7 @@ class DeepForecaster(TimeForecaster):
     def _update(self, y, X=None, update_params=True):
         if (X is None) != (self._covariates is None):
             raise ValueError("update needs X if fit was given X, and only then.")
+        _check_finite(y, X)
         if X is not None:
             self._covariates = extended(self._covariates, covariate_rows(y.index, X))
         ends, numbers = {name: index[-1] for name, index in self._indexes().items()}, self._numbers
@@ -225,9 +227,6 @@ class DeepForecaster(TimeForecaster):
         """The observed values of all series, with their times and covariates, as the network reads them."""
         values = np.asarray(self._history, dtype=np.float64).reshape(-1)
         X = None if self._covariates is None else self._covariates.to_numpy(dtype=np.float64)
-        for name, numbers in (("y", values), ("X", X)):
-            if numbers is not None and np.isinf(numbers).any():
-                raise ValueError(f"Input {name} contains infinity. NaN marks what is missing.")
         indexes, parts, self._numbers = self._indexes(), [], {}
         self._static = self._read_static(list(indexes))
         for number, (name, rows) in enumerate(self._places().items()):
@@ -465,3 +464,9 @@ class DeepForecaster(TimeForecaster):
         }
         self.model_.load_state_dict(weights)
         self.model_.eval()
+
+
+def _check_finite(y, X):
+    for name, table in (("y", y), ("X", X)):
+        if table is not None and np.isinf(np.asarray(table, dtype=np.float64)).any():
+            raise ValueError(f"Input {name} contains infinity. NaN marks what is missing.")
