@@ -30,8 +30,10 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
     ``state_0``, ...     as the metadata say          zeros before the first sample, then the outputs ``next_state_0``
     ===================  ===========================  =============================================================
 
-    The outputs are ``prediction`` (b, n_outputs) of a regressor, and ``std`` of one with a ``distribution``, or
-    ``probabilities`` (b, n_classes) of a classifier, what `stream` answers, and the next states.
+    The outputs are ``prediction`` (b, n_outputs) of a regressor, beside it ``std`` (b, n_outputs) with
+    ``distribution="gaussian"`` or ``"student_t"``, and ``quantiles`` (b, n_outputs, n_levels), at the levels
+    ``statespace.quantiles.LEVELS``, with ``"quantile"``; or ``probabilities`` (b, n_classes) of a classifier, what
+    `stream` answers; and the next states.
 
     Parameters
     ----------
