@@ -204,8 +204,7 @@ def back_over_chunk(blocks, each_h, each_R, steps, some, by_observation, room, w
             add(F_bar, sums, 0)
         retreat_lanes(blocks, some, V, p.P, x, C, h, A, slot[t] * 2 * s, way.moments, t * p.m, A_bar, Q_bar)
         if by_observation:
-            # takes the place of h
-            # of the predicted moments, P x = (P − m kᵀ) x + m (k·x)
+            # of the predicted moments, P x = (P − m kᵀ) x + m (k·x); what is found takes the place of h
             after = (t + 1) * p.m
             product_of(blocks, way.moments[after:], p.P, x, w)
             along = splat(0.0)

@@ -4,6 +4,7 @@ A tile of a diagonal block has three vectors, P₀₀, P₀₁, P₁₁; another
 stand in the order of ``tiles.py``.
 """
 
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,8 +21,9 @@ from statespace.kernels.vectors import somewhere, store, where
 
 # numbers of ``Lanes.totals``
 TOTALS = 5
-# chunks whose moments room is kept for from call to call
-KEPT = 128
+# what the last way back left of its room
+_spare: list[tuple[tuple[int, int, int], "Lanes"]] = []
+SPARE_BYTES = 16_000_000
 
 run = calling(types.none)
 
@@ -90,20 +92,31 @@ def places(blocks):
     return Places(P, m, m + s * WIDTH, line, 2 * line, 3 * line, (3 + s) * line, m + TOTALS * WIDTH)
 
 
-def lanes_for(blocks, n, marks):
-    """Room for models of so many blocks and states; a long record's is not kept."""
-    make = _lanes_for if marks <= KEPT else _lanes_for.__wrapped__
-    return make(blocks, n, marks)
-
-
 @lru_cache(maxsize=4)
-def _lanes_for(blocks, n, marks):
+def lanes_for(blocks, n, marks):
+    """Room for one call of a compiled function, which holds the interpreter's lock and leaves nothing behind."""
     s = 2 * blocks
     triangle = 2 * blocks * (blocks + 1) - blocks
     slots = STEPS * 4 * blocks
     mark = s + triangle + TOTALS
     sizes = (3 * s + triangle, (3 + s + n) * STEPS, TOTALS, slots, slots, marks * mark, mark, 4)
     return Lanes(*(aligned(size * WIDTH) for size in sizes), *np.zeros((4, 2 * STEPS), dtype=np.int64))
+
+
+@contextmanager
+def borrowed_lanes(blocks, n, marks):
+    """Room for several calls. Two threads never hold the same."""
+    try:
+        key, lanes = _spare.pop()
+    except IndexError:
+        key, lanes = None, None
+    if key != (blocks, n, marks):
+        key, lanes = (blocks, n, marks), lanes_for.__wrapped__(blocks, n, marks)
+    try:
+        yield lanes
+    finally:
+        if lanes.marks.nbytes <= SPARE_BYTES and not _spare:
+            _spare.append((key, lanes))
 
 
 @helper()

@@ -13,7 +13,7 @@ from statespace.kernels.kalman_filter.compiled import NO, ONE, YES, entry, helpe
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
 from statespace.kernels.kalman_filter.lane_adjoints import back_for, back_over_chunk
-from statespace.kernels.kalman_filter.lane_tiles import NO_WAY, advance, copy_part, lanes_for, places, run
+from statespace.kernels.kalman_filter.lane_tiles import NO_WAY, advance, borrowed_lanes, copy_part, places, run
 from statespace.kernels.kalman_filter.lane_transitions import STEPS, contract_lanes
 from statespace.kernels.kalman_filter.record import TILES, State, borrowed_room
 from statespace.kernels.kalman_filter.stretches import LOOK, filter_stretches, parts_for, stretch_of, suits
@@ -179,8 +179,11 @@ def gradient_in_stretches(record, units, origin, moving, by_observation, b, grad
     with borrowed_room(HEAD if d else 0, n, d, TILES, blocks) as head:
         if d:
             first = forward_start(record, units, 0, HEAD, state, TILES, head, 0, work)
-        if state.counts[0] > 0 or not _after_start(record, units, first, T, state, moving, by_observation, b, gradient):
+        if state.counts[0] > 0:
             return None
+        with borrowed_lanes(blocks, n, stretch_of(T - first)[1]) as room:
+            if not _after_start(record, units, first, T, state, moving, by_observation, b, gradient, room):
+                return None
         if first:
             gradient_start(
                 record, units, moving, by_observation, 0, first, 0, first, state.counts[2], origin, head, 0, b,
@@ -189,16 +192,14 @@ def gradient_in_stretches(record, units, origin, moving, by_observation, b, grad
     return state
 
 
-def _after_start(record, units, first, last, state, moving, by_observation, b, gradient):
+def _after_start(record, units, first, last, state, moving, by_observation, b, gradient, room):
     """Samples first..last−1, and the transition into them."""
     length, chunks = stretch_of(last - first)
-    n, blocks = len(state.mean), len(units[1])
-    room = lanes_for(blocks, n, chunks)
     h, parts = record.observation.reshape(-1), parts_for(record, units, room)
     given = record, units, h, first, length, last
     if filter_stretches(parts, *given, state, min(chunks, LOOK), chunks, room, NO_WAY) < last:
         return False
-    way, back = back_for(blocks, len(record.parameters))
+    way, back = back_for(len(units[1]), len(record.parameters))
     if not _steps:
         i = 0
         chunk = room.chunk, i, room.slot, room.A, back.A_bar, back.Q_bar, back.sums, i, gradient
