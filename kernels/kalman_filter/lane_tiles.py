@@ -103,6 +103,11 @@ def lanes_for(blocks, n, marks):
     return Lanes(*(aligned(size * WIDTH) for size in sizes), *np.zeros((4, 2 * STEPS), dtype=np.int64))
 
 
+def bytes_of_marks(blocks, marks):
+    """What the moments before so many chunks take."""
+    return 8 * WIDTH * marks * (2 * blocks * (blocks + 2) - blocks + TOTALS)
+
+
 @contextmanager
 def borrowed_lanes(blocks, n, marks):
     """Room for several calls. Two threads never hold the same."""

@@ -13,13 +13,23 @@ from statespace.kernels.kalman_filter.compiled import NO, ONE, YES, entry, helpe
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
 from statespace.kernels.kalman_filter.lane_adjoints import back_for, back_over_chunk
-from statespace.kernels.kalman_filter.lane_tiles import NO_WAY, advance, borrowed_lanes, copy_part, places, run
+from statespace.kernels.kalman_filter.lane_tiles import (
+    NO_WAY,
+    advance,
+    borrowed_lanes,
+    bytes_of_marks,
+    copy_part,
+    places,
+    run,
+)
 from statespace.kernels.kalman_filter.lane_transitions import STEPS, contract_lanes
 from statespace.kernels.kalman_filter.record import TILES, State, borrowed_room
 from statespace.kernels.kalman_filter.stretches import LOOK, filter_stretches, parts_for, stretch_of, suits
 from statespace.kernels.kalman_filter.transposition import WIDTH, hand_out, load
 from statespace.kernels.vectors import store
 
+# what the moments before all chunks may take: those of a million samples of thirteen states
+MARKS_BYTES = 64_000_000
 # samples in which a diffuse start must be resolved
 HEAD = 256
 # chunks more than the moments needed to be forgotten, and how far adjoints may differ that agree
@@ -172,7 +182,7 @@ def gradient_in_stretches(record, units, origin, moving, by_observation, b, grad
     None where it is not possible or not worth while: ``b`` and ``gradient`` are of no use then.
     """
     T, (d, n), blocks = len(record.y), origin.diffuse.shape, len(units[1])
-    if not suits(record, units, T - HEAD):
+    if not suits(record, units, T - HEAD) or bytes_of_marks(blocks, stretch_of(T)[1]) > MARKS_BYTES:
         return None
     state = State(*(array.copy() for array in origin))
     first = 0
