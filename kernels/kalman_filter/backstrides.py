@@ -11,21 +11,22 @@ since dA/dλ = −Δ A. Each stretch first takes along how r and N before it dep
 begin and end, they depend on λ themselves.
 """
 
-from statespace.kernels.kalman_filter.blocks import MATERN32, OU
-from statespace.kernels.kalman_filter.compiled import embedded, helper
-from statespace.kernels.kalman_filter.strides import (
+from statespace.kernels.kalman_filter.abreast import (
     COLUMN,
     GAP,
     LONG,
     MAPS,
     ROOT,
     STARTS,
-    STEPS,
     H,
     bring_abreast,
+    bring_leaving,
+    fill_rows,
     lay_out,
     matern32_parts,
 )
+from statespace.kernels.kalman_filter.blocks import MATERN32, OU
+from statespace.kernels.kalman_filter.compiled import embedded, helper
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import decays
 from statespace.kernels.vectors import store, total, where
@@ -34,27 +35,6 @@ from statespace.kernels.vectors import store, total, where
 NOISE, K0, K1, RATIO, INVERSE, GAIN, R_BAR, H0_BAR, H1_BAR, ROOM = [
     COLUMN * i for i in (2, 3, 4, 5, 6, 7, 9, 10, 11, 12)
 ]
-
-
-@helper()
-def bring_leaving(record, begin, stop, B):
-    """Gaps to the samples of a chunk, and, one step more, to those that follow its stretches; 0 where none follows."""
-    bring_abreast(record.dt, begin, B, GAP)
-    for l in range(WIDTH - 1):
-        B[GAP + LONG + l] = B[GAP + l + 1]
-    B[GAP + LONG + WIDTH - 1] = record.dt[begin + LONG] if begin + LONG < stop else 0.0
-
-
-@helper()
-def fill_rows(record, begin, first, B):
-    """Column h."""
-    if len(record.observation) > 1:
-        for l in range(WIDTH):
-            for i in range(STEPS):
-                B[H + i * WIDTH + l] = record.observation[begin + l * STEPS + i, 0]
-    elif first:
-        for i in range(0, LONG, WIDTH):
-            store(splat(record.observation[0, 0]), B, H + i)
 
 
 @helper()
@@ -342,7 +322,7 @@ def gradient_single_abreast(record, units, by_observation, first, last, stop, ke
                 store(fall, B, NOISE + i)
             else:
                 store(splat(1.0), B, ROOT + i)
-        fill_rows(record, begin, begin + LONG == last, B)
+        fill_rows(record, begin, LONG, begin + LONG == last, B)
         fill_gains(1, record, T, begin, begin - base, B)
         map_single(B)
         r, n = join_single(r, n, B)
@@ -384,7 +364,7 @@ def gradient_pair_abreast(record, units, by_observation, first, last, stop, kept
                 store(g3, B, NOISE + i)
             else:
                 store(splat(1.0), B, ROOT + i)
-        fill_rows(record, begin, begin + LONG == last, B)
+        fill_rows(record, begin, LONG, begin + LONG == last, B)
         fill_gains(2, record, T, begin, at, B)
         if kind == MATERN32 and begin + LONG == last and last < stop:
             # predicted moments after the last sample, in the coordinates of its record

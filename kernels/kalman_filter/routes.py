@@ -9,6 +9,7 @@ from typing import NamedTuple
 from numba import types
 
 from statespace.kernels.intrinsics import address_of, calling
+from statespace.kernels.kalman_filter.abreast import LONG
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, TREND
 from statespace.kernels.kalman_filter.compiled import helper
 from statespace.kernels.kalman_filter.forward import (
@@ -30,7 +31,6 @@ from statespace.kernels.kalman_filter.gradient import (
 )
 from statespace.kernels.kalman_filter.record import NOTHING, TILES
 from statespace.kernels.kalman_filter.stretches import forward_stretches
-from statespace.kernels.kalman_filter.strides import LONG
 
 # ``is_direct`` of projective.py
 _DIRECT = frozenset((OU, MATERN32, TREND, RANDOM_WALK))

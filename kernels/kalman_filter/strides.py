@@ -9,180 +9,49 @@ A Matérn 3/2 process is carried as (f, f′ + λf), in which A(Δ) = exp(−λ�
 sum of positive terms, Q₀₀ = σ² P₃, Q₀₁ = λσ² P₂, Q₁₁ = 2λ²σ² P₁ with P_k of z = 2λΔ. The form in adj(Q) is that in
 Y = A X Aᵀ, and what an update leaves of the first state is the ratio of s before and after it.
 
-What this sweep cannot take (a chunk in which a number leaves the range of floats, the rest of a record that fills no
-chunk) it leaves to ``projective.py``.
+What this sweep cannot take (a chunk in which a number leaves the range of floats; on the way to a gradient, the rest of
+a record that fills no chunk) it leaves to ``projective.py``.
 """
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.blocks import MATERN32, OU
-from statespace.kernels.kalman_filter.compiled import embedded, helper, shared
-from statespace.kernels.kalman_filter.discretization import ornstein_uhlenbeck_noise
+from statespace.kernels.kalman_filter.abreast import (
+    C0,
+    C1,
+    DQ,
+    G0,
+    G1,
+    GAIN,
+    GAP,
+    L0,
+    L1,
+    LONG,
+    MAPS,
+    P00,
+    P01,
+    P11,
+    Q00,
+    Q01,
+    Q11,
+    ROOT,
+    SCRATCH,
+    STARTS,
+    F,
+    H,
+    W,
+    Y,
+    fill_pair,
+    fill_seen,
+    fill_single,
+    keep_column,
+    logarithms,
+)
+from statespace.kernels.kalman_filter.blocks import MATERN32
+from statespace.kernels.kalman_filter.compiled import embedded, helper
 from statespace.kernels.kalman_filter.projective import LARGE, is_aligned
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
-from statespace.kernels.kalman_filter.vector_blocks import decays, gammas_3
-from statespace.kernels.vectors import somewhere, store, total, turned, where
-
-# Samples of a stretch and of a chunk; how far apart columns begin.
-STEPS = 32
-LONG = WIDTH * STEPS
-COLUMN = LONG + WIDTH
-# Δ, exp(−λΔ), Q, det Q; y, 1/R (0 where nothing was observed), h, R; ...
-GAP, ROOT, Q00, Q01, Q11, DQ, Y, W, H, R = [COLUMN * i for i in range(10)]
-# ... what the mean wants of the covariances: L of the first state and of the second, k y, 1/F; ...
-L0, L1, G0, G1, F = Q00, Q01, Q11, DQ, W
-# ... what the way back reads: filtered means and P, v/F; ...
-C0, C1, P00, P01, P11, GAIN = [COLUMN * i for i in range(10, 16)]
-# ... and the maps of the stretches, their starts, and room.
-MAPS, STARTS, SCRATCH = [COLUMN * 16 + WIDTH * i for i in (0, 25, 30)]
-
-
-@helper()
-def bring_abreast(x, begin, B, to):
-    """x[begin], … x[begin + LONG − 1], a stretch in each lane."""
-    for i in range(begin, begin + STEPS, WIDTH):
-        rows = turned((
-            load(x, i), load(x, i + STEPS), load(x, i + 2 * STEPS), load(x, i + 3 * STEPS), load(x, i + 4 * STEPS),
-            load(x, i + 5 * STEPS), load(x, i + 6 * STEPS), load(x, i + 7 * STEPS),
-        ))  # fmt: skip
-        place = to + (i - begin) * WIDTH
-        store(rows[0], B, place)
-        store(rows[1], B, place + WIDTH)
-        store(rows[2], B, place + 2 * WIDTH)
-        store(rows[3], B, place + 3 * WIDTH)
-        store(rows[4], B, place + 4 * WIDTH)
-        store(rows[5], B, place + 5 * WIDTH)
-        store(rows[6], B, place + 6 * WIDTH)
-        store(rows[7], B, place + 7 * WIDTH)
-
-
-@helper()
-def lay_out(B, place, x, begin):
-    """The way back, to x[begin], …"""
-    for i in range(begin, begin + STEPS, WIDTH):
-        c = place + (i - begin) * WIDTH
-        rows = turned((
-            load(B, c), load(B, c + WIDTH), load(B, c + 2 * WIDTH), load(B, c + 3 * WIDTH), load(B, c + 4 * WIDTH),
-            load(B, c + 5 * WIDTH), load(B, c + 6 * WIDTH), load(B, c + 7 * WIDTH),
-        ))  # fmt: skip
-        store(rows[0], x, i)
-        store(rows[1], x, i + STEPS)
-        store(rows[2], x, i + 2 * STEPS)
-        store(rows[3], x, i + 3 * STEPS)
-        store(rows[4], x, i + 4 * STEPS)
-        store(rows[5], x, i + 5 * STEPS)
-        store(rows[6], x, i + 6 * STEPS)
-        store(rows[7], x, i + 7 * STEPS)
-
-
-@helper()
-def fill_single(record, units, begin, B):
-    """Columns Δ, A and Q of one state."""
-    bring_abreast(record.dt, begin, B, GAP)
-    parameter = record.parameters[units[2][0]]
-    first = parameter[0]
-    second = parameter[1]
-    if units[0][0] == OU:
-        for i in range(0, LONG, WIDTH):
-            root, fall = decays(first * load(B, GAP + i))
-            store(root, B, ROOT + i)
-            store(ornstein_uhlenbeck_noise(second, root, fall), B, Q00 + i)
-    else:
-        for i in range(0, LONG, WIDTH):
-            store(splat(1.0), B, ROOT + i)
-            store(first * load(B, GAP + i), B, Q00 + i)
-
-
-@helper()
-def matern32_parts(x):
-    """exp(−x) and P₃, P₂, P₁ of 2x."""
-    z = 2.0 * x
-    root, _ = decays(x)
-    e = root * root
-    g3 = gammas_3(z, e)
-    g2 = g3 + z * x * e
-    return root, g3, g2, g2 + z * e
-
-
-@helper()
-def fill_pair(record, units, begin, B):
-    """Columns Δ, A, Q and det Q of two states."""
-    bring_abreast(record.dt, begin, B, GAP)
-    parameter = record.parameters[units[2][0]]
-    first = parameter[0]
-    second = parameter[1]
-    if units[0][0] == MATERN32:
-        for i in range(0, LONG, WIDTH):
-            root, g3, g2, g1 = matern32_parts(first * load(B, GAP + i))
-            q00 = second * g3
-            q01 = (first * second) * g2
-            q11 = (2.0 * first * first * second) * g1
-            store(root, B, ROOT + i)
-            store(q00, B, Q00 + i)
-            store(q01, B, Q01 + i)
-            store(q11, B, Q11 + i)
-            store(q00 * q11 - q01 * q01, B, DQ + i)
-    else:
-        for i in range(0, LONG, WIDTH):
-            gap = load(B, GAP + i)
-            square = gap * gap
-            store(splat(1.0), B, ROOT + i)
-            store(gap * (first + (second * (1 / 3)) * square), B, Q00 + i)
-            store((0.5 * second) * square, B, Q01 + i)
-            store(second * gap, B, Q11 + i)
-            store((second * square) * (first + (second * (1 / 12)) * square), B, DQ + i)
-
-
-@helper()
-def fill_seen(record, begin, first, B):
-    """Columns y, 1/R and h; returns how many samples are observed and the sum of their log R."""
-    each_h = len(record.observation) > 1
-    each_R = len(record.noise_variance) > 1
-    bring_abreast(record.y, begin, B, Y)
-    if each_h:
-        for l in range(WIDTH):
-            for i in range(STEPS):
-                B[H + i * WIDTH + l] = record.observation[begin + l * STEPS + i, 0]
-    elif first:
-        for i in range(0, LONG, WIDTH):
-            store(splat(record.observation[0, 0]), B, H + i)
-    count = splat(0.0)
-    if each_R:
-        bring_abreast(record.noise_variance, begin, B, R)
-        product = splat(1.0)
-        store(splat(0.0), B, SCRATCH + WIDTH)
-        for i in range(0, LONG, WIDTH):
-            y = load(B, Y + i)
-            seen = y == y
-            noise = where(seen, load(B, R + i), splat(1.0))
-            store(where(seen, y, splat(0.0)), B, Y + i)
-            store(where(seen, 1.0 / noise, splat(0.0)), B, W + i)
-            count = count + where(seen, splat(1.0), splat(0.0))
-            product = product * noise
-            if somewhere((product <= 1e-140) | (product >= 1e140)):
-                product = logarithms(product, B)
-        logarithms(product, B)
-        return total(count), total(load(B, SCRATCH + WIDTH))
-    noise = record.noise_variance[0]
-    inverse = 1.0 / noise
-    for i in range(0, LONG, WIDTH):
-        y = load(B, Y + i)
-        seen = y == y
-        store(where(seen, y, splat(0.0)), B, Y + i)
-        store(where(seen, splat(inverse), splat(0.0)), B, W + i)
-        count = count + where(seen, splat(1.0), splat(0.0))
-    observed = total(count)
-    return observed, observed * np.log(noise)
-
-
-@shared()
-def logarithms(product, B):
-    """Add the logarithm of each lane to those in ``SCRATCH``'s second vector; returns ones."""
-    store(product, B, SCRATCH)
-    for l in range(WIDTH):
-        B[SCRATCH + WIDTH + l] += np.log(B[SCRATCH + l])
-    return splat(1.0)
+from statespace.kernels.vectors import somewhere, store, total
 
 
 @helper()
@@ -473,13 +342,17 @@ def means_pair(a0, a1, keep, B):
     c1 = load(B, STARTS + WIDTH)
     squares = splat(0.0)
     for i in range(0, LONG, WIDTH):
+        gap = load(B, GAP + i)
         root = load(B, ROOT + i)
-        m = c0 + load(B, GAP + i) * c1
-        v = load(B, Y + i) - (load(B, H + i) * root) * m
+        v = load(B, Y + i) - (load(B, H + i) * root) * (c0 + gap * c1)
         gain = v * load(B, F + i)
         squares = squares + v * gain
-        c0 = load(B, L0 + i) * m + load(B, G0 + i)
-        c1 = root * c1 + (load(B, G1 + i) - load(B, L1 + i) * m)
+        # two fused operations from one mean to the next
+        loop0 = load(B, L0 + i)
+        loop1 = load(B, L1 + i)
+        m = loop0 * c0 + ((loop0 * gap) * c1 + load(B, G0 + i))
+        c1 = (root - loop1 * gap) * c1 + (load(B, G1 + i) - loop1 * c0)
+        c0 = m
         if keep:
             store(c0, B, C0 + i)
             store(c1, B, C1 + i)
@@ -490,12 +363,6 @@ def means_pair(a0, a1, keep, B):
 
 
 @helper()
-def keep_column(B, place, x, to):
-    for i in range(0, LONG, WIDTH):
-        store(load(B, place + i), x, to + i)
-
-
-@helper()
 def last_lane(x, B):
     store(x, B, SCRATCH)
     return B[SCRATCH + WIDTH - 1]
@@ -503,15 +370,20 @@ def last_lane(x, B):
 
 @embedded()
 def forward_single_abreast(record, units, first, last, state, keep, kept, base, work):
-    """Filter whole chunks from ``first`` on; returns where it stopped."""
+    """Filter samples from ``first`` on; returns where it stopped.
+
+    What a last chunk lacks are missing samples at equal times. Where something is kept there is no room for these, and
+    a last part stays.
+    """
     B = work.columns
     c = state.mean[0]
     x = state.covariance[0, 0]
     kept_too = keep == TILES
     reached = first
-    while reached + LONG <= last:
-        fill_single(record, units, reached, B)
-        observed, logs = fill_seen(record, reached, reached == first, B)
+    while reached + (LONG if kept_too else 1) <= last:
+        count = min(LONG, last - reached)
+        fill_single(record, units, reached, count, B)
+        observed, logs = fill_seen(record, reached, count, reached == first, B)
         map_single(B)
         join_single(x, B)
         following = last_lane(filter_single(kept_too, B), B)
@@ -529,7 +401,7 @@ def forward_single_abreast(record, units, first, last, state, keep, kept, base, 
         state.counts[1] += int(observed)
         state.totals[0] += logs
         state.totals[2] += squares
-        reached += LONG
+        reached += count
     state.mean[0] = c
     state.covariance[0, 0] = x
     return reached
@@ -551,9 +423,10 @@ def forward_pair_abreast(record, units, first, last, state, keep, kept, base, wo
     reached = first
     if not is_aligned(record.observation, first, last):
         return first
-    while reached + LONG <= last:
-        fill_pair(record, units, reached, B)
-        observed, logs = fill_seen(record, reached, reached == first, B)
+    while reached + (LONG if kept_too else 1) <= last:
+        count = min(LONG, last - reached)
+        fill_pair(record, units, reached, count, B)
+        observed, logs = fill_seen(record, reached, count, reached == first, B)
         map_pair(B)
         join_pair(x00, x01, x11, d, B)
         y00, y01, y11, dd = filter_pair(kept_too, B)
@@ -578,7 +451,7 @@ def forward_pair_abreast(record, units, first, last, state, keep, kept, base, wo
         state.counts[1] += int(observed)
         state.totals[0] += logs
         state.totals[2] += squares
-        reached += LONG
+        reached += count
     state.mean[0] = c0
     state.mean[1] = c1 - rate * c0
     state.covariance[0, 0] = x00
