@@ -124,19 +124,19 @@ def _kept(primitive, backend):
     dynamo = sys.modules.get("torch._dynamo")
     if backend in LOOPS and dynamo is not None:
         # Where something may be traced: the program of torch.compile ends before a loop and goes on behind it.
-        name += "_aside"
-        if not hasattr(_loaded, name):
-            setattr(_loaded, name, _Aside(module, **{primitive: dynamo.disable(getattr(module, primitive))}))
+        function, aside = getattr(module, primitive), getattr(_loaded, name, None)
+        if getattr(aside, "_traced", None) is not function:
+            setattr(_loaded, name, _Aside(module, function, **{primitive: dynamo.disable(function)}))
     else:
         setattr(_loaded, name, module)
     return name
 
 
 class _Aside(SimpleNamespace):
-    """A module, some of whose functions are others."""
+    """A module, one of whose functions is kept from being traced."""
 
-    def __init__(self, module, **functions):
-        super().__init__(_module=module, **functions)
+    def __init__(self, module, traced, **functions):
+        super().__init__(_module=module, _traced=traced, **functions)
 
     def __getattr__(self, name):
         return getattr(self._module, name)
