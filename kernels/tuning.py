@@ -5,9 +5,9 @@ steps are loaded at a time, how large a block is) a kernel has variants for: eac
 others that give the same numbers, the order of a sum apart. The first variant is the launch as it is.
 
 Variants are timed at the first launch of a kind: of certain types, options and classes of sizes, a class reaching to
-the next power of four, so that a new length is seldom a new kind. What is timed runs many times on the same arrays: a kernel
-that reads what it writes names these arrays, which are put back before the run that counts. Nothing is timed, and the
-launch runs as it is, while a CUDA graph is captured (what is known already is taken), in Triton's interpreter, where
+the next power of four, so that a new length is seldom a new kind. What is timed runs many times on the same arrays: a
+kernel that reads what it writes names these arrays, which are put back before the run that counts. Nothing is timed,
+and the launch runs as it is, while a CUDA graph is captured (what is known already is taken), in the interpreter, where
 torch is told to use deterministic algorithms, and with ``STATESPACE_AUTOTUNE=0`` in the environment.
 """
 

@@ -341,29 +341,6 @@ def without_tiny(typingctx, x, tiny):
 
 
 @intrinsic
-def reciprocal(typingctx, x):
-    """1 / x for 1e-37 < x < 1e37, in float32 to two units in the last place.
-
-    There a division takes as long as thirty products: the exponent is turned round as an integer, which leaves an error
-    of an eighth, and three steps of Newton's method square it each.
-    """
-    single = x.element == types.float32
-
-    def codegen(context, builder, signature, arguments):
-        value, one = arguments[0], _spread(builder, ir.Constant(ir.DoubleType(), 1.0), x)
-        if not single:
-            return builder.fdiv(one, value, flags=FLAGS)
-        turning = ir.Constant(_integers(x), [0x7EF311C3] * x.width)
-        guess = builder.bitcast(builder.sub(turning, builder.bitcast(value, _integers(x))), value.type)
-        for _ in range(3):
-            error = _call(builder, "fma", [builder.fneg(value), guess, one])
-            guess = _call(builder, "fma", [guess, error, guess])
-        return guess
-
-    return x(x), codegen
-
-
-@intrinsic
 def power_of_two(typingctx, x):
     """2^k from k + 1.5 · 2^mantissa, the sum as it stands in memory."""
     mantissa, bias = BITS[x.element]

@@ -3,6 +3,7 @@
 Those that train for long train for two epochs here; with the documents they run as they are.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -16,22 +17,22 @@ LONG = {
     "plot_fading_flash", "plot_hybrid", "plot_pendulum", "plot_predator_prey", "plot_selective_copying",
     "plot_splice_sites", "plot_stream_classifier",
 }  # fmt: skip
-BRIEFLY = """
-import runpy, sys
-import statespace.deep, statespace.training
-whole = statespace.training.fit
-def brief(*args, max_epochs=50, **options):
-    return whole(*args, max_epochs=min(max_epochs, 2), **options)
-statespace.deep.fit = statespace.training.fit = brief
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "gallery.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        yield process
+        process.stdin.close()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(path, tmp_path):
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *(["-c", BRIEFLY] if path.stem in LONG else []), str(path)]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_example_runs(path, tmp_path, server):
+    folder, printed = tmp_path / "folder", tmp_path / "printed"
+    folder.mkdir()
+    print(json.dumps([str(path), str(folder), str(printed), path.stem in LONG]), file=server.stdin, flush=True)
+    assert server.stdout.readline().strip() == "0", printed.read_text()
+    assert list(folder.iterdir()) == []

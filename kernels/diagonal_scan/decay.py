@@ -10,8 +10,8 @@ fused multiply-add: after hundreds of turns a single float32 product would have 
 
 Sine and cosine carry a factor of √2.
 
-Few decays halve within one gap: where |Δ a / ln 2| <= 1/2 there is no k, and where no phase makes 2^20 turns the nearest
-whole turn is what a sum with a large number leaves. A quarter of the work is saved.
+Few decays halve within one gap: where |Δ a / ln 2| <= 1/2 there is no k, and where no phase makes 2^20 turns the
+nearest whole turn is what a sum with a large number leaves. A quarter of the work is saved.
 """
 
 from numba import types
@@ -19,7 +19,6 @@ from numba.extending import overload
 
 from statespace.kernels.exponential import exp2m1, half_turn
 from statespace.kernels.vectors import at_least, fused, nearest, nothing, power_of_two
-
 
 # Up to here `expm1_near` takes the decay, in halvings, and the phase, in turns.
 NEAR, TURNS = 0.5, 2.0**20

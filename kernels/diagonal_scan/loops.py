@@ -10,9 +10,9 @@ share them, or all. Flat arrays, time before channels:
     state       (G, n, 2, lanes)
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
 
-``near`` (V, n / 4) says of four nodes whether their gaps are all within reach of `expm1_near`; None outside of the
-zero-order hold. ``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. The compiler
-leaves out what an argument that is None rules out.
+``near`` (V, n / 4) says of four nodes whether all gaps are within reach of `expm1_near`; None outside of the zero-order
+hold. ``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. The
+compiler leaves out what an argument that is None rules out.
 """
 
 import math

@@ -20,15 +20,13 @@ import numpy as np
 from numba import njit
 
 from statespace.kernels.lanes import WIDTH, load
-from statespace.kernels.vectors import at_most, reciprocal, store, without_tiny
+from statespace.kernels.vectors import store, without_tiny
 
 SEGMENT = 16  # steps between two stored states; the reverse sweep computes one segment again at a time
 W = WIDTH
 PAIR = 2 * W
 # A state that dies away must not become subnormal: such numbers slow a processor a hundredfold.
 TINY = 1e-30
-# Beyond it there is no estimate of a reciprocal; E has long been nothing there.
-HUGE = 1e37
 # Fields of a pair of states in ``system``.
 LAMBDA, B, C, P, P2 = (PAIR * i for i in range(5))
 # And in a row of the reverse sweep: the midpoint of a step, and E, whose place the gradient at the midpoint takes.
@@ -46,7 +44,7 @@ def _aligned(scratch):
 def _resolvent(half, c, d):
     """E of the pole c + id."""
     a, b = 1.0 - half * c, half * d
-    scale = reciprocal(at_most(a * a + b * b, HUGE))
+    scale = 1.0 / (a * a + b * b)
     return a * scale, b * scale
 
 

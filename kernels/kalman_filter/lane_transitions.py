@@ -91,9 +91,7 @@ def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q
             if k == MATERN32:
                 x = rate * gap
                 root, _ = decays(x)
-                a00, a01, a10, a11, q00, q01, q11 = matern32(
-                    rate, variance, gap, root, gammas_3(2.0 * x, root * root)
-                )
+                a00, a01, a10, a11, q00, q01, q11 = matern32(rate, variance, gap, root, gammas_3(2.0 * x, root * root))
                 store(a00, A, p)
                 store(a01, A, p + WIDTH)
                 store(a10, A, p + 2 * WIDTH)

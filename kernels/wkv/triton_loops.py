@@ -22,7 +22,7 @@ from statespace.kernels.wkv import state
 
 STEPS = 8  # between two stored states; the reverse sweep holds so many steps in registers
 _NOTHING = tl.constexpr(state.NOTHING)
-# Channels of a program forward. One for each lane: twice as many programs. Two warps: a multiprocessor holds more of them.
+# Channels of a program forward. One for each lane: twice as many programs. Two warps: more of them at a time.
 _tuned = tuned(["SPAN"], {"CHANNELS": 32}, {"CHANNELS": 128, "num_warps": 2})
 
 

@@ -55,7 +55,7 @@ def launches():
 
 
 def compile_for_gpus(found, capabilities=(80, 90), variants=False):
-    """Machine code of every launch for each compute capability; tuned kernels in every one of their ``variants``, if asked.
+    """Machine code of every launch for each compute capability; tuned kernels in all of their ``variants`` if asked.
 
     Returns one dict for each: kernel, capability, constants, the variant, registers and spilled bytes of a thread, and
     shared bytes of a block. A compilation that fails raises, with Triton's message.

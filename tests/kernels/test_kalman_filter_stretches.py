@@ -1,10 +1,18 @@
-"""One long record in eight stretches against the sweep from its beginning to its end, and against a dense covariance."""
+"""One long record in eight stretches against one sweep from its beginning to its end, and a dense covariance."""
 
 import numpy as np
 import pytest
 from scipy.linalg import solve_triangular
 
-from statespace.kernels.kalman_filter import Blocks, kalman_log_likelihood, routes, stretches
+from statespace.kernels.kalman_filter import (
+    Blocks,
+    cpu,
+    kalman_gradient,
+    kalman_log_likelihood,
+    routes,
+    stretches,
+    stretches_gradient,
+)
 from statespace.kernels.kalman_filter.blocks import (
     MATERN32,
     OU,
@@ -24,12 +32,12 @@ MATERNS = [(MATERN32, 2, 0.7, 1.0), (MATERN32, 2, 0.35, 1.0)]
 STRUCTURAL = [(TREND, 2, 0.1, 0.1), (ROTATION, 2, 0.5, 0.1), (OU, 1, 1.0, 1.0)]
 
 
-def model(items, y=Y, gaps=GAPS, noise=0.1, rows=None, diffuse=0):
+def model(items, y=Y, gaps=GAPS, noise=0.1, rows=None, diffuse=0, start=1.0):
     kind, size, *parameters = zip(*[(*item, 0.0)[:5] for item in items], strict=True)
     blocks = Blocks(np.array(kind), np.array(size), np.array(parameters).T)
     n = blocks.n_states
     h = np.concatenate([np.eye(s)[0] for s in size]) if rows is None else rows
-    P = np.diag(np.where(np.arange(n) < diffuse, 0.0, 1.0))
+    P = np.diag(np.where(np.arange(n) < diffuse, 0.0, start))
     return y, gaps, blocks, h, noise, np.zeros(n), P, np.eye(n)[:, :diffuse].copy()
 
 
@@ -71,7 +79,7 @@ CASES = {
     "diffuse, missing": model(STRUCTURAL, diffuse=4, y=gappy()),
     "regression": model([(TREND, 2, 0.1, 0.1), (RANDOM_WALK, 3, 0.01, 0.0)], rows=ROWS, diffuse=5),
     "turned": model([(ROTATED_OU, 2, 0.05, 1.0, 1.0), (ROTATED_OU, 2, 0.1, 1.0, 2.0)]),
-    "scaled": model(MATERNS, y=Y * 1e-50, noise=1e-101),
+    "scaled": model([(MATERN32, 2, 0.7, 1e-100), (MATERN32, 2, 0.35, 1e-100)], y=Y * 1e-50, noise=1e-101, start=1e-100),
     "tables": tables(),
 }
 
@@ -147,3 +155,55 @@ def test_a_sample_without_noise_is_left_to_the_usual_sweep(reached, monkeypatch)
     value = kalman_log_likelihood(*given)
     assert reached[0][1] == 0
     np.testing.assert_allclose(value, from_beginning_to_end(given, monkeypatch), rtol=1e-12)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Whether each gradient was taken in stretches."""
+    calls = []
+
+    def watched(*arguments):
+        state = stretches_gradient.gradient_in_stretches(*arguments)
+        calls.append(state is not None)
+        return state
+
+    monkeypatch.setattr(cpu, "gradient_in_stretches", watched)
+    return calls
+
+
+def same_gradient(given, monkeypatch, rtol, **wanted):
+    value, gradient = kalman_gradient(*given, **wanted)
+    with monkeypatch.context() as patch:
+        patch.setattr(stretches, "SHORTEST", T + 1)
+        other, expected = kalman_gradient(*given, **wanted)
+    np.testing.assert_allclose(value, other, rtol=rtol)
+    for name, found, sought in zip(gradient._fields, gradient, expected, strict=True):
+        scale = np.abs(sought).max(initial=0.0)
+        # through a diffuse start nearly all of these cancels
+        scale = max(1e4, scale) if name in ("mean", "covariance", "diffuse") and given[7].size else scale
+        np.testing.assert_allclose(found, sought, rtol=rtol, atol=rtol * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("by_observation", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_the_gradient_is_that_of_one_sweep(name, by_observation, taken, monkeypatch):
+    rtol = 1e-9 if name == "hardly any noise" else 1e-11
+    same_gradient(CASES[name], monkeypatch, rtol, by_observation=by_observation)
+    assert taken[0]
+
+
+def test_the_gradient_of_what_does_not_move(taken, monkeypatch):
+    free = np.array([[True, True, False], [False, True, False], [False, True, False]])
+    same_gradient(CASES["regular"], monkeypatch, 1e-11, by_observation=False, free_parameters=free)
+    assert taken[0]
+
+
+def test_adjoints_that_are_not_found_leave_the_gradient_to_one_sweep(taken, monkeypatch):
+    monkeypatch.setattr(stretches_gradient, "gradient_stretches", lambda *given: False)
+    same_gradient(CASES["four"], monkeypatch, 1e-12, by_observation=False)
+    assert not taken[0]
+
+
+def test_the_gradient_of_what_is_not_forgotten(taken, monkeypatch):
+    same_gradient(model([(TREND, 2, 0.1, 0.0), (OU, 1, 1.0, 1.0)]), monkeypatch, 1e-12)
+    assert not taken[0]

@@ -74,7 +74,8 @@ def test_every_gradient_is_that_of_the_reference_formula(triton_device, monkeypa
 def gradients_of(tensors, soft, backend):
     leaves = {name: x.requires_grad_() for name, x in tensors.items()}
     y, state = selective_state_update(**leaves, dt_softplus=soft, backend=backend)
-    weights = (torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) for x in (y, state))
+    draws = torch.Generator().manual_seed(1)
+    weights = (torch.randn(x.shape, generator=draws, dtype=torch.float64) for x in (y, state))
     loss = sum((x * w.to(x.device)).sum() for x, w in zip((y, state.abs().square()), weights, strict=True))
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
