@@ -17,8 +17,8 @@ leaves out what an argument that is None rules out.
 import math
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import store, without_tiny
@@ -33,7 +33,7 @@ TINY = 1e-30
 LN2, TURN = math.log(2), 2 * math.pi
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _discretise(gap, p, q, r, rule):
     """d = Ā - 1 for a gap. Zero-order hold: p, q and r are Re / ln 2, and Im / 2π in two parts; else p is Re, q Im."""
     if rule is None:
@@ -46,20 +46,20 @@ def _discretise(gap, p, q, r, rule):
     return gap * p, gap * q
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _advance(x, z, d, e, u):
     """x + iz + (d + ie) (x + iz + u): one step of a node."""
     w = x + u
     return x + d * w - e * z, z + d * z + e * w
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _aligned(scratch):
     """The index where a cache line begins: a vector that spans two takes twice the time."""
     return -(scratch.ctypes.data // scratch.itemsize) % 16
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, rule):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
     # Inputs and outputs of a segment side by side: a record's own lie as far apart as it has channels.
@@ -129,7 +129,7 @@ def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, r
                 store(load(scratch, outputs + (t - start) * W), y, own + t * per * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _retreat(v, grad_y, x, z, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
     """One step of the reverse sweep for one node: from the gradient g + ih in the state after to that before.
 
@@ -143,7 +143,7 @@ def _retreat(v, grad_y, x, z, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
     return before, through, (of_d, of_e), (of_c + grad_y * after_x, of_f - grad_y * after_z)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _chain(of_d, of_e, d, e, rule):
     """The gradient in z = Δ · rate from that in d: times the conjugate of dd/dz, 1 + d, (1 + d/2)² or 1."""
     if rule is None:
@@ -156,7 +156,7 @@ def _chain(of_d, of_e, d, e, rule):
     return of_d * p + of_e * q, of_e * p - of_d * q
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, n, per, V, u, dt, rate, c, skip, stored, grad_y,
     grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip, rule,
