@@ -14,7 +14,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Two processes; the tests of a file stay in one, so that a Numba function is compiled by one and cached for the rest.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# tests/conftest.py says in which order the files are taken.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint bench bench-accuracy docs gpu-check clean clean-cache
 

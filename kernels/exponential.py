@@ -8,9 +8,10 @@ sin, absolute for cos.
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
+from statespace.kernels.compiled import helper
 from statespace.kernels.vectors import at_least, fused, nothing, power_of_two, where
 
 # (2^r - 1) / r on [-1/2, 1/2]: minimax polynomials, relative.
@@ -124,7 +125,7 @@ def _exp_of_negative(x):
     return implementation
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def sigmoid(x):
     """1 / (1 + exp(-x)) of a vector; no x overflows, and far on the left it is 0."""
     e = exp_of_negative(where(x >= 0.0, -x, x))

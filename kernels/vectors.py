@@ -82,6 +82,9 @@ def _define(operation, cases, typed, emit):
 
     @infer_global(operation)
     class Operation(AbstractTemplate):
+        # Templates for a processor are asked before those for any: dozens, at every operation of every loop.
+        metadata = {"target": "cpu"}
+
         def generic(self, args, kws):
             return typed(*args)
 

@@ -4,9 +4,12 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
-# Read by the libraries when they are first imported, so they are set before any test module is.
+# Read by the libraries when they are first imported, so they are set before any test module is. Two processes of tests,
+# and what they start, would have more threads than there are cores, and those of BLAS and OpenMP spin while they wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Triton's kernels are compiled where there is a GPU, and interpreted on the CPU elsewhere.
@@ -46,7 +49,24 @@ else:
     sys.meta_path.insert(0, _OneTorchThread())
 
 
+# Few tests that take long. Neighbours compile different loops.
+LONG = [
+    "tests/test_examples.py", "tests/layers/test_contract.py", "tests/forecasting/test_checks.py",
+    "tests/filtering/test_panel.py", "tests/kernels/test_gpu_check.py",
+]  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """Files that take long first, then those of many tests, so that several processes end at about the same time."""
+    files = [item.nodeid.split("::")[0] for item in items]
+    rank = {file: LONG.index(file) if file in LONG else len(LONG) for file in files}
+    number = Counter(files)
+    items.sort(key=lambda item: (rank[file := item.nodeid.split("::")[0]], -number[file]))
+    skip_without_a_gpu(items)
+
+
+def skip_without_a_gpu(items):
     """Skip what is marked ``gpu`` where there is no CUDA device, asking torch only if such a test was collected."""
     marked = [item for item in items if "gpu" in item.keywords]
     if not marked:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.threads import in_parallel
@@ -64,27 +64,27 @@ def _numbers(x):
     return x.detach().contiguous().numpy()
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _reciprocal(a, b):
     """1 / (a + ib)."""
     scale = 1.0 / (a * a + b * b)
     return a * scale, -1.0 * b * scale
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _total(x, at):
     """The sum over the lanes of two vectors, real and imaginary."""
     return complex(x[at : at + W].sum(), x[at + W : at + 2 * W].sum())
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _split(x, real, imaginary):
     for i in range(len(x)):
         real[i] = x[i].real
         imaginary[i] = x[i].imag
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def _forward(first, last, conjugate, v, z, w, k):
     """Of systems first..last−1: Σ a/D and Σ b/D with real a and b, D = z − w or (z − w)(z − w̄)."""
     _, V, n = v.shape
@@ -122,7 +122,7 @@ def _forward(first, last, conjugate, v, z, w, k):
                     k[s, i, start + j] = z[s, start + j] * one + two if conjugate else one + 1j * two
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def _backward(first, last, conjugate, v, z, w, grad, grad_v, grad_z, grad_w):
     """Of systems first..last−1 the gradients; ``grad_z`` comes as zeros and may be empty."""
     _, V, n = v.shape

@@ -15,8 +15,8 @@ V vectors of sixteen channels make a row. Where D is no multiple of sixteen, the
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.exponential import sigmoid
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import nothing, store
@@ -25,7 +25,7 @@ STRETCH = 64  # steps
 W = WIDTH
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _gather(x, record, step, register, D, K, piece, begin, end, c, scratch, base):
     """x_{begin - K + 1} … x_{end-1} of the channels c, c + 1, … side by side; zeros where the run has no sample."""
     own = piece[0] * record + c
@@ -38,7 +38,7 @@ def _gather(x, record, step, register, D, K, piece, begin, end, c, scratch, base
         store(load(x, own + t * step), scratch, base + (t - begin + K - 1) * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _correlate(scratch, base, steps, taps, first, stride, K, offset, out):
     """offset + Σ_i w_i x_{t+i} of a stretch's steps, four at a time, so that a tap is loaded once for all of them."""
     for t in range(0, steps, 4):
@@ -55,7 +55,7 @@ def _correlate(scratch, base, steps, taps, first, stride, K, offset, out):
         store(y3, scratch, out + (t + 3) * W)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(first, last, L, D, K, tasks, pieces, x, record, step, taps, bias, register, activated, y):
     """The outputs of the tasks first..last−1."""
     scratch = np.empty((2 * STRETCH + K + 8) * W + 16, x.dtype)
@@ -74,7 +74,7 @@ def forward(first, last, L, D, K, tasks, pieces, x, record, step, taps, bias, re
                     store(p * sigmoid(p) if activated else p, y, own + t * D)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, D, K, tasks, pieces, x, record, step, taps, bias, register, activated,
     of_y, of_record, of_step, of_x, of_register, of_taps,

@@ -12,8 +12,8 @@ are flat arrays with the steps of their batch, time and head axes; what is hande
 import math
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.delta_rule import SHORTEST
 from statespace.kernels.delta_rule.tiles import (
     SIDE,
@@ -47,19 +47,19 @@ OF_BETA, OF_SINCE, OF_TO_END = (NUMBERS + SIDE * i for i in range(3, 6))
 SHORTENED, SHORTENED_Q, ALONG = (NUMBERS + SIDE * i for i in range(6, 9))
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _aligned(scratch):
     """The index where a cache line begins: a vector that spans two takes twice the time."""
     return -(scratch.ctypes.data // scratch.itemsize) % SIDE
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _begin(w, z):
     for r in range(SIDE):
         w[z + UNIT + r * SIDE + r] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _shorten(w, z, n, x, factors):
     """Rows of length 1, and what they were multiplied by."""
     row_products(w, factors, x, x, n, z + SUMS, z + WORK)
@@ -69,7 +69,7 @@ def _shorten(w, z, n, x, factors):
         scale_rows(w, x + i, x + i, factors)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _back_to_length(w, z, n, x, factors, of_x):
     """The gradient in rows as they were before `_shorten`."""
     row_products(w, z + ALONG, x, of_x, n, z + SUMS, z + WORK)
@@ -80,7 +80,7 @@ def _back_to_length(w, z, n, x, factors, of_x):
             store((load(w, of_x + i) - load(w, x + i) * along) * factor, w, of_x + i)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _prepare(w, z, b, start, rows, h, beta, alpha, n, keys, turned, queries):
     """Γ, γ, K Kᵀ, T and P of the chunk whose ``n`` tiles of keys and queries are here."""
     row, since = nothing(load(w, z)), 1.0
@@ -104,7 +104,7 @@ def _prepare(w, z, b, start, rows, h, beta, alpha, n, keys, turned, queries):
         store(load(w, z + READS + r) * between, w, z + READS + r)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _write(w, z, n, m, keys, values, state, written):
     """Y in the place of the values, and W."""
     for j in range(m):
@@ -117,13 +117,13 @@ def _write(w, z, n, m, keys, values, state, written):
         solve(w, x, z + SYSTEM)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _forget_tiny(w, a):
     for r in range(0, TILE, SIDE):
         store(without_tiny(load(w, a + r), TINY), w, a + r)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _advance(w, z, n, m, keys, state, after, written):
     """The state after the chunk; the keys leave multiplied by Γ to its end."""
     over = w[z + SINCE + SIDE - 1]
@@ -137,13 +137,13 @@ def _advance(w, z, n, m, keys, state, after, written):
             _forget_tiny(w, after + place)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _copy(size, x, at, y, to):
     for i in range(0, size, SIDE):
         store(load(x, at + i), y, to + i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(first, last, L, H, K, V, every, unit, q, q_steps, k, k_steps, v, v_steps, beta, alpha, state, o, stored):
     """Pairs first..last−1 of record and head. ``stored`` may be empty; it keeps a state in ``every`` chunks."""
     n, m = (K + SIDE - 1) // SIDE, (V + SIDE - 1) // SIDE
@@ -186,7 +186,7 @@ def forward(first, last, L, H, K, V, every, unit, q, q_steps, k, k_steps, v, v_s
             hand_out(w, S + i * m * TILE, state, at, V, min(SIDE, K - i * SIDE), V)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _sum_up(w, out, a, b, some):
     """A B, added to what is there if there is some."""
     if some:
@@ -195,7 +195,7 @@ def _sum_up(w, out, a, b, some):
         product(w, out, a, 0, b, 0, 1)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _back_to_values(w, z, n, m, scaled, G, of_outputs, X, written, turned_w, values, Z):
     """X, Wᵀ, diag(γ) Z, and ∂V in the place of Y. WORK has X ∘ Y, of all columns."""
     for j in range(m):
@@ -213,7 +213,7 @@ def _back_to_values(w, z, n, m, scaled, G, of_outputs, X, written, turned_w, val
             store(-(row * w[z + SINCE + r // SIDE]), w, Z + j * TILE + r)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _back_to_chunk(w, z, m, of_outputs, turned_w, X):
     """∂P ∘ Γ and M + Mᵀ, ∂β, and the ∂P ∘ P + ∂T ∘ T of the decays; ∂O leaves as diag(γ) ∂O."""
     product(w, z + OF_READS, of_outputs, TILE, turned_w, TILE, m)
@@ -234,7 +234,7 @@ def _back_to_chunk(w, z, m, of_outputs, turned_w, X):
         scale_rows(w, of_outputs + j * TILE, of_outputs + j * TILE, z + SINCE)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def _of_decay(w, z, whole):
     """The gradients in the decays of a chunk, in the first row of WORK, from those in Γ, γ and Γ to the end.
 
@@ -255,7 +255,7 @@ def _of_decay(w, z, whole):
         whole += w[z + OF_TO_END + m]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, H, K, V, every, unit, q, q_steps, k, k_steps, v, v_steps, beta, alpha, stored, of_o, of_state,
     of_q, of_k, of_v, of_beta, of_decay,

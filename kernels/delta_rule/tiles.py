@@ -5,10 +5,11 @@ last ones are filled up with zeros.
 """
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from statespace.kernels.compiled import helper
 from statespace.kernels.vectors import ELEMENTS, FLAGS, Vector, loading, nothing, store, turned
 
 SIDE = 16
@@ -133,41 +134,41 @@ _transposed_multiply_add = _multiplying(True, False)
 _substitute, _substitute_transposed = _substituting(False), _substituting(True)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def product(w, out, a, a_step, b, b_step, n):
     """The tile Σ A B over n pairs of tiles, each at a step from the one before."""
     _multiply(w, out, a, a_step, b, b_step, n)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def add_product(w, out, a, a_step, b, b_step, n):
     _multiply_add(w, out, a, a_step, b, b_step, n)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def add_product_of_transpose(w, out, a, a_step, b, b_step, n):
     """The tile Σ Aᵀ B, added to what is there."""
     _transposed_multiply_add(w, out, a, a_step, b, b_step, n)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def solve(w, x, t):
     """X ← (I + T)^{-1} X, with what T has below its diagonal."""
     _substitute(w, x, t)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def solve_transposed(w, x, t):
     """X ← (I + T)^{-T} X."""
     _substitute_transposed(w, x, t)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def transpose(w, out, a):
     _put_rows(turned(_rows(w, a)), w, out)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def row_sums(w, out, a, scratch):
     """The sum of each row of a tile, as sixteen numbers at ``out``."""
     transpose(w, scratch, a)
@@ -177,7 +178,7 @@ def row_sums(w, out, a, scratch):
     store(total, w, out)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def bring(x, at, stride, rows, columns, w, out):
     """Rows of the flat array x, which begin at at, at + stride, …, as tiles side by side."""
     zero = nothing(load(w, out))
@@ -193,7 +194,7 @@ def bring(x, at, stride, rows, columns, w, out):
                     w[to + i] = x[at + r * stride + first + i] if first + i < columns else 0.0
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def hand_out(w, a, x, at, stride, rows, columns):
     """The way back."""
     for first in range(0, columns, SIDE):
@@ -206,7 +207,7 @@ def hand_out(w, a, x, at, stride, rows, columns):
                     x[at + r * stride + first + i] = w[place + i]
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def row_products(w, out, a, b, n, scratch, work):
     """The sum of the products along each row of two matrices of n tiles, as sixteen numbers at ``out``."""
     for r in range(0, TILE, SIDE):
@@ -217,7 +218,7 @@ def row_products(w, out, a, b, n, scratch, work):
     row_sums(w, out, scratch, work)
 
 
-@njit(cache=True, nogil=True)
+@helper()
 def scale_rows(w, out, a, factors):
     """Each row of a tile times its own one of sixteen factors."""
     for r in range(SIDE):

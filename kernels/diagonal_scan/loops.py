@@ -18,8 +18,9 @@ compiler leaves out what an argument that is None rules out.
 import math
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
+from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.diagonal_scan.decay import expm1_complex, expm1_near
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import store, without_tiny
@@ -36,6 +37,10 @@ LN2, TURN = math.log(2), 2 * math.pi
 
 @njit(cache=True, error_model="numpy")
 def _discretise(gap, p, q, r, rule, near):
+
+
+@helper()
+def _discretise(gap, p, q, r, rule):
     """d = Ā - 1 for a gap. Zero-order hold: p, q and r are Re / ln 2, and Im / 2π in two parts; else p is Re, q Im."""
     if rule is None:
         if near:
@@ -49,14 +54,14 @@ def _discretise(gap, p, q, r, rule, near):
     return gap * p, gap * q
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _advance(x, z, d, e, u):
     """x + iz + (d + ie) (x + iz + u): one step of a node."""
     w = x + u
     return x + d * w - e * z, z + d * z + e * w
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _aligned(scratch):
     """The index where a cache line begins: a vector that spans two takes twice the time."""
     return -(scratch.ctypes.data // scratch.itemsize) % 16
@@ -64,6 +69,10 @@ def _aligned(scratch):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(first, last, L, n, per, V, u, dt, rate, near, c, skip, state, y, stored, rule):
+
+
+@entry()
+def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, rule):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
     # Inputs and outputs of a segment side by side: a record's own lie as far apart as it has channels.
     scratch = np.empty(2 * SEGMENT * W + 16, u.dtype)
@@ -135,6 +144,10 @@ def forward(first, last, L, n, per, V, u, dt, rate, near, c, skip, state, y, sto
 
 @njit(cache=True, error_model="numpy")
 def _retreat(grad_y, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
+
+
+@helper()
+def _retreat(v, grad_y, x, z, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
     """One step of the reverse sweep for one node: from the gradient g + ih in the state after to that before.
 
     Returns it, what it adds to the gradient in u, the gradient in the state after with that of the read-out c + if, and
@@ -152,7 +165,7 @@ def _against(g, h, w, z):
     return g * w + h * z, h * w - g * z
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _chain(of_d, of_e, d, e, rule):
     """The gradient in z = Δ · rate from that in d: times the conjugate of dd/dz, 1 + d, (1 + d/2)² or 1."""
     if rule is None:
@@ -165,7 +178,7 @@ def _chain(of_d, of_e, d, e, rule):
     return of_d * p + of_e * q, of_e * p - of_d * q
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, n, per, V, u, dt, rate, near, c, skip, stored, grad_y,
     grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip, rule,

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, load
@@ -22,7 +22,7 @@ FAST = {"contract", "reassoc", "nsz"}
 TINY = 1e-30  # a state that dies away must not become subnormal: such numbers slow a processor a hundredfold
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@helper(fastmath=FAST)
 def _discretise(gap, bilinear, rate, d):
     """d = Ā - 1 for one gap; a row of ``rate`` holds Re, Im, Im/2π in two parts, and Re/ln 2."""
     one, half = d.dtype.type(1), d.dtype.type(0.5)
@@ -40,7 +40,7 @@ def _discretise(gap, bilinear, rate, d):
             store(imag, d, N + n)
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@helper(fastmath=FAST)
 def _chain(gap, bilinear, rate, d, grad_d, grad_rate):
     """Moves the gradient in d = Ā - 1 on to the rates and clears it; returns that in the gap."""
     one, half, zero = d.dtype.type(1), d.dtype.type(0.5), d.dtype.type(0)
@@ -61,7 +61,7 @@ def _chain(gap, bilinear, rate, d, grad_d, grad_rate):
     return grad_gap
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@helper(fastmath=FAST)
 def _load(field, t, start, nodes, into):
     """into <- the block of ``field`` (L, 2, P) at step t."""
     real, imag = field[t, 0, start : start + nodes], field[t, 1, start : start + nodes]
@@ -71,7 +71,7 @@ def _load(field, t, start, nodes, into):
         into[N + n] = imag[n]
 
 
-@njit(cache=True, fastmath=FAST, error_model="numpy")
+@helper(fastmath=FAST)
 def _store(field, t, start, nodes, source):
     real, imag = field[t, 0, start : start + nodes], field[t, 1, start : start + nodes]
     for n in range(nodes):
@@ -80,7 +80,7 @@ def _store(field, t, start, nodes, source):
         imag[n] = source[N + n]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@entry(fastmath=FAST)
 def _forward(first, last, v, dt, bilinear, reverse, size, rate, initial, states):
     """Of (record, block) first..last−1: the states (B, L, 2, P) written to by v. ``rate`` (blocks, 5 N), blocks of
     ``size`` states, ``initial`` (B, 1, 2, P).
@@ -112,7 +112,7 @@ def _forward(first, last, v, dt, bilinear, reverse, size, rate, initial, states)
             _store(states[b], t, start, nodes, x)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@entry(fastmath=FAST)
 def _backward(
     first, last, v, dt, bilinear, reverse, size, rate, initial, states, grad, grad_v, grad_dt, grad_rate, grad_initial
 ):

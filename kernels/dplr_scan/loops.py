@@ -17,8 +17,8 @@ what they would be differences of. They are computed as products with E, which k
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import store, without_tiny
 
@@ -34,13 +34,13 @@ MIDDLE, E = 0, PAIR
 ROW = 2 * PAIR
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _aligned(scratch):
     """The index where a cache line begins: a vector that spans two takes twice the time."""
     return -(scratch.ctypes.data // scratch.itemsize) % 16
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _resolvent(half, c, d):
     """E of the pole c + id."""
     a, b = 1.0 - half * c, half * d
@@ -48,7 +48,7 @@ def _resolvent(half, c, d):
     return a * scale, b * scale
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _times(a, b, c, d):
     """(a + ib) (c + id)."""
     return a * c - b * d, a * d + b * c
@@ -58,6 +58,31 @@ def _times(a, b, c, d):
 def _solution(gap, g11, g12, g21, g22, rank, scratch, solve):
     """(1 + h P* E P)^{-1} from sums over the pairs."""
     g11 = 1.0 + gap * g11
+
+
+@helper()
+def _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solve):
+    """E and Δ E of one gap, and (1 + h P* E P)^{-1}."""
+    half = 0.5 * gap
+    g11 = g12 = g21 = g22 = zero
+    fields = 3 * PAIR + len(rank) * PAIR
+    for i in range(n):
+        at, m = own + i * fields, i * PAIR
+        a, b = _resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
+        store(a, scratch, resolvent + m)
+        store(b, scratch, resolvent + m + W)
+        a, b = gap * a, gap * b
+        store(a, scratch, moves + m)
+        store(b, scratch, moves + m + W)
+        c, d = load(system, at + P), load(system, at + P + W)
+        g11 = g11 + a * (c * c + d * d)
+        if len(rank) == 2:
+            e, f = load(system, at + P2), load(system, at + P2 + W)
+            g22 = g22 + a * (e * e + f * f)
+            e, f = c * e + d * f, c * f - d * e  # P̄ P₂
+            g12 = g12 + (a * e - b * f)
+            g21 = g21 + (a * e + b * f)
+    g11 = 1.0 + g11
     if len(rank) == 1:
         store(1.0 / g11, scratch, solve)
     else:
@@ -104,6 +129,9 @@ def _project(gap, v, renew, n, rank, zero, system, own, states, resolvent, scrat
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+
+
+@entry()
 def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept, stored):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``kept`` and ``stored``, for the
     way back, may be empty.
@@ -161,7 +189,7 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
             store(load(scratch, states + i * W), state, g * n * PAIR + i * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _repeat(
     start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, stored, begin, grad_y,
     rows, slopes, with_slopes, scratch, grad_system,
@@ -208,7 +236,7 @@ def _repeat(
         store(of_d, grad_system, at + C + W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _gather(
     start, steps, n, rank, size, per, u, place, dt, record, own, kept, keep, rows, adjoint, scratch, grad_system
 ):
@@ -245,7 +273,7 @@ def _gather(
             store(of_k2, grad_system, at + P2 + W)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, n, per, rank, u, dt, changed, system, kept, stored, grad_y, grad_state, grad_u, grad_dt, grad_system
 ):

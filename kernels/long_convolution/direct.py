@@ -6,8 +6,8 @@ side first, with the K - 1 samples before it.
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import nothing, store
 
@@ -15,7 +15,7 @@ STRETCH = 256
 W = WIDTH
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _copy(u, begin, end, L, own, step, scratch, base):
     """u_begin … u_{end-1} of one vector of channels, zeros where there are none."""
     for t in range(begin, end):
@@ -23,7 +23,7 @@ def _copy(u, begin, end, L, own, step, scratch, base):
         store(value if 0 <= t < L else nothing(value), scratch, base + (t - begin) * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _correlate(scratch, base, k, first, K, stride, out, place):
     """Eight outputs at once, Σ_j k_j x_{t+j}, so that a tap is loaded once for all of them."""
     zero = nothing(load(k, first))
@@ -48,7 +48,7 @@ def _correlate(scratch, base, k, first, K, stride, out, place):
     store(y7, out, place + 7 * W)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def convolve(first, last, L, K, per, V, u, k, y, backwards):
     """y_t = Σ_j k_j u_{t-j} of the vectors first..last−1; ``backwards``: y_t = Σ_j k_j u_{t+j}, the gradient in u."""
     scratch = np.empty((2 * STRETCH + K + 32) * W, u.dtype)
@@ -71,7 +71,7 @@ def convolve(first, last, L, K, per, V, u, k, y, backwards):
                 store(load(scratch, outputs + (t - start) * W), y, own + t * step)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def gradient(first, last, L, K, per, u, grad, grad_k):
     """∂k_j = Σ_t ∂y_t u_{t-j} of the vectors first..last−1; ``grad_k`` (G, K filled up to eights, lanes), of zeros."""
     size = (K + 7) // 8 * 8

@@ -10,9 +10,10 @@ precise relatively at both ends. The polynomials are minimax ones, relative.
 
 import math
 
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
+from statespace.kernels.compiled import helper
 from statespace.kernels.exponential import exp2m1, half_turn
 from statespace.kernels.vectors import at_least, at_most, fused, nearest, nothing, power_of_two, where
 
@@ -113,7 +114,7 @@ def _log1p_fraction(t):
     return implementation
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def softplus(v):
     """softplus(v), and its slope logistic(v)."""
     t = exp_negative(v)
@@ -122,7 +123,7 @@ def softplus(v):
     return where(v < 0.0, nothing(v), v) + log1p_fraction(t), where(v < 0.0, t * inverse, inverse)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def silu(z):
     """z logistic(z), and its slope logistic(z) (1 + z logistic(-z))."""
     t = exp_negative(z)

@@ -22,8 +22,8 @@ Contiguous ones, V the vectors of a record and n the states filled up to a multi
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.lanes import load
 from statespace.kernels.selective_scan import real, turning
 from statespace.kernels.selective_scan.segments import (
@@ -50,7 +50,7 @@ from statespace.kernels.vectors import nothing, store
 KEPT = 2 * UNROLLED * ROWS
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _vectors(task, sizes):
     """Record and group of a task, and the first and last of its vectors in the group."""
     _, groups, tasks, channels, _ = sizes
@@ -59,12 +59,12 @@ def _vectors(task, sizes):
     return record, group, per * part // tasks, per * (part + 1) // tasks
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _place(strides, record, channel, time):
     return record * strides[0] + channel * strides[1] + time * strides[2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(
     first, last, sizes, u, u_at, delta, delta_at, z, z_at, gaps, gaps_at, B, B_at, C, C_at, rate, own_b, own_c, D, bias,
     soft, state, y, y_at, stored, own, complex_,
@@ -129,7 +129,7 @@ def forward(
             scatter_states(scratch, at, state, row, states, parts, n, lanes)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, sizes, u, u_at, delta, delta_at, z, z_at, gaps, gaps_at, B, B_at, C, C_at, rate, own_b, own_c, D, bias,
     soft, stored, grad_y, grad_y_at, grad_state, of_u, of_u_at, of_delta, of_delta_at, of_z, of_z_at, of_gaps, of_b,

@@ -7,8 +7,7 @@ factors of B and C of its own.
 
 from math import log
 
-from numba import njit
-
+from statespace.kernels.compiled import helper
 from statespace.kernels.lanes import load
 from statespace.kernels.selective_scan.exponential import expm1_exp
 from statespace.kernels.selective_scan.segments import (
@@ -31,7 +30,7 @@ from statespace.kernels.vectors import nothing, store, without_tiny
 LN2 = log(2)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def advance(steps, n, i, rows, b, c, rate, state, own, own_b, own_c, scratch):
     """States i … i + 3 through a segment; their read-out is added to the outputs."""
     a, x = load_block(scratch, rate + i * W), without_tiny(load_block(scratch, state + i * W), TINY)
@@ -47,7 +46,7 @@ def advance(steps, n, i, rows, b, c, rate, state, own, own_b, own_c, scratch):
     store(x, scratch, state + i * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def reverse(
     steps, n, i, rows, b, c, rate, state, own, own_b, own_c, of_b, of_c, of_rate, gradient, of_own_b, of_own_c, kept,
     gated, scratch,

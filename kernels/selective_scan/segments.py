@@ -4,8 +4,8 @@ A segment's rows lie one behind the other, sixteen channels each, in a scratch t
 are flat views of tensors in whatever order their axes lie: an index and a stride for each axis find a number.
 """
 
-from numba import njit
 
+from statespace.kernels.compiled import helper
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.selective_scan.exponential import silu, softplus
 from statespace.kernels.vectors import folding, loading, nothing, repeating, spreading, store, turned
@@ -23,13 +23,13 @@ U, H, V, Y, RATE, SLOPE, GATE, OF_Y, OF_V, OF_H = (ROWS * i for i in range(10))
 BUFFERS = 10 * ROWS
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def aligned(scratch):
     """The index where a cache line begins: a vector that spans two takes twice the time."""
     return -(scratch.ctypes.data // scratch.itemsize) % 16
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _turn_tile(x, at, row, y, to, column):
     """Sixteen rows of sixteen numbers of x into as many columns of y."""
     s = turned((
@@ -42,7 +42,7 @@ def _turn_tile(x, at, row, y, to, column):
         store(s[i], y, to + i * column)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def gather(x, at, row, lane, rows, lanes, scratch, to):
     """x[at + i · row + l · lane] into rows of vectors; zeros in the lanes that no channel fills."""
     if lane == 1 and lanes == W:
@@ -57,7 +57,7 @@ def gather(x, at, row, lane, rows, lanes, scratch, to):
                 scratch[to + i * W + j] = x[at + i * row + j * lane] if j < lanes else 0.0
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def scatter(scratch, at, x, to, row, lane, rows, lanes):
     """The inverse of `gather`."""
     if lane == 1 and lanes == W:
@@ -72,21 +72,21 @@ def scatter(scratch, at, x, to, row, lane, rows, lanes):
                 x[to + i * row + j * lane] = scratch[at + i * W + j]
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def gather_states(x, row, states, parts, n, lanes, scratch, to):
     """A vector's channels of x (rows, states, parts), from this row on, as vectors (parts, n)."""
     for p in range(parts):
         gather(x, row * states * parts + p, parts, states * parts, states, lanes, scratch, to + p * n * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def scatter_states(scratch, at, x, row, states, parts, n, lanes):
     """The inverse of `gather_states`."""
     for p in range(parts):
         scatter(scratch, at + p * n * W, x, row * states * parts + p, parts, states * parts, states, lanes)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def gather_coefficients(x, strides, record, group, start, steps, states, n, parts, scale, scratch, to):
     """B or C of a segment, (steps, parts, n), times ``scale``; what pads the states stays as it is."""
     begin = record * strides[0] + group * strides[1] + start * strides[3]
@@ -101,7 +101,7 @@ def gather_coefficients(x, strides, record, group, start, steps, states, n, part
                     scratch[row + i] = scale * x[at + i * strides[2]]
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def enter(steps, u, u_from, u_at, delta, delta_from, delta_at, gaps, gap, per, bias, D, soft, lanes, scratch, rows):
     """The steps of a segment and their products with the inputs; the outputs begin with D u."""
     gather(u, u_from, u_at[2], u_at[1], steps, lanes, scratch, rows + U)
@@ -119,7 +119,7 @@ def enter(steps, u, u_from, u_at, delta, delta_from, delta_at, gaps, gap, per, b
         store(D * v, scratch, at + Y)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def leave(steps, z, z_from, z_at, y, y_from, y_at, lanes, scratch, rows):
     """The outputs of a segment through the gate and into ``y``."""
     if len(z) > 0:
@@ -131,7 +131,7 @@ def leave(steps, z, z_from, z_at, y, y_from, y_at, lanes, scratch, rows):
     scatter(scratch, rows + Y, y, y_from, y_at[2], y_at[1], steps, lanes)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def enter_reverse(steps, z, z_from, z_at, grad_y, y_from, y_at, lanes, scratch, rows):
     """The gradient in the outputs before the gate, and what turns them into the gradient in z."""
     gather(grad_y, y_from, y_at[2], y_at[1], steps, lanes, scratch, rows + OF_Y)
@@ -148,7 +148,7 @@ def enter_reverse(steps, z, z_from, z_at, grad_y, y_from, y_at, lanes, scratch, 
         store(nothing(of_y), scratch, at + OF_H)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def leave_reverse(
     steps, gaps, gap, per, D, soft, of_u, u_to, u_at, of_delta, delta_to, delta_at, of_z, z_to, z_at, lanes, of_D,
     of_bias, scratch, rows, of_gaps,
@@ -176,7 +176,7 @@ def leave_reverse(
     return of_D, of_bias
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def add_up(scratch, at, count, scale, x, to):
     """The sum of each of so many rows of vectors, times ``scale``, into x[to], x[to + 1], …"""
     for i in range(0, count, W):

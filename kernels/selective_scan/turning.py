@@ -6,8 +6,7 @@ parts. Each channel has factors of B and C of its own, ones where it has none.
 
 from math import log, pi
 
-from numba import njit
-
+from statespace.kernels.compiled import helper
 from statespace.kernels.lanes import load
 from statespace.kernels.selective_scan.exponential import expm1_exp, half_turns
 from statespace.kernels.selective_scan.segments import (
@@ -30,12 +29,12 @@ from statespace.kernels.vectors import store, without_tiny
 LN2, TURN = log(2), 2 * pi
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _pair(scratch, at, n):
     return load_block(scratch, at), load_block(scratch, at + n * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _coefficient(scratch, at, n, factor):
     """B or C of a step: what the channels share times their own factors."""
     p, q = spread(scratch, at), spread(scratch, at + n)
@@ -43,7 +42,7 @@ def _coefficient(scratch, at, n, factor):
     return p * r - q * s, p * s + q * r
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _decay(h, a, f, f_low):
     """exp(h A) - 1 and exp(h A), whose imaginary parts are the same."""
     e, size = expm1_exp(h * a)
@@ -52,7 +51,7 @@ def _decay(h, a, f, f_low):
     return e - less, size * s * c, size - less
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _back(p, q, scratch, shared, n, factor, of_shared, of_p, of_q):
     """The gradient p + iq in B or C, handed on to what the channels share and to their own factors."""
     r, s = _pair(scratch, factor, n)
@@ -62,7 +61,7 @@ def _back(p, q, scratch, shared, n, factor, of_shared, of_p, of_q):
     return of_p + (p * r + q * s), of_q + (q * r - p * s)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def advance(steps, n, i, rows, b, c, rate, state, own_b, own_c, scratch):
     """States i … i + 3 through a segment; their read-out is added to the outputs."""
     at = rate + i * W
@@ -81,7 +80,7 @@ def advance(steps, n, i, rows, b, c, rate, state, own_b, own_c, scratch):
     store(z, scratch, state + (n + i) * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def reverse(
     steps, n, i, rows, b, c, rate, state, own_b, own_c, of_b, of_c, of_rate, gradient, of_own_b, of_own_c, kept, gated,
     scratch,

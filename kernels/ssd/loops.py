@@ -18,8 +18,8 @@ group of one record. Flat arrays, time first:
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import nothing, spreading, store, total, totals, without_tiny
 
@@ -31,13 +31,13 @@ TINY = 1e-30
 spread = spreading(W, W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _aligned(scratch):
     """The index where a cache line begins: a vector that spans two takes twice the time."""
     return -(scratch.ctypes.data // scratch.itemsize) % 16
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(
     first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, state, y,
     stored,
@@ -111,12 +111,12 @@ def forward(
                     store(load(scratch, outputs + (t - start) * W), y, (record * L + t) * G * V * W + lanes)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _four(x, at):
     return load(x, at), load(x, at + W), load(x, at + 2 * W), load(x, at + 3 * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _sixteen(x, at):
     return (
         load(x, at), load(x, at + W), load(x, at + 2 * W), load(x, at + 3 * W), load(x, at + 4 * W),
@@ -126,7 +126,7 @@ def _sixteen(x, at):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, heads, G, V, N, parts, whole, x, row_x, step, decay, B, row_b, C, row_c, skip, head, stored, grad_y,
     grad_state, grad_x, grad_step, grad_decay, grad_B, grad_C, grad_skip,

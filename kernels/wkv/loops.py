@@ -11,8 +11,8 @@ if records share them, or all. Flat arrays, time before channels:
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import fused, nothing, store, where
 from statespace.kernels.wkv.exponential import exp_of_minus_modulus
@@ -21,14 +21,14 @@ SEGMENT = 32  # steps between two stored states; the reverse sweep computes one 
 W = WIDTH
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _shares(d):
     """e^p and e^q divided by the larger one, for d = p - q."""
     one, small, later = nothing(d) + 1.0, exp_of_minus_modulus(d), d > nothing(d)
     return where(later, one, small), where(later, small, one)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _weights(b, o, key, w, u, dt, i):
     """What the numerator and the current value are weighted with, in y and in the sums behind; the exponent of these.
 
@@ -51,7 +51,7 @@ def _weights(b, o, key, w, u, dt, i):
     return scale * past, scale * now, old, new, (where(later, top, key), where(later, decayed, zero))
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _behind(a, b, o, value, old, new, exponent, dt, i):
     """The sums after a sample; those before it, if it is padding."""
     if dt is None:
@@ -62,13 +62,13 @@ def _behind(a, b, o, value, old, new, exponent, dt, i):
     return where(real, old * a + new * value, a), where(real, old * b + new, b), o
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _sums(x, i):
     """Numerator, denominator and the exponent as a pair, as they lie in x from index i on."""
     return load(x, i), load(x, i + W), (load(x, i + 2 * W), load(x, i + 3 * W))
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _keep(a, b, o, x, i):
     """The inverse of `_sums`."""
     store(a, x, i)
@@ -77,7 +77,7 @@ def _keep(a, b, o, x, i):
     store(o[1], x, i + 3 * W)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(first, last, L, per, V, w, u, k, v, dt, sums, y, stored):
     """Of the vectors first..last−1: writes y, and leaves the final sums in ``sums``; ``stored`` may be empty."""
     segments = (L - 1) // SEGMENT + 1
@@ -100,7 +100,7 @@ def forward(first, last, L, per, V, w, u, k, v, dt, sums, y, stored):
         _keep(a, b, o, sums, 4 * g * W)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, L, per, V, w, u, k, v, dt, stored, grad_y, grad_sums, grad_w, grad_u, grad_k, grad_v, grad_dt,
 ):  # fmt: skip
