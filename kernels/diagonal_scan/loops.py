@@ -20,7 +20,6 @@ import math
 import numpy as np
 
 from statespace.kernels.compiled import entry, helper
-from statespace.kernels.diagonal_scan.decay import expm1_complex
 from statespace.kernels.diagonal_scan.decay import expm1_complex, expm1_near
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import store, without_tiny
@@ -35,12 +34,8 @@ TINY = 1e-30
 LN2, TURN = math.log(2), 2 * math.pi
 
 
-@njit(cache=True, error_model="numpy")
-def _discretise(gap, p, q, r, rule, near):
-
-
 @helper()
-def _discretise(gap, p, q, r, rule):
+def _discretise(gap, p, q, r, rule, near):
     """d = Ā - 1 for a gap. Zero-order hold: p, q and r are Re / ln 2, and Im / 2π in two parts; else p is Re, q Im."""
     if rule is None:
         if near:
@@ -67,12 +62,8 @@ def _aligned(scratch):
     return -(scratch.ctypes.data // scratch.itemsize) % 16
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def forward(first, last, L, n, per, V, u, dt, rate, near, c, skip, state, y, stored, rule):
-
-
 @entry()
-def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, rule):
+def forward(first, last, L, n, per, V, u, dt, rate, near, c, skip, state, y, stored, rule):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
     # Inputs and outputs of a segment side by side: a record's own lie as far apart as it has channels.
     scratch = np.empty(2 * SEGMENT * W + 16, u.dtype)
@@ -142,12 +133,8 @@ def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, r
                 store(load(scratch, outputs + (t - start) * W), y, own + t * per * W)
 
 
-@njit(cache=True, error_model="numpy")
-def _retreat(grad_y, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
-
-
 @helper()
-def _retreat(v, grad_y, x, z, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
+def _retreat(grad_y, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
     """One step of the reverse sweep for one node: from the gradient g + ih in the state after to that before.
 
     Returns it, what it adds to the gradient in u, the gradient in the state after with that of the read-out c + if, and
@@ -159,7 +146,7 @@ def _retreat(v, grad_y, x, z, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
     return before, through, (g, h), (of_c + grad_y * after_x, of_f - grad_y * after_z)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _against(g, h, w, z):
     """(g + ih) times the conjugate of w + iz."""
     return g * w + h * z, h * w - g * z

@@ -54,35 +54,10 @@ def _times(a, b, c, d):
     return a * c - b * d, a * d + b * c
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _solution(gap, g11, g12, g21, g22, rank, scratch, solve):
     """(1 + h P* E P)^{-1} from sums over the pairs."""
     g11 = 1.0 + gap * g11
-
-
-@helper()
-def _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solve):
-    """E and Δ E of one gap, and (1 + h P* E P)^{-1}."""
-    half = 0.5 * gap
-    g11 = g12 = g21 = g22 = zero
-    fields = 3 * PAIR + len(rank) * PAIR
-    for i in range(n):
-        at, m = own + i * fields, i * PAIR
-        a, b = _resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
-        store(a, scratch, resolvent + m)
-        store(b, scratch, resolvent + m + W)
-        a, b = gap * a, gap * b
-        store(a, scratch, moves + m)
-        store(b, scratch, moves + m + W)
-        c, d = load(system, at + P), load(system, at + P + W)
-        g11 = g11 + a * (c * c + d * d)
-        if len(rank) == 2:
-            e, f = load(system, at + P2), load(system, at + P2 + W)
-            g22 = g22 + a * (e * e + f * f)
-            e, f = c * e + d * f, c * f - d * e  # P̄ P₂
-            g12 = g12 + (a * e - b * f)
-            g21 = g21 + (a * e + b * f)
-    g11 = 1.0 + g11
     if len(rank) == 1:
         store(1.0 / g11, scratch, solve)
     else:
@@ -94,7 +69,7 @@ def _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solv
         store(g11 * scale, scratch, solve + 3 * W)
 
 
-@njit(cache=True, error_model="numpy")
+@helper()
 def _project(gap, v, renew, n, rank, zero, system, own, states, resolvent, scratch, solve):
     """P* E (x + h B u). ``renew`` finds E and (1 + h P* E P)^{-1} of a new gap in the same pass."""
     half, half_v = 0.5 * gap, 0.5 * gap * v
@@ -126,9 +101,6 @@ def _project(gap, v, renew, n, rank, zero, system, own, states, resolvent, scrat
     if renew:
         _solution(gap, g11, g12, g21, g22, rank, scratch, solve)
     return 2.0 * (s + r), 2.0 * (s2 + r2)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 
 
 @entry()
