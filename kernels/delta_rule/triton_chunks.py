@@ -118,7 +118,6 @@ def _inverse(T, C: tl.constexpr):
     return X
 
 
-@_at_once
 @triton.jit
 def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: tl.constexpr):
     """(I + T)^-1 and P of each chunk."""
