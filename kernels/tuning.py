@@ -155,6 +155,11 @@ class Tuned:
             )
         except (OutOfResources, PTXASError):
             return math.inf
+        except RuntimeError as error:
+            # As some passes of Triton's compiler say that they cannot.
+            if "PassManager" in str(error):
+                return math.inf
+            raise
 
     def _name(self):
         return f"{self.kernel.fn.__module__.removeprefix('statespace.kernels.')}.{self.kernel.fn.__name__}"

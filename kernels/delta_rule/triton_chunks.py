@@ -27,8 +27,9 @@ def _columns(factor):
     return lambda options: {"BV": min(128, max(16, int(factor * options["BV"])))}
 
 
-_in_turn = tuned(["N", "K", "V"], _columns(0.5), _columns(2))
-_at_once = tuned(["K"], warps(0.5))
+_on, _back = (tuned(["N", "K", "V"], *map(_columns, factors)) for factors in ((0.5, 2), (0.5,)))
+# With half the warps a thread's share of the products does not fit into its registers; nor, back, that of more columns.
+_at_once = tuned(["K"], warps(2))
 
 
 @triton.jit
@@ -117,7 +118,6 @@ def _inverse(T, C: tl.constexpr):
     return X
 
 
-@_at_once
 @triton.jit
 def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: tl.constexpr):
     """(I + T)^-1 and P of each chunk."""
@@ -140,7 +140,7 @@ def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: 
     _put_matrix(reads, own * between, place, row, row, C, C)
 
 
-@_in_turn
+@_on
 @triton.jit
 def pass_on(
     states, w, final, k, v, beta, decay, inverse, start, L, H, N, K, V, C: tl.constexpr, BK: tl.constexpr,
@@ -196,7 +196,7 @@ def read_out(
     _hand_out(o, since[:, None] * total + own, first, t, L, H, column, V)
 
 
-@_in_turn
+@_back
 @triton.jit
 def pass_back(
     of_states, x, of_start, q, k, beta, decay, inverse, reads, of_o, of_final, L, H, N, K, V, C: tl.constexpr,
