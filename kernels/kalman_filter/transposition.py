@@ -4,7 +4,7 @@ An array holds ``columns`` numbers for every sample. Eight consecutive numbers o
 matrix, whose transpose is eight vectors in the order of these numbers.
 """
 
-from statespace.kernels.kalman_filter.compiled import helper, shared
+from statespace.kernels.kalman_filter.compiled import ZERO, helper, shared
 from statespace.kernels.vectors import loading, splatting, store, turned
 
 WIDTH = 8
@@ -31,9 +31,21 @@ def put(row, x, first, e, end, scratch):
         store(row, x, first + e)
 
 
-@shared()
+@helper()
 def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
     """Steps begin..begin + size − 1 of every lane from ``x`` to vectors from ``to`` on, padded to whole eights."""
+    # one compilation for all numbers of columns, each of which is a constant where this is called
+    _bring_in(x, columns + ZERO, begin, size, at, stops, otherwise, C, to + ZERO, scratch)
+
+
+@helper()
+def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
+    """The way back."""
+    _hand_out(C, place + ZERO, columns + ZERO, begin, size, at, stops, x, scratch)
+
+
+@shared()
+def _bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
     n = columns
     for e in range(0, size * n, WIDTH):
         rows = turned((
@@ -58,8 +70,7 @@ def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
 
 
 @shared()
-def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
-    """The way back."""
+def _hand_out(C, place, columns, begin, size, at, stops, x, scratch):
     n = columns
     for e in range(0, size * n, WIDTH):
         c = place + e * WIDTH
