@@ -6,7 +6,7 @@ matrix, whose transpose is eight vectors in the order of these numbers.
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import helper, shared
+from statespace.kernels.kalman_filter.compiled import ZERO, helper, shared
 from statespace.kernels.vectors import loading, splatting, store, turned
 
 WIDTH = 8
@@ -40,9 +40,21 @@ def put(row, x, first, e, end, scratch):
         store(row, x, first + e)
 
 
-@shared()
+@helper()
 def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
     """Steps begin..begin + size − 1 of every lane from ``x`` to vectors from ``to`` on, padded to whole eights."""
+    # one compilation for all numbers of columns, each of which is a constant where this is called
+    _bring_in(x, columns + ZERO, begin, size, at, stops, otherwise, C, to + ZERO, scratch)
+
+
+@helper()
+def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
+    """The way back."""
+    _hand_out(C, place + ZERO, columns + ZERO, begin, size, at, stops, x, scratch)
+
+
+@shared()
+def _bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
     n = columns
     for e in range(0, size * n, WIDTH):
         rows = turned((
@@ -67,8 +79,7 @@ def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
 
 
 @shared()
-def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
-    """The way back."""
+def _hand_out(C, place, columns, begin, size, at, stops, x, scratch):
     n = columns
     for e in range(0, size * n, WIDTH):
         c = place + e * WIDTH
