@@ -10,10 +10,12 @@ import sys
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 FILES = {"triton": "gpu_triton", "cupy": "gpu_cupy", "cpu": "cpu", "pytorch": "pytorch", "reference": "reference"}
 OF_A_GPU = {"triton", "cupy"}
+# Python and Numba over the numbers themselves, which a tracer cannot see into.
+LOOPS = {"cpu", "reference"}
 INSTALL = {
     "triton": "pip install --upgrade 'statespace-learn[gpu]'",
     "cupy": "pip install --upgrade 'statespace-learn[gpu]'",
@@ -118,8 +120,26 @@ _loaded = ModuleType("loaded")
 def _kept(primitive, backend):
     """The name in ``_loaded`` of a backend's module."""
     name = f"{primitive}_{FILES[backend]}"
-    setattr(_loaded, name, sys.modules[f"statespace.kernels.{primitive}.{FILES[backend]}"])
+    module = sys.modules[f"statespace.kernels.{primitive}.{FILES[backend]}"]
+    dynamo = sys.modules.get("torch._dynamo")
+    if backend in LOOPS and dynamo is not None:
+        # Where something may be traced: the program of torch.compile ends before a loop and goes on behind it.
+        function, aside = getattr(module, primitive), getattr(_loaded, name, None)
+        if getattr(aside, "_traced", None) is not function:
+            setattr(_loaded, name, _Aside(module, function, **{primitive: dynamo.disable(function)}))
+    else:
+        setattr(_loaded, name, module)
     return name
+
+
+class _Aside(SimpleNamespace):
+    """A module, one of whose functions is kept from being traced."""
+
+    def __init__(self, module, traced, **functions):
+        super().__init__(_module=module, _traced=traced, **functions)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
 
 
 def _chosen(primitive, backend, *arguments, **options):

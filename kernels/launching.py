@@ -1,4 +1,4 @@
-"""What the Triton backends share: whether they can run here, how many variants are tried, small device functions."""
+"""What the Triton backends share: whether they can run here, how records are cut, small device functions."""
 
 import os
 import shutil
@@ -49,11 +49,6 @@ def _no_compiler():
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         return "Triton builds its launchers with Python's headers, which are not here (install python3-dev)"
     return None
-
-
-def tuned(key, *configs):
-    """The fastest of a few variants, found anew for each value of the arguments named in ``key`` and kept on disk."""
-    return triton.autotune(configs[:1] if INTERPRETED else configs, key=key, cache_results=True)
 
 
 def stretches(x, programs, chunks, each=8, most=512):

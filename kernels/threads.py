@@ -7,12 +7,15 @@ two Python threads call it at once. Threads that sleep between calls have none o
 
 import os
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 
 # Waking a thread takes some tens of microseconds; it must be worth it.
 OPERATIONS_OF_A_THREAD = 100_000
+# More would even out better what threads get done; each costs some ten microseconds.
+PARTS_OF_A_THREAD = 8
 
 
 @lru_cache(maxsize=1)
@@ -38,12 +41,30 @@ def number_of_threads():
 def in_parallel(loop, n_tasks, n_operations, *arguments):
     """Call ``loop(first, last, *arguments)`` on parts of range(n_tasks), on several threads (``number_of_threads``).
 
-    ``loop`` is compiled with ``nogil=True``. With few ``n_operations`` in all, it runs in this thread alone.
+    ``loop`` is compiled with ``nogil=True``. With few ``n_operations`` in all, it runs in this thread alone. Else each
+    thread takes another part when it is done with one: a core on which torch's threads still wait for work, or another
+    process runs, gets less of it.
     """
     threads = number_of_threads()
-    n = max(1, min(threads, n_tasks, n_operations // OPERATIONS_OF_A_THREAD))
-    parts = list(pairwise(n_tasks * i // n for i in range(n + 1)))
-    others = [_pool(os.getpid(), threads - 1).submit(loop, *part, *arguments) for part in parts[1:]]
-    loop(*parts[0], *arguments)
+    worthwhile = n_operations // OPERATIONS_OF_A_THREAD
+    n = max(1, min(threads, n_tasks, worthwhile))
+    if n == 1:
+        loop(0, n_tasks, *arguments)
+        return
+    n_parts = min(n_tasks, max(n, worthwhile // 4), PARTS_OF_A_THREAD * n)
+    parts = deque(pairwise(n_tasks * i // n_parts for i in range(n_parts + 1)))
+
+    def work():
+        while True:
+            try:
+                part = parts.popleft()
+            except IndexError:
+                return
+            loop(*part, *arguments)
+
+    others = [_pool(os.getpid(), threads - 1).submit(work) for _ in range(n - 1)]
+    work()
     for other in others:
-        other.result()
+        # One that has not begun has nothing left to do.
+        if not other.cancel():
+            other.result()

@@ -27,6 +27,8 @@ import numpy as np
 
 # Sums of weights are rounded; a rank that is whole must not become the next one.
 _ROUNDED = 1e-10
+# Scores of one series that are kept.
+_MOST_STEPS = 1000
 
 
 def conformal_quantile(scores, level, weights=None, test_weight=1.0):
@@ -168,6 +170,68 @@ def least_samples(level):
     if not 0 <= level < 1:
         raise ValueError(f"level must be at least 0 and less than 1. Got {level!r}.")
     return max(1, math.ceil(level / (1 - level) * (1 - _ROUNDED) - _ROUNDED))
+
+
+def check_enough(bounds, level, weights):
+    """Refuse bounds that are infinite because there are too few series for the level.
+
+    Parameters
+    ----------
+    bounds : float or ndarray
+        From `conformal_quantile` or `outward_quantile`.
+    level : float
+        The highest that was asked for.
+    weights : ndarray of shape (n_samples,) or (n_samples, n_columns)
+        From `group_weights`: those of one series add up to 1.
+
+    Raises
+    ------
+    ValueError
+        If one is infinite, with the number of series that is needed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.conformal import check_enough
+    >>> check_enough(np.inf, 0.95, np.ones(10))
+    Traceback (most recent call last):
+        ...
+    ValueError: a level of 0.95 needs 19 held-out series to be sure of, and there are 10. Give a lower coverage, or fit to more series or with a larger calibration_fraction.
+    """  # noqa: E501
+    if not np.isfinite(bounds).all():
+        n_series = int(np.rint(np.sum(weights, axis=0)).min())
+        raise ValueError(
+            f"a level of {level:g} needs {least_samples(level)} held-out series to be sure of, and there are "
+            f"{n_series}. Give a lower coverage, or fit to more series or with a larger calibration_fraction."
+        )
+
+
+def some_steps(groups):
+    """The places of at most 1,000 scores of each series, drawn at random: as good as all, and a file stays small.
+
+    Parameters
+    ----------
+    groups : ndarray of int of shape (n_samples,)
+        The series of each score, in order.
+
+    Returns
+    -------
+    kept : ndarray of int
+        In order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.conformal import some_steps
+    >>> some_steps(np.repeat([0, 1], [5, 20_000])).shape
+    (1005,)
+    """
+    generator = np.random.default_rng(0)
+    series = np.split(np.arange(len(groups)), np.flatnonzero(np.diff(groups)) + 1)
+    return np.concatenate([
+        np.sort(generator.choice(steps, _MOST_STEPS, replace=False)) if len(steps) > _MOST_STEPS else steps
+        for steps in series
+    ])
 
 
 def _checked_levels(level):

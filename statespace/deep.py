@@ -39,6 +39,7 @@ from statespace.training import (
     ssm_rates,
 )
 from statespace.training.callbacks import as_callbacks
+from statespace.training.devices import answering_type
 from statespace.training.scikit_learn import report, with_callbacks
 
 _POOLING = ("mean", "last")
@@ -309,10 +310,10 @@ class DeepEstimator(GoingOn):
     def _outputs(self, collection):
         """What the network says: a list of (n_times_i, n_outputs), or (n_series, n_outputs).
 
-        It computes in float64, so that a series' answer does not depend on the series beside it.
+        On a CPU it computes in float64, so that a series' answer does not depend on the series beside it.
         """
         device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = answering_type(device)
         model = self._copy_model(device, dtype)
         data = self._data(collection, dtype=dtype, device=device)
         return predict_steps(model, data) if self.per_step_ else predict_series(model, data)

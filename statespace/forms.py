@@ -6,7 +6,31 @@ Above: ``SeriesCollection``. Below: NumPy, pandas, and scikit-learn's check of a
 import numpy as np
 import pandas as pd
 
-__all__ = ["check_values", "is_table"]
+__all__ = ["check_values", "filled", "is_table"]
+
+
+def filled(values):
+    """NaN in the place of what a masked array hides, which NumPy and scikit-learn would take as it stands below.
+
+    Parameters
+    ----------
+    values : object
+
+    Returns
+    -------
+    object
+        Anything but a masked array of numbers as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from statespace.forms import filled
+    >>> filled(np.ma.array([1, 2], mask=[False, True]))
+    array([ 1., nan])
+    """
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fiub":
+        return values.astype(np.float64).filled(np.nan)
+    return values
 
 
 def check_values(values, *, name="X"):
@@ -15,7 +39,7 @@ def check_values(values, *, name="X"):
     Parameters
     ----------
     values : array-like
-        Of any shape.
+        Of any shape; what a masked array hides is missing.
     name : str, default="X"
         What the values are called in an error message.
 
@@ -35,6 +59,7 @@ def check_values(values, *, name="X"):
     array([[ 1., nan],
            [ 2.,  3.]])
     """
+    values = filled(values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
         numbers = values.astype(np.float64, copy=False)
         if not np.isinf(numbers).any():
@@ -96,6 +121,7 @@ def is_default(index):
 
 def parse(X, name="X"):
     """Raw values of each series, their times or None, the names of the channels, the names of the series."""
+    X = filled(X)
     if isinstance(X, pd.DataFrame | pd.Series):
         if isinstance(X.index, pd.MultiIndex):
             return _parse_panel(X, name)
@@ -111,6 +137,8 @@ def parse(X, name="X"):
             return list(X), None, None, None
     elif not is_table(X):
         X = check_values(X, name=name)
+        if X.ndim > 3:
+            raise ValueError(f"{name} must have at most 3 axes, (n_series, n_times, n_channels), got shape {X.shape}.")
         if X.ndim == 3:
             return list(X), None, None, None
     return list(_numbers(X, name)), None, None, None

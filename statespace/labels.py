@@ -56,6 +56,9 @@ def flat_labels(y):
         return np.concatenate(parts), lambda numbers: [
             restore(part) for restore, part in zip(restores, np.split(np.asarray(numbers), cuts), strict=True)
         ]
+    if isinstance(y, np.ma.MaskedArray):
+        hidden, y = np.ma.getmaskarray(y), y.data.astype(object)
+        y[hidden] = None
     array = np.asarray(y)
     return array.ravel(), lambda numbers: np.asarray(numbers).reshape(array.shape)
 

@@ -119,6 +119,11 @@ def _to_array(times, series):
     if isinstance(times, pd.Series | pd.api.extensions.ExtensionArray):
         times = pd.Index(times)
     if not isinstance(times, pd.Index):
+        if np.ma.is_masked(times):
+            k = int(np.argmax(np.ma.getmaskarray(times)))
+            raise ValueError(
+                f"{_times_of(series)} must be finite: times[{k}] is masked. Drop the row or give it its time."
+            )
         try:
             times = np.asarray(times)
         except ValueError as error:

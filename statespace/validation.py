@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.forms import check_shapes, check_values, has_rows, is_default, is_nested, is_table, parse
+from statespace.forms import check_shapes, check_values, filled, has_rows, is_default, is_nested, is_table, parse
 from statespace.readers import StoredRows
 from statespace.series import SeriesCollection
 from statespace.stored import StoredSeries, is_stored, stored_targets
@@ -25,8 +25,9 @@ from statespace.times import (
 )
 
 __all__ = [
-    "Targets", "as_times", "check_collection", "check_length", "check_n_channels", "check_same_clock", "check_targets",
-    "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap", "scale_gaps",
+    "Targets", "as_times", "check_collection", "check_length", "check_n_channels", "check_names", "check_same_clock",
+    "check_targets", "check_times", "check_times_as_fitted", "check_values", "clock", "elapsed", "gaps", "median_gap",
+    "scale_gaps",
 ]  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def check_collection(
     >>> check_collection([[1.0, 2.0], [3.0, 4.0, 5.0]])
     SeriesCollection(2 series, 2 to 3 samples, 1 channel, no times)
     """
+    X = filled(X)
     table = alphabet is None and not isinstance(X, SeriesCollection) and is_table(X)
     if estimator is not None and reset and not table:
         for name in ("n_features_in_", "feature_names_in_"):
@@ -81,6 +83,11 @@ def check_collection(
         elif X.alphabet is not None:
             raise ValueError(f"X is a SeriesCollection of symbols: give the estimator alphabet={X.alphabet.spec!r}.")
     else:
+        if table and _has_series_in_cells(X):
+            raise ValueError(
+                "X is a DataFrame with a series in each cell (sktime's nested format). Give a (series, time) "
+                "MultiIndex: sktime.datatypes.convert_to(X, 'pd-multiindex')."
+            )
         if estimator is not None and table:
             from sklearn.utils.validation import validate_data
 
@@ -118,6 +125,10 @@ def _check_stored(X, times, estimator, reset, n_channels, alphabet):
     if n_channels is not None:
         check_n_channels(collection, n_channels, estimator=estimator)
     return collection
+
+
+def _has_series_in_cells(X):
+    return isinstance(X, pd.DataFrame) and X.size > 0 and has_rows(X.iloc[0, 0])
 
 
 def _is_text(X):
@@ -266,6 +277,7 @@ def check_targets(y, collection, *, per="auto"):
         if not y.statistics.known.any():
             raise ValueError("Input y contains NaN only: there is no target to learn from.")
         return Targets(y.map(_numbers_of_y), per_step=True, single=y.single)
+    check_names(y, collection)
     if _is_ragged(y):
         targets = _ragged_targets(y, collection)
     else:
@@ -283,6 +295,45 @@ def check_targets(y, collection, *, per="auto"):
     if all(np.isnan(row).all() for row in targets.values):
         raise ValueError("Input y contains NaN only: there is no target to learn from.")
     return targets
+
+
+def check_names(y, collection):
+    """Refuse targets that name the series of X in another order, of which one a row would go to the wrong series.
+
+    Parameters
+    ----------
+    y : object
+        Only a Series or DataFrame with one row for each series is looked at.
+    collection : SeriesCollection or StoredSeries
+
+    Raises
+    ------
+    ValueError
+        The index of y has the names of X, in another order.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from statespace.series import SeriesCollection
+    >>> from statespace.validation import check_names
+    >>> index = pd.MultiIndex.from_product([["b", "a"], [0.0, 1.0]])
+    >>> X = SeriesCollection(pd.Series(range(4), index))
+    >>> check_names(pd.Series([1.0, 2.0], ["a", "b"]), X)
+    Traceback (most recent call last):
+        ...
+    ValueError: y must name the series of X in the same order, and y[0] is of series 'a', X[0] of 'b'. Give y.loc[['b', 'a', ...]], or y.to_numpy() if its index means nothing.
+    """  # noqa: E501
+    labels = getattr(collection, "labels", None)
+    if labels is None or not isinstance(y, pd.DataFrame | pd.Series) or len(y) != len(labels):
+        return
+    if y.index.equals(labels) or not y.index.is_unique or not y.index.isin(labels).all():
+        return
+    k = int(np.argmax(y.index != labels))
+    first = ", ".join(repr(collection.label(i)) for i in range(min(2, len(labels))))
+    raise ValueError(
+        f"y must name the series of X in the same order, and y[{k}] is of series {y.index[k]!r}, X[{k}] of "
+        f"{collection.label(k)!r}. Give y.loc[[{first}, ...]], or y.to_numpy() if its index means nothing."
+    )
 
 
 def _numbers_of_y(rows):

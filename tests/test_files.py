@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,8 +22,9 @@ from safetensors.numpy import save_file
 
 import statespace
 from statespace import KalmanRegressor, MambaClassifier, S4DRegressor, persistence
-from statespace.kalman import LocalTrend, Seasonal
-from statespace.persistence import FileError, load
+from statespace.forecasting import KalmanForecaster
+from statespace.kalman import LocalTrend, Matern, Seasonal
+from statespace.persistence import FileError, load, save
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "format_1.json").read_text())
 
@@ -111,6 +113,24 @@ def test_classifiers_and_symbols_are_tried_too(tmp_path):
     with safe_open(tmp_path / "model", framework="np") as file:
         assert {"probe.given.x", "probe.answer.probabilities"} <= set(file.keys())
     np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(sequences), model.predict_proba(sequences))
+
+
+@pytest.mark.parametrize("parameters", ["shared", "separate"])
+def test_the_matrices_of_a_process_are_tried_too(parameters, tmp_path, monkeypatch):
+    t = np.arange(6.0)
+    model = KalmanRegressor(LocalTrend() + Matern(nu=1.5), optimizer=None, parameters=parameters)
+    model.fit([t[:, None], t[:5, None]], [np.sin(t), np.cos(t[:5])]).save(tmp_path / "model")
+    y = pd.Series(np.sin(t))
+    save(KalmanForecaster(LocalTrend() + Matern(nu=1.5), optimizer=None).fit(y), tmp_path / "forecaster")
+    for name in ("model", "forecaster"):
+        load(tmp_path / name)
+    # As if a later version meant something else by the same parameters.
+    noise = Matern.process_noise
+    monkeypatch.setattr(Matern, "process_noise", lambda self, dt: (1 + 1e-4) * noise(self, dt))
+    for name in ("model", "forecaster"):
+        with pytest.raises(FileError, match="computes something else here"):
+            load(tmp_path / name)
+        load(tmp_path / name, check=False)
 
 
 # Strangers.

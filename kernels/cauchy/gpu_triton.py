@@ -13,6 +13,7 @@ from torch import Tensor
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.launching import reciprocal, unusable  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned, warps
 
 # A node for each thread of four warps, and as many sums over the same reciprocal as its registers hold.
 NODES, MOST_SUMS = 128, 8
@@ -66,12 +67,14 @@ def _denominator(x, y, c, d, CONJUGATE: tl.constexpr):
         return p, y - d
 
 
+# Two nodes a thread read a pole once for both.
+@tuned(["n"], {"NODES": 2 * NODES})
 @triton.jit
 def _forward(
-    k, terms, z, w, V, n, L, blocks, stride_z, CONJUGATE: tl.constexpr, SUMS: tl.constexpr, NODES: tl.constexpr
+    k, terms, z, w, V, n, L, stride_z, CONJUGATE: tl.constexpr, SUMS: tl.constexpr, NODES: tl.constexpr
 ):  # fmt: skip
     """``terms`` (S, V, n, 2) are what is summed over: with 1/D, k = Σ a/D + i Σ b/D, or z Σ a/D + Σ b/D of pairs."""
-    s, block_of_sums, _, block = _place(blocks, V, SUMS)
+    s, block_of_sums, _, block = _place(tl.cdiv(L, NODES), V, SUMS)
     l = block * NODES + tl.arange(0, NODES)[None, :]
     i = block_of_sums * SUMS + tl.arange(0, SUMS)[:, None]
     # Beyond the last node it is taken once more: there no pole lies, and nothing is divided by zero.
@@ -109,6 +112,7 @@ def _weighted(a, b, e, f):
     )
 
 
+@tuned(["length"], warps(0.5), warps(2))
 @triton.jit
 def _backward_states(
     grad_v, grad_w, v, z, w, grad, S, V, n, L, blocks, length, stride_z,
@@ -154,13 +158,14 @@ def _backward_states(
     tl.store(grad_w + to + 1, tl.sum(of_w_imaginary, 2, keep_dims=True), mask=m < n)
 
 
+@tuned(["n"], {"NODES": 2 * NODES})
 @triton.jit
 def _backward_nodes(
-    grad_z, v, z, w, grad, S, V, n, L, blocks, stride_z, CONJUGATE: tl.constexpr, SUMS: tl.constexpr,
+    grad_z, v, z, w, grad, S, V, n, L, stride_z, CONJUGATE: tl.constexpr, SUMS: tl.constexpr,
     NODES: tl.constexpr,
 ):  # fmt: skip
     """Of a block of nodes: ∂z = −Σ g (v r²)‾, and of the conjugates. ``grad_z`` (parts of the sums, S, L, 2)."""
-    s, block_of_sums, _, block = _place(blocks, V, SUMS)
+    s, block_of_sums, _, block = _place(tl.cdiv(L, NODES), V, SUMS)
     l = block * NODES + tl.arange(0, NODES)[None, :]
     i = block_of_sums * SUMS + tl.arange(0, SUMS)[:, None]
     x, y = _load(z, s * stride_z + 2 * tl.minimum(l, L - 1), l >= 0)
@@ -195,9 +200,8 @@ def _compute(k, v, z, w, conjugate):
         terms = 2 * torch.stack([v[..., 0], -(v * w.unsqueeze(1)).sum(-1)], dim=-1)
     else:
         terms = v.contiguous()
-    blocks = triton.cdiv(z.shape[1], NODES)
-    _forward[_grid(v, blocks)](
-        k, terms, *_rows(z, w), *v.shape[1:3], z.shape[1], blocks, z.stride(0),
+    _forward[_over_nodes(v, z)](
+        k, terms, *_rows(z, w), *v.shape[1:3], z.shape[1], z.stride(0),
         CONJUGATE=conjugate, SUMS=_together(v), NODES=NODES,
     )  # fmt: skip
 
@@ -221,9 +225,8 @@ def _of_nodes(v: Tensor, z: Tensor, w: Tensor, grad: Tensor, conjugate: bool) ->
 
 
 def _compute_of_nodes(grad_z, v, z, w, grad, conjugate):
-    blocks = triton.cdiv(z.shape[1], NODES)
-    _backward_nodes[_grid(v, blocks)](
-        grad_z, v.contiguous(), *_rows(z, w), grad, *v.shape[:3], z.shape[1], blocks, z.stride(0),
+    _backward_nodes[_over_nodes(v, z)](
+        grad_z, v.contiguous(), *_rows(z, w), grad, *v.shape[:3], z.shape[1], z.stride(0),
         CONJUGATE=conjugate, SUMS=_together(v), NODES=NODES,
     )  # fmt: skip
 
@@ -247,6 +250,10 @@ def _parts(v, z):
 
 def _grid(v, blocks):
     return (len(v) * triton.cdiv(v.shape[1], _together(v)) * blocks,)
+
+
+def _over_nodes(v, z):
+    return lambda options: _grid(v, triton.cdiv(z.shape[1], options["NODES"]))
 
 
 def _rows(z, w):

@@ -11,6 +11,7 @@ from torch import Tensor
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.launching import sigmoid, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned, warps
 
 # Steps and channels of a tile, the axis that lies in a block in memory being the longer one.
 TILES = {True: (16, 64), False: (128, 8)}
@@ -64,6 +65,7 @@ def _taps(weight, begin, d, D, j, kind: tl.constexpr, W: tl.constexpr):
     return tl.load(weight + (begin + d) * W + (W - 1 - j), mask=begin + d < D, other=0).to(kind)
 
 
+@tuned(["x_channel"], warps(0.5), warps(2))
 @triton.jit
 def _forward(
     y, x, weight, bias, register, seq_idx, L, D, x_record, x_channel, x_step, r_record, r_channel, r_step,
@@ -113,6 +115,7 @@ def _last(
             alike = alike & _unbroken(seq_idx, b, n + i - j, L)
 
 
+@tuned(["x_channel"], warps(2))
 @triton.jit
 def _backward(
     of_x, of_taps, of_register, x, weight, bias, register, seq_idx, lengths, grad, grad_final, L, D, parts, extra,

@@ -97,13 +97,13 @@ def _results(
 def _compute(o, final, inverse, reads, states, w, q, k, v, beta, decay, start, C):
     (_, L, H, K), V, (pairs, N) = k.shape, v.shape[-1], _shape(k, v, C)
     columns = _columns(K, V, w.dtype)
-    sizes, blocks = (L, H, N, K, V), triton.cdiv(V, columns)
+    sizes, grid = (L, H, N, K, V), lambda options: (pairs, triton.cdiv(V, options["BV"]))
     narrow = {"C": C, "BK": min(_width(K), 64), **_threads(w.dtype)}
     chunks.prepare[(pairs * N,)](inverse, reads, q, k, beta, decay, *sizes[:4], **narrow)
-    chunks.pass_on[pairs, blocks](
+    chunks.pass_on[grid](
         states, w, final, k, v, beta, decay, inverse, start, *sizes, BV=columns, **_tiled(K, C, w.dtype)
     )
-    chunks.read_out[pairs * N, blocks](o, q, decay, states, w, reads, *sizes, BV=columns, **narrow)
+    chunks.read_out[pairs * N, triton.cdiv(V, columns)](o, q, decay, states, w, reads, *sizes, BV=columns, **narrow)
 
 
 def _gradients(
@@ -120,9 +120,9 @@ def _compute_gradients(
 ):
     (_, L, H, K), V, (pairs, N) = k.shape, v.shape[-1], _shape(k, v, C)
     columns = _columns(K, V, w.dtype)
-    sizes, blocks = (L, H, N, K, V), triton.cdiv(V, columns)
+    sizes, grid = (L, H, N, K, V), lambda options: (pairs, triton.cdiv(V, options["BV"]))
     of_states, x = torch.empty_like(states), torch.empty_like(w)
-    chunks.pass_back[pairs, blocks](
+    chunks.pass_back[grid](
         of_states, x, of_start, q, k, beta, decay, inverse, reads, of_o, of_final, *sizes, BV=columns,
         **_tiled(K, C, w.dtype),
     )  # fmt: skip

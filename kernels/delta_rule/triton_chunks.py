@@ -19,6 +19,17 @@ import triton
 import triton.language as tl
 
 from statespace.kernels.launching import matmul, wide
+from statespace.kernels.tuning import tuned, warps
+
+
+def _columns(factor):
+    """The variant of so many times the columns of a state, none of which needs another one."""
+    return lambda options: {"BV": min(128, max(16, int(factor * options["BV"])))}
+
+
+_on, _back = (tuned(["N", "K", "V"], *map(_columns, factors)) for factors in ((0.5, 2), (0.5,)))
+# With half the warps a thread's share of the products does not fit into its registers; nor, back, that of more columns.
+_at_once = tuned(["K"], warps(2))
 
 
 @triton.jit
@@ -129,6 +140,7 @@ def prepare(inverse, reads, q, k, beta, decay, L, H, N, K, C: tl.constexpr, BK: 
     _put_matrix(reads, own * between, place, row, row, C, C)
 
 
+@_on
 @triton.jit
 def pass_on(
     states, w, final, k, v, beta, decay, inverse, start, L, H, N, K, V, C: tl.constexpr, BK: tl.constexpr,
@@ -165,6 +177,7 @@ def pass_on(
         _put_matrix(final, S[i], pair, i * BK + row, column, K, V)
 
 
+@_at_once
 @triton.jit
 def read_out(
     o, q, decay, states, w, reads, L, H, N, K, V, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
@@ -183,6 +196,7 @@ def read_out(
     _hand_out(o, since[:, None] * total + own, first, t, L, H, column, V)
 
 
+@_back
 @triton.jit
 def pass_back(
     of_states, x, of_start, q, k, beta, decay, inverse, reads, of_o, of_final, L, H, N, K, V, C: tl.constexpr,
@@ -219,6 +233,7 @@ def pass_back(
         _put_matrix(of_start, G[i], pair, i * BK + row, column, K, V)
 
 
+@_at_once
 @triton.jit
 def gradients(
     of_q, of_k, of_v, of_beta, of_decay, q, k, v, beta, decay, reads, states, of_states, w, x, of_o, L, H, N, K, V,

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from statespace.kernels.diagonal_scan.decay import NEAR, TURNS
 from statespace.kernels.diagonal_scan.loops import BILINEAR, LN2, SEGMENT, UNROLLED, backward, forward
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.lanes import WIDTH, channels_back, channels_last, flat, from_lanes, to_lanes
@@ -79,26 +80,29 @@ class _Scan(torch.autograd.Function):
             fields = rate[:, :, 0] / LN2, high, turns - high
         else:
             fields = rate[:, :, 0], rate[:, :, 1], torch.zeros_like(rate[:, :, 0])
-        fields = torch.stack([x.to(u.dtype) for x in fields], dim=2)
+        fields, near = torch.stack([x.to(u.dtype) for x in fields], dim=2), None
+        if dt is not None and rule is None:
+            decay, frequency, _ = (fields.abs().amax(-1) * dt.max()).unbind(2)
+            near = ((decay <= NEAR) & (frequency <= TURNS)).unflatten(1, (-1, UNROLLED)).all(-1)
         y, final = torch.empty_like(u), state.clone(memory_format=torch.contiguous_format)
         stored = u.new_empty(G if any(ctx.needs_input_grad) else 0, -(-L // SEGMENT), n, 2, WIDTH)
-        inputs = [flat(x) for x in (u, dt, fields, c, skip)]
+        inputs = [flat(x) for x in (u, dt, fields, near, c, skip)]
         in_parallel(forward, G, u.numel() * n, L, n, per, V, *inputs, *map(flat, (final, y, stored)), rule)
-        ctx.save_for_backward(u, dt, fields, c, skip, stored)
+        ctx.save_for_backward(u, dt, fields, near, c, skip, stored)
         ctx.rule = rule
         return y, final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y, grad_final):
-        u, dt, fields, c, skip, stored = ctx.saved_tensors
+        u, dt, fields, near, c, skip, stored = ctx.saved_tensors
         (G, n, _, _), V = grad_final.shape, len(fields)
         L, per = u.shape[1], u.shape[2] // WIDTH
         grad_state = grad_final.clone(memory_format=torch.contiguous_format)
         grad_u, grad_dt = torch.empty_like(u), u.new_zeros((G, L, WIDTH) if ctx.needs_input_grad[1] else 0)
         grad_rate, grad_c = torch.zeros_like(grad_state), torch.zeros_like(grad_state)
         grad_skip = grad_state.new_zeros(G, 1, WIDTH)
-        inputs = [flat(x) for x in (u, dt, fields, c, skip, stored, grad_y)]
+        inputs = [flat(x) for x in (u, dt, fields, near, c, skip, stored, grad_y)]
         gradients = [flat(x) for x in (grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip)]
         in_parallel(backward, G, u.numel() * n, L, n, per, V, *inputs, *gradients, ctx.rule)
         grad_dt = grad_dt.view(-1, per, L, WIDTH).sum(1) if len(grad_dt) else None

@@ -30,11 +30,13 @@ from statespace.kernels.diagonal_scan.triton_decay import (
 )  # fmt: skip
 from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned
 
 TILE = 64  # nodes of a program, two for each lane
 # Steps that are loaded together, and whose states the reverse sweep keeps in registers: with 8, half as many programs
 # fit on a multiprocessor.
 AHEAD = 4
+_tuned = tuned(["size"], {"AHEAD": 8})
 CHUNK = 8 if INTERPRETED else 64  # steps between two stored states
 
 
@@ -107,6 +109,7 @@ def _put(pointer, index, at, HN, real, imag, there):
     tl.store(pointer + place + HN, imag, mask=there)
 
 
+@_tuned
 @triton.jit
 def _sums(
     product, total, field, dt, rate, c, L, H, N, size,
@@ -144,6 +147,7 @@ def _sums(
     tl.store(total + place + lanes, z, mask=there)
 
 
+@_tuned
 @triton.jit
 def _forward(
     y, final, stored, u, dt, rate, c, skip, before, L, H, N, size, KEEP: tl.constexpr, SKIP: tl.constexpr,
@@ -180,6 +184,7 @@ def _forward(
     tl.store(final + place + lanes, z, mask=inside)
 
 
+@_tuned
 @triton.jit
 def _backward(
     grad_u, grad_dt, grad_rate, grad_c, grad_skip, grad_initial, scratch,

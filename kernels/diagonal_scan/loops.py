@@ -10,8 +10,9 @@ share them, or all. Flat arrays, time before channels:
     state       (G, n, 2, lanes)
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
 
-``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. The compiler
-leaves out what an argument that is None rules out.
+``near`` (V, n / 4) says of four nodes whether all gaps are within reach of `expm1_near`; None outside of the zero-order
+hold. ``dt`` is None where d is the same at every step. ``rule`` is None for the zero-order hold, else a number. The
+compiler leaves out what an argument that is None rules out.
 """
 
 import math
@@ -19,7 +20,7 @@ import math
 import numpy as np
 
 from statespace.kernels.compiled import entry, helper
-from statespace.kernels.diagonal_scan.decay import expm1_complex
+from statespace.kernels.diagonal_scan.decay import expm1_complex, expm1_near
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import store, without_tiny
 
@@ -34,9 +35,11 @@ LN2, TURN = math.log(2), 2 * math.pi
 
 
 @helper()
-def _discretise(gap, p, q, r, rule):
+def _discretise(gap, p, q, r, rule, near):
     """d = Ā - 1 for a gap. Zero-order hold: p, q and r are Re / ln 2, and Im / 2π in two parts; else p is Re, q Im."""
     if rule is None:
+        if near:
+            return expm1_near(gap, p, q, r)
         return expm1_complex(gap, p, q, r)
     if rule == BILINEAR:
         a, w = 0.5 * gap * p, 0.5 * gap * q
@@ -60,7 +63,7 @@ def _aligned(scratch):
 
 
 @entry()
-def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, rule):
+def forward(first, last, L, n, per, V, u, dt, rate, near, c, skip, state, y, stored, rule):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``stored`` may be empty."""
     # Inputs and outputs of a segment side by side: a record's own lie as far apart as it has channels.
     scratch = np.empty(2 * SEGMENT * W + 16, u.dtype)
@@ -95,6 +98,7 @@ def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, r
                 p1, q1, r1 = load(rate, m + 3 * W), load(rate, m + 4 * W), load(rate, m + 5 * W)
                 p2, q2, r2 = load(rate, m + 6 * W), load(rate, m + 7 * W), load(rate, m + 8 * W)
                 p3, q3, r3 = load(rate, m + 9 * W), load(rate, m + 10 * W), load(rate, m + 11 * W)
+                within = near is not None and near[((g % V) * n + i) // UNROLLED]
                 for t in range(start, stop):
                     at = (t - start) * W
                     v = load(scratch, inputs + at)
@@ -105,13 +109,13 @@ def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, r
                         x3, z3 = _advance(x3, z3, p3, q3, v)
                     else:
                         gap = load(dt, gaps + t * W)
-                        d, e = _discretise(gap, p0, q0, r0, rule)
+                        d, e = _discretise(gap, p0, q0, r0, rule, within)
                         x0, z0 = _advance(x0, z0, d, e, v)
-                        d, e = _discretise(gap, p1, q1, r1, rule)
+                        d, e = _discretise(gap, p1, q1, r1, rule, within)
                         x1, z1 = _advance(x1, z1, d, e, v)
-                        d, e = _discretise(gap, p2, q2, r2, rule)
+                        d, e = _discretise(gap, p2, q2, r2, rule, within)
                         x2, z2 = _advance(x2, z2, d, e, v)
-                        d, e = _discretise(gap, p3, q3, r3, rule)
+                        d, e = _discretise(gap, p3, q3, r3, rule, within)
                         x3, z3 = _advance(x3, z3, d, e, v)
                     one = load(c, j) * x0 - load(c, j + W) * z0 + load(c, j + 2 * W) * x1 - load(c, j + 3 * W) * z1
                     two = load(c, j + 4 * W) * x2 - load(c, j + 5 * W) * z2
@@ -130,17 +134,22 @@ def forward(first, last, L, n, per, V, u, dt, rate, c, skip, state, y, stored, r
 
 
 @helper()
-def _retreat(v, grad_y, x, z, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
+def _retreat(grad_y, after_x, after_z, d, e, c, f, g, h, of_c, of_f):
     """One step of the reverse sweep for one node: from the gradient g + ih in the state after to that before.
 
-    Returns it, what it adds to the gradient in u, the gradient in d + ie, and the sums of that in the read-out c + if.
+    Returns it, what it adds to the gradient in u, the gradient in the state after with that of the read-out c + if, and
+    the sums of the gradient in c + if.
     """
     g, h = g + grad_y * c, h - grad_y * f
-    w = x + v
-    of_d, of_e = g * w + h * z, h * w - g * z
     through = g * d + h * e
     before = g + through, h - g * e + h * d
-    return before, through, (of_d, of_e), (of_c + grad_y * after_x, of_f - grad_y * after_z)
+    return before, through, (g, h), (of_c + grad_y * after_x, of_f - grad_y * after_z)
+
+
+@helper()
+def _against(g, h, w, z):
+    """(g + ih) times the conjugate of w + iz."""
+    return g * w + h * z, h * w - g * z
 
 
 @helper()
@@ -158,7 +167,7 @@ def _chain(of_d, of_e, d, e, rule):
 
 @entry()
 def backward(
-    first, last, L, n, per, V, u, dt, rate, c, skip, stored, grad_y,
+    first, last, L, n, per, V, u, dt, rate, near, c, skip, stored, grad_y,
     grad_state, grad_u, grad_dt, grad_rate, grad_c, grad_skip, rule,
 ):  # fmt: skip
     """The reverse sweep. ``grad_state`` comes with the gradient in the final state and leaves with that in the initial
@@ -189,6 +198,7 @@ def backward(
                 p0, q0, r0 = load(rate, m), load(rate, m + W), load(rate, m + 2 * W)
                 p1, q1, r1 = load(rate, m + 3 * W), load(rate, m + 4 * W), load(rate, m + 5 * W)
                 x0, z0, x1, z1 = load(stored, s), load(stored, s + W), load(stored, s + 2 * W), load(stored, s + 3 * W)
+                within = near is not None and near[((g % V) * n + i) // UNROLLED]
                 for t in range(start, stop):
                     a, b = states + (t - start) * 4 * W, decays + (t - start) * 4 * W
                     store(x0, scratch, a)
@@ -201,8 +211,8 @@ def backward(
                         x1, z1 = _advance(x1, z1, p1, q1, v)
                     else:
                         gap = load(dt, gaps + t * W)
-                        d0, e0 = _discretise(gap, p0, q0, r0, rule)
-                        d1, e1 = _discretise(gap, p1, q1, r1, rule)
+                        d0, e0 = _discretise(gap, p0, q0, r0, rule, within)
+                        d1, e1 = _discretise(gap, p1, q1, r1, rule, within)
                         store(d0, scratch, b)
                         store(e0, scratch, b + W)
                         store(d1, scratch, b + 2 * W)
@@ -229,19 +239,26 @@ def backward(
                         d0, e0, d1, e1 = (
                             load(scratch, b), load(scratch, b + W), load(scratch, b + 2 * W), load(scratch, b + 3 * W),
                         )  # fmt: skip
-                    (g0, h0), through0, (of_d0, of_e0), (of_c0, of_f0) = _retreat(
-                        v, back, x0, z0, after[0], after[1], d0, e0, c0, f0, g0, h0, of_c0, of_f0
+                    (g0, h0), through0, whole0, (of_c0, of_f0) = _retreat(
+                        back, after[0], after[1], d0, e0, c0, f0, g0, h0, of_c0, of_f0
                     )
-                    (g1, h1), through1, (of_d1, of_e1), (of_c1, of_f1) = _retreat(
-                        v, back, x1, z1, after[2], after[3], d1, e1, c1, f1, g1, h1, of_c1, of_f1
+                    (g1, h1), through1, whole1, (of_c1, of_f1) = _retreat(
+                        back, after[2], after[3], d1, e1, c1, f1, g1, h1, of_c1, of_f1
                     )
                     store(load(scratch, outputs + at) + (through0 + through1), scratch, outputs + at)
                     if dt is None:
+                        of_d0, of_e0 = _against(*whole0, x0 + v, z0)
+                        of_d1, of_e1 = _against(*whole1, x1 + v, z1)
                         of_p0, of_q0, of_p1, of_q1 = of_p0 + of_d0, of_q0 + of_e0, of_p1 + of_d1, of_q1 + of_e1
                     else:
                         gap = load(dt, gaps + t * W)
-                        of_d0, of_e0 = _chain(of_d0, of_e0, d0, e0, rule)
-                        of_d1, of_e1 = _chain(of_d1, of_e1, d1, e1, rule)
+                        if rule is None and within:
+                            # (x + u) (1 + d) is the state after + u; of a state that has died away that would be lost.
+                            of_d0, of_e0 = _against(*whole0, after[0] + v, after[1])
+                            of_d1, of_e1 = _against(*whole1, after[2] + v, after[3])
+                        else:
+                            of_d0, of_e0 = _chain(*_against(*whole0, x0 + v, z0), d0, e0, rule)
+                            of_d1, of_e1 = _chain(*_against(*whole1, x1 + v, z1), d1, e1, rule)
                         of_p0, of_q0 = of_p0 + gap * of_d0, of_q0 + gap * of_e0
                         of_p1, of_q1 = of_p1 + gap * of_d1, of_q1 + gap * of_e1
                         if len(grad_dt) > 0:

@@ -29,9 +29,11 @@ from statespace.kernels.diagonal_scan.triton_decay import (
 )  # fmt: skip
 from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned
 
 NODES = 64  # states of a program, two for each lane of a warp
 AHEAD = 4  # steps loaded at a time
+_tuned = tuned(["size"], {"AHEAD": 8})
 CHUNK = 8 if INTERPRETED else 32  # steps of a stretch at least
 
 
@@ -86,6 +88,7 @@ def _put(pointer, k, P, p, real, imag, inside):
     tl.store(pointer + at + P, imag, mask=inside)
 
 
+@_tuned
 @triton.jit
 def _sums(
     product, total, v, dt, rate, L, P, size,
@@ -131,6 +134,7 @@ def _start(before, P, p, there):
     return tl.load(before + at, mask=there, other=0), tl.load(before + at + lanes, mask=there, other=0)
 
 
+@_tuned
 @triton.jit
 def _forward(
     states, v, dt, rate, before, L, P, size,
@@ -155,6 +159,7 @@ def _forward(
             _put(states, k, P, p, x, z, _where(p, P, step < L))
 
 
+@_tuned
 @triton.jit
 def _backward(
     grad_v, grad_dt, grad_rate, grad_initial, v, dt, rate, initial, states, grad, before, L, P, size,

@@ -56,13 +56,13 @@ def _results(
 def _compute(y, final, kept, stored, moved, u, dt, system, state, keep):
     sizes = *u.shape[1:], system.shape[1], *_cut(u, system.shape[1])[::-1]
     chunks = sizes[-1]
-    programs, tile = _tile(state, chunks)
+    grid, tile = _tile(state, chunks)
     rank = system.shape[2] - 3
 
     def scan(starts, keep):
         """The states after the chunks."""
         ends = torch.empty_like(starts)
-        forward[programs](
+        forward[grid](
             y, ends, kept, stored, u, dt, system, starts, *sizes, *y.stride(), *u.stride(), *dt.stride(),
             KEEP=keep, RANK=rank, SEGMENT=SEGMENT, **tile,
         )  # fmt: skip
@@ -95,13 +95,13 @@ def _compute_gradients(
 ):  # fmt: skip
     sizes = *u.shape[1:], system.shape[1], *_cut(u, system.shape[1])[::-1]
     chunks = sizes[-1]
-    programs, tile = _tile(grad_final, chunks)
+    grid, tile = _tile(grad_final, chunks)
     rows = system.new_empty(*u.shape[:2], chunks, SEGMENT, system.shape[1], 2)
 
     def scan(ends):
         """The gradients in the states before the chunks."""
         starts = torch.empty_like(ends)
-        backward[programs](
+        backward[grid](
             grad_u, grad_dt, grad_system, starts, rows, u, dt, system, kept, stored, grad_y, ends,
             *sizes, *grad_u.stride(), *u.stride(), *grad_y.stride(), *dt.stride(),
             OF_GAPS=of_gaps, RANK=system.shape[2] - 3, SEGMENT=SEGMENT, **tile,
@@ -145,8 +145,8 @@ def _tile(state, chunks):
     while channels * states < 128 and batch * H * chunks >= 2 * channels * states * WARPS // 32:
         channels *= 2
     warps = min(8, max(1, states * channels * state.itemsize // 512))
-    programs = batch * triton.cdiv(H, channels) * chunks
-    return (programs,), {"STATES": states, "CHANNELS": channels, "num_warps": warps}
+    tile = {"STATES": states, "CHANNELS": channels, "num_warps": warps}
+    return lambda options: (batch * triton.cdiv(H, options["CHANNELS"]) * chunks,), tile
 
 
 _scan = operator("dplr_scan", _results, _compute)

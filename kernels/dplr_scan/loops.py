@@ -55,32 +55,13 @@ def _times(a, b, c, d):
 
 
 @helper()
-def _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solve):
-    """E and Δ E of one gap, and (1 + h P* E P)^{-1}."""
-    half = 0.5 * gap
-    g11 = g12 = g21 = g22 = zero
-    fields = 3 * PAIR + len(rank) * PAIR
-    for i in range(n):
-        at, m = own + i * fields, i * PAIR
-        a, b = _resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
-        store(a, scratch, resolvent + m)
-        store(b, scratch, resolvent + m + W)
-        a, b = gap * a, gap * b
-        store(a, scratch, moves + m)
-        store(b, scratch, moves + m + W)
-        c, d = load(system, at + P), load(system, at + P + W)
-        g11 = g11 + a * (c * c + d * d)
-        if len(rank) == 2:
-            e, f = load(system, at + P2), load(system, at + P2 + W)
-            g22 = g22 + a * (e * e + f * f)
-            e, f = c * e + d * f, c * f - d * e  # P̄ P₂
-            g12 = g12 + (a * e - b * f)
-            g21 = g21 + (a * e + b * f)
-    g11 = 1.0 + g11
+def _solution(gap, g11, g12, g21, g22, rank, scratch, solve):
+    """(1 + h P* E P)^{-1} from sums over the pairs."""
+    g11 = 1.0 + gap * g11
     if len(rank) == 1:
         store(1.0 / g11, scratch, solve)
     else:
-        g22 = 1.0 + g22
+        g12, g21, g22 = gap * g12, gap * g21, 1.0 + gap * g22
         scale = 1.0 / (g11 * g22 - g12 * g21)
         store(g22 * scale, scratch, solve)
         store(-1.0 * g12 * scale, scratch, solve + W)
@@ -88,14 +69,48 @@ def _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solv
         store(g11 * scale, scratch, solve + 3 * W)
 
 
+@helper()
+def _project(gap, v, renew, n, rank, zero, system, own, states, resolvent, scratch, solve):
+    """P* E (x + h B u). ``renew`` finds E and (1 + h P* E P)^{-1} of a new gap in the same pass."""
+    half, half_v = 0.5 * gap, 0.5 * gap * v
+    g11, g12, g21, g22 = zero, zero, zero, zero
+    s, r, s2, r2 = zero, zero, zero, zero
+    fields = 3 * PAIR + len(rank) * PAIR
+    for i in range(n):
+        at, m = own + i * fields, i * PAIR
+        c, d = load(system, at + P), load(system, at + P + W)
+        if renew:
+            a, b = _resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
+            store(a, scratch, resolvent + m)
+            store(b, scratch, resolvent + m + W)
+            g11 = g11 + a * (c * c + d * d)
+        else:
+            a, b = load(scratch, resolvent + m), load(scratch, resolvent + m + W)
+        x = load(scratch, states + m) + load(system, at + B) * half_v
+        z = load(scratch, states + m + W) + load(system, at + B + W) * half_v
+        x, z = _times(a, b, x, z)
+        s, r = s + c * x, r + d * z
+        if len(rank) == 2:
+            e, f = load(system, at + P2), load(system, at + P2 + W)
+            s2, r2 = s2 + e * x, r2 + f * z
+            if renew:
+                g22 = g22 + a * (e * e + f * f)
+                e, f = c * e + d * f, c * f - d * e  # P̄ P₂
+                g12 = g12 + (a * e - b * f)
+                g21 = g21 + (a * e + b * f)
+    if renew:
+        _solution(gap, g11, g12, g21, g22, rank, scratch, solve)
+    return 2.0 * (s + r), 2.0 * (s2 + r2)
+
+
 @entry()
 def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept, stored):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``kept`` and ``stored``, for the
     way back, may be empty.
     """
-    scratch = np.zeros(3 * n * PAIR + 6 * W + 16, u.dtype)
+    scratch = np.zeros(2 * n * PAIR + 6 * W + 16, u.dtype)
     states = _aligned(scratch)
-    resolvent, moves, solve = states + n * PAIR, states + 2 * n * PAIR, states + 3 * n * PAIR
+    resolvent, solve = states + n * PAIR, states + 2 * n * PAIR
     zero = load(scratch, solve + 4 * W)
     fields = 3 * PAIR + len(rank) * PAIR
     size = len(rank) + len(rank) ** 2
@@ -110,22 +125,11 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
                     store(x, scratch, states + i * W)
                     if len(stored) > 0:
                         store(x, stored, (g * ((L - 1) // SEGMENT + 1) + t // SEGMENT) * n * PAIR + i * W)
-            gap = load(dt, (record + t) * W)
+            gap, v = load(dt, (record + t) * W), load(u, place + t * per * W)
             if changed[record + t] or t == 0:
-                _discretise(gap, n, rank, zero, system, own, resolvent, moves, scratch, solve)
-            v = load(u, place + t * per * W)
-            # P* E (x + h B u)
-            half_v = 0.5 * gap * v
-            s, r, s2, r2 = zero, zero, zero, zero
-            for i in range(n):
-                at, m = own + i * fields, i * PAIR
-                x = load(scratch, states + m) + load(system, at + B) * half_v
-                z = load(scratch, states + m + W) + load(system, at + B + W) * half_v
-                x, z = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), x, z)
-                s, r = s + load(system, at + P) * x, r + load(system, at + P + W) * z
-                if len(rank) == 2:
-                    s2, r2 = s2 + load(system, at + P2) * x, r2 + load(system, at + P2 + W) * z
-            s, s2 = 2.0 * (s + r), 2.0 * (s2 + r2)
+                s, s2 = _project(gap, v, True, n, rank, zero, system, own, states, resolvent, scratch, solve)
+            else:
+                s, s2 = _project(gap, v, False, n, rank, zero, system, own, states, resolvent, scratch, solve)
             q, q2 = load(scratch, solve) * s, zero
             if len(rank) == 2:
                 q = q + load(scratch, solve + W) * s2
@@ -147,8 +151,8 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
                 e, f = e - q * load(system, at + P), f - q * load(system, at + P + W)
                 if len(rank) == 2:
                     e, f = e - q2 * load(system, at + P2), f - q2 * load(system, at + P2 + W)
-                e, f = _times(load(scratch, moves + m), load(scratch, moves + m + W), e, f)
-                x, z = x + e, z + f
+                e, f = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), e, f)
+                x, z = x + gap * e, z + gap * f
                 store(x, scratch, states + m)
                 store(z, scratch, states + m + W)
                 s, r = s + load(system, at + C) * x, r + load(system, at + C + W) * z

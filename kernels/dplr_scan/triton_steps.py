@@ -17,6 +17,20 @@ import triton
 import triton.language as tl
 
 from statespace.kernels.launching import product, wide
+from statespace.kernels.tuning import tuned
+
+
+def _half(options):
+    """The variant of half the channels, as long as a warp is full."""
+    channels = options["CHANNELS"] // 2
+    return {"CHANNELS": channels} if channels * options["STATES"] >= 32 else {}
+
+
+def _twice(options):
+    return {"CHANNELS": 2 * options["CHANNELS"]}
+
+
+_tuned = tuned(["H", "length"], _half, _twice)
 
 
 @triton.jit
@@ -82,6 +96,7 @@ def solve_two(e, f, p, k, p2, k2):
     return two * scale, -upper * scale, -lower * scale, one * scale
 
 
+@_tuned
 @triton.jit
 def forward(
     y, ends, kept, stored, u, dt, system, starts, H, L, n, length, chunks, y_b, y_h, y_t, u_b, u_h, u_t, dt_b, dt_t,
@@ -153,6 +168,7 @@ def forward(
     write_complex(ends, (channel * chunks + chunk) * n + i, x, z, inside)
 
 
+@_tuned
 @triton.jit
 def backward(
     grad_u, grad_dt, grad_system, grad_starts, rows, u, dt, system, kept, stored, grad_y, grad_ends,

@@ -94,7 +94,8 @@ def behaved(array, dtype=np.float64):
 
     What is on a GPU stays there, as an array of CuPy.
     """
-    if on_gpu(array):
+    # the question is dear beside a short record, and NumPy's own arrays answer it
+    if type(array) is not np.ndarray and on_gpu(array):
         return cuda.borrowed(array, dtype)
     array = np.asarray(array, dtype=dtype, order="C")
     return array if array.flags.carray else array.copy()
@@ -102,7 +103,8 @@ def behaved(array, dtype=np.float64):
 
 def at_hand(array, dtype=np.float64):
     """As `behaved`, brought to main memory: the few numbers of a model."""
-    return behaved(cuda.runtime.fetched(cuda.borrowed(array)) if on_gpu(array) else array, dtype)
+    elsewhere = type(array) is not np.ndarray and on_gpu(array)
+    return behaved(cuda.runtime.fetched(cuda.borrowed(array)) if elsewhere else array, dtype)
 
 
 def check_blocks(blocks, n_times):

@@ -23,7 +23,7 @@ helper = partial(shared, forceinline=True)
 embedded = partial(shared, inline="always")
 
 # Numbers with a type. A function that is handed Python's 0 or True is compiled for that very constant, and then again.
-ZERO, NO, YES = np.int64(0), np.bool_(False), np.bool_(True)
+ZERO, ONE, NO, YES = np.int64(0), np.int64(1), np.bool_(False), np.bool_(True)
 
 
 # Samples of a chunk in ``projective.py``, whose columns fit into a first cache, and how far apart these begin: not a

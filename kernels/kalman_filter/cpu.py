@@ -40,6 +40,7 @@ from statespace.kernels.kalman_filter.record import (
 from statespace.kernels.kalman_filter.results import FilterResult, Gradient, SmootherResult
 from statespace.kernels.kalman_filter.routes import forward, gradient_segment
 from statespace.kernels.kalman_filter.smoothing import smooth_segment
+from statespace.kernels.kalman_filter.stretches_gradient import gradient_in_stretches
 
 SEGMENT_BYTES = 64_000_000
 SHORTEST_SEGMENT = 16
@@ -184,10 +185,18 @@ def kalman_gradient(
             gradient, work,
         )  # fmt: skip
 
+    in_stretches = None
+    if starts is None and keep == TILES and n > 2:
+        in_stretches = gradient_in_stretches(record, units, origin, moving, by_observation, b, gradient, work)
+        if in_stretches is None:
+            b = nothing_seen(n)
+            gradient = Gradient(*(np.zeros_like(argument) for argument in arguments))
     if starts is not None:
         value = gradient_batch(record, units, origin, starts, moving, by_observation, gradient)
     else:
-        if by_observation or moving.any() or n <= 2 or keep == TILES:
+        if in_stretches is not None:
+            state = in_stretches
+        elif by_observation or moving.any() or n <= 2 or keep == TILES:
             for first, last, kept in _backwards(record, units, state, work, keep):
                 back(first, last, kept, first)
         else:

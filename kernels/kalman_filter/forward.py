@@ -6,6 +6,7 @@ from statespace.kernels.kalman_filter.compiled import NO, embedded, entry
 from statespace.kernels.kalman_filter.pair import forward_pair, forward_single
 from statespace.kernels.kalman_filter.projective import forward_projective
 from statespace.kernels.kalman_filter.record import FILTERED, GAINS, NOTHING, PREDICTED, TILES
+from statespace.kernels.kalman_filter.strides import forward_pair_abreast, forward_single_abreast
 from statespace.kernels.kalman_filter.sweep import (
     CERTAIN,
     DIFFUSE,
@@ -42,6 +43,16 @@ def forward_start(record, units, first, last, state, keep, kept, base, work):
 @entry(fastmath={"contract"})
 def forward_direct(record, units, first, last, state, keep, kept, base, work):
     return forward_projective(record, units, first, last, state, keep, kept, base, None, work)
+
+
+@entry(fastmath={"contract"})
+def forward_abreast_single(record, units, first, last, state, keep, kept, base, work):
+    return forward_single_abreast(record, units, first, last, state, keep, kept, base, work)
+
+
+@entry(fastmath={"contract"})
+def forward_abreast_pair(record, units, first, last, state, keep, kept, base, work):
+    return forward_pair_abreast(record, units, first, last, state, keep, kept, base, work)
 
 
 @entry(fastmath={"contract"})

@@ -1,22 +1,17 @@
 """P_k(z) = 1 − exp(−z) Σ_{j<k} zʲ/j!, the regularised incomplete gamma function, with all its digits at small z."""
 
+import math
+
 from statespace.kernels.kalman_filter.compiled import helper
+
+G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14 = [6.0 / math.factorial(k) for k in range(4, 15)]
 
 
 @helper(fastmath={"contract"})
 def gamma_3(z, e):
     """P_3(z): the series where 1 − e(1 + z + z²/2) would cancel. Both are computed: a loop of these vectorises."""
-    s = 1.0 + z * (1 / 14)
-    s = 1.0 + z * (1 / 13) * s
-    s = 1.0 + z * (1 / 12) * s
-    s = 1.0 + z * (1 / 11) * s
-    s = 1.0 + z * (1 / 10) * s
-    s = 1.0 + z * (1 / 9) * s
-    s = 1.0 + z * (1 / 8) * s
-    s = 1.0 + z * (1 / 7) * s
-    s = 1.0 + z * (1 / 6) * s
-    s = 1.0 + z * (1 / 5) * s
-    s = 1.0 + z * (1 / 4) * s
+    s = G9 + z * (G10 + z * (G11 + z * (G12 + z * (G13 + z * G14))))
+    s = 1.0 + z * (G4 + z * (G5 + z * (G6 + z * (G7 + z * (G8 + z * s)))))
     series = e * z * z * z * (1 / 6) * s
     closed = 1.0 - e * (1.0 + z * (1.0 + 0.5 * z))
     return closed if z > 0.5 else series

@@ -2,6 +2,7 @@
 
 
 from statespace.kernels.kalman_filter.adjoint import gradient_pair
+from statespace.kernels.kalman_filter.backstrides import gradient_pair_abreast, gradient_single_abreast
 from statespace.kernels.kalman_filter.backward import (
     add_moving_adjoints,
     add_observation_adjoints,
@@ -37,6 +38,16 @@ def gradient_start(
 @entry(fastmath={"contract"})
 def gradient_direct(record, units, by_observation, first, last, stop, kept, base, b, out, work):
     gradient_pair(record, units, by_observation, first, last, stop, kept, base, b, out, None, work)
+
+
+@entry(fastmath={"contract"})
+def gradient_abreast_single(record, units, by_observation, first, last, stop, kept, base, b, out, work):
+    gradient_single_abreast(record, units, by_observation, first, last, stop, kept, base, b, out, work)
+
+
+@entry(fastmath={"contract"})
+def gradient_abreast_pair(record, units, by_observation, first, last, stop, kept, base, b, out, work):
+    gradient_pair_abreast(record, units, by_observation, first, last, stop, kept, base, b, out, work)
 
 
 @entry(fastmath={"contract"})

@@ -29,7 +29,7 @@ from statespace.kernels.kalman_filter.hindsight import Wanted, smooth_lanes, vec
 from statespace.kernels.kalman_filter.lockstep import CHUNK, Flat, Room, filter_lanes, width_of_way
 from statespace.kernels.kalman_filter.record import FILTERED, NOTHING, PREDICTED, nothing_seen, room
 from statespace.kernels.kalman_filter.routes import advance, gradient_by, gradient_sweeps, run, start_sweep
-from statespace.kernels.kalman_filter.transposition import WIDTH
+from statespace.kernels.kalman_filter.transposition import WIDTH, aligned
 from statespace.kernels.kalman_filter.vector_blocks import KINDS
 from statespace.kernels.threads import in_parallel
 
@@ -56,13 +56,6 @@ class Starts(NamedTuple):
     covariance: np.ndarray
     totals: np.ndarray
     n_diffuse: np.ndarray
-
-
-def aligned(length):
-    """Zeros from a multiple of 64 bytes on, where a vector's cache line begins."""
-    array = np.zeros(length + 8)
-    skipped = -array.ctypes.data // 8 % 8
-    return array[skipped : skipped + length]
 
 
 def room_for(n):

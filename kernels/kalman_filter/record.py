@@ -47,7 +47,8 @@ class Kept(NamedTuple):
     """What a sweep leaves of each sample: the moments, D and its living rows, v, F, the observation's status, m.
 
     TILES, from where nothing is diffuse any more: a, m and P of ``tiles.py`` side by side; of one or two states the
-    ``ROWS`` of ``adjoint.py``, one after the other.
+    ``ROWS`` of ``adjoint.py``, one after the other. Samples abreast[0] … abreast[1] − 1 are those of ``strides.py``, in
+    the order of its vectors: filtered a and P, 1/F, v/F.
     """
 
     mean: np.ndarray
@@ -59,6 +60,7 @@ class Kept(NamedTuple):
     status: np.ndarray
     product: np.ndarray
     tiles: np.ndarray
+    abreast: np.ndarray
 
 
 class Backward(NamedTuple):
@@ -112,6 +114,7 @@ def room(length, n, d, keep, blocks=0):
         np.empty((moments, n)), np.empty((moments, n, n)), np.empty((predicted, d, n)),
         np.empty(predicted, dtype=np.int64), np.empty(length), np.empty(length), np.empty(length, dtype=np.int64),
         np.empty((products, n)), np.empty((ROWS, tiles[0]) if n <= 2 else tiles),
+        np.zeros(2, dtype=np.int64),
     )  # fmt: skip
 
 

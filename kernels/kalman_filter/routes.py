@@ -9,9 +9,12 @@ from typing import NamedTuple
 from numba import types
 
 from statespace.kernels.intrinsics import address_of, calling
+from statespace.kernels.kalman_filter.abreast import LONG
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, TREND
 from statespace.kernels.kalman_filter.compiled import helper
 from statespace.kernels.kalman_filter.forward import (
+    forward_abreast_pair,
+    forward_abreast_single,
     forward_direct,
     forward_slotted,
     forward_small,
@@ -19,12 +22,15 @@ from statespace.kernels.kalman_filter.forward import (
     forward_tiled,
 )
 from statespace.kernels.kalman_filter.gradient import (
+    gradient_abreast_pair,
+    gradient_abreast_single,
     gradient_direct,
     gradient_slotted,
     gradient_start,
     gradient_tiled,
 )
 from statespace.kernels.kalman_filter.record import NOTHING, TILES
+from statespace.kernels.kalman_filter.stretches import forward_stretches
 
 # ``is_direct`` of projective.py
 _DIRECT = frozenset((OU, MATERN32, TREND, RANDOM_WALK))
@@ -37,8 +43,17 @@ def forward(record, units, first, last, state, keep, kept, base, work):
     if state.counts[0] > 0 or not (n <= 2 or (linear and len(work.tiles.a))):
         first = forward_start(record, units, first, last, state, keep, kept, base, work)
     if first < last and n <= 2 and linear:
-        sweep = forward_direct if _DIRECT.issuperset(units[0].tolist()) else forward_slotted
+        direct = _DIRECT.issuperset(units[0].tolist())
+        kept.abreast[:] = first
+        if direct and len(units[0]) == 1 and last - first >= LONG:
+            sweep = forward_abreast_single if n == 1 else forward_abreast_pair
+            first = sweep(record, units, first, last, state, keep, kept, base, work)
+            kept.abreast[1] = first
+    if first < last and n <= 2 and linear:
+        sweep = forward_direct if direct else forward_slotted
         first = sweep(record, units, first, last, state, keep, kept, base, work)
+    elif first < last and keep == NOTHING and len(work.tiles.a):
+        first = forward_stretches(record, units, first, last, state)
     if first < last:
         sweep = forward_small if n <= 2 else forward_tiled
         sweep(record, units, first, last, state, keep, kept, base, work)
@@ -60,8 +75,13 @@ def gradient_segment(
     if resolved < last and len(b.r0) > 2:
         gradient_tiled(record, units, moving.any(), *given)
     elif resolved < last:
-        sweep = gradient_direct if _DIRECT.issuperset(units[0].tolist()) else gradient_slotted
-        sweep(record, units, *given)
+        abreast = kept.abreast[1]
+        if abreast < last:
+            sweep = gradient_direct if _DIRECT.issuperset(units[0].tolist()) else gradient_slotted
+            sweep(record, units, by_observation, max(resolved, abreast), *given[2:])
+        if resolved < abreast:
+            sweep = gradient_abreast_single if len(b.r0) == 1 else gradient_abreast_pair
+            sweep(record, units, by_observation, resolved, abreast, *given[3:])
     begins = first == start and (record.dt[start] > 0.0 or (len(record.gap_index) and record.gap_index[start] >= 0))
     if resolved > first or begins:
         gradient_start(

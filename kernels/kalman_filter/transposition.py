@@ -4,11 +4,20 @@ An array holds ``columns`` numbers for every sample. Eight consecutive numbers o
 matrix, whose transpose is eight vectors in the order of these numbers.
 """
 
+import numpy as np
+
 from statespace.kernels.kalman_filter.compiled import ZERO, helper, shared
 from statespace.kernels.vectors import loading, splatting, store, turned
 
 WIDTH = 8
 load, splat = loading(WIDTH), splatting(WIDTH)
+
+
+def aligned(length):
+    """Zeros from a multiple of 64 bytes on, where a vector's cache line begins."""
+    array = np.zeros(length + 8)
+    skipped = -array.ctypes.data // 8 % 8
+    return array[skipped : skipped + length]
 
 
 @helper()

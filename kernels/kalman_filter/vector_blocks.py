@@ -37,6 +37,7 @@ from statespace.kernels.kalman_filter.exponential import (
     LOG2_E,
     SHIFT,
 )
+from statespace.kernels.kalman_filter.gamma import G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.vectors import odd, power_of_two, somewhere, store, where
 
@@ -61,9 +62,12 @@ def decays(x):
     shifted = x * LOG2_E + SHIFT
     k = shifted - SHIFT
     r = x - k * LN2_HIGH - k * LN2_LOW
-    p = C8 + r * (C9 + r * (C10 + r * (C11 + r * (C12 + r * C13))))
-    p = C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * (C7 + r * p)))))
-    p = r + r * r * p
+    # in pairs: what is to come of one vector must not wait for the last power of another
+    square = r * r
+    fourth = square * square
+    p = (C6 + C7 * r + square * (C8 + C9 * r)) + fourth * (C10 + C11 * r + square * (C12 + C13 * r))
+    p = (C2 + C3 * r + square * (C4 + C5 * r)) + fourth * p
+    p = r + square * p
     power = power_of_two(shifted)
     return power + power * p, power * p + (power - 1.0)
 
@@ -71,17 +75,10 @@ def decays(x):
 @helper()
 def gammas_3(z, e):
     """``gamma.gamma_3`` of a vector."""
-    s = 1.0 + z * (1 / 14)
-    s = 1.0 + z * (1 / 13) * s
-    s = 1.0 + z * (1 / 12) * s
-    s = 1.0 + z * (1 / 11) * s
-    s = 1.0 + z * (1 / 10) * s
-    s = 1.0 + z * (1 / 9) * s
-    s = 1.0 + z * (1 / 8) * s
-    s = 1.0 + z * (1 / 7) * s
-    s = 1.0 + z * (1 / 6) * s
-    s = 1.0 + z * (1 / 5) * s
-    s = 1.0 + z * (1 / 4) * s
+    square = z * z
+    fourth = square * square
+    s = (G7 + G8 * z + square * (G9 + G10 * z)) + fourth * (G11 + G12 * z + square * (G13 + G14 * z))
+    s = (1.0 + G4 * z + square * (G5 + G6 * z)) + fourth * s
     series = e * z * z * z * (1 / 6) * s
     closed = 1.0 - e * (1.0 + z * (1.0 + 0.5 * z))
     return where(z > 0.5, closed, series)

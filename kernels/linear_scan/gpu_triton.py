@@ -16,10 +16,13 @@ from torch import Tensor
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.launching import INTERPRETED, stretches, unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned, warps
 
 # Numbers of a program at a time, and steps of them at most; fewer steps in the interpreter, so that short records have
 # several chunks and stretches.
 TILE, STEPS = (512, 32) if INTERPRETED else (1024, 1024)
+# More warps have fewer numbers each to scan in registers, and more ends to scan through shared memory.
+_tuned = tuned(["size"], warps(0.5), warps(2))
 
 
 @accepts_numpy
@@ -135,6 +138,7 @@ def _factors(a, owner, k, inside, L, CONSTANT: tl.constexpr, COMPLEX: tl.constex
         return _load(a, owner * L + k, inside, 1.0, COMPLEX)
 
 
+@_tuned
 @triton.jit
 def _sums(
     product, total, a, b, R, L, R2, R3, s1, s2, s3, size,
@@ -183,6 +187,7 @@ def _before(initial, ends, row, there, COMPLEX: tl.constexpr):
     return x + y, z + w
 
 
+@_tuned
 @triton.jit
 def _states(
     x, a, b, initial, ends, R, L, R2, R3, s1, s2, s3, size,
@@ -206,6 +211,7 @@ def _states(
             turned = _last(w, STEPS)
 
 
+@_tuned
 @triton.jit
 def _backward(
     grad_a, grad_b, grad_initial, a, x, initial, grad, rest, ends, R, L, R2, R3, s1, s2, s3, size,

@@ -9,6 +9,7 @@ from statespace.kernels import launching
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.launching import sigmoid, wide
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned, warps
 
 TILE = 2048  # numbers of an array that a program holds at least
 LONGEST = 65536  # channels of a group: a program holds all of them
@@ -35,6 +36,8 @@ def _rows(x):
     return x if x.stride(1) == 1 else x.contiguous()
 
 
+# Fewer warps have more numbers a thread on their way, more of them have sums that pass through shared memory.
+@tuned([], warps(0.5), warps(2))
 @triton.jit
 def _forward(
     y, x, weight, z, x_step, z_step, rows, channels, size, eps: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
@@ -52,6 +55,7 @@ def _forward(
     tl.store(y + row * channels + channel, v * scale * w, mask=inside)
 
 
+@tuned([], warps(0.5), warps(2))
 @triton.jit
 def _backward(
     grad_x, grad_weight, grad_z, x, weight, z, grad, x_step, z_step, rows, channels, size, eps: tl.constexpr,

@@ -21,8 +21,21 @@ from statespace.kernels.selective_scan.triton_tiles import (
     tile,
     zeros,
 )
+from statespace.kernels.tuning import tuned
 
 
+def _states(count):
+    """The variant in which a thread takes so many states at once, if the padded lines of B and C have whole such."""
+    return lambda options: {"STATES": count} if options["N"] >= count and options["PADDED"] % count == 0 else {}
+
+
+def _passed_on(launch):
+    """Without a state kept for each tile, one place goes from tile to tile."""
+    return () if launch["KEEP"] else ("states",)
+
+
+# More states at once are more independent work for a thread, and fewer threads for a multiprocessor.
+@tuned(["stretch", "u_time"], _states(8), _states(2), changed=_passed_on)
 @triton.jit(do_not_specialize=["unit"])
 def forward(
     y, final, states, totals, u, delta, z, gaps, B, C, rate, D, bias, L, groups, per_group, stretch, slots, unit,

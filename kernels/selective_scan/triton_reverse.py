@@ -23,6 +23,12 @@ from statespace.kernels.selective_scan.triton_tiles import (
     turned,
     zeros,
 )
+from statespace.kernels.tuning import tuned
+
+
+def _added_to(launch):
+    """Sums over time."""
+    return "flow", "of_A", *(f"of_{name}" for name in "BC" if launch[f"OWN_{name}"])
 
 
 @triton.jit(do_not_specialize=["unit"])
@@ -86,6 +92,8 @@ def ends(
     tl.store(totals + (record * tl.num_programs(1) + own) * channels + d, sums, mask=ours)
 
 
+# Of more than two, what is kept of a tile's steps does not fit into registers.
+@tuned(["stretch", "u_time"], {"STATES": 1}, changed=_added_to)
 @triton.jit(do_not_specialize=["unit"])
 def reverse(
     of_u, of_delta, of_z, of_gaps, of_B, of_C, of_A, of_D, of_bias, flow, grad, states, u, delta, z, gaps, B, C, A,

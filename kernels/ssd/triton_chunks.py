@@ -23,9 +23,18 @@ import triton
 import triton.language as tl
 
 from statespace.kernels.launching import expm1, matmul, sigmoid, wide
+from statespace.kernels.tuning import tuned, warps
 
 # With any factor that float64 can hold it gives an exponential of zero.
 FLOOR = tl.constexpr(-1500.0)
+
+
+def _stages(options):
+    """The variant that loads one tile more, or less, ahead; of three, which is what Triton takes, one less."""
+    return {"num_stages": 2 if options.get("num_stages", 3) == 3 else 3}
+
+
+products = tuned([], warps(0.5), _stages)
 
 
 @triton.jit
@@ -93,6 +102,7 @@ def square_of(scores, at, Q: tl.constexpr):
     return tl.load(scores + at * Q * Q + tl.arange(0, Q)[:, None] * Q + tl.arange(0, Q)[None, :])
 
 
+@products
 @triton.jit
 def score(
     scores, B, C, L, G, N, chunks, B_record, B_row, C_record, C_row, Q: tl.constexpr, N_: tl.constexpr
@@ -111,6 +121,7 @@ def score(
     tl.store(scores + ((b * G + g) * chunks + c) * Q * Q + i * Q + j, found)
 
 
+@products
 @triton.jit
 def carry(
     ends, totals, states, x, B, step, high, low, starts, batch, L, H, P, G, N, segments, span, first, count,
@@ -188,6 +199,7 @@ def hand_over(
     tl.store(last + head * P * N + cell, state, mask=inside)
 
 
+@products
 @triton.jit
 def outputs(
     y, raw, x, C, D, z, step, high, low, states, scores, L, H, P, G, N, first, count, kept, chunks,

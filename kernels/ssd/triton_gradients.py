@@ -10,9 +10,10 @@ import triton
 import triton.language as tl
 
 from statespace.kernels.launching import matmul, sigmoid, wide
-from statespace.kernels.ssd.triton_chunks import decays_of, square_of, states_of, sums_of, tile_of
+from statespace.kernels.ssd.triton_chunks import decays_of, products, square_of, states_of, sums_of, tile_of
 
 
+@products
 @triton.jit
 def of_inputs(
     of_x, of_D, of_step, x, B, D, dy, step, high, low, slopes, scores,
@@ -48,6 +49,7 @@ def of_inputs(
     tl.store(of_x + to + where, found, mask=(t[:, None] < L) & (p[None, :] < P))
 
 
+@products
 @triton.jit
 def of_products(
     of_scores, of_exponent, x, dy, step, high, low, scores,
@@ -84,6 +86,7 @@ def of_products(
     tl.store(of_scores + (part * batch * G * chunks + square) * Q * Q + i * Q + j, found)
 
 
+@products
 @triton.jit
 def of_rows(
     of_row, of_exponent, x, rows, others, step, high, low, states, slopes, of_scores,

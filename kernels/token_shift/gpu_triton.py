@@ -6,12 +6,11 @@ import triton.language as tl
 from torch import Tensor
 
 from statespace.kernels.arrays import accepts_numpy
-from statespace.kernels.launching import tuned, unusable, wide  # noqa: F401
+from statespace.kernels.launching import unusable, wide  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned, warps
 
 STEPS, CHANNELS = 32, 64
-# A program passes over its tile once: how many warps share it decides how many numbers are on their way at a time.
-WARPS = 4, 8
 
 
 @accepts_numpy
@@ -36,7 +35,8 @@ def _before(u, register, at, t, d, D, inside):
     return before + wide(tl.load(register + tl.program_id(2) * D + d, mask=inside & (t == 0), other=0))
 
 
-@tuned(["D", "J"], *(triton.Config({}, num_warps=n) for n in WARPS))
+# A program passes over its tile once: how many warps share it decides how many numbers are on their way at a time.
+@tuned(["D", "J"], warps(2))
 @triton.jit
 def _forward(x, u, mix, register, L, D, J, size, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
     t, d, start, inside = _tile(L, D, STEPS, CHANNELS)
@@ -47,7 +47,7 @@ def _forward(x, u, mix, register, L, D, J, size, STEPS: tl.constexpr, CHANNELS: 
         tl.store(x + size * j + at, before + row * (now - before), mask=inside)
 
 
-@tuned(["D", "J"], *(triton.Config({}, num_warps=n) for n in WARPS))
+@tuned(["D", "J"], warps(2))
 @triton.jit
 def _backward(
     grad_u, grad_mix, grad_register, u, mix, register, grad, L, D, J, size, STEPS: tl.constexpr, CHANNELS: tl.constexpr

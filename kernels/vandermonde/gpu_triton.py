@@ -13,6 +13,7 @@ from torch import Tensor
 from statespace.kernels.arrays import accepts_numpy
 from statespace.kernels.launching import product, unusable  # noqa: F401
 from statespace.kernels.operators import operator
+from statespace.kernels.tuning import tuned, warps
 
 # The largest side of a tile, and the nodes of one matrix product.
 SIDE, NODES = 64, 16
@@ -69,6 +70,7 @@ def _dot(a, b, total):
     return tl.dot(a, b, total, input_precision="tf32x3", out_dtype=total.dtype)
 
 
+@tuned(["N"], warps(0.5), {"NODES": 2 * NODES})
 @triton.jit
 def _forward(
     kernel, weights, nodes, N, L, level, bits, tiles, across,
@@ -107,6 +109,7 @@ def _forward(
         tl.store(kernel + 2 * (h * L + l) + 1, imaginary, mask=l < L)
 
 
+@tuned(["N", "L"], warps(0.5))
 @triton.jit
 def _backward(
     sums, nodes, grad, H, N, L, level, bits, tiles, blocks,

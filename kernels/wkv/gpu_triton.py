@@ -62,10 +62,14 @@ def _compute(y, final, stored, w, u, k, v, dt, start, needed):
     B, L, D = k.shape
     span, segments = _split(k)
     pieces = start.new_empty(B, segments, 5, D)
-    sizes, blocks = (L, D, span, segments), triton.cdiv(D, CHANNELS)
+    sizes = L, D, span, segments
+
+    def grid(options):
+        return B * segments, triton.cdiv(D, options["CHANNELS"])
+
     if segments > 1:
-        summary[B * segments, blocks](pieces, w, k, v, dt, *sizes, CHANNELS=CHANNELS, num_warps=1)
-    forward[B * segments, blocks](
+        summary[grid](pieces, w, k, v, dt, *sizes, CHANNELS=CHANNELS, num_warps=1)
+    forward[grid](
         y,
         final,
         stored,

@@ -17,10 +17,13 @@ import triton
 import triton.language as tl
 
 from statespace.kernels.launching import wide
+from statespace.kernels.tuning import tuned
 from statespace.kernels.wkv import state
 
 STEPS = 8  # between two stored states; the reverse sweep holds so many steps in registers
 _NOTHING = tl.constexpr(state.NOTHING)
+# Channels of a program forward. One for each lane: twice as many programs. Two warps: more of them at a time.
+_tuned = tuned(["SPAN"], {"CHANNELS": 32}, {"CHANNELS": 128, "num_warps": 2})
 
 
 @triton.jit
@@ -83,6 +86,7 @@ def _hand_on(x, at, step, a, b, top, drift, inside):
     tl.store(x + at + 3 * step, drift, mask=inside)
 
 
+@_tuned
 @triton.jit
 def summary(pieces, w, k, v, dt, L, D, SPAN, S, CHANNELS: tl.constexpr):
     """What each segment comes to from nothing, and how far it decays what was before it."""
@@ -107,6 +111,7 @@ def summary(pieces, w, k, v, dt, L, D, SPAN, S, CHANNELS: tl.constexpr):
         tl.store(pieces + place + 4 * D, decay, mask=inside)
 
 
+@_tuned
 @triton.jit
 def forward(
     y,

@@ -5,6 +5,7 @@ Above: the user. Below: ``statespace.deep`` fits, streams and saves; ``statespac
 ssm          SSMClassifier: any layer by name, or a pattern of them; DeepClassifier, what all have in common
 linear       S4Classifier, S4DClassifier, S5Classifier, H3Classifier
 selective    MambaClassifier, Mamba2Classifier, RWKVClassifier, DeltaNetClassifier
+sets         UncertainClassifier: sets of labels that hold the true one, by split conformal prediction
 temperature  probabilities calibrated on held-out series
 """
 

@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from torch.nn import functional as F
 
-from statespace.classification.temperature import fit_temperature
+from statespace.classification.sets import UncertainClassifier
 from statespace.deep import DeepEstimator
 from statespace.labels import check_numbers, flat_labels
 from statespace.models.answers import Probabilities
@@ -32,7 +32,7 @@ __all__ = ["DeepClassifier", "SSMClassifier"]
 
 
 @dataclass(eq=False, repr=False)
-class DeepClassifier(ClassifierMixin, DeepEstimator):
+class DeepClassifier(UncertainClassifier, ClassifierMixin, DeepEstimator):
     """A network fitted to one label a series or one a step; the layer comes from `statespace.parameters`.
 
     Examples
@@ -224,6 +224,8 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _forget_calibration(self):
         super()._forget_calibration()
         self.temperature_ = 1.0
+        for name in ("calibration_scores_", "calibration_weights_"):
+            vars(self).pop(name, None)
 
     def _learn_targets(self, y, collection, weights=None, classes=None):
         if isinstance(collection, StoredSeries):
@@ -340,17 +342,6 @@ class DeepClassifier(ClassifierMixin, DeepEstimator):
     def _log_proba(self, outputs):
         return log_softmax(outputs / vars(self).get("temperature_", 1.0), axis=-1)
 
-    def _learn_calibration(self, collection, targets, weights):
-        outputs = self._outputs(collection)
-        labels = np.concatenate(targets).reshape(-1)
-        weights = joined(weights_of_targets(weights, collection, self.per_step_), self.per_step_)
-        known = ~np.isnan(labels)
-        self.temperature_ = fit_temperature(
-            (np.concatenate(outputs) if self.per_step_ else outputs)[known],
-            labels[known].astype(int),
-            None if weights is None else weights[known],
-        )
-
     @staticmethod
     def _each(function, values):
         """The function of an array, or of each array in an array of arrays."""
@@ -417,9 +408,9 @@ class SSMClassifier(DeepClassifier, SSMParameters):
         weighs all the same, as does a mapping the labels that it leaves out.
     calibrate : bool, default=False
         Hold out ``calibration_fraction`` of the series, on which a temperature is fitted that makes the probabilities
-        honest and changes no prediction. Worth its series where a network learns its labels by heart; one that is
-        kept at its best validation loss is seldom far off. It does not undo ``class_weight``, with which probabilities
-        are those of other shares of classes.
+        honest and changes no prediction, and with which `predict_set` covers what it says. The temperature is worth its
+        series where a network learns its labels by heart; one that is kept at its best validation loss is seldom far
+        off. It does not undo ``class_weight``, with which probabilities are those of other shares of classes.
 
     Attributes
     ----------
@@ -427,7 +418,9 @@ class SSMClassifier(DeepClassifier, SSMParameters):
         What the network's outputs are divided by before the softmax; 1 without ``calibrate``. Above 1 where the network
         was too sure. See `statespace.classification.temperature`.
     n_calibration_ : int
-        Number of series that were held out to fit it.
+        Number of series that were held out to calibrate.
+    calibration_scores_, calibration_weights_ : ndarray of shape (n_scores,)
+        Only with ``calibrate``: -log p of the labels that were held out, and the weight of each.
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     class_weight_ : ndarray of shape (n_classes,)

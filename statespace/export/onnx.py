@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
     ``state_0``, ...     as the metadata say          zeros before the first sample, then the outputs ``next_state_0``
     ===================  ===========================  =============================================================
 
-    The outputs are ``prediction`` (b, n_outputs) of a regressor, and ``std`` of one with a ``distribution``, or
-    ``probabilities`` (b, n_classes) of a classifier, what `stream` answers, and the next states.
+    The outputs are ``prediction`` (b, n_outputs) of a regressor, beside it ``std`` (b, n_outputs) with
+    ``distribution="gaussian"`` or ``"student_t"``, and ``quantiles`` (b, n_outputs, n_levels), at the levels
+    ``statespace.quantiles.LEVELS``, with ``"quantile"``; or ``probabilities`` (b, n_classes) of a classifier, what
+    `stream` answers; and the next states.
 
     Parameters
     ----------
@@ -93,11 +96,14 @@ def export_onnx(estimator: Any, path: str | os.PathLike, *, dtype: str = "float3
         answers = list(step.answers(step.model.head.weight.new_zeros(1, step.model.head.out_features)))
     states = [f"state_{k}" for k in range(len(step.initial_state(1)))]
     # Its optimiser takes a term of 1e-9 for one of 0; runtimes simplify graphs themselves.
-    program: Any = torch.onnx.export(
-        stepping(step), dynamo=True, optimize=False, verbose=False,
-        input_names=["x", *(["dt"] if step.timed else []), *states],
-        output_names=[*answers, *(f"next_{name}" for name in states)],
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Of torch's exporter, about itself.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        program: Any = torch.onnx.export(
+            stepping(step), dynamo=True, optimize=False, verbose=False,
+            input_names=["x", *(["dt"] if step.timed else []), *states],
+            output_names=[*answers, *(f"next_{name}" for name in states)],
+        )  # fmt: skip
     program.model.metadata_props["statespace"] = json.dumps(description(estimator, step, states))
     model = program.model_proto
     _name_sizes(model.graph)

@@ -79,7 +79,7 @@ class InReals(Interpreter):
         if target in _ARITHMETIC and len(args) > 1 and isinstance(args[1], float):
             first = args[0].real if isinstance(args[0], Pair) else args[0]
             args = (args[0], _constant(args[1], first), *args[2:])
-            target = aten.mul.Tensor if target is aten.mul.Scalar else target
+            target = _OF_TENSORS.get(target, target)
         if target in _COMPLEX and (any(isinstance(a, Pair) for a in given) or target in _MAKERS):
             return _COMPLEX[target](*args, **kwargs)
         if any(isinstance(a, Pair | complex) for a in given):
@@ -219,7 +219,11 @@ _COMPLEX = {
         aten.mean.dim, aten.alias.default,
     )
 }  # fmt: skip
-_ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor}
+_ARITHMETIC = {
+    aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor,
+}  # fmt: skip
+# The same of two tensors, as a number becomes one.
+_OF_TENSORS = {aten.add.Scalar: aten.add.Tensor, aten.mul.Scalar: aten.mul.Tensor}
 # What makes complex numbers of real ones.
 _MAKERS = {aten.view_as_complex.default, aten.complex.default, aten.polar.default, aten._to_copy.default}
 

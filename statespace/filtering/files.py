@@ -12,6 +12,9 @@ from statespace.kalman.priors import LogNormal
 from statespace.kalman.robust import Tails
 from statespace.kalman.scale import Scale
 
+# Of many series with a process each, as many as make a file longer by little.
+_MOST_PROBED = 8
+
 
 def exported(regressor):
     """A fitted regressor for a file.
@@ -128,6 +131,40 @@ def imported(kind, state, arrays):
     regressor._order = arrays["order"]
     regressor._conclude(estimations, list(arrays["theta"]) if separate else [arrays["theta"]], known, squares)
     return regressor
+
+
+def answers(regressor, gaps):
+    """The matrices of the fitted processes over some gaps: what tells whether a file means here what it meant.
+
+    The components' formulas are all that a prediction takes from this package beside the filter itself, whose loops
+    would have to be compiled to be asked.
+
+    Parameters
+    ----------
+    regressor : KalmanRegressor
+    gaps : ndarray of shape (n_gaps,)
+        In the unit of time.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Examples
+    --------
+    >>> from statespace import KalmanRegressor
+    >>> from statespace.filtering.files import answers
+    >>> from statespace.kalman import LocalLevel
+    >>> gp = KalmanRegressor(LocalLevel(2.0), optimizer=None).fit([[0.0], [1.0], [2.0]], [1.0, 2.0, 1.5])
+    >>> answers(gp, [0.5])["process_noise.0"]
+    array([[[1.]]])
+    """
+    processes = [*regressor.processes_.values()] if regressor._separate else [regressor.process_]
+    found = {}
+    for i, process in enumerate(processes[:_MOST_PROBED]):
+        mean, covariance, _ = process.initial()
+        found |= {f"transition.{i}": process.transition(gaps), f"process_noise.{i}": process.process_noise(gaps)}
+        found |= {f"observation.{i}": process.observation(), f"mean.{i}": mean, f"covariance.{i}": covariance}
+    return found
 
 
 def _described(labels):

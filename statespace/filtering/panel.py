@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.forms import check_values, has_rows, is_nested
+from statespace.forms import check_values, filled, has_rows, is_nested
 from statespace.kalman.posterior import Record
 from statespace.kalman.rows import Rows, read, read_table
 from statespace.series import SeriesCollection
@@ -185,7 +185,7 @@ def _from_list(X, stacked, estimator, reset):
             "X is a list of series, and its entries are not all of one kind. Give a list of arrays of shape (n_times, "
             "1 + n_covariates), of DataFrames, or of DatetimeIndexes."
         )
-    entries = X if kinds != {0} else [np.asarray(entry) for entry in X]
+    entries = X if kinds != {0} else [np.asarray(filled(entry)) for entry in X]
     lengths = np.array([len(entry) for entry in entries], dtype=np.int64)
     if (lengths == 0).any():
         raise ValueError(f"series {int(np.argmin(lengths))} of X is empty: give it at least one sample, or drop it.")

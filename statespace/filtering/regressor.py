@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from statespace.filtering.diagnosis import Diagnosis
 from statespace.filtering.estimation import in_parallel, maximize_each
-from statespace.filtering.files import exported, imported
+from statespace.filtering.files import answers, exported, imported
 from statespace.filtering.noise import check_noise, noise_start
 from statespace.filtering.panel import read_panel, read_values
 from statespace.filtering.posteriors import Posteriors
@@ -392,6 +392,14 @@ class KalmanRegressor(Diagnosis, Prediction, RegressorMixin, BaseEstimator):
     def _import(cls, state, arrays):
         """The fitted estimator that `_export` described."""
         return imported(cls, state, arrays)
+
+    def _probe(self):
+        """Short and long gaps, for `statespace.persistence`."""
+        return {"gaps": self._estimations[0].scale.time * np.array([0.1, 1.0, 10.0])}
+
+    def _answer_probe(self, given):
+        """The matrices of the processes over them."""
+        return answers(self, given["gaps"].ravel()[:8])  # a file may come from anyone
 
     def save(self, path):
         """Write the fitted estimator to one safetensors file; ``statespace.load(path)`` reads it.

@@ -38,6 +38,7 @@ from statespace.quantiles import (
 )
 from statespace.times import median_gap
 from statespace.training import Checkpoint, History, check_precision, choose_device, fit, ssm_rates
+from statespace.training.devices import answering_type
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
@@ -139,6 +140,7 @@ class DeepForecaster(TimeForecaster):
 
     def _fit(self, y, X, fh):
         self._check_parameters()
+        _check_finite(y, X)
         self._history = y
         self._covariates = None if X is None else covariate_rows(y.index, X)
         indexes = list(self._indexes().values())
@@ -158,6 +160,7 @@ class DeepForecaster(TimeForecaster):
     def _update(self, y, X=None, update_params=True):
         if (X is None) != (self._covariates is None):
             raise ValueError("update needs X if fit was given X, and only then.")
+        _check_finite(y, X)
         if X is not None:
             self._covariates = extended(self._covariates, covariate_rows(y.index, X))
         ends, numbers = {name: index[-1] for name, index in self._indexes().items()}, self._numbers
@@ -376,9 +379,9 @@ class DeepForecaster(TimeForecaster):
         return self._answer(numbers, times, self._known_at(times, X, numbers))
 
     def _network(self):
-        """What reads the records with the trained network, in the best precision of the device."""
+        """What reads the records with the trained network."""
         device = choose_device(self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = answering_type(device)
         return Reader(deepcopy(self.model_).to(device, dtype).eval(), self._reader(self.trend_), dtype, device)
 
     def _answer(self, numbers, times, covariates):
@@ -461,3 +464,9 @@ class DeepForecaster(TimeForecaster):
         }
         self.model_.load_state_dict(weights)
         self.model_.eval()
+
+
+def _check_finite(y, X):
+    for name, table in (("y", y), ("X", X)):
+        if table is not None and np.isinf(np.asarray(table, dtype=np.float64)).any():
+            raise ValueError(f"Input {name} contains infinity. NaN marks what is missing.")

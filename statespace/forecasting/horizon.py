@@ -61,6 +61,9 @@ class TimeAxis:
         freq : DateOffset, optional
             The frequency, where the indexes have lost it.
         """
+        for index in indexes:
+            if len(index) == 0:
+                raise ValueError("Found a series without samples while a minimum of 1 is required: y must hold one.")
         first = indexes[0]
         origin = min(index[0] for index in indexes)
         if isinstance(first, pd.PeriodIndex):

@@ -447,6 +447,13 @@ class KalmanForecaster(TimeForecaster):
             params["noise_variance_bounds"] = tuple(params["noise_variance_bounds"])
         return cls(**params)._import_data(state, arrays)
 
+    def _probe(self):
+        """As `statespace.KalmanRegressor`, for `statespace.persistence`."""
+        return self.regressor_._probe()
+
+    def _answer_probe(self, given):
+        return self.regressor_._answer_probe(given)
+
     def _restore(self):
         """Take what a file brings in the place of what fitting would learn."""
         state, arrays = self._restored

@@ -5,6 +5,7 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
+from statespace.forms import filled
 from statespace.kalman.estimation import fit
 from statespace.kalman.results import FilterResult, ForecastResult, Sample
 from statespace.kalman.sequential import Sequence
@@ -115,7 +116,11 @@ class LinearGaussianModel:
             raise ValueError(f"form must be one of {_FORMS}. Got {form!r}.")
         self.form = form
         varying: set[str] = set()
-        n = np.shape(transition)[-1] if np.ndim(transition) else 0
+        if np.ndim(transition) < 2:
+            raise ValueError(
+                f"transition must be a matrix of shape (n, n), [[1.0]] for one state. Got shape {np.shape(transition)}."
+            )
+        n = np.shape(transition)[-1]
         A = checked("transition", transition, (n, n), varying)
         H = checked("observation", observation, (None, n), varying)
         p = H.shape[1]
@@ -474,7 +479,7 @@ class LinearGaussianModel:
     def _observations(self, y):
         if isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy(dtype=float, na_value=np.nan)
-        y = np.asarray(y, dtype=float)
+        y = np.asarray(filled(y), dtype=float)
         p = self.system_.n_outputs
         y = y[:, np.newaxis] if y.ndim == 1 and p == 1 else y
         if y.ndim != 2 or y.shape[1] != p or len(y) == 0:

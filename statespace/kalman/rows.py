@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 
+from statespace.forms import filled
 from statespace.times import as_times, check_same_clock, clock
 
 _TIME_INDEX = (pd.DatetimeIndex, pd.PeriodIndex, pd.TimedeltaIndex)
@@ -132,7 +133,7 @@ def read_targets(y, n):
     """
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
-    y = check_array(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
+    y = check_array(filled(y), dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
     if y.ndim > 2:
         raise ValueError(f"y must have one or two dimensions, got an array of shape {y.shape}.")
     check_consistent_length(range(n), y)
@@ -144,7 +145,8 @@ def read_targets(y, n):
 def _numeric(X, estimator, reset):
     if not reset:
         check_same_clock(np.zeros(1), clock(estimator._record.times))
-    frame = X
+    frame = X = filled(X)
+    _check_columns(X)
     try:
         shape = np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ())
     except ValueError:
@@ -159,6 +161,23 @@ def _numeric(X, estimator, reset):
     _check_finite(X)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
     return _checked(X[:, 0], X[:, 1:], names, pd.Index(X[:, 0], name="time"), estimator, reset)
+
+
+def _check_columns(X):
+    """Refuse a table whose times are text, or stand behind another column."""
+    if not isinstance(X, pd.DataFrame) or not X.shape[1] or len(X) == 0:
+        return
+    clocks = [name for name, column in X.items() if _is_clock(column)]
+    if clocks:
+        raise ValueError(
+            f"X must have its times in the first column, or in its index; the column {clocks[0]!r} holds them. Give "
+            f"X.set_index({clocks[0]!r})."
+        )
+    if isinstance(X.iloc[0, 0], str) and pd.api.types.infer_dtype(X.iloc[:, 0], skipna=True) == "string":
+        raise ValueError(
+            f"`times` must be numbers, datetimes or timedeltas, got text such as {X.iloc[0, 0]!r} in the first column "
+            "of X. Convert text with pd.to_datetime."
+        )
 
 
 def _counts_otherwise(estimator, n_covariates, n_features):

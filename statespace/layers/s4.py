@@ -54,8 +54,8 @@ class S4(LinearMixer):
         The paper's rule, and the one that keeps a step of a system with a low-rank part at O(d_state).
     mode : {"auto", "convolution", "scan"}, default "auto"
         ``"convolution"`` is the paper's algorithm over the whole record and raises on unequal gaps; ``"scan"`` takes
-        step after step. ``"auto"`` scans on a CPU, where the compiled scan is faster on equal gaps too, and elsewhere
-        convolves when all gaps are equal.
+        step after step. ``"auto"`` scans unequal gaps; equal ones too on a CPU, where the compiled scan is faster, and
+        wherever no gradient is wanted; elsewhere it convolves equal ones.
     dt_min, dt_max : float, default 1e-3 and 1e-1
         The step δ of a channel starts log-uniformly in this range; it multiplies the gaps.
     bidirectional : bool, default False
@@ -213,7 +213,7 @@ class S4(LinearMixer):
             # Equal up to rounding: the same number throughout, but for the padding.
             dt = torch.full_like(u[:, 0], gap) if dt is None else gap * (dt > 0).to(u.dtype)
         y, final = dplr_scan(u, dt, *system, initial, backend=self._backend("dplr_scan"))
-        if gap is not None and not self._scans(u):
+        if gap is not None and not self._scans(u, *system, *(() if initial is None else (initial,))):
             # The scan is left with the final state, and with what the initial one leaves in the outputs.
             K = impulse_response(*system, u.shape[-1], gap, backend=self._backend("cauchy"))
             y = long_convolution(u, K.to(u.dtype), backend=self._backend("long_convolution"))
@@ -223,9 +223,21 @@ class S4(LinearMixer):
             y = torch.addcmul(y, self.D.unsqueeze(-1).to(u.dtype), u)
         return y, torch.view_as_real(final.contiguous())
 
-    def _scans(self, u):
-        """Whether equal gaps are scanned too."""
-        return self.mode == "auto" and u.device.type == "cpu" and self.backend in (None, "cpu") and self.rank <= 2
+    def _scans(self, u, *others):
+        """Whether equal gaps are scanned too.
+
+        The final state asks for a scan in any case, which has the outputs as well: some 30 operations a pair and sample
+        that a convolution only adds to. With gradients the scan back has five times as many, 4,800 at N = 64; three
+        transforms forth and four back move 150 bytes instead, for which a GPU has time for 2,700 operations, and a
+        long record keeps all of it busy.
+        """
+        if self.mode != "auto":
+            return False
+        if u.device.type == "cpu" and self.backend in (None, "cpu") and self.rank <= 2:
+            return True
+        # A compiled or exported program leaves out the scan of a state that nobody reads.
+        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (u, *others))
+        return not (wanted or torch.compiler.is_compiling())
 
     def _state_shapes(self, batch_size):
         return batch_size, self.d_model, self.d_state // 2, 2

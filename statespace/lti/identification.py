@@ -20,6 +20,9 @@ from statespace.lti.search import refine_best, trial
 from statespace.lti.subspace import METHODS
 from statespace.times import median_gap
 
+# The directions of search are the null space of n² · n² numbers: beyond this neither memory nor time would do.
+_MOST_STATES = 64
+
 
 class LTIRegressor(IdentifiedSystem):
     """Identify a linear system with any number of inputs and outputs from samples at any times.
@@ -33,7 +36,7 @@ class LTIRegressor(IdentifiedSystem):
     Parameters
     ----------
     order : "auto" or int, default="auto"
-        The number of states; "auto" takes the best by ``criterion``.
+        The number of states, at most 64; "auto" takes the best by ``criterion``.
     method : {"n4sid", "moesp", "cva"}, default="n4sid"
         The weighting of the subspace (Van Overschee & De Moor 1996; Verhaegen 1994; Larimore 1990).
     refine : bool, default=True
@@ -207,6 +210,12 @@ class LTIRegressor(IdentifiedSystem):
         elapsed = records.elapsed(self.time_unit)
         self.time_scale_ = median_gap(elapsed)
         u, y = np.concatenate(records.u), np.concatenate(outputs)
+        n_known = int(np.isfinite(y).sum())
+        if self.order != "auto" and self.order >= max(n_known, 2):
+            raise ValueError(
+                f"order={self.order} needs more known values of y than that, and there are {n_known}. Lower order, "
+                "or give longer records."
+            )
         self._u_shift, self._u_scale = _location(u, self.fit_intercept)
         self._y_shift, self._y_scale = _location(y, self.fit_intercept)
         data = self._data(records.u, outputs, elapsed)
@@ -252,6 +261,9 @@ class LTIRegressor(IdentifiedSystem):
         for name in ("max_order", "max_iter"):
             if not is_count(getattr(self, name)):
                 raise ValueError(f"{name} must be an int >= 1. Got {getattr(self, name)!r}.")
+        for name in ("order", "max_order"):
+            if getattr(self, name) != "auto" and getattr(self, name) > _MOST_STATES:
+                raise ValueError(f"{name} must be at most {_MOST_STATES}. Got {getattr(self, name)}.")
         if self.horizon is not None and not (is_count(self.horizon) and self.horizon >= 2):
             raise ValueError(f"horizon must be None or an int >= 2. Got {self.horizon!r}.")
         if not isinstance(self.tol, Real) or not self.tol > 0:

@@ -261,6 +261,9 @@ class ResidualStack(nn.Module):
             return h.mean(dim=1) if self.pooling == "mean" else h[:, -1]
         if self.pooling == "last":
             return h[torch.arange(len(h), device=h.device), lengths - 1]
+        # On a GPU, to look at the lengths would be to wait for them; `where` and its gradient take longer on a CPU.
+        if h.device.type == "cpu" and not torch.compiler.is_compiling() and bool((lengths == h.shape[1]).all()):
+            return h.mean(dim=1)
         real = torch.arange(h.shape[1], device=h.device) < lengths[:, None]
         # `where` and not a product: a padded step may hold anything, NaN too.
         return torch.where(real[..., None], h, 0).sum(dim=1) / lengths[:, None].to(h.dtype)

@@ -120,8 +120,9 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
     def predict(self, X, times=None, return_std=False):
         """Predict the targets.
 
-        The network computes in float64, so that a series' prediction does not depend on the series beside it, and in
-        chunks with carried state, so that memory does not grow with the length of a series.
+        On a CPU the network computes in float64, so that a series' prediction does not depend on the series beside it;
+        on a GPU in float32, where it may in the seventh digit. It reads in chunks with carried state, so that memory
+        does not grow with the length of a series.
 
         Parameters
         ----------

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from statespace.conformal import conformal_quantile, group_weights, least_samples, outward_quantile
+from statespace.conformal import check_enough, conformal_quantile, group_weights, outward_quantile, some_steps
 from statespace.distributions import DISTRIBUTIONS
 from statespace.weights import weights_of_targets
-
-# Steps of a series whose scores are kept: a random part is as good as all, and a file stays small.
-_MAX_STEPS = 1000
 
 
 class UncertainRegressor:
@@ -70,7 +67,7 @@ class UncertainRegressor:
         flat = levels.reshape(-1)
         if self._calibrated:
             scores = outward_quantile(self.calibration_scores_, flat, self.calibration_weights_).T
-            self._check_enough(scores, max(flat.max(), 1 - flat.min()))
+            check_enough(scores, max(flat.max(), 1 - flat.min()), self.calibration_weights_)
             values = self._each(lambda rows: self._at(rows, scores), self._outputs(collection))
         else:
             values = self._each(lambda rows: self._quantiles(rows, flat), self._outputs(collection))
@@ -172,7 +169,7 @@ class UncertainRegressor:
             largest = np.full(self.n_outputs_, conformal_quantile(self.calibration_maxima_, coverage))
         else:
             largest = conformal_quantile(np.abs(self.calibration_scores_), coverage, self.calibration_weights_)
-        self._check_enough(largest, coverage)
+        check_enough(largest, coverage, self.calibration_weights_)
         return largest
 
     def _check_uncertain(self, what):
@@ -182,19 +179,10 @@ class UncertainRegressor:
                 "or with calibrate=True."
             )
 
-    def _check_enough(self, scores, level):
-        if not np.isfinite(scores).all():
-            n_series = int(np.rint(self.calibration_weights_.sum(axis=0)).min())
-            raise ValueError(
-                f"a level of {level:g} needs {least_samples(level)} held-out series to be sure of, and there are "
-                f"{n_series}. Give a lower coverage, or fit to more series or with a larger calibration_fraction."
-            )
-
     def _learn_calibration(self, collection, targets, weights):
         """The scores of series that nothing else was learned from, and how far off their standard deviations are."""
         outputs = self._outputs(collection)
         rows = outputs if self.per_step_ else outputs[:, np.newaxis]
-        generator = np.random.default_rng(0)
         weights = weights_of_targets(weights, collection, self.per_step_)
         scores, errors, groups, counts = [], [], [], []
         self.calibration_maxima_ = np.empty(len(rows))
@@ -205,14 +193,14 @@ class UncertainRegressor:
             self.calibration_maxima_[group] = np.nanmax(np.abs(score))
             error = (scaled - self._distribution.location(parameters)) / self._distribution.std(parameters)
             kept = np.flatnonzero(~np.isnan(score).all(axis=1))
-            if len(kept) > _MAX_STEPS:
-                kept = np.sort(generator.choice(kept, _MAX_STEPS, replace=False))
             scores.append(score[kept])
             errors.append(error[kept])
             groups.append(np.full(len(kept), group))
             counts.append(np.ones(len(kept)) if weights is None else np.atleast_1d(weights[group])[kept])
-        self.calibration_scores_ = np.concatenate(scores)
-        shares = group_weights(np.concatenate(groups), known=~np.isnan(self.calibration_scores_))
-        self.calibration_weights_ = shares * np.concatenate(counts)[:, np.newaxis]
-        squares = np.nansum(self.calibration_weights_ * np.concatenate(errors) ** 2, axis=0)
+        groups = np.concatenate(groups)
+        kept = some_steps(groups)
+        self.calibration_scores_ = np.concatenate(scores)[kept]
+        shares = group_weights(groups[kept], known=~np.isnan(self.calibration_scores_))
+        self.calibration_weights_ = shares * np.concatenate(counts)[kept, np.newaxis]
+        squares = np.nansum(self.calibration_weights_ * np.concatenate(errors)[kept] ** 2, axis=0)
         self.std_scale_ = np.sqrt(squares / self.calibration_weights_.sum(axis=0))

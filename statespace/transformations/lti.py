@@ -82,6 +82,8 @@ class LTIFilter(BaseTransformer):
         "y_inner_mtype": "None",
         "fit_is_empty": False,
         "transform-returns-same-time-index": True,
+        "skip-inverse-transform": True,
+        "capability:inverse_transform": False,
         "capability:multivariate": True,
         "capability:unequal_length": True,
         "capability:missing_values": True,

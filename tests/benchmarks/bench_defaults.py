@@ -106,6 +106,8 @@ VARIANTS = {
     ("ssm_learning_rate", "1e-4"): {"ssm_learning_rate": 1e-4},
     ("ssm_learning_rate", "4e-3, as the others"): {"ssm_learning_rate": {}},
     ("ssm_learning_rate", "A, Δ 1e-3, B as the others"): {"ssm_learning_rate": {"A": 1e-3, "dt": 1e-3}},
+    ("ssm_learning_rate", "Δ 1e-3, A, B as the others"): {"ssm_learning_rate": {"dt": 1e-3}},
+    ("ssm_learning_rate", "A 1e-4, B, Δ 1e-3"): {"ssm_learning_rate": {"A": 1e-4, "B": 1e-3, "dt": 1e-3}},
     ("schedule", "no warm-up, cosine"): in_loop(warmup_cosine=lambda n, warmup=0.1: SCHEDULE(n, 0.0)),
     ("schedule", "no warm-up, constant"): in_loop(warmup_cosine=lambda n, warmup=0.1: lambda step: 1.0),
     ("dropout", "0"): {"dropout": 0.0},
@@ -118,6 +120,7 @@ VARIANTS = {
     ("n_layers", "1"): {"n_layers": 1},
     ("n_layers", "4"): {"n_layers": 4},
     ("d_state", "16"): {"d_state": 16},
+    ("pooling", "last"): {"pooling": "last"},
 }
 
 

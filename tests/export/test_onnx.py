@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -48,7 +49,9 @@ def test_a_hybrid_on_irregular_times_equals_predict(tmp_path):
     model = SSMRegressor([*options], layer_options=options, **SIZES | {"n_layers": 2})
     y = 100 + 10 * np.cumsum(X, axis=1)
     model.fit(X, y, times=TIMES)
-    model.export_onnx(tmp_path / "step.onnx", dtype="float64")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        model.export_onnx(tmp_path / "step.onnx", dtype="float64")
     answers, description = folded(tmp_path / "step.onnx", X, gaps(TIMES))
     expected = model.predict(X, times=TIMES)
     np.testing.assert_allclose(answers["prediction"], expected, rtol=1e-12)

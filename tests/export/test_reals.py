@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from statespace.export import reals
 from statespace.export.reals import InReals
@@ -30,6 +31,15 @@ def test_every_operation_equals_torchs_own():
     for answer, expected in zip(found, Everything()(x, y, angle), strict=True):
         assert not answer.is_complex()
         torch.testing.assert_close(answer, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_numbers_are_not_written_in_single_precision():
+    """The term that an RMS norm adds stands as a number in the graph, where ONNX would keep seven digits of it."""
+    norm, x = torch.nn.RMSNorm(3, eps=1e-5, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    program = torch.export.export(norm, (x,)).run_decompositions()
+    graph = make_fx(InReals(program.module()).run)(x).graph
+    numbers = [number for node in graph.nodes for number in node.args if isinstance(number, float)]
+    assert all(float(np.float32(number)) == number for number in numbers)
 
 
 def test_an_operation_without_a_rule_is_named():

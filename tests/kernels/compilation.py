@@ -54,16 +54,16 @@ def launches():
         InterpretedFunction.run = run
 
 
-def compile_for_gpus(found, capabilities=(80, 90)):
-    """Machine code of every launch for each compute capability; an autotuned kernel in every variant.
+def compile_for_gpus(found, capabilities=(80, 90), variants=False):
+    """Machine code of every launch for each compute capability; tuned kernels in all of their ``variants`` if asked.
 
-    Returns one dict for each: kernel, capability, the variant's constants, registers and spilled bytes of a thread, and
+    Returns one dict for each: kernel, capability, constants, the variant, registers and spilled bytes of a thread, and
     shared bytes of a block. A compilation that fails raises, with Triton's message.
     """
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     result = subprocess.run(
         [sys.executable, __file__],
-        input=json.dumps([found, capabilities]),
+        input=json.dumps([found, capabilities, variants]),
         capture_output=True,
         text=True,
         env=environment,
@@ -73,25 +73,29 @@ def compile_for_gpus(found, capabilities=(80, 90)):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _compile(launch, capability):
+def _compile(launch, capability, variants):
     from importlib import import_module
 
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel, variants = getattr(import_module(launch["module"]), launch["kernel"]), [({}, launch["options"])]
-    if isinstance(kernel, triton.runtime.Autotuner):
-        variants = [(c.kwargs, {"num_warps": c.num_warps, "num_stages": c.num_stages}) for c in kernel.configs]
-        kernel = kernel.fn
-    for constants, options in variants:
-        values = launch["values"] | constants
+    from statespace.kernels.tuning import Tuned
+
+    kernel, others = getattr(import_module(launch["module"]), launch["kernel"]), [{}]
+    if isinstance(kernel, Tuned):
+        others = kernel.variants(launch["values"] | launch["options"]) if variants else others
+        kernel = kernel.kernel
+    for variant in others:
+        values = launch["values"] | {name: x for name, x in variant.items() if name in kernel.arg_names}
+        options = launch["options"] | {name: x for name, x in variant.items() if name not in kernel.arg_names}
         types = {name: "constexpr" if name in values else launch["types"][name] for name in kernel.arg_names}
         # As at a launch: pointers and numbers that 16 divides are known to be so, which decides how memory is read.
         aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if n in launch["aligned"]}
         source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=aligned)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-        yield {"kernel": launch["kernel"], "capability": capability, "constants": values, **_resources(compiled)}
+        found = {"kernel": launch["kernel"], "capability": capability, "constants": values, "variant": variant}
+        yield found | _resources(compiled)
 
 
 def _resources(compiled):
@@ -113,5 +117,5 @@ def _resources(compiled):
 
 
 if __name__ == "__main__":
-    found, capabilities = json.loads(sys.stdin.read())
-    print(json.dumps([entry for launch in found for c in capabilities for entry in _compile(launch, c)]))
+    found, capabilities, variants = json.loads(sys.stdin.read())
+    print(json.dumps([entry for launch in found for c in capabilities for entry in _compile(launch, c, variants)]))

@@ -72,6 +72,45 @@ def test_gradients_of_several_vectors_agree(options):
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
+# Decays that halve within a gap, that do not, and four nodes of the one kind before four of the other.
+REACHES = [(-0.5, 1.5), (-6, -1.5), ((-6, -1.5), (-0.5, 1.5))]
+
+
+def within_reach(reach, H, generator):
+    """Rates (H, 8) whose real parts are powers of ten between two numbers."""
+    low, high = (np.repeat(np.broadcast_to(bound, 2), 4) for bound in np.transpose(reach))
+    decay = 10 ** generator.uniform(low, high, (H, 8))
+    return torch.from_numpy(-decay + 1j * generator.normal(size=(H, 8)) * 30)
+
+
+@pytest.mark.parametrize("reach", REACHES, ids=str)
+def test_gradients_in_and_out_of_reach(reach):
+    generator = np.random.default_rng(1)
+    u, dt, _, _, initial = (torch.from_numpy(x) for x in problem(B=1, H=16, L=70, nodes=8))
+    rate = within_reach(reach, 16, generator)
+    c = torch.randn(16, 8, dtype=torch.complex128)
+    arguments = [x.requires_grad_() for x in (u, dt, rate, c, initial)]
+    weights = torch.randn_like(u)
+    results = []
+    for backend in BACKENDS:
+        y, state = diagonal_scan(*arguments, backend=backend)
+        results.append((y, *torch.autograd.grad((y * weights).sum() + state.abs().square().sum(), arguments)))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10 * float(y.detach().abs().max()))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance", "highest"), [(np.float32, 1e-6, 5.9), (np.float64, 2e-13, 2)])
+def test_one_step_within_reach_keeps_all_digits(dtype, tolerance, highest):
+    """Ā - 1 relative to mpmath, of decays that do not halve within the gap, in float32 of phases of up to 10⁵ turns."""
+    rng = np.random.default_rng(0)
+    rate = -(10 ** rng.uniform(-8, -0.4, 496)) + 1j * 10 ** rng.uniform(-8, highest, 496)
+    gap = dtype(0.7)
+    u = np.ones((1, 496, 1), dtype)
+    _, state = diagonal_scan(u, np.full((1, 1), gap), rate[:, None], np.ones((496, 1), np.complex64), backend="cpu")
+    expected = np.array([complex(mpmath.expm1(mpmath.mpc(x.real, x.imag) * float(gap))) for x in rate])
+    np.testing.assert_array_less(np.abs(state[0, :, 0] - expected) / np.abs(expected), tolerance)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 2e-13)])
 def test_one_step_keeps_all_digits(dtype, tolerance):
     """Ā - 1 relative to mpmath, from rates where it is 1e-8 to those where nothing is left of the state."""

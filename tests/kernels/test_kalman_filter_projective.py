@@ -7,12 +7,15 @@ from numpy.testing import assert_allclose
 
 from statespace.kernels.kalman_filter import (
     Blocks,
+    cpu,
     discretize_blocks,
     kalman_filter,
     kalman_gradient,
     kalman_log_likelihood,
+    routes,
 )
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU, RANDOM_WALK, ROTATION, SHO, TABLE, TREND
+from statespace.kernels.kalman_filter.record import TILES, bytes_of_a_sample
 
 MODELS = {
     "OU": ([OU], [1], [[0.7, 1.3, 0.0]]),
@@ -25,8 +28,9 @@ MODELS = {
     "rotation": ([ROTATION], [2], [[0.8, 0.3, 0.0]]),
     "oscillator": ([SHO], [2], [[1.1, 0.9, 2.5]]),
 }
-# a chunk has 128 samples
-LENGTHS = (1, 2, 127, 128, 129, 300)
+# A chunk has 128 samples; one of eight stretches side by side, which one block of these kinds has, 256.
+LENGTHS = (1, 2, 127, 128, 129, 256, 600)
+ABREAST = ("OU", "level", "Matern32", "trend")
 
 
 def arguments(model, T=300, seed=0, R=0.3, scale=1.0, gaps=None):
@@ -86,7 +90,7 @@ def test_gradient_equals_that_of_three_states(model, T):
 
 @pytest.mark.parametrize("model", ["OU", "Matern32", "level + OU", "rotation"])
 def test_each_sample_with_its_own_noise_and_row(model):
-    y, dt, blocks, h, _, mean, covariance = arguments(model)
+    y, dt, blocks, h, _, mean, covariance = arguments(model, T=600)
     rng = np.random.default_rng(4)
     R = rng.uniform(0.1, 2.0, size=len(y))
     along = np.outer(rng.normal(size=len(y)), np.eye(len(h))[0])
@@ -96,10 +100,10 @@ def test_each_sample_with_its_own_noise_and_row(model):
 
 
 @pytest.mark.parametrize("model", ["OU", "Matern32", "trend", "two OU", "oscillator"])
-@pytest.mark.parametrize("where", [0, 40, 200, slice(None)])
+@pytest.mark.parametrize("where", [0, 40, 400, slice(None)])
 def test_exact_observations(model, where):
     """R = 0 leaves the projective coordinates, in the middle of a record or from its beginning."""
-    y, dt, blocks, h, _, mean, covariance = arguments(model, gaps=lambda rng, T: rng.exponential(size=T) + 0.5)
+    y, dt, blocks, h, _, mean, covariance = arguments(model, 600, gaps=lambda rng, T: rng.exponential(size=T) + 0.5)
     R = np.full(len(y), 0.3)
     R[where] = 0.0
     y[dt == 0.0] = np.nan
@@ -117,11 +121,12 @@ def test_scaling_the_data_shifts_the_likelihood(model, noise, scale):
     assert_allclose(kalman_log_likelihood(*scaled), expected, rtol=1e-11)
 
 
-def in_many_digits(y, dt, blocks, h, R, mean, covariance):
-    """The filter's two lines in 60 digits, with the A(Δ) and Q(Δ) of float64."""
+def in_many_digits(y, dt, blocks, h, R, mean, covariance, away=0):
+    """The filter's two lines in 60 digits, with the A(Δ) and Q(Δ) of float64; ``away`` moves the first mean."""
     with mpmath.workdps(60):
         transitions, noises = discretize_blocks(blocks, dt)
         a, P = mpmath.matrix(mean.tolist()), mpmath.matrix(covariance.tolist())
+        a[0] += away
         h = mpmath.matrix(h.tolist())
         total = mpmath.mpf(0)
         for value, A, Q in zip(y.tolist(), transitions.tolist(), noises.tolist(), strict=True):
@@ -133,7 +138,7 @@ def in_many_digits(y, dt, blocks, h, R, mean, covariance):
                 v = value - (h.T * a)[0]
                 a, P = a + m * (v / F), P - m * m.T / F
                 total += mpmath.log(2 * mpmath.pi * F) + v * v / F
-        return float(-total / 2)
+        return float(-total / 2) if away == 0 else -total / 2
 
 
 @pytest.mark.parametrize("noise", [1e-12, 1e-3, 1e3, 1e12])
@@ -141,8 +146,54 @@ def in_many_digits(y, dt, blocks, h, R, mean, covariance):
 def test_gaps_from_1e_9_to_1e_9(model, noise):
     """Equal times with different values at R = 1e-12 among them: what is left of P must keep its digits."""
     widest = 3 if model == "trend" else 9
-    given = arguments(model, T=200, R=noise, gaps=lambda rng, T: 10.0 ** rng.uniform(-9, widest, size=T))
+    given = arguments(model, T=300, R=noise, gaps=lambda rng, T: 10.0 ** rng.uniform(-9, widest, size=T))
     assert_allclose(kalman_log_likelihood(*given), in_many_digits(*given), rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["level", "trend"])
+def test_gradient_by_the_first_mean_keeps_its_digits(model):
+    given = arguments(model, T=300, R=1e-3, gaps=lambda rng, T: 10.0 ** rng.uniform(-9, 3, size=T))
+    with mpmath.workdps(60):
+        step = mpmath.mpf(10) ** -20
+        expected = float((in_many_digits(*given, step) - in_many_digits(*given, -step)) / (2 * step))
+    assert_allclose(kalman_gradient(*given)[1].mean[0], expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("model", ABREAST)
+def test_segments_and_a_diffuse_start(model, monkeypatch):
+    """Segments of 400 samples: 256 side by side and a rest in each, the first of them from a diffuse start on."""
+    y, dt, blocks, h, R, mean, covariance = arguments(model, T=1000)
+    y[:9] = np.nan
+    given = (y, dt, blocks, h, R, mean, np.zeros_like(covariance), np.eye(len(mean)))
+    value, whole = kalman_gradient(*given)
+    assert_allclose(value, kalman_log_likelihood(*given, backend="reference"), rtol=1e-11)
+    monkeypatch.setattr(cpu, "SEGMENT_BYTES", 400 * bytes_of_a_sample(len(mean), len(mean), TILES))
+    other, parts = kalman_gradient(*given)
+    assert_allclose(other, value, rtol=1e-13)
+    step = 1e-5 * np.array(blocks.parameters)
+    for k in np.flatnonzero(step[0]):
+        each = np.zeros_like(step)
+        each[0, k] = step[0, k]
+        up, down = (
+            kalman_log_likelihood(*given[:2], blocks._replace(parameters=blocks.parameters + s * each), *given[3:])
+            for s in (1, -1)
+        )
+        assert_allclose(whole.parameters[0, k], (up - down) / (2 * each[0, k]), rtol=1e-6)
+    for name in ("parameters", "noise_variance", "observation", "diffuse"):
+        a, b = getattr(parts, name), getattr(whole, name)
+        assert_allclose(a, b, rtol=1e-10, atol=1e-10 * np.abs(b).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("model", ABREAST)
+def test_side_by_side_as_one_after_the_other(model, monkeypatch):
+    given = arguments(model, T=1024)
+    value, gradient = kalman_gradient(*given)
+    monkeypatch.setattr(routes, "LONG", 10**9)
+    other, expected = kalman_gradient(*given)
+    assert_allclose(value, other, rtol=1e-13)
+    for name in ("parameters", "noise_variance", "observation", "mean", "covariance"):
+        a, b = getattr(gradient, name), getattr(expected, name)
+        assert_allclose(a, b, rtol=1e-10, atol=1e-11 * np.abs(b).max(), err_msg=name)
 
 
 def test_nothing_observed():

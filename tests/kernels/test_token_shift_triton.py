@@ -57,7 +57,7 @@ def test_it_compiles_for_gpus_without_spilling(triton_device):
     with launches() as found:
         for dtype in (torch.float32, torch.bfloat16):
             with_gradients(problem(dtype=dtype), "triton")
-    code = compile_for_gpus(found)
+    code = compile_for_gpus(found, variants=True)
     # Kernels, types, capabilities, and the two variants of which a GPU takes the faster one.
     assert len(code) == 2 * 2 * 2 * 2
     assert [entry for entry in code if entry["spilled"]] == []

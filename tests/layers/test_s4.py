@@ -122,6 +122,30 @@ def test_faces_agree_over_a_long_record(measure):
             torch.testing.assert_close(layer(u)[0].double(), exact, rtol=0, atol=2e-5 * scale)
 
 
+def test_auto_convolves_for_gradients_alone_where_the_scan_is_no_compiled_loop(monkeypatch):
+    """The final state asks for a scan, which has the outputs as well."""
+    from statespace.layers import s4
+
+    convolved, convolve = [], s4.long_convolution
+    monkeypatch.setattr(s4, "long_convolution", lambda u, *k, **o: convolved.append(u.shape) or convolve(u, *k, **o))
+    torch.manual_seed(0)
+    layer, u = S4(3, 8, backend="pytorch").double(), torch.randn(2, 50, 3, dtype=torch.double)
+    for dt in (None, torch.full((2, 50), 0.7, dtype=torch.double)):
+        y, state = layer(u, dt)
+        assert len(convolved) == 1
+        with torch.no_grad():
+            found = layer(u, dt)
+        assert len(convolved) == 1
+        for x, expected in zip(found, (y, state), strict=True):
+            torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+        convolved.clear()
+    S4(3, 8)(u.float())
+    assert convolved == []
+    with torch.no_grad():
+        S4(3, 8, mode="convolution", backend="pytorch")(u.float())
+    assert len(convolved) == 1
+
+
 @pytest.mark.parametrize("measure", ["legs", "legt"])
 @pytest.mark.parametrize("gap", [0.0, 1e-6, 1.0, 1e6, 1e8])
 def test_a_steps_gradients_keep_their_digits_at_any_gap(measure, gap):

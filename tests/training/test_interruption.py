@@ -79,8 +79,8 @@ def test_in_the_middle(where, after, monkeypatch):
         return call
 
     if where == "step":
-        # Half of the parameters have moved.
-        monkeypatch.setattr(torch.Tensor, "addcdiv_", interrupted(torch.Tensor.addcdiv_, 7))
+        # Some of the groups of parameters have moved.
+        monkeypatch.setattr(torch, "_fused_adamw_", interrupted(torch._fused_adamw_, 7))
     elif where == "backward":
         monkeypatch.setattr(torch.Tensor, "backward", interrupted(torch.Tensor.backward, 5))
     else:

@@ -106,3 +106,18 @@ def test_auto_says_which_device_it_takes(monkeypatch, capsys):
         "device='auto': training on cuda, a GPU; torch's own, slower operations in the place of Triton's kernels: "
         "No module named 'triton' (pip install it)",
     ]
+
+
+def test_a_network_answers_in_float64_on_a_cpu_and_in_float32_on_a_gpu(monkeypatch):
+    kinds = {name: devices.answering_type(torch.device(name)) for name in ("cpu", "cuda", "mps")}
+    assert kinds == {"cpu": torch.float64, "cuda": torch.float32, "mps": torch.float32}
+    rng = np.random.default_rng(0)
+    X, times = rng.normal(size=(6, 30)), np.cumsum(rng.uniform(0.1, 2, size=(6, 30)), axis=1)
+    regressor = SSMRegressor(d_model=4, n_layers=1, max_epochs=1, device="cpu", random_state=0).fit(X, X[:, -1], times)
+    expected, types, copy = regressor.predict(X, times), [], SSMRegressor._copy_model
+    monkeypatch.setattr("statespace.deep.answering_type", lambda device: kinds["cuda"])
+    monkeypatch.setattr(SSMRegressor, "_copy_model", lambda self, *to: types.append(to[1]) or copy(self, *to))
+    found = regressor.predict(X, times)
+    assert types == [torch.float32]
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert (found != expected).any()
