@@ -3,6 +3,7 @@
 import importlib.abc
 import importlib.machinery
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -47,6 +48,11 @@ if "torch" in sys.modules:
     sys.modules["torch"].set_num_threads(1)
 else:
     sys.meta_path.insert(0, _OneTorchThread())
+
+
+# A process that was started in the background of a shell ignores Ctrl-C, and so would what the tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Few tests that take long. Neighbours compile different loops.

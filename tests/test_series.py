@@ -131,7 +131,7 @@ REFUSED = {
     "numbers": ([1.0, 2.0], None, "Expected 2D array, got 1D array instead"),
     "a vector": (np.zeros(3), None, "Expected 2D array, got 1D array instead"),
     "a scalar": (np.float64(3), None, "Expected 2D array, got scalar array instead"),
-    "4-D": (np.zeros((2, 2, 2, 2)), None, r"Found array with dim 4"),
+    "4-D": (np.zeros((2, 2, 2, 2)), None, "X must have at most 3 axes"),
     "3-D in a list": ([np.zeros((2, 2, 2))], None, r"series 0 of X must have shape \(n_times,\)"),
     "ragged inside": ([[[1.0], [2.0, 3.0]]], None, "series 0 of X must be rectangular"),
     "inf": ([[1.0], [2.0, np.inf]], None, r"Input X \(series 1\) contains infinity or a value too large"),

@@ -181,7 +181,7 @@ def kalman_filter(y, dt, blocks, observation, noise_variance, mean, covariance, 
         for i, known in model.lost(sizes):
             cut, (fixed, start) = model.samples(i), model.one(i)
             own = [cuda.runtime.fetched(x[cut]) for x in moments]
-            kept = Kept(own[0], own[1], None, None, own[2], own[3], None, None, None)
+            kept = Kept(own[0], own[1], None, None, own[2], own[3], None, None, None, None)
             counts[i] = write_filtered(sys.modules[__name__], kept, int(last[i]), fixed, *start)
             for x, written in zip(moments, own, strict=True):
                 x[cut] = cuda.borrowed(written)
