@@ -8,7 +8,8 @@ a model that knows how much time has passed can tell where the pendulum is. The 
 the gaps and without.
 
 ``python plot_pendulum.py --paper`` runs a configuration of the papers' size: 2000 series to learn from, four layers, a
-convolutional encoder, 100 epochs. That takes half an hour on one core: 2.69 with the gaps, 21.58 without, in the units below.
+convolutional encoder, 100 epochs. That takes half an hour on one core: 2.69 with the gaps, 21.58 without, in the units
+below.
 """
 
 # %%
