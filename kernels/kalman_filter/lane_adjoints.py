@@ -34,7 +34,7 @@ def back_for(blocks, parameters):
     s = 2 * blocks
     moments = s + 2 * blocks * (blocks + 1) - blocks
     slots = STEPS * 4 * blocks
-    way = Way(*(aligned(size * WIDTH) for size in ((STEPS + 1) * moments, STEPS * s, STEPS, STEPS)))
+    way = Way(*(aligned(size * WIDTH) for size in ((STEPS + 1) * moments, (STEPS + 1) * s, STEPS, STEPS)))
     sizes = (moments, moments, slots, slots, s, s, s, 1 + s + 3 * parameters)
     return way, Back(*(aligned(size * WIDTH) for size in sizes))
 
@@ -185,7 +185,7 @@ def back_over_chunk(blocks, each_h, each_R, steps, some, by_observation, room, w
         h = p.h + each_h * t * s
         along = splat(0.0)
         for j in range(0, s, WIDTH):
-            y = load(way.product, t * s + j) * inverse
+            y = load(way.product, (t + 1) * s + j) * inverse
             store(y, k, j)
             along = along + load(V, j) * y
         product_of(blocks, V, p.P, k, w)
@@ -211,7 +211,7 @@ def back_over_chunk(blocks, each_h, each_R, steps, some, by_observation, room, w
             for j in range(0, s, WIDTH):
                 along = along + load(k, j) * load(x, j)
             for j in range(0, s, WIDTH):
-                m = load(way.product, t * s + j)
+                m = load(way.product, (t + 1) * s + j)
                 y = (load(w, j) + m * along) + (m * F_bar + (load(way.moments, after + j) - m * gain) * lift)
                 if each_h == 1:
                     store(y, C, h + j)
