@@ -8,11 +8,14 @@ those that the next stretch ends its way back with, nothing is taken.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from statespace.kernels.intrinsics import address_of
+from statespace.kernels.kalman_filter.blocks import TABLE
 from statespace.kernels.kalman_filter.compiled import NO, ONE, YES, entry, helper, shared
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
-from statespace.kernels.kalman_filter.lane_adjoints import back_for, back_over_chunk
+from statespace.kernels.kalman_filter.lane_adjoints import HALF, WHOLE, back_for, back_over_chunk
 from statespace.kernels.kalman_filter.lane_tiles import (
     NO_WAY,
     advance,
@@ -47,14 +50,14 @@ _steps: list[Steps] = []
 
 
 @helper()
-def chunk_back(parts, steps_back, record, units, h, begin, steps, some, by_observation, room, way, back):
+def chunk_back(parts, steps_back, record, units, h, begin, steps, wanted, by_observation, room, way, back):
     """Filter a chunk again, from the moments in ``room``, and sweep it back."""
     blocks = len(units[1])
     copy_part(room.moments, 0, way.moments, 0, places(blocks).m)
     advance(parts, record, units, h, begin, steps, room, YES, way)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
-    run(steps_back.back, (blocks, each_h, each_R, steps, some, by_observation, room, way, back))
+    run(steps_back.back, (blocks, each_h, each_R, steps, wanted, by_observation, room, way, back))
 
 
 @shared()
@@ -80,7 +83,7 @@ def agree(size, V, W, P):
 
 @entry()
 def gradient_stretches(
-    parts, steps_back, record, units, h, first, length, last, some, by_observation, room, way, back, by_R, by_h, b, out
+    parts, steps_back, record, units, h, first, length, last, wanted, by_observation, room, way, back, by_R, by_h, b, out
 ):  # fmt: skip
     """What ``filter_stretches`` left, backwards; False where stretches end with adjoints that were not found."""
     _, size, _ = units
@@ -104,7 +107,7 @@ def gradient_stretches(
             S[i + WIDTH - 1] = 0.0
         begin = chunk * STEPS
         chunk_back(
-            parts, steps_back, record, units, h, begin, min(STEPS, length - begin), NO, NO, room, way, back
+            parts, steps_back, record, units, h, begin, min(STEPS, length - begin), back.nothing, NO, room, way, back
         )  # fmt: skip
     copy_part(V, 0, back.begun, 0, p.m)
     for l in range(WIDTH):
@@ -116,12 +119,12 @@ def gradient_stretches(
         begin = chunk * STEPS
         steps = min(STEPS, length - begin)
         copy_part(marks, chunk * p.mark, S, 0, p.m)
-        chunk_back(parts, steps_back, record, units, h, begin, steps, some, by_observation, room, way, back)
+        chunk_back(parts, steps_back, record, units, h, begin, steps, wanted, by_observation, room, way, back)
         slots = room.slot[steps - 1] + 1
         run(
             steps_back.contract,
-            (record, units, begin, slots, at, stops, C, p.gaps, room.slot, room.A, back.A_bar, back.Q_bar, back.sums,
-             (1 + 2 * blocks) * WIDTH, out),
+            (record, units, begin, slots, at, stops, C, p.gaps, room.slot, room.A, room.Q, back.A_bar,
+             back.Q_bar, back.sums, (1 + 2 * blocks) * WIDTH, out),
         )  # fmt: skip
         if len(record.noise_variance) > 1:
             hand_out(C, p.noise, ONE, begin, steps, at, stops, by_R, room.scratch)
@@ -212,13 +215,13 @@ def _after_start(record, units, first, last, state, moving, by_observation, b, g
     way, back = back_for(len(units[1]), len(record.parameters))
     if not _steps:
         i = 0
-        chunk = room.chunk, i, room.slot, room.A, back.A_bar, back.Q_bar, back.sums, i, gradient
+        chunk = room.chunk, i, room.slot, room.A, room.Q, back.A_bar, back.Q_bar, back.sums, i, gradient
         _steps.append(
             Steps(
-                address_of(back_over_chunk, i, i, i, i, False, False, room, way, back),
+                address_of(back_over_chunk, i, i, i, i, back.nothing, False, room, way, back),
                 address_of(contract_lanes, record, units, i, i, room.at, room.stops, *chunk),
             )
         )
     by_R, by_h = gradient.noise_variance, gradient.observation.reshape(-1)
-    some = bool(moving.any())
-    return gradient_stretches(parts, _steps[0], *given, some, by_observation, room, way, back, by_R, by_h, b, gradient)
+    wanted = np.where(units[0] == TABLE, WHOLE, HALF) * moving
+    return gradient_stretches(parts, _steps[0], *given, wanted, by_observation, room, way, back, by_R, by_h, b, gradient)
