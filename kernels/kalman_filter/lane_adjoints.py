@@ -76,13 +76,16 @@ def product_of(blocks, S, q, x, w):
 
 
 @helper()
-def retreat_lanes(blocks, wanted, V, x, w, k, M, C, h, A, a, F, f, A_bar, Q_bar):
+def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar, Q_bar):
     """P̄ ← P̄ + ½ (x hᵀ + h xᵀ), then over the transition from the filtered moments in ``F`` from ``f`` on, ``w`` = P̄ k.
 
     What P̄ ← Aᵀ P̄ A, ā ← Aᵀ ā leave gives Aᵀ Ā = 2 P̄ P + ā aᵀ in its diagonal blocks, of which half is added to
     ``A_bar`` where the block is ``wanted``: dA/dθ is A times something simple. Of a table it is half of Ā itself.
-    ``k``: where in ``M`` the gain of the sample before stands.
+    ``k``: where in ``M`` the gain of the sample before stands. Returns āᵀ k and kᵀ P̄ k. To be ``fresh`` is to be the
+    first to write to Q̄.
     """
+    along = splat(0.0)
+    spread = splat(0.0)
     for i in range(0, 2 * blocks * WIDTH, WIDTH):
         store(splat(0.0), w, i)
     q = 2 * blocks * WIDTH
@@ -106,9 +109,14 @@ def retreat_lanes(blocks, wanted, V, x, w, k, M, C, h, A, a, F, f, A_bar, Q_bar)
         s01 = x0 * h1 + (x1 * h0 + load(V, q + WIDTH))
         h0 = 0.5 * h0
         h1 = 0.5 * h1
-        add(s00, Q_bar, at)
-        add(s01, Q_bar, at + WIDTH)
-        add(s11, Q_bar, at + 3 * WIDTH)
+        if fresh:
+            store(s00, Q_bar, at)
+            store(s01, Q_bar, at + WIDTH)
+            store(s11, Q_bar, at + 3 * WIDTH)
+        else:
+            add(s00, Q_bar, at)
+            add(s01, Q_bar, at + WIDTH)
+            add(s11, Q_bar, at + 3 * WIDTH)
         u00 = s00 * a00 + s01 * a10
         u01 = s00 * a01 + s01 * a11
         u10 = s01 * a00 + s11 * a10
@@ -127,6 +135,7 @@ def retreat_lanes(blocks, wanted, V, x, w, k, M, C, h, A, a, F, f, A_bar, Q_bar)
         y1 = a01 * g0 + a11 * g1
         store(y0, V, i)
         store(y1, V, i + WIDTH)
+        along = k0 * y0 + (k1 * y1 + along)
         t00 = t01 = t10 = t11 = splat(0.0)
         if wanted[b]:
             if wanted[b] == WHOLE:
@@ -213,11 +222,13 @@ def retreat_lanes(blocks, wanted, V, x, w, k, M, C, h, A, a, F, f, A_bar, Q_bar)
             q += 4 * WIDTH
         store(w0, w, i)
         store(w1, w, i + WIDTH)
+        spread = k0 * w0 + (k1 * w1 + spread)
         if wanted[b]:
             store(t00, A_bar, at)
             store(t01, A_bar, at + WIDTH)
             store(t10, A_bar, at + 2 * WIDTH)
             store(t11, A_bar, at + 3 * WIDTH)
+    return along, spread
 
 
 @entry()
@@ -230,26 +241,28 @@ def back_over_chunk(blocks, each_h, each_R, steps, wanted, by_observation, room,
     C, A, slot = room.chunk, room.A, room.slot
     M, V, A_bar, Q_bar, w, x, sums = way.product, back.adjoints, back.A_bar, back.Q_bar, back.w, back.x, back.sums
     s = 2 * blocks * WIDTH
-    for i in range((slot[steps - 1] + 1) * 2 * s):
-        A_bar[i] = 0.0
-        Q_bar[i] = 0.0
     for t in range(steps):
         inverse = load(way.inverse, t * WIDTH)
         for j in range((t + 1) * s, (t + 2) * s, WIDTH):
             store(load(M, j) * inverse, M, j)
-    product_of(blocks, V, p.P, M[steps * s :], w)
+    k = steps * s
+    product_of(blocks, V, p.P, M[k:], w)
+    along = splat(0.0)
+    spread = splat(0.0)
+    for j in range(0, s, WIDTH):
+        y = load(M, k + j)
+        along = y * load(V, j) + along
+        spread = y * load(w, j) + spread
+    following = -1
     for t in range(steps - 1, -1, -1):
         inverse = load(way.inverse, t * WIDTH)
         gain = load(way.gain, t * WIDTH)
         h = p.h + each_h * t * s
         k = (t + 1) * s
-        along = splat(0.0)
-        F_bar = 0.5 * (gain * gain - inverse)
-        for j in range(0, s, WIDTH):
-            y = load(M, k + j)
-            along = y * load(V, j) + along
-            F_bar = y * load(w, j) + F_bar
-        F_bar = F_bar - along * gain
+        a = slot[t] * 2 * s
+        fresh = slot[t] != following
+        following = slot[t]
+        F_bar = (spread - along * gain) + 0.5 * (gain * gain - inverse)
         lift = gain - along
         for j in range(0, s, WIDTH):
             y = load(C, h + j)
@@ -260,18 +273,23 @@ def back_over_chunk(blocks, each_h, each_R, steps, wanted, by_observation, room,
             store(F_bar, C, p.noise + t * WIDTH)
         else:
             add(F_bar, sums, 0)
-        retreat_lanes(blocks, wanted, V, x, w, t * s, M, C, h, A, slot[t] * 2 * s, way.moments, t * p.m, A_bar, Q_bar)
+        if fresh:
+            for j in range(a, a + 2 * s, WIDTH):
+                store(splat(0.0), A_bar, j)
+        along, spread = retreat_lanes(
+            blocks, wanted, fresh, V, x, w, t * s, M, C, h, A, a, way.moments, t * p.m, A_bar, Q_bar
+        )  # fmt: skip
         if by_observation:
             # of the predicted moments, P x = (P − m kᵀ) x + m (k·x); what is found takes the place of h
             after = (t + 1) * p.m
             product_of(blocks, way.moments[after:], p.P, x, back.z)
             F = 1.0 / where(inverse > 0.0, inverse, splat(1.0))
-            along = splat(0.0)
+            inner = splat(0.0)
             for j in range(0, s, WIDTH):
-                along = along + load(M, k + j) * load(x, j)
+                inner = load(M, k + j) * load(x, j) + inner
             for j in range(0, s, WIDTH):
                 m = load(M, k + j) * F
-                y = (load(back.z, j) + m * along) + (m * F_bar + (load(way.moments, after + j) - m * gain) * lift)
+                y = (load(back.z, j) + m * inner) + (m * F_bar + (load(way.moments, after + j) - m * gain) * lift)
                 if each_h == 1:
                     store(y, C, h + j)
                 else:
