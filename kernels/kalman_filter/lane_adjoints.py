@@ -12,7 +12,6 @@ from statespace.kernels.kalman_filter.transposition import WIDTH, aligned, load,
 from statespace.kernels.kalman_filter.vector_blocks import add
 from statespace.kernels.vectors import store, where
 
-
 # What is wanted of a block's A: half of Aᵀ Ā, half of Ā itself. Nothing is 0.
 HALF, WHOLE = np.int64(1), np.int64(2)
 

@@ -31,9 +31,9 @@ run = calling(types.none)
 class Lanes(NamedTuple):
     """Room for eight stretches, in vectors.
 
-    ``moments``: a, P, m = P h, that of another step. ``chunk``: y, Δ, R, h of STEPS steps. ``totals``: Σ log F, the running product of
-    F, Σ v²/F, the number of samples, the last 1/F. ``A``, ``Q``: of each slot. ``marks``: a and P before each of the
-    first chunks, and its totals. ``ends``: the same at the end.
+    ``moments``: a, P, m = P h, that of another step. ``chunk``: y, Δ, R, h of STEPS steps. ``totals``: Σ log F, the
+    running product of F, Σ v²/F, the number of samples, the last 1/F. ``A``, ``Q``: of each slot. ``marks``: a and P
+    before each of the first chunks, and its totals. ``ends``: the same at the end.
     """
 
     moments: np.ndarray

@@ -1,8 +1,9 @@
 """A(Δ) and Q(Δ) of a chunk of steps of eight lanes, for blocks of one or two states.
 
 Each block has four vectors, row by row; one of a single state is padded with zeros. The third of Q, which is symmetric,
-holds what the way back wants again: Q of OU processes and Q₀₀ of Matérn ones at unit variance. As in ``transitions.py``, steps
-with the gaps of the step before share a slot. What is 0 or 1 for every gap is written once, by ``prepare_slots``.
+holds what the way back wants again: Q of OU processes and Q₀₀ of Matérn ones at unit variance. As in
+``transitions.py``, steps with the gaps of the step before share a slot. What is 0 or 1 for every gap is written once,
+by ``prepare_slots``.
 """
 
 from statespace.kernels.kalman_filter.blocks import (
@@ -187,10 +188,11 @@ def contract_lanes(record, units, begin, count, at, stops, C, gaps, slot, A, Q, 
                 q11 = load(Q_bar, p + 3 * WIDTH)
                 if k == MATERN32:
                     x = rate * gap
-                    root, _ = decays(x)
                     through_A = gap * (x * (g00 - g11) + gap * g01 - 2.0 * g11) - x * (2.0 + x) * g10
+                    # exp(−2x) is the determinant of A
+                    e = load(A, p) * load(A, p + 3 * WIDTH) - load(A, p + WIDTH) * load(A, p + 2 * WIDTH)
                     by_rate, by_variance = contract_matern32_noise(
-                        rate, gap, root * root, load(Q, p + 2 * WIDTH), q00, cross, q11
+                        rate, gap, e, load(Q, p + 2 * WIDTH), q00, cross, q11
                     )
                     first = first + (2.0 * through_A + variance * by_rate)
                     second = second + by_variance

@@ -9,15 +9,15 @@ those that the next stretch ends its way back with, nothing is taken.
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 
-from statespace.kernels.intrinsics import address_of
+from statespace.kernels.intrinsics import address_of, calling
 from statespace.kernels.kalman_filter.blocks import TABLE
 from statespace.kernels.kalman_filter.compiled import NO, ONE, YES, entry, helper, shared
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
 from statespace.kernels.kalman_filter.lane_adjoints import HALF, WHOLE, back_for, back_over_chunk
 from statespace.kernels.kalman_filter.lane_tiles import (
-    NO_WAY,
     advance,
     borrowed_lanes,
     bytes_of_marks,
@@ -40,13 +40,16 @@ MORE, AGREED = 2, 1e-10
 
 
 class Steps(NamedTuple):
-    """Addresses of ``back_over_chunk`` and ``contract_lanes``."""
+    """Addresses of ``filter_stretches``, ``back_over_chunk`` and ``contract_lanes``."""
 
+    filter: int
     back: int
     contract: int
 
 
 _steps: list[Steps] = []
+
+run_filter = calling(types.intp)
 
 
 @helper()
@@ -83,15 +86,19 @@ def agree(size, V, W, P):
 
 @entry()
 def gradient_stretches(
-    parts, steps_back, record, units, h, first, length, last, wanted, by_observation, room, way, back, by_R, by_h, b, out
+    parts, steps_back, record, units, h, first, length, last, state, looked, wanted, by_observation, room, way, back,
+    by_R, by_h, b, out,
 ):  # fmt: skip
-    """What ``filter_stretches`` left, backwards; False where stretches end with adjoints that were not found."""
+    """``filter_stretches``, then backwards; False where stretches end with moments or adjoints that were not found."""
     _, size, _ = units
     blocks = len(size)
     p = places(blocks)
     n = record.observation.shape[1]
     S, C, V, marks, at, stops = room.moments, room.chunk, back.adjoints, room.marks, room.at, room.stops
     chunks = (length + STEPS - 1) // STEPS
+    given = parts, record, units, h, first, length, last, state, looked, chunks, room, way
+    if run_filter(steps_back.filter, given) < last:
+        return False
     forgotten = 0
     for l in range(WIDTH):
         forgotten = max(forgotten, room.agreed[l])
@@ -100,7 +107,7 @@ def gradient_stretches(
     for i in range(len(V)):
         V[i] = 0.0
     # from further on to the end of each stretch
-    for chunk in range(min(chunks, forgotten + forgotten // 4 + MORE) - 1, -1, -1):
+    for chunk in range(min(chunks, forgotten + MORE) - 1, -1, -1):
         for i in range(0, p.m, WIDTH):
             for l in range(WIDTH - 1):
                 S[i + l] = marks[chunk * p.mark + i + l + 1]
@@ -209,19 +216,22 @@ def _after_start(record, units, first, last, state, moving, by_observation, b, g
     """Samples first..last−1, and the transition into them."""
     length, chunks = stretch_of(last - first)
     h, parts = record.observation.reshape(-1), parts_for(record, units, room)
-    given = record, units, h, first, length, last
-    if filter_stretches(parts, *given, state, min(chunks, LOOK), chunks, room, NO_WAY) < last:
-        return False
+    looked = min(chunks, LOOK)
     way, back = back_for(len(units[1]), len(record.parameters))
     if not _steps:
         i = 0
+        span = parts, record, units, h, i, i, i, state, i, i, room, way
         chunk = room.chunk, i, room.slot, room.A, room.Q, back.A_bar, back.Q_bar, back.sums, i, gradient
         _steps.append(
             Steps(
+                address_of(filter_stretches, *span),
                 address_of(back_over_chunk, i, i, i, i, back.nothing, False, room, way, back),
                 address_of(contract_lanes, record, units, i, i, room.at, room.stops, *chunk),
             )
         )
     by_R, by_h = gradient.noise_variance, gradient.observation.reshape(-1)
     wanted = np.where(units[0] == TABLE, WHOLE, HALF) * moving
-    return gradient_stretches(parts, _steps[0], *given, wanted, by_observation, room, way, back, by_R, by_h, b, gradient)
+    return gradient_stretches(
+        parts, _steps[0], record, units, h, first, length, last, state, looked, wanted, by_observation, room, way, back,
+        by_R, by_h, b, gradient,
+    )  # fmt: skip
