@@ -257,6 +257,24 @@ def store(typingctx, value, x, i):
 
 
 @intrinsic
+def prefetch(typingctx, x, i):
+    """Ask for the cache line of x[i] of a flat array; any i will do."""
+    if not isinstance(x, types.Array):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(function, [place, *(number(hint) for hint in (0, 3, 1))])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.none(x, types.intp), codegen
+
+
+@intrinsic
 def nothing(typingctx, x):
     """Zeros in a vector of the type of x."""
 
@@ -297,6 +315,16 @@ def fused(typingctx, x, y, z):
         return _call(builder, "fma", arguments)
 
     return x(x, x, x), codegen
+
+
+@intrinsic
+def reciprocal(typingctx, x):
+    """1 / x to the last bits: where a processor estimates it, one step of Newton's takes less time than a division."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fdiv(ir.Constant(arguments[0].type, [1.0] * x.width), arguments[0], flags=(*FLAGS, "arcp", "ninf"))
+
+    return x(x), codegen
 
 
 @intrinsic
