@@ -40,6 +40,8 @@ class KalmanStream:
         How late a sample may come, behind the latest.
     late : {"raise", "ignore"}, default="raise"
         What to do with a sample that is later than that.
+    zoned : bool, optional
+        Whether the datetimes of `fit` had a time zone, as those of the samples must then have.
 
     Attributes
     ----------
@@ -59,12 +61,14 @@ class KalmanStream:
     (True, True)
     """
 
-    def __init__(self, posterior, noise, *, single, from_prior, include_noise, family=None, lag=None, late="raise"):
+    def __init__(
+        self, posterior, noise, *, single, from_prior, include_noise, family=None, lag=None, late="raise", zoned=None
+    ):
         if late not in ("raise", "ignore"):
             raise ValueError(f"late must be 'raise' or 'ignore'. Got {late!r}.")
         record, scale = posterior.record, posterior.scale
         fresh = from_prior or len(record.times) == 0
-        clock = StreamClock.of(record.times, posterior.unit, scale.time, fresh=fresh)
+        clock = StreamClock.of(record.times, posterior.unit, scale.time, fresh=fresh, zoned=zoned)
         self._model = posterior.process, scale, posterior.unit, posterior.backend
         self._settings = {
             "noise": None if noise is None else noise / scale.value**2,
