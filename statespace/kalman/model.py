@@ -5,7 +5,7 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
-from statespace.forms import filled
+from statespace.forms import as_floats
 from statespace.kalman.estimation import fit
 from statespace.kalman.results import FilterResult, ForecastResult, Sample
 from statespace.kalman.sequential import Sequence
@@ -479,7 +479,7 @@ class LinearGaussianModel:
     def _observations(self, y):
         if isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy(dtype=float, na_value=np.nan)
-        y = np.asarray(filled(y), dtype=float)
+        y = as_floats(y, "y")
         p = self.system_.n_outputs
         y = y[:, np.newaxis] if y.ndim == 1 and p == 1 else y
         if y.ndim != 2 or y.shape[1] != p or len(y) == 0:
@@ -499,7 +499,7 @@ class LinearGaussianModel:
         if u is not None:
             if not self._inputs:
                 raise ValueError("u was given, but the model has neither input_matrix nor feedthrough.")
-            u = np.asarray(u, dtype=float)
+            u = as_floats(u, "u")
             u = u[:, np.newaxis] if u.ndim == 1 and k == 1 else u
             if u.shape != (T, k):
                 raise ValueError(

@@ -6,7 +6,6 @@ import numpy as np
 
 from statespace.times import check_same_clock, elapsed, gaps
 
-
 # Spreads of y whose squares, and these over gaps and spans, a float can hold with room to spare.
 _SPREADS = (1e-120, 1e120)
 

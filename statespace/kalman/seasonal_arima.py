@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from statespace.forms import filled
+from statespace.forms import as_floats
 from statespace.kalman.arima_likelihood import ArimaLikelihood, coefficients_to_partial
 from statespace.kalman.estimation import warn_not_converged
 from statespace.kalman.maximum_likelihood import climb
@@ -252,7 +252,7 @@ class Arima(LinearGaussianModel):
         -------
         self
         """
-        y = np.asarray(filled(y), dtype=float)
+        y = as_floats(y, "y")
         y = y[:, np.newaxis] if y.ndim == 1 else y
         if y.ndim != 2 or y.shape[1] != 1 or np.isinf(y).any():
             raise ValueError(f"y must have shape (n_times,) and be finite or NaN. Got shape {y.shape}.")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from statespace.forms import as_floats
 from statespace.kalman.binding import State
 from statespace.streaming.clock import StreamClock, rounded, ticks
 from statespace.streaming.files import exported, imported
@@ -221,7 +222,7 @@ class KalmanStream:
             As in `step`. The stream then stands where it stood.
         """
         filters, clock, settings = self._filters, self._clock, self._settings
-        y = np.asarray(y, dtype=float)
+        y = as_floats(y, "y")
         expected = (len(y),) if settings["single"] else (len(y), len(filters))
         if y.shape != expected or np.isinf(y).any():
             raise ValueError(f"y must be finite or NaN, of shape {expected}. Got an array of shape {y.shape}.")
