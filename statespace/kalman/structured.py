@@ -75,6 +75,7 @@ class Structured(LinearGaussianModel):
         self.params_ = pd.DataFrame(
             {"estimate": parameters.natural(parameters.start), "standard_error": deviations}, index=parameters.names
         )
+        self._count(records)
         return self
 
     def _build(self, arguments):

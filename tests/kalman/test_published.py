@@ -106,7 +106,7 @@ def test_a_series_that_shrinks_to_1e_109(form):
     KFAS reports 14530.62 for its own series at q = 0.03556689, where the formula below gives 14530.63.
     """
     q, rng = 0.0356, np.random.default_rng(4)
-    y = np.cumprod(np.append(9.5, np.sqrt(q) * rng.choice([-1.0, 1.0], 118) * rng.uniform(0.2, 1.2, 118)))
+    y = np.cumprod(np.append(9.5, np.sqrt(q) * rng.choice([-1.0, 1.0], 118) * rng.uniform(0.1, 1.2, 118)))
     y, before = y[1:], y[:-1]
     assert np.abs(y[-1]) < 1e-105
     H = np.stack([before, np.zeros(118)], axis=-1)[:, np.newaxis]
