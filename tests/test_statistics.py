@@ -48,7 +48,7 @@ def test_weights_are_repeats(monkeypatch):
 def test_the_unit_of_numbers_does_not_matter(monkeypatch, unit, weights):
     """Their squares may vanish or overflow; and a column may begin with zeros."""
     monkeypatch.setattr(statistics, "_BLOCK", 64)
-    rows = np.random.default_rng(0).normal(size=(200, 2)) + [3.0, 0.0]
+    rows = np.random.default_rng(0).normal([3.0, 0.0], size=(200, 2))
     rows[:64, 1], rows[5, 0] = 0.0, np.nan
     plain, scaled = Moments(), Moments()
     plain.add(rows, weights)
