@@ -339,34 +339,34 @@ def nearest(typingctx, x):
 
 @intrinsic
 def at_least(typingctx, x, lowest):
-    """The larger one of x and a float, lane by lane."""
+    """The larger one of x and a float, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_ordered(">", value, bound), value, bound)
+        return builder.select(builder.fcmp_unordered(">", value, bound), value, bound)
 
     return x(x, types.float64), codegen
 
 
 @intrinsic
 def at_most(typingctx, x, highest):
-    """The smaller one of x and a float, lane by lane."""
+    """The smaller one of x and a float, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_ordered("<", value, bound), value, bound)
+        return builder.select(builder.fcmp_unordered("<", value, bound), value, bound)
 
     return x(x, types.float64), codegen
 
 
 @intrinsic
 def without_tiny(typingctx, x, tiny):
-    """x, and 0 where its modulus is not above ``tiny``."""
+    """x, and 0 where its modulus is at most ``tiny``; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
         size = _call(builder, "fabs", [value])
-        return builder.select(builder.fcmp_ordered(">", size, bound), value, ir.Constant(value.type, None))
+        return builder.select(builder.fcmp_unordered(">", size, bound), value, ir.Constant(value.type, None))
 
     return x(x, types.float64), codegen
 
