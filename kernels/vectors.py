@@ -275,6 +275,23 @@ def prefetch(typingctx, x, i):
 
 
 @intrinsic
+def store_rows(typingctx, rows, x, i, apart):
+    """Write the vectors of a tuple to x[i], …, x[i + apart], …, x[i + 2 apart], …"""
+    if not isinstance(rows, types.UniTuple) or not isinstance(x, types.Array) or x.dtype != rows.dtype.element:
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        values, array, place, apart = arguments
+        for k in range(rows.count):
+            address = _address(context, builder, signature.args[1], array, place, rows.dtype)
+            builder.store(builder.extract_value(values, k), address, align=ELEMENTS[rows.dtype.element][2])
+            place = builder.add(place, apart)
+        return context.get_dummy_value()
+
+    return types.none(rows, x, types.intp, types.intp), codegen
+
+
+@intrinsic
 def nothing(typingctx, x):
     """Zeros in a vector of the type of x."""
 
