@@ -17,7 +17,7 @@ from statespace.kernels.kalman_filter.lane_transitions import STEPS, prepare_slo
 from statespace.kernels.kalman_filter.lockstep import logarithms
 from statespace.kernels.kalman_filter.tiles import from_tiles, pad, to_tiles, unpad
 from statespace.kernels.kalman_filter.transposition import WIDTH, aligned, bring_in, load, splat
-from statespace.kernels.vectors import somewhere, store, where
+from statespace.kernels.vectors import prefetch, somewhere, store, where
 
 # numbers of ``Lanes.totals``
 TOTALS = 5
@@ -144,6 +144,8 @@ def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse,
     for i in range(m, m + 2 * blocks * WIDTH, WIDTH):
         store(splat(0.0), M, i)
     signal = splat(0.0)
+    # what the next step writes
+    ahead = 2 * after - before
     q = 2 * blocks * WIDTH
     for b in range(blocks):
         i = 2 * b * WIDTH
@@ -204,6 +206,10 @@ def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse,
                 store(p01, S, before + q + WIDTH)
                 store(p10, S, before + q + 2 * WIDTH)
                 store(p11, S, before + q + 3 * WIDTH)
+                prefetch(S, ahead + q)
+                prefetch(S, ahead + q + WIDTH)
+                prefetch(S, ahead + q + 2 * WIDTH)
+                prefetch(S, ahead + q + 3 * WIDTH)
             w00 = a00 * p00 + a01 * p10
             w01 = a00 * p01 + a01 * p11
             w10 = a10 * p00 + a11 * p10
