@@ -78,6 +78,14 @@ def statsmodels_contender(given):
     return model.loglike
 
 
+def variances(blocks):
+    """The parameters that leave A as it is: what is free in a structural model with known periods."""
+    free = np.zeros_like(blocks.parameters, dtype=bool)
+    free[:, 1] = True
+    free[blocks.kind == TREND, 0] = True
+    return free
+
+
 def likelihood_rows(n_samples):
     """Every number of states: the likelihood, the same with its gradient, and the peers, in one race each."""
     rng = np.random.default_rng(0)
@@ -88,6 +96,9 @@ def likelihood_rows(n_samples):
         contenders = {
             "statespace": lambda given=given: kalman_log_likelihood(*given),
             "statespace, with gradient": lambda given=given: kalman_gradient(*given, by_observation=False),
+            "statespace, by the variances only": lambda given=given, free=variances(given[2]): kalman_gradient(
+                *given, by_observation=False, free_parameters=free
+            ),
             "statsmodels, time-varying": statsmodels_contender(given),
         }
         values = [contenders["statespace"](), contenders["statsmodels, time-varying"]()]
