@@ -93,10 +93,11 @@ def likelihood_rows(n_samples):
     y = np.sin(times / 5) + 0.3 * rng.standard_normal(n_samples)
     for n in STATES:
         given = kernel_arguments(n, times, y)
+        free = variances(given[2])
         contenders = {
             "statespace": lambda given=given: kalman_log_likelihood(*given),
             "statespace, with gradient": lambda given=given: kalman_gradient(*given, by_observation=False),
-            "statespace, by the variances only": lambda given=given, free=variances(given[2]): kalman_gradient(
+            "statespace, by the variances only": lambda given=given, free=free: kalman_gradient(
                 *given, by_observation=False, free_parameters=free
             ),
             "statsmodels, time-varying": statsmodels_contender(given),
