@@ -458,6 +458,7 @@ def test_datetimes_have_a_time_zone_as_in_fit(tmp_path):
         ([[0.0], [1.0]], np.array(["2024", "2025"], dtype="datetime64[ns]"), "y must hold numbers"),
         ([[0.0], [1.0]], [1e150, -1e150], "y spreads by 1e[+]150"),
         ([[0.0], [1.0]], [1e-200, 0.0], "y spreads by"),
+        ([[0.0], [1e-300]], [1.0, 2.0], "its times by 1e-300 to 1e-300"),
         (pd.DatetimeIndex(["2024-01-01", pd.NaT]), [1.0, 2.0], "must be finite"),
     ],
 )
