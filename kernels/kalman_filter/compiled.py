@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from statespace.kernels.compiled import helper as part
+
 entry = partial(njit, cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
-shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False)
+shared = partial(part, _nrt=False)
 helper = partial(shared, forceinline=True)
 embedded = partial(shared, inline="always")
 
