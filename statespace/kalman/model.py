@@ -192,6 +192,15 @@ class LinearGaussianModel(InformationCriteria):
         """Take a system into use."""
         self.system_ = self._settle(system)
 
+    def __repr__(self):
+        settings = self._settings()
+        if not settings:
+            counts = (self.system_.n_states, "state"), (self.system_.n_outputs, "output")
+            shown = ", ".join(f"{n} {word}" + "s" * (n != 1) for n, word in counts)
+        else:
+            shown = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        return f"{type(self).__name__}({shown})"
+
     def __getattr__(self, name):
         if name.endswith("_") and name[:-1] in System._fields and "system_" in self.__dict__:
             array = getattr(self.system_, name[:-1])

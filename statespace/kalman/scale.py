@@ -6,6 +6,8 @@ import numpy as np
 
 from statespace.times import check_same_clock, elapsed, gaps
 
+# What parameters may measure, with room for their bounds.
+_SIZES = (1e-280, 1e280)
 # Spreads of y whose squares, and these over gaps and spans, a float can hold with room to spare.
 _SPREADS = (1e-120, 1e120)
 
@@ -63,8 +65,14 @@ class Scale(NamedTuple):
         the span at the least and within a gap at the most; a length of time lies between gap and span.
         """
         of_value, of_time = unit
-        sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
+        with np.errstate(over="ignore", under="ignore"):
+            sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
         low, high = sorted(sizes)
+        if not _SIZES[0] <= low <= high <= _SIZES[1]:
+            raise ValueError(
+                f"y spreads by {self.value:.3g} and its times by {self.time:.3g} to {self.span:.3g}: a variance for "
+                "each unit of time cannot be computed with in float64. Give both in units that bring them nearer to 1."
+            )
         return (1e-3 * low, high) if of_value else (low, high)
 
 

@@ -458,6 +458,7 @@ def test_datetimes_have_a_time_zone_as_in_fit(tmp_path):
         ([[0.0], [1.0]], np.array(["2024", "2025"], dtype="datetime64[ns]"), "y must hold numbers"),
         ([[0.0], [1.0]], [1e150, -1e150], "y spreads by 1e[+]150"),
         ([[0.0], [1.0]], [1e-200, 0.0], "y spreads by"),
+        ([[0.0], [1e-300]], [1.0, 2.0], "its times by 1e-300 to 1e-300"),
         (pd.DatetimeIndex(["2024-01-01", pd.NaT]), [1.0, 2.0], "must be finite"),
     ],
 )
@@ -516,6 +517,24 @@ def test_little_data_works(process, y):
     if not isinstance(process, Matern):
         assert mean[0] == pytest.approx(y[0], abs=1e-3) or len(set(y)) > 1
     assert np.isfinite(gp.log_marginal_likelihood_value_)
+
+
+@pytest.mark.parametrize(("process", "y"), [(LocalLevel(), [3.0]), (LocalTrend(), [3.0, np.nan, 4.0])])
+def test_samples_that_say_nothing_about_the_parameters_are_not_made_to(process, y):
+    """Any variance is as likely as any other: none at all, as a search may end, would be sure of everything."""
+    X = np.arange(float(len(y)))[:, None]
+    with pytest.warns(ConvergenceWarning, match="too few samples for any parameter to matter"):
+        gp = KalmanRegressor(process).fit(X, y)
+    given = KalmanRegressor(process, optimizer=None).fit(X, y)
+    np.testing.assert_array_equal(gp.theta_, given.theta_)
+    mean, std = gp.predict([[0.0], [9.0]], return_std=True)
+    assert mean[0] == pytest.approx(3.0)
+    assert (std > 0.1).all()
+    # two samples of one moment tell the noise
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = KalmanRegressor(LocalTrend()).fit([[0.0], [0.0]], [1.0, 2.0])
+    assert both.noise_variance_ == pytest.approx(0.5, rel=1e-4)
 
 
 def test_a_line_is_found_without_noise():

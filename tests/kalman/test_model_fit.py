@@ -7,7 +7,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from statespace import KalmanRegressor
-from statespace.kalman import LinearGaussianModel, LocalLevel, dynamic_factor
+from statespace.kalman import LinearGaussianModel, LocalLevel, arima, dynamic_factor
 from statespace.kalman.estimation import Objective
 from statespace.kalman.free import Parameters, check_free
 from statespace.kalman.sequential import Sequence
@@ -260,6 +260,14 @@ def test_an_impossible_start_is_refused(method):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="log-likelihood is not finite at the start values"):
             model.fit([[0.0, 1.0], [1.0, 2.0]], method=method, free=["process_noise"])
+
+
+def test_models_say_what_they_are():
+    assert repr(LinearGaussianModel(np.eye(2), [[1.0, 0.0]], np.eye(2), [[1.0]])) == (
+        "LinearGaussianModel(2 states, 1 output)"
+    )
+    assert repr(arima((0, 1, 1))).startswith("Arima(order=(0, 1, 1), seasonal_order=(0, 0, 0, 0)")
+    assert repr(dynamic_factor(1)).startswith("DynamicFactor(n_factors=1, order=1")
 
 
 def test_criteria_are_those_of_the_regressor_and_outlive_a_file(tmp_path):
