@@ -257,6 +257,24 @@ def store(typingctx, value, x, i):
 
 
 @intrinsic
+def prefetch(typingctx, x, i):
+    """Ask for the cache line of x[i] of a flat array; any i will do."""
+    if not isinstance(x, types.Array):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(function, [place, *(number(hint) for hint in (0, 3, 1))])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.none(x, types.intp), codegen
+
+
+@intrinsic
 def store_rows(typingctx, rows, x, i, apart):
     """Write the vectors of a tuple to x[i], …, x[i + apart], …, x[i + 2 apart], …"""
     if not isinstance(rows, types.UniTuple) or not isinstance(x, types.Array) or x.dtype != rows.dtype.element:
@@ -317,6 +335,16 @@ def fused(typingctx, x, y, z):
 
 
 @intrinsic
+def reciprocal(typingctx, x):
+    """1 / x to the last bits: where a processor estimates it, one step of Newton's takes less time than a division."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.fdiv(ir.Constant(arguments[0].type, [1.0] * x.width), arguments[0], flags=(*FLAGS, "arcp", "ninf"))
+
+    return x(x), codegen
+
+
+@intrinsic
 def nearest(typingctx, x):
     """The nearest integers, as floats."""
 
@@ -328,34 +356,34 @@ def nearest(typingctx, x):
 
 @intrinsic
 def at_least(typingctx, x, lowest):
-    """The larger one of x and a float, lane by lane."""
+    """The larger one of x and a float, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_ordered(">", value, bound), value, bound)
+        return builder.select(builder.fcmp_unordered(">", value, bound), value, bound)
 
     return x(x, types.float64), codegen
 
 
 @intrinsic
 def at_most(typingctx, x, highest):
-    """The smaller one of x and a float, lane by lane."""
+    """The smaller one of x and a float, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_ordered("<", value, bound), value, bound)
+        return builder.select(builder.fcmp_unordered("<", value, bound), value, bound)
 
     return x(x, types.float64), codegen
 
 
 @intrinsic
 def without_tiny(typingctx, x, tiny):
-    """x, and 0 where its modulus is not above ``tiny``."""
+    """x, and 0 where its modulus is at most ``tiny``; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
         size = _call(builder, "fabs", [value])
-        return builder.select(builder.fcmp_ordered(">", size, bound), value, ir.Constant(value.type, None))
+        return builder.select(builder.fcmp_unordered(">", size, bound), value, ir.Constant(value.type, None))
 
     return x(x, types.float64), codegen
 

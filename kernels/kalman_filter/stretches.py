@@ -67,27 +67,27 @@ def agreement(size, p, S, C, T, marks, mark, scratch):
     inverse = load(T, 4 * WIDTH)
     slack = 2.0 * (AGREED * AGREED + (ROUNDING * ROUNDING) * inverse * offset)
     agreed = slack == slack
-    # the variances before the last sample
+    # of the variances before the last sample
     q = p.P
     for b in range(blocks):
         for i in range(2):
             m = load(S, p.m + (2 * b + i) * WIDTH)
-            store(load(S, q + 2 * i * WIDTH) + m * m * inverse, S, p.turned + (2 * b + i) * WIDTH)
+            store(1.0 / (load(S, q + 2 * i * WIDTH) + m * m * inverse), S, p.turned + (2 * b + i) * WIDTH)
         q += (3 + 4 * (blocks - b - 1)) * WIDTH
     q = p.P
     for b in range(blocks):
         for i in range(size[b]):
             j = (2 * b + i) * WIDTH
             x = load(S, j) - load(marks, mark + j)
-            agreed = agreed & ((x == 0.0) | (x * (x / load(S, p.turned + j)) <= slack))
+            agreed = agreed & ((x == 0.0) | (x * (x * load(S, p.turned + j)) <= slack))
         for c in range(b, blocks):
             for i in range(2):
                 for j in range(2):
                     if c > b or j >= i:
                         if i < size[b] and j < size[c]:
                             x = load(S, q) - load(marks, mark + q)
-                            one = x / load(S, p.turned + (2 * b + i) * WIDTH)
-                            other = x / load(S, p.turned + (2 * c + j) * WIDTH)
+                            one = x * load(S, p.turned + (2 * b + i) * WIDTH)
+                            other = x * load(S, p.turned + (2 * c + j) * WIDTH)
                             agreed = agreed & ((x == 0.0) | (one * other <= AGREED * AGREED))
                         q += WIDTH
     store(where(agreed, splat(1.0), splat(0.0)), scratch, 0)
