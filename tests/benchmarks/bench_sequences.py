@@ -233,9 +233,7 @@ CONTENDERS = {
     "Transformer, 2 layers of width 64": ((1e-3, 4e-3), lambda tokens: Transformer(tokens, 10)),
     "S4D by default, 2 blocks of 64, N 64": ((4e-3,), stack("s4d", 64, 2)),
     "S4D, 4 blocks of 64, N 16, faster steps": ((4e-3, 1e-2), stack("s4d", 64, 4, d_state=16, **FAST)),
-    "S4, 4 blocks of 60, N 16, faster steps": ((4e-3,), stack("s4", 60, 4, d_state=16, **FAST)),
     "S5, 4 blocks of 44, P 64, faster steps": ((4e-3,), stack("s5", 44, 4, **FAST)),
-    "H3, 4 blocks of 38, N 16, faster steps": ((4e-3,), stack("h3", 38, 4, d_state=16, **FAST)),
     "Mamba, 2 blocks of 48": ((4e-3,), stack("mamba", 48, 2)),
 }
 
