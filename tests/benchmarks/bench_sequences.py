@@ -196,10 +196,12 @@ def accuracy(model, data):
 
 
 def stack(layer, d_model, n_layers, **options):
-    """The network of the package's classifiers, both ways."""
-    return lambda tokens: ResidualStack(
-        tokens, 10, d_model, n_layers, layer, {"bidirectional": True} | options, dropout=0.1, pooling="mean"
-    )
+    """The network of the package's classifiers, both ways; of a pattern of layers each has options by its name."""
+    if isinstance(layer, str):
+        options |= {"bidirectional": True}
+    else:
+        options = {name: {"bidirectional": True} | options.get(name, {}) for name in layer}
+    return lambda tokens: ResidualStack(tokens, 10, d_model, n_layers, layer, options, dropout=0.1, pooling="mean")
 
 
 class Transformer(nn.Module):
@@ -235,6 +237,7 @@ CONTENDERS = {
     "S4D, 4 blocks of 64, N 16, faster steps": ((4e-3, 1e-2), stack("s4d", 64, 4, d_state=16, **FAST)),
     "S5, 4 blocks of 44, P 64, faster steps": ((4e-3,), stack("s5", 44, 4, **FAST)),
     "Mamba, 2 blocks of 48": ((4e-3,), stack("mamba", 48, 2)),
+    "S4D, then attention, a block of 64 each": ((4e-3,), stack(["s4d", "attention"], 64, 2, s4d=FAST)),
 }
 
 
