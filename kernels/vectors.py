@@ -336,10 +336,11 @@ def fused(typingctx, x, y, z):
 
 @intrinsic
 def reciprocal(typingctx, x):
-    """1 / x to the last bits: where a processor estimates it, one step of Newton's takes less time than a division."""
+    """1 / x of finite numbers to the last bit or two: where a processor estimates it, a step of Newton's refines that."""
 
     def codegen(context, builder, signature, arguments):
-        return builder.fdiv(ir.Constant(arguments[0].type, [1.0] * x.width), arguments[0], flags=(*FLAGS, "arcp", "ninf"))
+        one = ir.Constant(arguments[0].type, [1.0] * x.width)
+        return builder.fdiv(one, arguments[0], flags=(*FLAGS, "arcp", "ninf"))
 
     return x(x), codegen
 

@@ -74,8 +74,8 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``kept`` and ``stored``, for the
     way back, may be empty.
 
-    A pass over the pairs takes a step and finds P* E (x + h B u) for the next one, and E and (1 + h P* E P)^{-1} of a new
-    gap: a state is loaded once a step. The first pass of a segment takes no step, the last one has no next.
+    A pass over the pairs takes a step and finds P* E (x + h B u) for the next one, with E and (1 + h P* E P)^{-1} if
+    its gap is a new one: a state is loaded once a step. The first pass of a segment takes no step, the last has no next.
     """
     scratch = np.zeros(2 * n * PAIR + 5 * W + 16, u.dtype)
     states = _aligned(scratch)

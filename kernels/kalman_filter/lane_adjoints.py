@@ -170,10 +170,12 @@ def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar,
             s01 = x0 * z1 + (h0 * y1 + load(V, q + WIDTH))
             s10 = x1 * z0 + (h1 * y0 + load(V, q + 2 * WIDTH))
             s11 = x1 * z1 + (h1 * y1 + load(V, q + 3 * WIDTH))
-            f00 = load(F, f + q)
-            f01 = load(F, f + q + WIDTH)
-            f10 = load(F, f + q + 2 * WIDTH)
-            f11 = load(F, f + q + 3 * WIDTH)
+            f00 = f01 = f10 = f11 = splat(0.0)
+            if wanted[b] or wanted[c]:
+                f00 = load(F, f + q)
+                f01 = load(F, f + q + WIDTH)
+                f10 = load(F, f + q + 2 * WIDTH)
+                f11 = load(F, f + q + 3 * WIDTH)
             # P̄_IJ A_J
             u00 = s00 * c00 + s01 * c10
             u01 = s00 * c01 + s01 * c11
@@ -234,7 +236,7 @@ def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar,
 def back_over_chunk(blocks, each_h, each_R, steps, wanted, by_observation, room, way, back):
     """From after the last step of a chunk to before the transition into its first; the chunk's way is there.
 
-    The products m become gains, m/F.
+    The products m become gains, m/F. Filtered moments need not be there if nothing is ``wanted`` that takes them.
     """
     p = places(blocks)
     C, A, slot = room.chunk, room.A, room.slot

@@ -15,6 +15,7 @@ from statespace.kernels.intrinsics import calling
 from statespace.kernels.kalman_filter.compiled import ONE, ZERO, entry, helper, shared
 from statespace.kernels.kalman_filter.lane_transitions import STEPS, prepare_slots
 from statespace.kernels.kalman_filter.lockstep import logarithms
+from statespace.kernels.kalman_filter.record import NOTHING, TILES
 from statespace.kernels.kalman_filter.tiles import from_tiles, pad, to_tiles, unpad
 from statespace.kernels.kalman_filter.transposition import WIDTH, aligned, bring_in, load, splat
 from statespace.kernels.vectors import prefetch, somewhere, store, where
@@ -51,7 +52,7 @@ class Lanes(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What a chunk leaves for the way back, in vectors: filtered moments before and after each step, m, 1/F, v/F.
+    """What a chunk may leave for the way back, in vectors: filtered moments before and after each step, m, 1/F, v/F.
 
     A row of ``product`` stands for what is before the first step.
     """
@@ -138,7 +139,7 @@ def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse,
     """The moments before a sample from those before the last one, whose P h, 1/F and v/F are known.
 
     a ← A (a + m v/F), P ← A (P − m mᵀ/F) Aᵀ + Q, tile by tile: what cancels, cancels at once. ``S``: the moments, from
-    ``before`` on, become others from ``after`` on; to ``keep`` is to leave the filtered ones there. ``M``: P h, from
+    ``before`` on, become others from ``after`` on; TILES are kept if the filtered ones are left there. ``M``: P h, from
     ``found`` on, becomes that of what comes out, from ``m`` on. Returns hᵀ P h and v − hᵀ a of what comes out.
     """
     for i in range(m, m + 2 * blocks * WIDTH, WIDTH):
@@ -162,7 +163,7 @@ def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse,
         y0 = a00 * x0 + a01 * x1
         y1 = a10 * x0 + a11 * x1
         v = (v - h0 * y0) - h1 * y1
-        if keep:
+        if keep == TILES:
             store(x0, S, before + i)
             store(x1, S, before + i + WIDTH)
         store(y0, S, after + i)
@@ -172,7 +173,7 @@ def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse,
         p00 = load(S, before + q) - x0 * t0
         p01 = load(S, before + q + WIDTH) - x0 * t1
         p11 = load(S, before + q + 2 * WIDTH) - x1 * t1
-        if keep:
+        if keep == TILES:
             store(p00, S, before + q)
             store(p01, S, before + q + WIDTH)
             store(p11, S, before + q + 2 * WIDTH)
@@ -201,7 +202,7 @@ def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse,
             p01 = load(S, before + q + WIDTH) - x0 * u1
             p10 = load(S, before + q + 2 * WIDTH) - x1 * u0
             p11 = load(S, before + q + 3 * WIDTH) - x1 * u1
-            if keep:
+            if keep == TILES:
                 store(p00, S, before + q)
                 store(p01, S, before + q + WIDTH)
                 store(p10, S, before + q + 2 * WIDTH)
@@ -316,8 +317,8 @@ def advance(parts, record, units, h, begin, steps, room, keep, kept):
 def filter_chunk(blocks, each_h, steps, room, keep, kept):
     """Filter a chunk of steps whose y, Δ, R, h, A and Q are there; ``each_h`` is 1 where each sample has its own h.
 
-    To ``keep`` is to leave the filtered moments before and after every step and m, 1/F, v/F; those in ``room`` then
-    stay what they were.
+    What is kept: NOTHING; GAINS, which are m, 1/F, v/F of every step; or TILES, these and the filtered moments before
+    and after every step. The moments in ``room`` then stay what they were.
     """
     p = places(blocks)
     C, T, A, Q = room.chunk, room.totals, room.A, room.Q
@@ -327,10 +328,14 @@ def filter_chunk(blocks, each_h, steps, room, keep, kept):
     before = after = 0
     found = p.turned if steps % 2 else p.m
     m = p.m if steps % 2 else p.turned
-    if keep:
-        S, M = kept.moments, kept.product
+    stride = 0
+    if keep != NOTHING:
+        M = kept.product
+        found, m = 0, s
+    if keep == TILES:
+        S = kept.moments
         copy_part(room.moments, 0, S, 0, p.m)
-        after, found, m = p.m, 0, s
+        after = stride = p.m
     for i in range(found, found + s):
         M[i] = 0.0
     logs = load(T, 0)
@@ -360,10 +365,10 @@ def filter_chunk(blocks, each_h, steps, room, keep, kept):
             logarithms(product, logs, room.scratch)
             product = load(room.scratch, 0)
             logs = load(room.scratch, WIDTH)
-        if keep:
+        if keep != NOTHING:
             store(inverse, kept.inverse, k * WIDTH)
             store(gain, kept.gain, k * WIDTH)
-            before, after, found, m = after, after + p.m, m, m + s
+            before, after, found, m = after, after + stride, m, m + s
         else:
             found, m = m, found
     settle(blocks, S, before, M, found, inverse, gain)

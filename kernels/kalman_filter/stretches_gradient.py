@@ -13,7 +13,7 @@ from numba import types
 
 from statespace.kernels.intrinsics import address_of, calling
 from statespace.kernels.kalman_filter.blocks import TABLE
-from statespace.kernels.kalman_filter.compiled import NO, ONE, YES, entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import NO, ONE, entry, helper, shared
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
 from statespace.kernels.kalman_filter.lane_adjoints import HALF, WHOLE, back_for, back_over_chunk
@@ -26,7 +26,7 @@ from statespace.kernels.kalman_filter.lane_tiles import (
     run,
 )
 from statespace.kernels.kalman_filter.lane_transitions import STEPS, contract_lanes
-from statespace.kernels.kalman_filter.record import TILES, State, borrowed_room
+from statespace.kernels.kalman_filter.record import GAINS, TILES, State, borrowed_room
 from statespace.kernels.kalman_filter.stretches import LOOK, filter_stretches, parts_for, stretch_of, suits
 from statespace.kernels.kalman_filter.transposition import WIDTH, hand_out, load
 from statespace.kernels.vectors import store
@@ -56,8 +56,10 @@ run_filter = calling(types.intp)
 def chunk_back(parts, steps_back, record, units, h, begin, steps, wanted, by_observation, room, way, back):
     """Filter a chunk again, from the moments in ``room``, and sweep it back."""
     blocks = len(units[1])
-    copy_part(room.moments, 0, way.moments, 0, places(blocks).m)
-    advance(parts, record, units, h, begin, steps, room, YES, way)
+    keep = TILES if by_observation else GAINS
+    for some in wanted:
+        keep = TILES if some else keep
+    advance(parts, record, units, h, begin, steps, room, keep, way)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
     run(steps_back.back, (blocks, each_h, each_R, steps, wanted, by_observation, room, way, back))
