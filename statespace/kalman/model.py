@@ -9,7 +9,7 @@ from statespace.forms import as_floats
 from statespace.kalman.criteria import InformationCriteria
 from statespace.kalman.estimation import fit
 from statespace.kalman.results import FilterResult, ForecastResult, Sample
-from statespace.kalman.sequential import Sequence
+from statespace.kalman.sequential import Sequence, applied, propagated, symmetric
 from statespace.kalman.simulation import draw, draw_given
 from statespace.kalman.smoothing import smooth
 from statespace.kalman.system import AT, BETWEEN, System, check_covariance, checked, stationary_covariance
@@ -282,9 +282,8 @@ class LinearGaussianModel(InformationCriteria):
             moments = sequence.filter()
         mean, V, ahead, spread, after, before, outputs, value = moments
         H = sequence.H
-        expected = sequence.offset + (H @ ahead[..., np.newaxis])[..., 0]
-        F = H @ spread @ np.swapaxes(H, 1, 2) + system.observation_noise
-        F = 0.5 * (F + np.swapaxes(F, 1, 2))
+        expected = sequence.offset + applied(H, ahead)
+        F = symmetric(propagated(H, spread) + system.observation_noise)
         V, spread = V[:, :n, :n].copy(), spread[:, :n, :n].copy()
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
