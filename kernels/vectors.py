@@ -257,6 +257,41 @@ def store(typingctx, value, x, i):
 
 
 @intrinsic
+def prefetch(typingctx, x, i):
+    """Ask for the cache line of x[i] of a flat array; any i will do."""
+    if not isinstance(x, types.Array):
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        function = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(function, [place, *(number(hint) for hint in (0, 3, 1))])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.none(x, types.intp), codegen
+
+
+@intrinsic
+def store_rows(typingctx, rows, x, i, apart):
+    """Write the vectors of a tuple to x[i], …, x[i + apart], …, x[i + 2 apart], …"""
+    if not isinstance(rows, types.UniTuple) or not isinstance(x, types.Array) or x.dtype != rows.dtype.element:
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        values, array, place, apart = arguments
+        for k in range(rows.count):
+            address = _address(context, builder, signature.args[1], array, place, rows.dtype)
+            builder.store(builder.extract_value(values, k), address, align=ELEMENTS[rows.dtype.element][2])
+            place = builder.add(place, apart)
+        return context.get_dummy_value()
+
+    return types.none(rows, x, types.intp, types.intp), codegen
+
+
+@intrinsic
 def nothing(typingctx, x):
     """Zeros in a vector of the type of x."""
 
@@ -297,6 +332,17 @@ def fused(typingctx, x, y, z):
         return _call(builder, "fma", arguments)
 
     return x(x, x, x), codegen
+
+
+@intrinsic
+def reciprocal(typingctx, x):
+    """1 / x of finite numbers to the last bit or two: where a processor estimates it, a step of Newton's refines that."""
+
+    def codegen(context, builder, signature, arguments):
+        one = ir.Constant(arguments[0].type, [1.0] * x.width)
+        return builder.fdiv(one, arguments[0], flags=(*FLAGS, "arcp", "ninf"))
+
+    return x(x), codegen
 
 
 @intrinsic

@@ -22,7 +22,7 @@ import numpy as np
 from statespace.kernels.compiled import entry, helper
 from statespace.kernels.diagonal_scan.decay import expm1_complex, expm1_near
 from statespace.kernels.lanes import WIDTH, load
-from statespace.kernels.vectors import store, without_tiny
+from statespace.kernels.vectors import prefetch, store, without_tiny
 
 SEGMENT = 32  # steps between two stored states; the reverse sweep computes one segment again at a time
 UNROLLED = 4  # nodes are padded to a multiple of this
@@ -52,8 +52,8 @@ def _discretise(gap, p, q, r, rule, near):
 @helper()
 def _advance(x, z, d, e, u):
     """x + iz + (d + ie) (x + iz + u): one step of a node."""
-    w = x + u
-    return x + d * w - e * z, z + d * z + e * w
+    w = x + u  # meanwhile the other products are summed: a step waits for the one before
+    return x - e * z + d * w, z + d * z + e * w
 
 
 @helper()
@@ -188,6 +188,9 @@ def backward(
             stop = min(L, start + SEGMENT)
             for t in range(start, stop):
                 v, back, at = load(u, own + t * per * W), load(grad_y, own + t * per * W), (t - start) * W
+                # What the next segment takes: segments follow each other against the order in memory.
+                prefetch(u, own + (t - SEGMENT) * per * W)
+                prefetch(grad_y, own + (t - SEGMENT) * per * W)
                 of_direct = of_direct + back * v
                 store(v, scratch, inputs + at)
                 store(back, scratch, backs + at)
@@ -198,6 +201,8 @@ def backward(
                 p0, q0, r0 = load(rate, m), load(rate, m + W), load(rate, m + 2 * W)
                 p1, q1, r1 = load(rate, m + 3 * W), load(rate, m + 4 * W), load(rate, m + 5 * W)
                 x0, z0, x1, z1 = load(stored, s), load(stored, s + W), load(stored, s + 2 * W), load(stored, s + 3 * W)
+                for ahead in range(s - n * PAIR, s - (n - 2) * PAIR, W):
+                    prefetch(stored, ahead)
                 within = near is not None and near[((g % V) * n + i) // UNROLLED]
                 for t in range(start, stop):
                     a, b = states + (t - start) * 4 * W, decays + (t - start) * 4 * W

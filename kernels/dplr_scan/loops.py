@@ -20,7 +20,7 @@ import numpy as np
 
 from statespace.kernels.compiled import entry, helper
 from statespace.kernels.lanes import WIDTH, load
-from statespace.kernels.vectors import store, without_tiny
+from statespace.kernels.vectors import prefetch, reciprocal, store, without_tiny
 
 SEGMENT = 16  # steps between two stored states; the reverse sweep computes one segment again at a time
 W = WIDTH
@@ -29,8 +29,8 @@ PAIR = 2 * W
 TINY = 1e-30
 # Fields of a pair of states in ``system``.
 LAMBDA, B, C, P, P2 = (PAIR * i for i in range(5))
-# And in a row of the reverse sweep: the midpoint of a step, and E, whose place the gradient at the midpoint takes.
-MIDDLE, E = 0, PAIR
+# And in a row of the reverse sweep: the midpoint of a step, and Δ E, whose place Δ times the gradient there takes.
+MIDDLE, STEP = 0, PAIR
 ROW = 2 * PAIR
 
 
@@ -44,7 +44,7 @@ def _aligned(scratch):
 def _resolvent(half, c, d):
     """E of the pole c + id."""
     a, b = 1.0 - half * c, half * d
-    scale = 1.0 / (a * a + b * b)
+    scale = reciprocal(a * a + b * b)
     return a * scale, b * scale
 
 
@@ -69,46 +69,15 @@ def _solution(gap, g11, g12, g21, g22, rank, scratch, solve):
         store(g11 * scale, scratch, solve + 3 * W)
 
 
-@helper()
-def _project(gap, v, renew, n, rank, zero, system, own, states, resolvent, scratch, solve):
-    """P* E (x + h B u). ``renew`` finds E and (1 + h P* E P)^{-1} of a new gap in the same pass."""
-    half, half_v = 0.5 * gap, 0.5 * gap * v
-    g11, g12, g21, g22 = zero, zero, zero, zero
-    s, r, s2, r2 = zero, zero, zero, zero
-    fields = 3 * PAIR + len(rank) * PAIR
-    for i in range(n):
-        at, m = own + i * fields, i * PAIR
-        c, d = load(system, at + P), load(system, at + P + W)
-        if renew:
-            a, b = _resolvent(half, load(system, at + LAMBDA), load(system, at + LAMBDA + W))
-            store(a, scratch, resolvent + m)
-            store(b, scratch, resolvent + m + W)
-            g11 = g11 + a * (c * c + d * d)
-        else:
-            a, b = load(scratch, resolvent + m), load(scratch, resolvent + m + W)
-        x = load(scratch, states + m) + load(system, at + B) * half_v
-        z = load(scratch, states + m + W) + load(system, at + B + W) * half_v
-        x, z = _times(a, b, x, z)
-        s, r = s + c * x, r + d * z
-        if len(rank) == 2:
-            e, f = load(system, at + P2), load(system, at + P2 + W)
-            s2, r2 = s2 + e * x, r2 + f * z
-            if renew:
-                g22 = g22 + a * (e * e + f * f)
-                e, f = c * e + d * f, c * f - d * e  # P̄ P₂
-                g12 = g12 + (a * e - b * f)
-                g21 = g21 + (a * e + b * f)
-    if renew:
-        _solution(gap, g11, g12, g21, g22, rank, scratch, solve)
-    return 2.0 * (s + r), 2.0 * (s2 + r2)
-
-
 @entry()
 def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept, stored):
     """Of the vectors first..last−1: writes y, and leaves the final state in ``state``; ``kept`` and ``stored``, for the
     way back, may be empty.
+
+    A pass over the pairs takes a step and finds P* E (x + h B u) for the next one, with E and (1 + h P* E P)^{-1} if
+    its gap is a new one: a state is loaded once a step. The first pass of a segment takes no step, the last has no next.
     """
-    scratch = np.zeros(2 * n * PAIR + 6 * W + 16, u.dtype)
+    scratch = np.zeros(2 * n * PAIR + 5 * W + 16, u.dtype)
     states = _aligned(scratch)
     resolvent, solve = states + n * PAIR, states + 2 * n * PAIR
     zero = load(scratch, solve + 4 * W)
@@ -118,100 +87,169 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
         place, record, own = (g // per) * L * per * W + (g % per) * W, (g // per) * L, g * n * fields
         for i in range(2 * n):
             store(load(state, g * n * PAIR + i * W), scratch, states + i * W)
-        for t in range(L):
-            if t % SEGMENT == 0:
-                for i in range(2 * n):
-                    x = without_tiny(load(scratch, states + i * W), TINY)
-                    store(x, scratch, states + i * W)
-                    if len(stored) > 0:
-                        store(x, stored, (g * ((L - 1) // SEGMENT + 1) + t // SEGMENT) * n * PAIR + i * W)
-            gap, v = load(dt, (record + t) * W), load(u, place + t * per * W)
-            if changed[record + t] or t == 0:
-                s, s2 = _project(gap, v, True, n, rank, zero, system, own, states, resolvent, scratch, solve)
-            else:
-                s, s2 = _project(gap, v, False, n, rank, zero, system, own, states, resolvent, scratch, solve)
-            q, q2 = load(scratch, solve) * s, zero
-            if len(rank) == 2:
-                q = q + load(scratch, solve + W) * s2
-                q2 = load(scratch, solve + 2 * W) * s + load(scratch, solve + 3 * W) * s2
-            if len(kept) > 0:
-                to = (g * L + t) * size * W
-                store(q, kept, to)
+        for start in range(0, L, SEGMENT):
+            stop = min(L, start + SEGMENT)
+            gap, v, q, q2 = zero, zero, zero, zero
+            for t in range(start - 1, stop):
+                step, following = t >= start, t + 1 < stop
+                if step:
+                    to = (g * L + t) * size * W
+                    ahead = t + SEGMENT
+                    prefetch(u, place + ahead * per * W)
+                    prefetch(dt, (record + ahead) * W)
+                    prefetch(y, place + ahead * per * W)
+                    if len(kept) > 0:
+                        for i in range(size):
+                            prefetch(kept, to + (SEGMENT * size + i) * W)
+                        chunk = (g * ((L - 1) // SEGMENT + 1) + start // SEGMENT + 1) * n * PAIR
+                        for i in range((t - start) * 2 * n // SEGMENT, (t - start + 1) * 2 * n // SEGMENT):
+                            prefetch(stored, chunk + i * W)
+                        store(q, kept, to)
+                        if len(rank) == 2:
+                            store(q2, kept, to + W)
+                        for i in range(len(rank) ** 2):
+                            store(load(scratch, solve + i * W), kept, to + (len(rank) + i) * W)
+                renew, half, half_v = False, zero, zero
+                next_gap, next_v = zero, zero
+                if following:
+                    renew = changed[record + t + 1] or t < 0
+                    next_gap, next_v = load(dt, (record + t + 1) * W), load(u, place + (t + 1) * per * W)
+                    half = 0.5 * next_gap
+                    half_v = half * next_v
+                s, s2, out_x, out_z = zero, zero, zero, zero
+                g11, g12, g21, g22 = zero, zero, zero, zero
+                for i in range(n):
+                    at, m = own + i * fields, i * PAIR
+                    x, z = load(scratch, states + m), load(scratch, states + m + W)
+                    c, d = load(system, at + LAMBDA), load(system, at + LAMBDA + W)
+                    b, w, p = load(system, at + B), load(system, at + B + W), load(system, at + P)
+                    if step:
+                        # x + Δ E (Λ x + B u - P q)
+                        e, f = b * v - q * p, w * v
+                        if len(rank) == 2:
+                            e, f = e - q2 * load(system, at + P2), f - q2 * load(system, at + P2 + W)
+                        e, f = e + c * x - d * z, f + c * z + d * x
+                        e, f = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), e, f)
+                        x, z = x + gap * e, z + gap * f
+                        out_x, out_z = out_x + load(system, at + C) * x, out_z + load(system, at + C + W) * z
+                    else:
+                        x, z = without_tiny(x, TINY), without_tiny(z, TINY)
+                        if len(stored) > 0:
+                            to = (g * ((L - 1) // SEGMENT + 1) + start // SEGMENT) * n * PAIR + m
+                            store(x, stored, to)
+                            store(z, stored, to + W)
+                    store(x, scratch, states + m)
+                    store(z, scratch, states + m + W)
+                    if following:
+                        if renew:
+                            h, j = _resolvent(half, c, d)
+                            store(h, scratch, resolvent + m)
+                            store(j, scratch, resolvent + m + W)
+                            g11 = g11 + h * (p * p)
+                        else:
+                            h, j = load(scratch, resolvent + m), load(scratch, resolvent + m + W)
+                        x, z = x + b * half_v, z + w * half_v
+                        if len(rank) == 1:
+                            s = s + p * (h * x - j * z)
+                        else:
+                            x, z = _times(h, j, x, z)
+                            e, f = load(system, at + P2), load(system, at + P2 + W)
+                            s, s2 = s + p * x, s2 + e * x + f * z
+                            if renew:
+                                g22 = g22 + h * (e * e + f * f)
+                                e, f = h * (p * e), j * (p * f)
+                                g12, g21 = g12 + e - f, g21 + e + f
+                if step:
+                    store(out_x - out_z, y, place + t * per * W)
+                if renew:
+                    _solution(next_gap, g11, g12, g21, g22, rank, scratch, solve)
+                gap, v, s, s2 = next_gap, next_v, 2.0 * s, 2.0 * s2
+                q = load(scratch, solve) * s
                 if len(rank) == 2:
-                    store(q2, kept, to + W)
-                for i in range(len(rank) ** 2):
-                    store(load(scratch, solve + i * W), kept, to + (len(rank) + i) * W)
-            # x + Δ E (Λ x + B u - P q)
-            s, r = zero, zero
-            for i in range(n):
-                at, m = own + i * fields, i * PAIR
-                x, z = load(scratch, states + m), load(scratch, states + m + W)
-                e, f = _times(load(system, at + LAMBDA), load(system, at + LAMBDA + W), x, z)
-                e, f = e + load(system, at + B) * v, f + load(system, at + B + W) * v
-                e, f = e - q * load(system, at + P), f - q * load(system, at + P + W)
-                if len(rank) == 2:
-                    e, f = e - q2 * load(system, at + P2), f - q2 * load(system, at + P2 + W)
-                e, f = _times(load(scratch, resolvent + m), load(scratch, resolvent + m + W), e, f)
-                x, z = x + gap * e, z + gap * f
-                store(x, scratch, states + m)
-                store(z, scratch, states + m + W)
-                s, r = s + load(system, at + C) * x, r + load(system, at + C + W) * z
-            store(s - r, y, place + t * per * W)
+                    q = q + load(scratch, solve + W) * s2
+                    q2 = load(scratch, solve + 2 * W) * s + load(scratch, solve + 3 * W) * s2
         for i in range(2 * n):
             store(load(scratch, states + i * W), state, g * n * PAIR + i * W)
 
 
 @helper()
+def _again(x, z, e, f, c, d, h, j, half, move, turn):
+    """A step of the pair x + iz with the pole c + id, driven by e + if: the midpoint, the state after, and E times the
+    change in the gap.
+    """
+    m, o = _times(h, j, x + half * e, z + half * f)
+    # The state comes last into every sum: a step waits for the one before, and this is the shortest wait.
+    e, f = e - d * z + c * x, f + d * x + c * z
+    return m, o, x + move * e - turn * f, z + move * f + turn * e, *_times(*_times(h, j, h, j), e, f)
+
+
+@helper()
 def _repeat(
     start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, stored, begin, grad_y,
-    rows, slopes, with_slopes, scratch, grad_system,
+    rows, stride, slopes, with_slopes, scratch, grad_system,
 ):  # fmt: skip
-    """A segment's states again, pair after pair, now that P* of every midpoint is known: the midpoints, the changes in
-    the gaps at ``slopes`` if asked, and what the read-out adds to the gradient in C.
+    """A segment's states again, pair after pair, now that P* of every midpoint is known: the midpoints, Δ E, what the
+    read-out adds to the gradient in C, and at ``slopes``, if asked, E times the changes in the gaps.
+
+    Two pairs at a time, as a step of one waits for the step before. The last of an odd number is its own companion.
     """
     fields = 3 * PAIR + len(rank) * PAIR
-    for i in range(n):
-        at, to, change = own + i * fields, rows + i * ROW, slopes + i * PAIR
-        x, z = load(stored, begin + i * PAIR), load(stored, begin + i * PAIR + W)
-        c, d, b, w = load(system, at), load(system, at + W), load(system, at + B), load(system, at + B + W)
-        p, k = load(system, at + P), load(system, at + P + W)
-        of_c, of_d = load(grad_system, at + C), load(grad_system, at + C + W)
-        half, h, j, move, turn = x, x, z, x, z
+    for i in range(0, n, 2):
+        k = min(i + 1, n - 1)
+        at, to, change, from_ = own + i * fields, rows + i * ROW, slopes + i * PAIR, begin + i * PAIR
+        other, beside, along = (k - i) * fields, (k - i) * ROW, (k - i) * PAIR
+        x0, z0, x1, z1 = (
+            load(stored, from_), load(stored, from_ + W), load(stored, from_ + along), load(stored, from_ + along + W),
+        )  # fmt: skip
+        c0, d0, c1, d1 = (
+            load(system, at), load(system, at + W), load(system, at + other), load(system, at + other + W),
+        )  # fmt: skip
+        of_c0, of_d0 = load(grad_system, at + C), load(grad_system, at + C + W)
+        of_c1, of_d1 = load(grad_system, at + other + C), load(grad_system, at + other + C + W)
+        half, h0, j0, move0, turn0, h1, j1, move1, turn1 = x0, x0, x0, x0, x0, x0, x0, x0, x0
         for t in range(start, start + steps):
             if changed[record + t] or t == start:
                 gap = load(dt, (record + t) * W)
                 half = 0.5 * gap
-                h, j = _resolvent(half, c, d)
-                move, turn = gap * h, gap * j
-            store(h, scratch, to + E)
-            store(j, scratch, to + E + W)
+                h0, j0 = _resolvent(half, c0, d0)
+                h1, j1 = _resolvent(half, c1, d1)
+                move0, turn0, move1, turn1 = gap * h0, gap * j0, gap * h1, gap * j1
+            store(move0, scratch, to + STEP)
+            store(turn0, scratch, to + STEP + W)
+            store(move1, scratch, to + beside + STEP)
+            store(turn1, scratch, to + beside + STEP + W)
             v, q = load(u, place + t * per * W), load(kept, keep + t * size * W)
-            e, f = b * v - q * p, w * v - q * k
+            e0, f0 = v * load(system, at + B) - q * load(system, at + P), v * load(system, at + B + W)
+            e1 = v * load(system, at + other + B) - q * load(system, at + other + P)
+            f1 = v * load(system, at + other + B + W)
             if len(rank) == 2:
                 q = load(kept, keep + t * size * W + W)
-                e, f = e - q * load(system, at + P2), f - q * load(system, at + P2 + W)
-            m, o = _times(h, j, x + half * e, z + half * f)
+                e0, f0 = e0 - q * load(system, at + P2), f0 - q * load(system, at + P2 + W)
+                e1, f1 = e1 - q * load(system, at + other + P2), f1 - q * load(system, at + other + P2 + W)
+            m, o, x0, z0, e0, f0 = _again(x0, z0, e0, f0, c0, d0, h0, j0, half, move0, turn0)
             store(m, scratch, to + MIDDLE)
             store(o, scratch, to + MIDDLE + W)
-            # The state comes last into every sum: a step waits for the one before, and this is the shortest wait.
-            e, f = e - d * z + c * x, f + d * x + c * z
-            x, z = x + move * e - turn * f, z + move * f + turn * e
+            m, o, x1, z1, e1, f1 = _again(x1, z1, e1, f1, c1, d1, h1, j1, half, move1, turn1)
+            store(m, scratch, to + beside + MIDDLE)
+            store(o, scratch, to + beside + MIDDLE + W)
             if with_slopes:
-                e, f = _times(h, j, e, f)
-                store(e, scratch, change)
-                store(f, scratch, change + W)
+                store(e0, scratch, change)
+                store(f0, scratch, change + W)
+                store(e1, scratch, change + along)
+                store(f1, scratch, change + along + W)
             of_y = load(grad_y, place + t * per * W)
-            of_c, of_d = of_c + of_y * x, of_d - of_y * z
-            to += n * ROW
+            of_c0, of_d0 = of_c0 + of_y * x0, of_d0 - of_y * z0
+            of_c1, of_d1 = of_c1 + of_y * x1, of_d1 - of_y * z1
+            to += stride
             change += n * PAIR
-        store(of_c, grad_system, at + C)
-        store(of_d, grad_system, at + C + W)
+        store(of_c0, grad_system, at + C)
+        store(of_d0, grad_system, at + C + W)
+        store(of_c1, grad_system, at + other + C)
+        store(of_d1, grad_system, at + other + C + W)
 
 
 @helper()
-def _gather(
-    start, steps, n, rank, size, per, u, place, dt, record, own, kept, keep, rows, adjoint, scratch, grad_system
-):
+def _gather(start, steps, n, rank, size, per, u, place, own, kept, keep, rows, stride, adjoint, scratch, grad_system):
     """What a segment's midpoints add to the gradient in the system, pair after pair."""
     fields = 3 * PAIR + len(rank) * PAIR
     for i in range(n):
@@ -223,16 +261,16 @@ def _gather(
         if len(rank) == 2:
             of_p2, of_k2 = load(grad_system, at + P2), load(grad_system, at + P2 + W)
         for t in range(start, start + steps):
-            g, h, gap = load(scratch, to + E), load(scratch, to + E + W), load(dt, (record + t) * W)
-            x, z = gap * load(scratch, to + MIDDLE), gap * load(scratch, to + MIDDLE + W)
-            to += n * ROW
-            v = gap * load(u, place + t * per * W)
+            x, z = load(scratch, to + MIDDLE), load(scratch, to + MIDDLE + W)
+            g, h = load(scratch, to + STEP), load(scratch, to + STEP + W)
+            to += stride
+            v = load(u, place + t * per * W)
             of_b, of_w = of_b + v * g, of_w + v * h
             of_l, of_m = of_l + x * g + z * h, of_m + x * h - z * g
-            q, p = gap * load(kept, keep + t * size * W), load(scratch, adjoint + (t - start) * PAIR)
+            q, p = load(kept, keep + t * size * W), load(scratch, adjoint + (t - start) * PAIR)
             of_p, of_k = of_p - q * g - p * x, of_k - q * h - p * z
             if len(rank) == 2:
-                q, p = gap * load(kept, keep + t * size * W + W), load(scratch, adjoint + (t - start) * PAIR + W)
+                q, p = load(kept, keep + t * size * W + W), load(scratch, adjoint + (t - start) * PAIR + W)
                 of_p2, of_k2 = of_p2 - q * g - p * x, of_k2 - q * h - p * z
         store(of_l, grad_system, at + LAMBDA)
         store(of_m, grad_system, at + LAMBDA + W)
@@ -254,9 +292,11 @@ def backward(
     """
     with_slopes = len(grad_dt) > 0
     changes = SEGMENT * n * PAIR if with_slopes else 0
-    scratch = np.zeros(SEGMENT * n * ROW + changes + n * PAIR + SEGMENT * PAIR + W + 16, u.dtype)
+    # Rows that lay a power of two apart would all want the same places of the first-level cache.
+    stride = n * ROW + PAIR
+    scratch = np.zeros(SEGMENT * stride + changes + n * PAIR + SEGMENT * PAIR + W + 16, u.dtype)
     rows = _aligned(scratch)
-    slopes = rows + SEGMENT * n * ROW
+    slopes = rows + SEGMENT * stride
     of_state = slopes + changes
     adjoint = of_state + n * PAIR
     zero = load(scratch, adjoint + SEGMENT * PAIR)
@@ -271,81 +311,79 @@ def backward(
         for segment in range(segments - 1, -1, -1):
             start = segment * SEGMENT
             steps = min(SEGMENT, L - start)
-            for i in range(2 * n):
-                at = of_state + i * W
-                store(without_tiny(load(scratch, at), TINY), scratch, at)
             _repeat(
                 start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, stored,
-                (g * segments + segment) * n * PAIR, grad_y, rows, slopes, with_slopes, scratch, grad_system,
+                (g * segments + segment) * n * PAIR, grad_y, rows, stride, slopes, with_slopes, scratch, grad_system,
             )  # fmt: skip
-            for t in range(start + steps - 1, start - 1, -1):
-                row = rows + (t - start) * n * ROW
-                of_y, gap = load(grad_y, place + t * per * W), load(dt, (record + t) * W)
-                # With g the gradient in the state after: P* E* g.
-                s, r, s2, r2 = zero, zero, zero, zero
+            # As on the way forth, a pass takes a step back and finds Δ P* E* g for the one before.
+            p, p2 = zero, zero
+            for t in range(start + steps, start - 1, -1):
+                step, preceding = t < start + steps, t > start
+                of_y = load(grad_y, place + (t - 1) * per * W) if preceding else zero
+                if step:
+                    # What this step of the next segment takes: segments follow each other against the order in memory.
+                    ahead = t - SEGMENT
+                    prefetch(u, place + ahead * per * W)
+                    prefetch(grad_y, place + ahead * per * W)
+                    for i in range(size):
+                        prefetch(kept, keep + ahead * size * W + i * W)
+                    chunk = (g * segments + segment - 1) * n * PAIR
+                    for i in range((t - start) * 2 * n // SEGMENT, (t - start + 1) * 2 * n // SEGMENT):
+                        prefetch(stored, chunk + i * W)
+                s, s2, b_x, b_z, slope = zero, zero, zero, zero, zero
+                row = rows + (t - start) * stride + STEP
                 for i in range(n):
-                    at, m = own + i * fields, i * PAIR
-                    x = load(scratch, of_state + m) + of_y * load(system, at + C)
-                    z = load(scratch, of_state + m + W) - of_y * load(system, at + C + W)
-                    store(x, scratch, of_state + m)
-                    store(z, scratch, of_state + m + W)
-                    c, d = load(scratch, row + i * ROW + E), load(scratch, row + i * ROW + E + W)
-                    x, z = c * x + d * z, c * z - d * x
-                    s, r = s + load(system, at + P) * x, r + load(system, at + P + W) * z
-                    if len(rank) == 2:
-                        s2, r2 = s2 + load(system, at + P2) * x, r2 + load(system, at + P2 + W) * z
-                s, s2 = 2.0 * (s + r), 2.0 * (s2 + r2)
-                solve = keep + t * size * W + len(rank) * W
-                p, p2 = load(kept, solve) * s, zero
-                if len(rank) == 2:
-                    p = p + load(kept, solve + 2 * W) * s2
-                    p2 = load(kept, solve + W) * s + load(kept, solve + 3 * W) * s2
-                    store(p2, scratch, adjoint + (t - start) * PAIR + W)
-                store(p, scratch, adjoint + (t - start) * PAIR)
-                # At the midpoint E* (g - h P p), and g + Δ E* (Λ* g - P p) in the state before.
-                half = 0.5 * gap
-                s, r, slope = zero, zero, zero
-                for i in range(n):
-                    at, m, to = own + i * fields, i * PAIR, row + i * ROW + E
-                    e, f = p * load(system, at + P), p * load(system, at + P + W)
-                    if len(rank) == 2:
-                        e, f = e + p2 * load(system, at + P2), f + p2 * load(system, at + P2 + W)
-                    h, j = load(scratch, to), load(scratch, to + W)
-                    x, z = load(scratch, of_state + m), load(scratch, of_state + m + W)
-                    c, d = x - half * e, z - half * f
-                    c, d = h * c + j * d, h * d - j * c
-                    store(c, scratch, to)
-                    store(d, scratch, to + W)
-                    s, r = s + load(system, at + B) * c, r + load(system, at + B + W) * d
+                    at, m, to = own + i * fields, of_state + i * PAIR, row + i * ROW
+                    x, z = load(scratch, m), load(scratch, m + W)
+                    real = load(system, at + P)
+                    if step:
+                        # At the midpoint μ = E* (g - h P p), of which Δ μ is kept; before it g + Δ (Λ* μ - P p).
+                        e, f = p * real, zero
+                        if len(rank) == 2:
+                            e, f = e + p2 * load(system, at + P2), p2 * load(system, at + P2 + W)
+                        c, d = x - 0.5 * e, z
+                        x = x - e
+                        if len(rank) == 2:
+                            d = z - 0.5 * f
+                            z = z - f
+                        if with_slopes:
+                            change = slopes + (t - start) * n * PAIR + i * PAIR
+                            slope = slope + load(scratch, change) * c + load(scratch, change + W) * d
+                        h, j = load(scratch, to), load(scratch, to + W)
+                        c, d = h * c + j * d, h * d - j * c
+                        store(c, scratch, to)
+                        store(d, scratch, to + W)
+                        b_x, b_z = b_x + load(system, at + B) * c, b_z + load(system, at + B + W) * d
+                        h, j = load(system, at + LAMBDA), load(system, at + LAMBDA + W)
+                        x, z = x + h * c + j * d, z + h * d - j * c
+                    else:
+                        x, z = without_tiny(x, TINY), without_tiny(z, TINY)
+                    if preceding:
+                        x, z = x + of_y * load(system, at + C), z - of_y * load(system, at + C + W)
+                        h, j = load(scratch, to - stride), load(scratch, to - stride + W)
+                        e = h * x + j * z
+                        s = s + real * e
+                        if len(rank) == 2:
+                            f = h * z - j * x
+                            s2 = s2 + load(system, at + P2) * e + load(system, at + P2 + W) * f
+                    store(x, scratch, m)
+                    store(z, scratch, m + W)
+                if step:
+                    store(b_x + b_z, grad_u, place + t * per * W)
                     if with_slopes:
-                        change = slopes + (t - start) * n * PAIR + m
-                        slope = slope + load(scratch, change) * c + load(scratch, change + W) * d
-                    c, d = load(system, at + LAMBDA), load(system, at + LAMBDA + W)
-                    e, f = c * x + d * z - e, c * z - d * x - f
-                    e, f = h * e + j * f, h * f - j * e
-                    store(x + gap * e, scratch, of_state + m)
-                    store(z + gap * f, scratch, of_state + m + W)
-                store(gap * (s + r), grad_u, place + t * per * W)
-                if with_slopes:
-                    store(slope, grad_dt, (g * L + t) * W)
+                        store(slope, grad_dt, (g * L + t) * W)
+                if preceding:
+                    # Δ p
+                    s, s2 = 2.0 * s, 2.0 * s2
+                    solve = keep + (t - 1) * size * W + len(rank) * W
+                    p = load(kept, solve) * s
+                    if len(rank) == 2:
+                        p = p + load(kept, solve + 2 * W) * s2
+                        p2 = load(kept, solve + W) * s + load(kept, solve + 3 * W) * s2
+                        store(p2, scratch, adjoint + (t - 1 - start) * PAIR + W)
+                    store(p, scratch, adjoint + (t - 1 - start) * PAIR)
             _gather(
-                start,
-                steps,
-                n,
-                rank,
-                size,
-                per,
-                u,
-                place,
-                dt,
-                record,
-                own,
-                kept,
-                keep,
-                rows,
-                adjoint,
-                scratch,
-                grad_system,
+                start, steps, n, rank, size, per, u, place, own, kept, keep, rows, stride, adjoint, scratch, grad_system
             )
         for i in range(2 * n):
             store(load(scratch, of_state + i * W), grad_state, g * n * PAIR + i * W)
