@@ -361,7 +361,7 @@ def at_least(typingctx, x, lowest):
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_unordered(">", value, bound), value, bound)
+        return builder.select(builder.fcmp_ordered("<", value, bound), bound, value)
 
     return x(x, types.float64), codegen
 
@@ -372,7 +372,7 @@ def at_most(typingctx, x, highest):
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_unordered("<", value, bound), value, bound)
+        return builder.select(builder.fcmp_ordered(">", value, bound), bound, value)
 
     return x(x, types.float64), codegen
 
