@@ -319,7 +319,7 @@ def fused(typingctx, x, y, z):
 
 @intrinsic
 def reciprocal(typingctx, x):
-    """1 / x of finite numbers, to a bit or two: by estimate and one step of Newton's where a processor has estimates."""
+    """1 / x of finite numbers, to a bit or two: an estimate and a step of Newton's where processors have estimates."""
 
     def codegen(context, builder, signature, arguments):
         one = ir.Constant(arguments[0].type, [1.0] * x.width)
