@@ -336,7 +336,7 @@ def fused(typingctx, x, y, z):
 
 @intrinsic
 def reciprocal(typingctx, x):
-    """1 / x of finite numbers to the last bit or two: where a processor estimates it, a step of Newton's refines that."""
+    """1 / x of finite numbers, to a bit or two: an estimate and a step of Newton's where processors have estimates."""
 
     def codegen(context, builder, signature, arguments):
         one = ir.Constant(arguments[0].type, [1.0] * x.width)

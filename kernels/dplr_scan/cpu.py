@@ -52,9 +52,10 @@ class _Scan(torch.autograd.Function):
         G, L, per = len(system), u.shape[1], u.shape[2] // WIDTH
         n = state.shape[1] // 2
         y, final = torch.empty_like(u), state.clone()
-        dt = dt.contiguous()
         changed = torch.ones(dt.shape[:2], dtype=torch.bool)
-        changed[:, 1:] = (dt[:, 1:] != dt[:, :-1]).any(-1)
+        gaps = dt if dt.stride(-1) else dt[..., :1]  # the same number in all lanes needs one look
+        changed[:, 1:] = (gaps[:, 1:] != gaps[:, :-1]).any(-1)
+        dt = dt.contiguous()
         rows = G if any(ctx.needs_input_grad) else 0
         kept = u.new_empty(rows, L, len(rank) + len(rank) ** 2, WIDTH)
         stored = u.new_empty(rows, -(-L // SEGMENT), n, 2, WIDTH)
@@ -71,7 +72,7 @@ class _Scan(torch.autograd.Function):
         G, L, per, n = len(system), u.shape[1], u.shape[2] // WIDTH, stored.shape[2]
         grad_state = grad_final.clone(memory_format=torch.contiguous_format)
         grad_u, grad_system = torch.empty_like(u), torch.zeros_like(system)
-        grad_dt = u.new_zeros(G if ctx.needs_input_grad[1] else 0, L, WIDTH)
+        grad_dt = u.new_empty(G if ctx.needs_input_grad[1] else 0, L, WIDTH)
         arrays = map(flat, (*inputs, grad_y.contiguous(), grad_state, grad_u, grad_dt, grad_system))
         in_parallel(backward, G, u.numel() * n, L, n, per, ctx.rank, *arrays)
         grad_dt = grad_dt.unflatten(0, (-1, per)).sum(1) if len(grad_dt) else None

@@ -5,7 +5,8 @@
     u, y        (records, L, per · lanes)
     dt          (records, L, lanes); its gradient (G, L, lanes)
     changed     (records, L)    whether a step's gap is another than that of the step before
-    system      (G, n, 6 + 2 r, lanes)    Λ, B, 2C and P, real and imaginary; gradients alike
+    system      (G, n, 6 + 2 r, lanes)    Λ, B, 2C and P, real and imaginary; gradients alike. P's first row is real:
+                                          its imaginary part is not read, but has a gradient
     state       (G, n, 2, lanes)
     kept        (G, L, r + r², lanes)    P* of each step's midpoint, and (1 + h P* E P)^{-1} row by row
     stored      (G, segments, n, 2, lanes)    the state at the beginning of each segment
@@ -75,7 +76,8 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
     way back, may be empty.
 
     A pass over the pairs takes a step and finds P* E (x + h B u) for the next one, with E and (1 + h P* E P)^{-1} if
-    its gap is a new one: a state is loaded once a step. The first pass of a segment takes no step, the last has no next.
+    its gap is a new one, so that a state is loaded once a step. Before the first pass of a segment there is no step,
+    after its last one none.
     """
     scratch = np.zeros(2 * n * PAIR + 5 * W + 16, u.dtype)
     states = _aligned(scratch)
@@ -94,7 +96,7 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
                 step, following = t >= start, t + 1 < stop
                 if step:
                     to = (g * L + t) * size * W
-                    ahead = t + SEGMENT
+                    ahead = t + SEGMENT  # for what comes a segment later
                     prefetch(u, place + ahead * per * W)
                     prefetch(dt, (record + ahead) * W)
                     prefetch(y, place + ahead * per * W)
@@ -173,79 +175,50 @@ def forward(first, last, L, n, per, rank, u, dt, changed, system, state, y, kept
 
 
 @helper()
-def _again(x, z, e, f, c, d, h, j, half, move, turn):
-    """A step of the pair x + iz with the pole c + id, driven by e + if: the midpoint, the state after, and E times the
-    change in the gap.
-    """
-    m, o = _times(h, j, x + half * e, z + half * f)
-    # The state comes last into every sum: a step waits for the one before, and this is the shortest wait.
-    e, f = e - d * z + c * x, f + d * x + c * z
-    return m, o, x + move * e - turn * f, z + move * f + turn * e, *_times(*_times(h, j, h, j), e, f)
-
-
-@helper()
 def _repeat(
     start, steps, n, rank, size, per, u, place, dt, changed, record, system, own, kept, keep, stored, begin, grad_y,
     rows, stride, slopes, with_slopes, scratch, grad_system,
 ):  # fmt: skip
     """A segment's states again, pair after pair, now that P* of every midpoint is known: the midpoints, Δ E, what the
     read-out adds to the gradient in C, and at ``slopes``, if asked, E times the changes in the gaps.
-
-    Two pairs at a time, as a step of one waits for the step before. The last of an odd number is its own companion.
     """
     fields = 3 * PAIR + len(rank) * PAIR
-    for i in range(0, n, 2):
-        k = min(i + 1, n - 1)
-        at, to, change, from_ = own + i * fields, rows + i * ROW, slopes + i * PAIR, begin + i * PAIR
-        other, beside, along = (k - i) * fields, (k - i) * ROW, (k - i) * PAIR
-        x0, z0, x1, z1 = (
-            load(stored, from_), load(stored, from_ + W), load(stored, from_ + along), load(stored, from_ + along + W),
-        )  # fmt: skip
-        c0, d0, c1, d1 = (
-            load(system, at), load(system, at + W), load(system, at + other), load(system, at + other + W),
-        )  # fmt: skip
-        of_c0, of_d0 = load(grad_system, at + C), load(grad_system, at + C + W)
-        of_c1, of_d1 = load(grad_system, at + other + C), load(grad_system, at + other + C + W)
-        half, h0, j0, move0, turn0, h1, j1, move1, turn1 = x0, x0, x0, x0, x0, x0, x0, x0, x0
+    for i in range(n):
+        at, to, change = own + i * fields, rows + i * ROW, slopes + i * PAIR
+        x, z = load(stored, begin + i * PAIR), load(stored, begin + i * PAIR + W)
+        c, d, b, w = load(system, at), load(system, at + W), load(system, at + B), load(system, at + B + W)
+        p = load(system, at + P)
+        of_c, of_d = load(grad_system, at + C), load(grad_system, at + C + W)
+        half, h, j, move, turn = x, x, z, x, z
         for t in range(start, start + steps):
             if changed[record + t] or t == start:
                 gap = load(dt, (record + t) * W)
                 half = 0.5 * gap
-                h0, j0 = _resolvent(half, c0, d0)
-                h1, j1 = _resolvent(half, c1, d1)
-                move0, turn0, move1, turn1 = gap * h0, gap * j0, gap * h1, gap * j1
-            store(move0, scratch, to + STEP)
-            store(turn0, scratch, to + STEP + W)
-            store(move1, scratch, to + beside + STEP)
-            store(turn1, scratch, to + beside + STEP + W)
+                h, j = _resolvent(half, c, d)
+                move, turn = gap * h, gap * j
+            store(move, scratch, to + STEP)
+            store(turn, scratch, to + STEP + W)
             v, q = load(u, place + t * per * W), load(kept, keep + t * size * W)
-            e0, f0 = v * load(system, at + B) - q * load(system, at + P), v * load(system, at + B + W)
-            e1 = v * load(system, at + other + B) - q * load(system, at + other + P)
-            f1 = v * load(system, at + other + B + W)
+            e, f = b * v - q * p, w * v
             if len(rank) == 2:
                 q = load(kept, keep + t * size * W + W)
-                e0, f0 = e0 - q * load(system, at + P2), f0 - q * load(system, at + P2 + W)
-                e1, f1 = e1 - q * load(system, at + other + P2), f1 - q * load(system, at + other + P2 + W)
-            m, o, x0, z0, e0, f0 = _again(x0, z0, e0, f0, c0, d0, h0, j0, half, move0, turn0)
+                e, f = e - q * load(system, at + P2), f - q * load(system, at + P2 + W)
+            m, o = _times(h, j, x + half * e, z + half * f)
             store(m, scratch, to + MIDDLE)
             store(o, scratch, to + MIDDLE + W)
-            m, o, x1, z1, e1, f1 = _again(x1, z1, e1, f1, c1, d1, h1, j1, half, move1, turn1)
-            store(m, scratch, to + beside + MIDDLE)
-            store(o, scratch, to + beside + MIDDLE + W)
+            # The state comes last into every sum: a step waits for the one before, and this is the shortest wait.
+            e, f = e - d * z + c * x, f + d * x + c * z
+            x, z = x + move * e - turn * f, z + move * f + turn * e
             if with_slopes:
-                store(e0, scratch, change)
-                store(f0, scratch, change + W)
-                store(e1, scratch, change + along)
-                store(f1, scratch, change + along + W)
+                e, f = _times(*_times(h, j, h, j), e, f)
+                store(e, scratch, change)
+                store(f, scratch, change + W)
             of_y = load(grad_y, place + t * per * W)
-            of_c0, of_d0 = of_c0 + of_y * x0, of_d0 - of_y * z0
-            of_c1, of_d1 = of_c1 + of_y * x1, of_d1 - of_y * z1
+            of_c, of_d = of_c + of_y * x, of_d - of_y * z
             to += stride
             change += n * PAIR
-        store(of_c0, grad_system, at + C)
-        store(of_d0, grad_system, at + C + W)
-        store(of_c1, grad_system, at + other + C)
-        store(of_d1, grad_system, at + other + C + W)
+        store(of_c, grad_system, at + C)
+        store(of_d, grad_system, at + C + W)
 
 
 @helper()
