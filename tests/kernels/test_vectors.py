@@ -7,7 +7,17 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from statespace.kernels import lanes, vectors
-from statespace.kernels.vectors import loading, odd, power_of_two, somewhere, splatting, store, store_rows, turned, where
+from statespace.kernels.vectors import (
+    loading,
+    odd,
+    power_of_two,
+    somewhere,
+    splatting,
+    store,
+    store_rows,
+    turned,
+    where,
+)
 
 WIDTHS = [4, 8, 16]
 KINDS = pytest.mark.parametrize(("dtype", "width"), [(dtype, w) for dtype in (np.float32, np.float64) for w in WIDTHS])
