@@ -6,8 +6,8 @@ wait. Rows of b that share their factors read one and the same row of a, which i
 
 import numpy as np
 import torch
-from numba import njit
 
+from statespace.kernels.compiled import entry
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.threads import in_parallel
 
@@ -15,7 +15,7 @@ FAST = {"contract"}
 PARTS = 16  # rows that share their factors are cut into so many sums of gradients at most, one for a thread
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@entry(fastmath=FAST)
 def _forward(first, last, bounds, rows, row_a, reverse, a, b, initial, x):
     """The states x (R, L) of the rows in parts first..last−1; ``row_a`` (R,) says which row of ``a`` each one has, a
     row of one factor if it serves all steps.
@@ -43,7 +43,7 @@ def _forward(first, last, bounds, rows, row_a, reverse, a, b, initial, x):
             x[r0, k] = s0
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@entry(fastmath=FAST)
 def _backward(first, last, bounds, rows, row_a, part, own, reverse, a, x, initial, grad, grad_a, grad_b, grad_initial):
     """From ``grad``, the gradient in x; that in a goes to the row ``part`` (R,) of ``grad_a``: it is written there if
     every row and step has a factor of its ``own``, and added to what is there otherwise.
