@@ -14,7 +14,6 @@ from statespace.kernels.vectors import (
     somewhere,
     splatting,
     store,
-    store_rows,
     turned,
     where,
 )
@@ -137,11 +136,7 @@ def test_splat_and_somewhere(width):
 
 @njit
 def transpose4(x, out, apart):
-<<<<<<< HEAD
-    store_rows(turned((load4(x, 0), load4(x, 4), load4(x, 8), load4(x, 12))), out, 1, apart)
-=======
     vectors.store_rows(turned((load4(x, 0), load4(x, 4), load4(x, 8), load4(x, 12))), out, 1, apart)
->>>>>>> strides
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
