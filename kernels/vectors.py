@@ -275,6 +275,23 @@ def prefetch(typingctx, x, i):
 
 
 @intrinsic
+def store_rows(typingctx, rows, x, i, apart):
+    """Write the vectors of a tuple to x[i], …, x[i + apart], …, x[i + 2 apart], …"""
+    if not isinstance(rows, types.UniTuple) or not isinstance(x, types.Array) or x.dtype != rows.dtype.element:
+        return None
+
+    def codegen(context, builder, signature, arguments):
+        values, array, place, apart = arguments
+        for k in range(rows.count):
+            address = _address(context, builder, signature.args[1], array, place, rows.dtype)
+            builder.store(builder.extract_value(values, k), address, align=ELEMENTS[rows.dtype.element][2])
+            place = builder.add(place, apart)
+        return context.get_dummy_value()
+
+    return types.none(rows, x, types.intp, types.intp), codegen
+
+
+@intrinsic
 def nothing(typingctx, x):
     """Zeros in a vector of the type of x."""
 
@@ -340,34 +357,34 @@ def nearest(typingctx, x):
 
 @intrinsic
 def at_least(typingctx, x, lowest):
-    """The larger one of x and a float, lane by lane."""
+    """The larger one of x and a float, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_ordered(">", value, bound), value, bound)
+        return builder.select(builder.fcmp_ordered("<", value, bound), bound, value)
 
     return x(x, types.float64), codegen
 
 
 @intrinsic
 def at_most(typingctx, x, highest):
-    """The smaller one of x and a float, lane by lane."""
+    """The smaller one of x and a float, lane by lane; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
-        return builder.select(builder.fcmp_ordered("<", value, bound), value, bound)
+        return builder.select(builder.fcmp_ordered(">", value, bound), bound, value)
 
     return x(x, types.float64), codegen
 
 
 @intrinsic
 def without_tiny(typingctx, x, tiny):
-    """x, and 0 where its modulus is not above ``tiny``."""
+    """x, and 0 where its modulus is at most ``tiny``; NaN stays NaN."""
 
     def codegen(context, builder, signature, arguments):
         value, bound = arguments[0], _spread(builder, arguments[1], x)
         size = _call(builder, "fabs", [value])
-        return builder.select(builder.fcmp_ordered(">", size, bound), value, ir.Constant(value.type, None))
+        return builder.select(builder.fcmp_unordered(">", size, bound), value, ir.Constant(value.type, None))
 
     return x(x, types.float64), codegen
 

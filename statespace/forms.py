@@ -33,6 +33,38 @@ def filled(values):
     return values
 
 
+def as_floats(values, name):
+    """Numbers as float64, nothing else checked: text and datetimes are refused, which NumPy would turn into numbers.
+
+    Parameters
+    ----------
+    values : array-like
+        What a masked array hides is NaN.
+    name : str
+        What the values are called in an error message.
+
+    Returns
+    -------
+    ndarray, float64
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no number.
+
+    Examples
+    --------
+    >>> from statespace.forms import as_floats
+    >>> as_floats([1, None], "y")
+    array([ 1., nan])
+    """
+    array = np.asarray(filled(values))
+    if array.dtype.kind in "SUmM":
+        kind = "text" if array.dtype.kind in "SU" else f"{array.dtype}"
+        raise ValueError(f"{name} must hold numbers, got {kind}, such as {str(array.flat[0])!r}.")
+    return array.astype(np.float64, copy=False)
+
+
 def check_values(values, *, name="X"):
     """Measured values as float64; NaN marks what is missing.
 
@@ -119,17 +151,28 @@ def is_default(index):
     return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
 
 
+def refuse_one_series(X, name="X"):
+    """Refuse a Series, and a table whose index holds times, where many series are asked for: its rows are no series."""
+    if isinstance(X, pd.Series) or (isinstance(X, pd.DataFrame) and _holds_times(X.index)):
+        index = "index of floats" if type(X.index) is pd.Index else type(X.index).__name__
+        raise ValueError(
+            f"{name} is a {type(X).__name__} with a {index}, which is one series. "
+            f"Give a list of them, [{name}], or a (series, time) MultiIndex."
+        )
+
+
+def _holds_times(index):
+    clocks = pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex
+    return isinstance(index, clocks) or pd.api.types.is_float_dtype(index.dtype)
+
+
 def parse(X, name="X"):
     """Raw values of each series, their times or None, the names of the channels, the names of the series."""
     X = filled(X)
     if isinstance(X, pd.DataFrame | pd.Series):
         if isinstance(X.index, pd.MultiIndex):
             return _parse_panel(X, name)
-        if isinstance(X, pd.Series) or isinstance(X.index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex):
-            raise ValueError(
-                f"{name} is a {type(X).__name__} with a {type(X.index).__name__}, which is one series. "
-                f"Give a list of them, [{name}], or a (series, time) MultiIndex."
-            )
+        refuse_one_series(X, name)
     if isinstance(X, list | tuple) or is_nested(X):
         if any(isinstance(entry, pd.DataFrame | pd.Series) for entry in X):
             return _parse_frames(X, name)

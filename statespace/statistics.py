@@ -26,6 +26,8 @@ _DISTINCT = 1 << 21
 _BITS = 16
 # Different labels that are told apart; the floats of a regression are more, and are then no labels.
 _MAX_LABELS = 1 << 16
+# Powers of two within which squares of numbers, and sums of them, neither vanish nor overflow.
+_SQUARED = 256
 
 
 class Moments:
@@ -44,7 +46,8 @@ class Moments:
 
     def __init__(self):
         self._rows, self._weights, self._n_rows = [], [], 0
-        self._count, self._mean, self._variance = 0.0, 0.0, 0.0
+        # The moments of each column are in units of 2^exponent.
+        self._count, self._mean, self._variance, self._exponent = 0.0, 0.0, 0.0, None
 
     def add(self, rows, weights=None):
         """Count further rows, an ndarray of shape (n, n_columns), each with its weight, or all with one."""
@@ -65,6 +68,9 @@ class Moments:
         if not self._rows:
             return
         block = np.concatenate(self._rows)
+        exponent = _exponents(block)
+        if exponent.any():
+            block = np.ldexp(block, -exponent)
         if self._weights:
             count, mean, variance = _weighted_moments(block, np.concatenate(self._weights)[:, np.newaxis])
         else:
@@ -74,6 +80,10 @@ class Moments:
                 mean, variance = np.nanmean(block, axis=0), np.nanvar(block, axis=0)
         self._rows, self._weights, self._n_rows = [], [], 0
         mean, variance = np.where(count > 0, mean, 0.0), np.where(count > 0, variance, 0.0)
+        before = exponent if self._exponent is None else self._exponent
+        self._exponent = np.maximum(before, exponent)
+        mean, variance = _in_units(mean, variance, exponent - self._exponent)
+        self._mean, self._variance = _in_units(self._mean, self._variance, before - self._exponent)
         total = self._count + count
         share, step = count / np.where(total > 0, total, 1), mean - self._mean
         # Of the first block the bits stay as they are.
@@ -92,9 +102,23 @@ class Moments:
             A column without spread has scale 1, one without values also mean 0.
         """
         self._fold()
-        scale = np.sqrt(self._variance)
-        constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(self._mean))
-        return np.asarray(self._mean), np.where(constant, 1.0, scale)
+        exponent = 0 if self._exponent is None else self._exponent
+        mean, scale = np.ldexp(self._mean, exponent), np.ldexp(np.sqrt(self._variance), exponent)
+        constant = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(mean))
+        return mean, np.where(constant, 1.0, scale)
+
+
+def _exponents(block):
+    """The power of two near the largest number of each column, where its square could vanish or overflow; else 0."""
+    largest = np.fmax.reduce(np.abs(block), axis=0, initial=0.0)
+    # A column of zeros has any unit, so the lowest: what follows sets its own.
+    exponents = np.where(largest > 0, np.frexp(largest)[1], -1100)
+    return np.where(np.abs(exponents) > _SQUARED, exponents, 0)
+
+
+def _in_units(mean, variance, exponent):
+    """Moments times a power of two: the same digits."""
+    return np.ldexp(mean, exponent), np.ldexp(variance, 2 * exponent)
 
 
 def _weighted_moments(rows, weights):

@@ -418,6 +418,67 @@ def check_same_clock(times, fitted):
         )
 
 
+def has_zone(times):
+    """Whether datetimes know their time zone.
+
+    Parameters
+    ----------
+    times : array-like of shape (n,)
+        As in `check_times`, before the check: what it returns is in UTC and knows no zone.
+
+    Returns
+    -------
+    bool or None
+        None for numbers and timedeltas, which have none.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from statespace.times import has_zone
+    >>> has_zone(pd.DatetimeIndex(["2024-03-31"], tz="Europe/Berlin")), has_zone(pd.DatetimeIndex(["2024-03-31"]))
+    (True, False)
+    """
+    dtype = getattr(times, "dtype", np.dtype(object))
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return True
+    if getattr(dtype, "kind", "O") == "M" or isinstance(dtype, pd.PeriodDtype):
+        return False
+    if dtype != np.dtype(object) or pd.api.types.infer_dtype(times, skipna=True) not in (*_DATETIMES, "period"):
+        return None
+    return any(getattr(time, "tzinfo", None) is not None for time in times)
+
+
+def check_same_zone(zoned, fitted):
+    """Refuse datetimes without a time zone after some with one, and the other way round.
+
+    Parameters
+    ----------
+    zoned, fitted : bool or None
+        What `has_zone` says of the times, and of the earlier ones; None where that is not known.
+
+    Raises
+    ------
+    ValueError
+        If both are known and differ.
+
+    Examples
+    --------
+    >>> from statespace.times import check_same_zone
+    >>> check_same_zone(True, True)
+    """
+    if None in (zoned, fitted) or zoned == fitted:
+        return
+    if fitted:
+        raise ValueError(
+            "`times` must have a time zone, as in fit: without one nobody knows which moment they mean. Give them "
+            "theirs, for example with times.tz_localize('UTC')."
+        )
+    raise ValueError(
+        "`times` must have no time zone, as in fit. Take it away with times.tz_localize(None), if those of fit were "
+        "read off the same clock, or with times.tz_convert(None), if they were in UTC; or fit with a zone."
+    )
+
+
 def check_length(times, n_times, *, series=None):
     """Refuse times that are not one for each row.
 

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.forms import check_shapes, check_values, filled, has_rows, is_default, is_nested, is_table, parse
+from statespace.forms import (
+    check_shapes,
+    check_values,
+    filled,
+    has_rows,
+    is_default,
+    is_nested,
+    is_table,
+    parse,
+    refuse_one_series,
+)
 from statespace.readers import StoredRows
 from statespace.series import SeriesCollection
 from statespace.stored import StoredSeries, is_stored, stored_targets
@@ -89,6 +99,8 @@ def check_collection(
                 "MultiIndex: sktime.datatypes.convert_to(X, 'pd-multiindex')."
             )
         if estimator is not None and table:
+            # to scikit-learn any table is one of samples
+            refuse_one_series(X)
             from sklearn.utils.validation import validate_data
 
             X = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")

@@ -8,7 +8,7 @@ import pytest
 
 from statespace import HiPPOMemory, KalmanRegressor, S4DClassifier, S4DRegressor, SeriesCollection
 from statespace.forecasting import KalmanForecaster, S4DForecaster
-from statespace.kalman import LinearGaussianModel, LocalLevel, LocalTrend, Matern
+from statespace.kalman import LinearGaussianModel, LocalLevel, LocalTrend, Matern, arima
 from statespace.kalman.nonlinear import ExtendedKalmanFilter, NonlinearModel
 from statespace.lti import LTIFilter, LTIRegressor
 from statespace.transformations import KalmanSmoother
@@ -67,6 +67,30 @@ def test_series_in_cells_are_no_table():
     nested = pd.DataFrame({"a": [pd.Series(row) for row in VALUES]})
     with pytest.raises(ValueError, match=r"nested format.*convert_to\(X, 'pd-multiindex'\)"):
         S4DRegressor(**TINY).fit(nested, np.arange(8.0))
+
+
+@pytest.mark.parametrize("index", [pd.date_range("2024", periods=8), np.linspace(0.0, 3.0, 8)])
+@pytest.mark.parametrize("fit", [LTIFilter().fit, lambda X: S4DRegressor(**TINY).fit(X, np.arange(8.0))])
+def test_a_table_over_time_is_one_series(fit, index):
+    """To scikit-learn it would be eight samples: eight series of ten steps, where one of eight steps was meant."""
+    with pytest.raises(ValueError, match=r"X is a DataFrame with a.* which is one series. Give a list of them, \[X\]"):
+        fit(pd.DataFrame(VALUES, index=index))
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda y: LinearGaussianModel([[1.0]], [[1.0]], [[1.0]], [[1.0]]).filter(y),
+        lambda y: arima((0, 1, 1)).fit(y),
+        lambda y: LTIRegressor(1).fit(VALUES[0][:, None], y),
+        lambda y: KalmanRegressor(LocalLevel()).fit(np.arange(10.0)[:, None], y),
+        lambda y: KalmanRegressor(LocalLevel()).fit(np.arange(10.0)[:, None], VALUES[0]).stream().extend(y),
+    ],
+)
+@pytest.mark.parametrize("y", [VALUES[0].astype(str), np.arange(10).astype("datetime64[D]")])
+def test_text_and_datetimes_are_no_numbers(fit, y):
+    with pytest.raises(ValueError, match=r"y must hold numbers|Convert your data to numeric values"):
+        fit(y)
 
 
 def test_columns_of_times_in_the_wrong_place_or_as_text():

@@ -72,6 +72,16 @@ def test_adding_to_all_times_changes_nothing():
     equal(tiny().fit(X, y, times=later).predict(X, times=times), model.predict(X, times=times), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("unit", [2.0**-800, 2.0**800])
+def test_the_units_of_inputs_and_targets_do_not_matter(unit):
+    """Not even where squares of the numbers vanish or overflow."""
+    X, times, y = make_series()
+    model, other = tiny().fit(X, y, times=times), tiny().fit([x * unit for x in X], y * unit, times=times)
+    equal(other.predict([x * unit for x in X], times=times) / unit, model.predict(X, times=times))
+    score = other.score([x * unit for x in X], y * unit, times=times)
+    assert score == pytest.approx(model.score(X, y, times=times), rel=1e-9)
+
+
 def test_a_fitted_clock_is_asked_for():
     X, times, y = make_series()
     model = tiny().fit(X, y, times=times)

@@ -43,6 +43,29 @@ def test_weights_are_repeats(monkeypatch):
     np.testing.assert_allclose(weighted.mean_and_scale(), repeated.mean_and_scale(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("weights", [None, 2.0])
+@pytest.mark.parametrize("unit", [2.0**-1020, 2.0**-700, 2.0**-500, 2.0**500, 2.0**1020])
+def test_the_unit_of_numbers_does_not_matter(monkeypatch, unit, weights):
+    """Their squares may vanish or overflow; and a column may begin with zeros."""
+    monkeypatch.setattr(statistics, "_BLOCK", 64)
+    rows = np.random.default_rng(0).normal([3.0, 0.0], size=(200, 2))
+    rows[:64, 1], rows[5, 0] = 0.0, np.nan
+    plain, scaled = Moments(), Moments()
+    plain.add(rows, weights)
+    scaled.add(rows * unit, weights)
+    for value, expected in zip(scaled.mean_and_scale(), plain.mean_and_scale(), strict=True):
+        np.testing.assert_allclose(value, expected * unit, rtol=1e-13)
+
+
+def test_columns_of_different_sizes_and_blocks(monkeypatch):
+    monkeypatch.setattr(statistics, "_BLOCK", 2)
+    moments = Moments()
+    moments.add(np.array([[1e-200, 1e200], [3e-200, 3e200], [1.0, 1e200], [1.0, 3e200], [2.0, np.nan]]))
+    mean, scale = moments.mean_and_scale()
+    np.testing.assert_allclose(mean, [0.8, 2e200], rtol=1e-15)
+    np.testing.assert_allclose(scale, [np.std([0, 0, 1, 1, 2]), 1e200], rtol=1e-15)
+
+
 def test_columns_without_spread_or_values():
     moments = Moments()
     moments.add(np.array([[2.0, np.nan], [2.0, np.nan]]))

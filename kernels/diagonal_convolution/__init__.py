@@ -52,6 +52,10 @@ def diagonal_convolution(u, rate, c, initial=None, lengths=None, skip=None, *, d
     T = 32 or 64; it is matrix products throughout, the backward too. The chunked form of state-space duality (Dao & Gu
     2024, section 6) is this one for a diagonal system that does not depend on its input.
 
+    References
+    ----------
+    A. Gu, A. Gupta, K. Goel, C. Ré (2022). On the Parameterization and Initialization of Diagonal State Space Models.
+
     Examples
     --------
     >>> import numpy as np

@@ -50,6 +50,10 @@ def diagonal_scan(u, dt, rate, c, initial=None, skip=None, *, discretization="zo
     Memory is linear in batch · channels · length: the states, (batch, channels, nodes, length), are never stored, but
     computed again from checkpoints in the reverse sweep.
 
+    References
+    ----------
+    A. Gu, A. Gupta, K. Goel, C. Ré (2022). On the Parameterization and Initialization of Diagonal State Space Models.
+
     Examples
     --------
     >>> import numpy as np

@@ -8,7 +8,8 @@ With z = Δ (a + 2πi f), a <= 0, Δ a / ln 2 = k + r with the nearest integer k
 sums of one sign, so that a tiny z keeps all its digits. Frequencies come as sums of two numbers and meet the gap in a
 fused multiply-add: after hundreds of turns a single float32 product would have lost the phase's last three digits.
 
-Sine and cosine carry a factor of √2.
+Sine and cosine carry a factor of √2. The phase is reduced twice: beyond 2^24 turns (2^53 in float64) the nearest number
+to Δ f is off by turns, of which the polynomials would make something that no decay brings back to zero.
 
 Few decays halve within one gap: where |Δ a / ln 2| <= 1/2 there is no k, and where no phase makes 2^20 turns the
 nearest whole turn is what a sum with a large number leaves. A quarter of the work is saved.
@@ -40,7 +41,8 @@ def _expm1_complex(gap, a, f, f_low):
         shifted = x + magic
         power = power_of_two(shifted)
         e = power * exp2m1(x - (shifted - magic)) + (power - 1.0)
-        s, c = half_turn(fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low)
+        t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
+        s, c = half_turn(t - nearest(t))
         size = e * s + s
         return e - size * s, size * c
 

@@ -110,7 +110,8 @@ def discretise(gap, p, q, r, RULE: tl.constexpr):
         power, rest = _power(tl.maximum(gap * p, -1022.0 if p.dtype == tl.float64 else -126.0))
         e = power * _exp2m1(rest) + (power - 1)
         turns = tl.floor(gap * q + 0.5)
-        s, c = _half_turn(_fused(gap, q, -turns) + gap * r)
+        t = _fused(gap, q, -turns) + gap * r
+        s, c = _half_turn(t - tl.floor(t + 0.5))  # again: beyond 2^24 turns the first is off by turns
         size = 2 * (e * s + s)
         return e - size * s, size * c
     elif RULE == BILINEAR_RULE:

@@ -47,6 +47,10 @@ def diagonal_states(v, dt, rate, initial=None, *, discretization="zoh", reverse=
     Memory is that of v and of the states, linear in batch · length · states: the decays exp(rate Δ_k) are computed in
     the loop, and again in the reverse sweep.
 
+    References
+    ----------
+    J. T. H. Smith, A. Warrington, S. W. Linderman (2023). Simplified State Space Layers for Sequence Modeling.
+
     Examples
     --------
     >>> import numpy as np

@@ -107,8 +107,8 @@ def _forward(first, last, v, dt, bilinear, reverse, size, rate, initial, states)
                 p, q = x[n] + w[n], x[N + n] + w[N + n]
                 real = x[n] + d[n] * p - d[N + n] * q
                 imag = x[N + n] + d[n] * q + d[N + n] * p
-                x[n] = real if abs(real) > tiny else zero
-                x[N + n] = imag if abs(imag) > tiny else zero
+                x[n] = zero if abs(real) <= tiny else real
+                x[N + n] = zero if abs(imag) <= tiny else imag
             _store(states[b], t, start, nodes, x)
 
 
@@ -157,8 +157,8 @@ def _backward(
                 out[n] = p
                 out[N + n] = q
                 real, imag = real + p, imag + q
-                g[n] = real if abs(real) > tiny else zero
-                g[N + n] = imag if abs(imag) > tiny else zero
+                g[n] = zero if abs(real) <= tiny else real
+                g[N + n] = zero if abs(imag) <= tiny else imag
             _store(grad_v[b], t, start, nodes, out)
             if want_dt:
                 grad_dt[b, block, t] = _chain(gap, bilinear, rate[block], d, grad_d, rates)

@@ -9,42 +9,32 @@ import numpy as np
 from statespace.kernels.kalman_filter.blocks import MATERN32, OU
 from statespace.kernels.kalman_filter.compiled import helper, shared
 from statespace.kernels.kalman_filter.discretization import ornstein_uhlenbeck_noise
-from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
+from statespace.kernels.kalman_filter.transposition import WIDTH, load, rows_of, splat
 from statespace.kernels.kalman_filter.vector_blocks import decays, gammas_3
-from statespace.kernels.vectors import somewhere, store, total, turned, where
+from statespace.kernels.vectors import somewhere, store, store_rows, total, turned, where
 
 # Samples of a stretch and of a chunk; how far apart columns begin.
 STEPS = 32
 LONG = WIDTH * STEPS
 COLUMN = LONG + WIDTH
+# Numbers with a type: a function that is handed Python's integers is compiled for each of them.
+COLUMNS = COLUMN * np.arange(17)
 # Δ, exp(−λΔ), Q, det Q; y, 1/R (0 where nothing was observed), h, R; ...
-GAP, ROOT, Q00, Q01, Q11, DQ, Y, W, H, R = [COLUMN * i for i in range(10)]
+GAP, ROOT, Q00, Q01, Q11, DQ, Y, W, H, R = COLUMNS[:10]
 # ... what the mean wants of the covariances: L of the first state and of the second, k y, 1/F; ...
 L0, L1, G0, G1, F = Q00, Q01, Q11, DQ, W
 # ... what the way back reads: filtered means and P, v/F; ...
-C0, C1, P00, P01, P11, GAIN = [COLUMN * i for i in range(10, 16)]
+C0, C1, P00, P01, P11, GAIN = COLUMNS[10:16]
 ROOM = GAIN
 # ... and the maps of the stretches, their starts, and room.
-MAPS, STARTS, SCRATCH = [COLUMN * 16 + WIDTH * i for i in (0, 25, 30)]
+MAPS, STARTS, SCRATCH = COLUMNS[16] + WIDTH * np.array([0, 25, 30])
 
 
 @helper()
 def bring_abreast(x, begin, B, to):
     """x[begin], … x[begin + LONG − 1], a stretch in each lane."""
-    for i in range(begin, begin + STEPS, WIDTH):
-        rows = turned((
-            load(x, i), load(x, i + STEPS), load(x, i + 2 * STEPS), load(x, i + 3 * STEPS), load(x, i + 4 * STEPS),
-            load(x, i + 5 * STEPS), load(x, i + 6 * STEPS), load(x, i + 7 * STEPS),
-        ))  # fmt: skip
-        place = to + (i - begin) * WIDTH
-        store(rows[0], B, place)
-        store(rows[1], B, place + WIDTH)
-        store(rows[2], B, place + 2 * WIDTH)
-        store(rows[3], B, place + 3 * WIDTH)
-        store(rows[4], B, place + 4 * WIDTH)
-        store(rows[5], B, place + 5 * WIDTH)
-        store(rows[6], B, place + 6 * WIDTH)
-        store(rows[7], B, place + 7 * WIDTH)
+    for i in range(0, STEPS, WIDTH):
+        store_rows(turned(rows_of(x, begin + i, STEPS)), B, to + i * WIDTH, WIDTH)
 
 
 @helper()
@@ -61,20 +51,8 @@ def bring_part(x, begin, count, otherwise, B, to):
 @helper()
 def lay_out(B, place, x, begin):
     """The way back, to x[begin], …"""
-    for i in range(begin, begin + STEPS, WIDTH):
-        c = place + (i - begin) * WIDTH
-        rows = turned((
-            load(B, c), load(B, c + WIDTH), load(B, c + 2 * WIDTH), load(B, c + 3 * WIDTH), load(B, c + 4 * WIDTH),
-            load(B, c + 5 * WIDTH), load(B, c + 6 * WIDTH), load(B, c + 7 * WIDTH),
-        ))  # fmt: skip
-        store(rows[0], x, i)
-        store(rows[1], x, i + STEPS)
-        store(rows[2], x, i + 2 * STEPS)
-        store(rows[3], x, i + 3 * STEPS)
-        store(rows[4], x, i + 4 * STEPS)
-        store(rows[5], x, i + 5 * STEPS)
-        store(rows[6], x, i + 6 * STEPS)
-        store(rows[7], x, i + 7 * STEPS)
+    for i in range(0, STEPS, WIDTH):
+        store_rows(turned(rows_of(B, place + i * WIDTH, WIDTH)), x, begin + i, STEPS)
 
 
 @helper()

@@ -12,7 +12,7 @@ begin and end, they depend on λ themselves.
 """
 
 from statespace.kernels.kalman_filter.abreast import (
-    COLUMN,
+    COLUMNS,
     GAP,
     LONG,
     MAPS,
@@ -29,12 +29,11 @@ from statespace.kernels.kalman_filter.blocks import MATERN32, OU
 from statespace.kernels.kalman_filter.compiled import embedded, helper
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import decays
-from statespace.kernels.vectors import store, total, where
+from statespace.kernels.vectors import store, store_rows, total, where
 
 # Columns beside Δ, exp(−λΔ) and h: P₃ of 2λΔ or expm1(−λΔ); k, q, 1/F, v/F; the adjoints of R and h, and room.
-NOISE, K0, K1, RATIO, INVERSE, GAIN, R_BAR, H0_BAR, H1_BAR, ROOM = [
-    COLUMN * i for i in (2, 3, 4, 5, 6, 7, 9, 10, 11, 12)
-]
+NOISE, K0, K1, RATIO, INVERSE, GAIN = COLUMNS[2:8]
+R_BAR, H0_BAR, H1_BAR, ROOM = COLUMNS[9:13]
 
 
 @helper()
@@ -60,19 +59,33 @@ def fill_gains(n, record, T, begin, at, B):
 
 
 @helper()
+def fill_chunk(n, record, kind, rate, T, begin, base, last, stop, B):
+    """All columns that the way back over a chunk reads, but those of its own adjoints."""
+    bring_leaving(record, begin, stop, B)
+    for i in range(0, LONG + WIDTH, WIDTH):
+        if n == 1 and kind == OU:
+            root, noise = decays(rate * load(B, GAP + i))
+            store_rows((root, noise), B, ROOT + i, NOISE - ROOT)
+        elif n == 2 and kind == MATERN32:
+            root, noise, _, _ = matern32_parts(rate * load(B, GAP + i))
+            store_rows((root, noise), B, ROOT + i, NOISE - ROOT)
+        else:
+            store(splat(1.0), B, ROOT + i)
+    fill_rows(record, begin, LONG, begin + LONG == last, B)
+    fill_gains(n, record, T, begin, begin - base, B)
+
+
+@helper()
 def map_single(B):
     slope = splat(1.0)
-    shift = splat(0.0)
-    spread = splat(0.0)
+    shift = spread = splat(0.0)
     for i in range(LONG - WIDTH, -1, -WIDTH):
         h = load(B, H + i)
         loop = load(B, ROOT + WIDTH + i) * load(B, RATIO + i)
         slope = loop * slope
         shift = loop * shift + h * load(B, GAIN + i)
         spread = loop * loop * spread + h * h * load(B, INVERSE + i)
-    store(slope, B, MAPS)
-    store(shift, B, MAPS + WIDTH)
-    store(spread, B, MAPS + 2 * WIDTH)
+    store_rows((slope, shift, spread), B, MAPS, WIDTH)
 
 
 @helper()
@@ -92,8 +105,7 @@ def retreat_single(kind, rate, variance, by_observation, T, at, B):
     """The adjoints of each sample; returns those by both parameters."""
     r = load(B, STARTS)
     n = load(B, STARTS + WIDTH)
-    by_first = splat(0.0)
-    by_second = splat(0.0)
+    by_first = by_second = splat(0.0)
     for i in range(LONG - WIDTH, -1, -WIDTH):
         gap = load(B, GAP + WIDTH + i)
         root = load(B, ROOT + WIDTH + i)
@@ -130,15 +142,9 @@ def retreat_single(kind, rate, variance, by_observation, T, at, B):
 
 @helper()
 def map_pair(B):
-    r00 = splat(1.0)
-    r10 = splat(0.0)
-    r01 = splat(0.0)
-    r11 = splat(1.0)
-    r0 = splat(0.0)
-    r1 = splat(0.0)
-    n00 = splat(0.0)
-    n01 = splat(0.0)
-    n11 = splat(0.0)
+    r00 = r11 = splat(1.0)
+    r10 = r01 = r0 = r1 = splat(0.0)
+    n00 = n01 = n11 = splat(0.0)
     for i in range(LONG - WIDTH, -1, -WIDTH):
         gap = load(B, GAP + WIDTH + i)
         root = load(B, ROOT + WIDTH + i)
@@ -153,15 +159,7 @@ def map_pair(B):
         r1 = root * (r1 + gap * r0)
         r0 = slope * r0 + (h * load(B, GAIN + i) - loop * r1)
         n00, n01, n11 = pulled_back(root * root, gap, q, loop, h * h * load(B, INVERSE + i), n00, n01, n11)
-    store(r00, B, MAPS)
-    store(r10, B, MAPS + WIDTH)
-    store(r01, B, MAPS + 2 * WIDTH)
-    store(r11, B, MAPS + 3 * WIDTH)
-    store(r0, B, MAPS + 4 * WIDTH)
-    store(r1, B, MAPS + 5 * WIDTH)
-    store(n00, B, MAPS + 6 * WIDTH)
-    store(n01, B, MAPS + 7 * WIDTH)
-    store(n11, B, MAPS + 8 * WIDTH)
+    store_rows((r00, r10, r01, r11, r0, r1, n00, n01, n11), B, MAPS, WIDTH)
 
 
 @helper()
@@ -208,8 +206,7 @@ def retreat_pair(kind, rate, variance, by_observation, T, at, B):
     n00 = load(B, STARTS + 2 * WIDTH)
     n01 = load(B, STARTS + 3 * WIDTH)
     n11 = load(B, STARTS + 4 * WIDTH)
-    by_first = splat(0.0)
-    by_second = splat(0.0)
+    by_first = by_second = splat(0.0)
     for i in range(LONG - WIDTH, -1, -WIDTH):
         gap = load(B, GAP + WIDTH + i)
         root = load(B, ROOT + WIDTH + i)
@@ -314,16 +311,7 @@ def gradient_single_abreast(record, units, by_observation, first, last, stop, ke
     r = b.r0[0]
     n = b.N0[0, 0]
     for begin in range(last - LONG, first - 1, -LONG):
-        bring_leaving(record, begin, stop, B)
-        for i in range(0, LONG + WIDTH, WIDTH):
-            if kind == OU:
-                root, fall = decays(rate * load(B, GAP + i))
-                store(root, B, ROOT + i)
-                store(fall, B, NOISE + i)
-            else:
-                store(splat(1.0), B, ROOT + i)
-        fill_rows(record, begin, LONG, begin + LONG == last, B)
-        fill_gains(1, record, T, begin, begin - base, B)
+        fill_chunk(1, record, kind, rate, T, begin, base, last, stop, B)
         map_single(B)
         r, n = join_single(r, n, B)
         by_first, by_second = retreat_single(kind, rate, variance, by_observation, T, begin - base, B)
@@ -356,16 +344,7 @@ def gradient_pair_abreast(record, units, by_observation, first, last, stop, kept
     n00 = b.N0[0, 0] - back * (b.N0[0, 1] + n01)
     for begin in range(last - LONG, first - 1, -LONG):
         at = begin - base
-        bring_leaving(record, begin, stop, B)
-        for i in range(0, LONG + WIDTH, WIDTH):
-            if kind == MATERN32:
-                root, g3, _, _ = matern32_parts(rate * load(B, GAP + i))
-                store(root, B, ROOT + i)
-                store(g3, B, NOISE + i)
-            else:
-                store(splat(1.0), B, ROOT + i)
-        fill_rows(record, begin, LONG, begin + LONG == last, B)
-        fill_gains(2, record, T, begin, at, B)
+        fill_chunk(2, record, kind, rate, T, begin, base, last, stop, B)
         if kind == MATERN32 and begin + LONG == last and last < stop:
             # predicted moments after the last sample, in the coordinates of its record
             end = at + LONG - 1

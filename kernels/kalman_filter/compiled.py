@@ -3,9 +3,10 @@
 ``entry`` is what Python calls, and is cached on disk. Arrays come from Python only (``Workspace``): without Numba's own
 memory there is no reference counting, whose atomic increments would cost more than a step of the filter. A ``helper``
 is inlined for the same reason, an array being seven words to pass; a ``shared`` one does enough work, in enough places,
-to be called. Neither has a Python wrapper, which would take longer to compile than itself. Each is compiled on its own
-before it becomes a part of its callers; a large one with one caller is ``embedded``, a part from the beginning.
-Division by zero gives inf or NaN as in NumPy, without a branch at every division.
+to be called. Neither has a Python wrapper, which would take longer to compile than itself, nor machine code: each is
+simplified on its own before it becomes a part of its callers (``parts.py``). A large one with one caller is
+``embedded``, a part from the beginning. Division by zero gives inf or NaN as in NumPy, without a branch at every
+division.
 
 Numba looks only at an entry's own file to see whether its cache is stale: after a change to a helper, delete
 ``__pycache__``.
@@ -17,8 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from statespace.kernels.kalman_filter.parts import AS_PART
+
 entry = partial(njit, cache=True, error_model="numpy", no_cfunc_wrapper=True, _nrt=False)
-shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False)
+shared = partial(njit, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, _nrt=False, **AS_PART)
 helper = partial(shared, forceinline=True)
 embedded = partial(shared, inline="always")
 

@@ -15,9 +15,10 @@ from statespace.kernels.intrinsics import calling
 from statespace.kernels.kalman_filter.compiled import ONE, ZERO, entry, helper, shared
 from statespace.kernels.kalman_filter.lane_transitions import STEPS, prepare_slots
 from statespace.kernels.kalman_filter.lockstep import logarithms
+from statespace.kernels.kalman_filter.record import NOTHING, TILES
 from statespace.kernels.kalman_filter.tiles import from_tiles, pad, to_tiles, unpad
 from statespace.kernels.kalman_filter.transposition import WIDTH, aligned, bring_in, load, splat
-from statespace.kernels.vectors import somewhere, store, where
+from statespace.kernels.vectors import prefetch, somewhere, store, where
 
 # numbers of ``Lanes.totals``
 TOTALS = 5
@@ -31,9 +32,9 @@ run = calling(types.none)
 class Lanes(NamedTuple):
     """Room for eight stretches, in vectors.
 
-    ``moments``: a, P, m = P h, A m. ``chunk``: y, Δ, R, h of STEPS steps. ``totals``: Σ log F, the running product of
-    F, Σ v²/F, the number of samples, the last 1/F. ``A``, ``Q``: of each slot. ``marks``: a and P before each of the
-    first chunks, and its totals. ``ends``: the same at the end.
+    ``moments``: a, P, m = P h, that of another step. ``chunk``: y, Δ, R, h of STEPS steps. ``totals``: Σ log F, the
+    running product of F, Σ v²/F, the number of samples, the last 1/F. ``A``, ``Q``: of each slot. ``marks``: a and P
+    before each of the first chunks, and its totals. ``ends``: the same at the end.
     """
 
     moments: np.ndarray
@@ -51,7 +52,10 @@ class Lanes(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What a chunk leaves for the way back, in vectors: filtered moments before and after each step, m, 1/F, v/F."""
+    """What a chunk may leave for the way back, in vectors: filtered moments before and after each step, m, 1/F, v/F.
+
+    A row of ``product`` stands for what is before the first step.
+    """
 
     moments: np.ndarray
     product: np.ndarray
@@ -131,54 +135,60 @@ def copy_part(x, first, out, to, length):
 
 
 @helper()
-def predict_lanes(blocks, S, p, A, Q, a, inverse, gain, C, h):
-    """a ← A (a + m v/F), P ← A (P − m mᵀ/F) Aᵀ + Q tile by tile, m ← P h of what comes out."""
+def predict_lanes(blocks, keep, S, before, after, M, found, m, A, Q, a, inverse, gain, C, h, v):
+    """The moments before a sample from those before the last one, whose P h, 1/F and v/F are known.
+
+    a ← A (a + m v/F), P ← A (P − m mᵀ/F) Aᵀ + Q, tile by tile: what cancels, cancels at once. ``S``: the moments, from
+    ``before`` on, become others from ``after`` on; TILES are kept if the filtered ones are left there. ``M``: P h, from
+    ``found`` on, becomes that of what comes out, from ``m`` on. Returns hᵀ P h and v − hᵀ a of what comes out.
+    """
+    for i in range(m, m + 2 * blocks * WIDTH, WIDTH):
+        store(splat(0.0), M, i)
+    signal = splat(0.0)
+    # what the next step writes
+    ahead = 2 * after - before
+    q = 2 * blocks * WIDTH
     for b in range(blocks):
         i = 2 * b * WIDTH
         a00 = load(A, a + 2 * i)
         a01 = load(A, a + 2 * i + WIDTH)
         a10 = load(A, a + 2 * i + 2 * WIDTH)
         a11 = load(A, a + 2 * i + 3 * WIDTH)
-        m0 = load(S, p.m + i)
-        m1 = load(S, p.m + i + WIDTH)
-        t0 = a00 * m0 + a01 * m1
-        t1 = a10 * m0 + a11 * m1
-        store(t0, S, p.turned + i)
-        store(t1, S, p.turned + i + WIDTH)
-        x0 = load(S, i)
-        x1 = load(S, i + WIDTH)
-        store((a00 * x0 + a01 * x1) + t0 * gain, S, i)
-        store((a10 * x0 + a11 * x1) + t1 * gain, S, i + WIDTH)
-        store(splat(0.0), S, p.m + i)
-        store(splat(0.0), S, p.m + i + WIDTH)
-    q = p.P
-    for b in range(blocks):
-        i = 2 * b * WIDTH
-        a00 = load(A, a + 2 * i)
-        a01 = load(A, a + 2 * i + WIDTH)
-        a10 = load(A, a + 2 * i + 2 * WIDTH)
-        a11 = load(A, a + 2 * i + 3 * WIDTH)
-        t0 = load(S, p.turned + i)
-        t1 = load(S, p.turned + i + WIDTH)
-        x0 = t0 * inverse
-        x1 = t1 * inverse
         h0 = load(C, h + i)
         h1 = load(C, h + i + WIDTH)
-        p00 = load(S, q)
-        p01 = load(S, q + WIDTH)
-        p11 = load(S, q + 2 * WIDTH)
+        t0 = load(M, found + i)
+        t1 = load(M, found + i + WIDTH)
+        x0 = load(S, before + i) + t0 * gain
+        x1 = load(S, before + i + WIDTH) + t1 * gain
+        y0 = a00 * x0 + a01 * x1
+        y1 = a10 * x0 + a11 * x1
+        v = (v - h0 * y0) - h1 * y1
+        if keep == TILES:
+            store(x0, S, before + i)
+            store(x1, S, before + i + WIDTH)
+        store(y0, S, after + i)
+        store(y1, S, after + i + WIDTH)
+        x0 = t0 * inverse
+        x1 = t1 * inverse
+        p00 = load(S, before + q) - x0 * t0
+        p01 = load(S, before + q + WIDTH) - x0 * t1
+        p11 = load(S, before + q + 2 * WIDTH) - x1 * t1
+        if keep == TILES:
+            store(p00, S, before + q)
+            store(p01, S, before + q + WIDTH)
+            store(p11, S, before + q + 2 * WIDTH)
         w00 = a00 * p00 + a01 * p01
         w01 = a00 * p01 + a01 * p11
         w10 = a10 * p00 + a11 * p01
         w11 = a10 * p01 + a11 * p11
-        p00 = (w00 * a00 + (w01 * a01 + load(Q, a + 2 * i))) - t0 * x0
-        p01 = (w00 * a10 + (w01 * a11 + load(Q, a + 2 * i + WIDTH))) - t0 * x1
-        p11 = (w10 * a10 + (w11 * a11 + load(Q, a + 2 * i + 3 * WIDTH))) - t1 * x1
-        store(p00, S, q)
-        store(p01, S, q + WIDTH)
-        store(p11, S, q + 2 * WIDTH)
-        m0 = load(S, p.m + i) + (p00 * h0 + p01 * h1)
-        m1 = load(S, p.m + i + WIDTH) + (p01 * h0 + p11 * h1)
+        p00 = w00 * a00 + (w01 * a01 + load(Q, a + 2 * i))
+        p01 = w00 * a10 + (w01 * a11 + load(Q, a + 2 * i + WIDTH))
+        p11 = w10 * a10 + (w11 * a11 + load(Q, a + 2 * i + 3 * WIDTH))
+        store(p00, S, after + q)
+        store(p01, S, after + q + WIDTH)
+        store(p11, S, after + q + 2 * WIDTH)
+        m0 = p00 * h0 + (p01 * h1 + load(M, m + i))
+        m1 = p01 * h0 + (p11 * h1 + load(M, m + i + WIDTH))
         q += 3 * WIDTH
         for c in range(b + 1, blocks):
             j = 2 * c * WIDTH
@@ -186,55 +196,65 @@ def predict_lanes(blocks, S, p, A, Q, a, inverse, gain, C, h):
             c01 = load(A, a + 2 * j + WIDTH)
             c10 = load(A, a + 2 * j + 2 * WIDTH)
             c11 = load(A, a + 2 * j + 3 * WIDTH)
-            u0 = load(S, p.turned + j)
-            u1 = load(S, p.turned + j + WIDTH)
-            p00 = load(S, q)
-            p01 = load(S, q + WIDTH)
-            p10 = load(S, q + 2 * WIDTH)
-            p11 = load(S, q + 3 * WIDTH)
+            u0 = load(M, found + j)
+            u1 = load(M, found + j + WIDTH)
+            p00 = load(S, before + q) - x0 * u0
+            p01 = load(S, before + q + WIDTH) - x0 * u1
+            p10 = load(S, before + q + 2 * WIDTH) - x1 * u0
+            p11 = load(S, before + q + 3 * WIDTH) - x1 * u1
+            if keep == TILES:
+                store(p00, S, before + q)
+                store(p01, S, before + q + WIDTH)
+                store(p10, S, before + q + 2 * WIDTH)
+                store(p11, S, before + q + 3 * WIDTH)
+                prefetch(S, ahead + q)
+                prefetch(S, ahead + q + WIDTH)
+                prefetch(S, ahead + q + 2 * WIDTH)
+                prefetch(S, ahead + q + 3 * WIDTH)
             w00 = a00 * p00 + a01 * p10
             w01 = a00 * p01 + a01 * p11
             w10 = a10 * p00 + a11 * p10
             w11 = a10 * p01 + a11 * p11
-            p00 = (w00 * c00 + w01 * c01) - x0 * u0
-            p01 = (w00 * c10 + w01 * c11) - x0 * u1
-            p10 = (w10 * c00 + w11 * c01) - x1 * u0
-            p11 = (w10 * c10 + w11 * c11) - x1 * u1
-            store(p00, S, q)
-            store(p01, S, q + WIDTH)
-            store(p10, S, q + 2 * WIDTH)
-            store(p11, S, q + 3 * WIDTH)
+            p00 = w00 * c00 + w01 * c01
+            p01 = w00 * c10 + w01 * c11
+            p10 = w10 * c00 + w11 * c01
+            p11 = w10 * c10 + w11 * c11
+            store(p00, S, after + q)
+            store(p01, S, after + q + WIDTH)
+            store(p10, S, after + q + 2 * WIDTH)
+            store(p11, S, after + q + 3 * WIDTH)
             g0 = load(C, h + j)
             g1 = load(C, h + j + WIDTH)
-            m0 = m0 + (p00 * g0 + p01 * g1)
-            m1 = m1 + (p10 * g0 + p11 * g1)
-            store(load(S, p.m + j) + (p00 * h0 + p10 * h1), S, p.m + j)
-            store(load(S, p.m + j + WIDTH) + (p01 * h0 + p11 * h1), S, p.m + j + WIDTH)
+            m0 = p00 * g0 + (p01 * g1 + m0)
+            m1 = p10 * g0 + (p11 * g1 + m1)
+            store(p00 * h0 + (p10 * h1 + load(M, m + j)), M, m + j)
+            store(p01 * h0 + (p11 * h1 + load(M, m + j + WIDTH)), M, m + j + WIDTH)
             q += 4 * WIDTH
-        store(m0, S, p.m + i)
-        store(m1, S, p.m + i + WIDTH)
+        store(m0, M, m + i)
+        store(m1, M, m + i + WIDTH)
+        signal = m0 * h0 + (m1 * h1 + signal)
+    return signal, v
 
 
 @shared()
-def settle(blocks, S, P, m, inverse, gain):
-    """a ← a + m v/F, P ← P − m mᵀ/F."""
-    q = P
+def settle(blocks, S, at, M, m, inverse, gain):
+    """a ← a + m v/F, P ← P − m mᵀ/F, of the moments from ``at`` on."""
+    q = at + 2 * blocks * WIDTH
     for b in range(blocks):
         i = 2 * b * WIDTH
-        m0 = load(S, m + i)
-        m1 = load(S, m + i + WIDTH)
-        store(load(S, i) + m0 * gain, S, i)
-        store(load(S, i + WIDTH) + m1 * gain, S, i + WIDTH)
+        m0 = load(M, m + i)
+        m1 = load(M, m + i + WIDTH)
+        store(load(S, at + i) + m0 * gain, S, at + i)
+        store(load(S, at + i + WIDTH) + m1 * gain, S, at + i + WIDTH)
         x0 = m0 * inverse
         x1 = m1 * inverse
         store(load(S, q) - x0 * m0, S, q)
         store(load(S, q + WIDTH) - x0 * m1, S, q + WIDTH)
         store(load(S, q + 2 * WIDTH) - x1 * m1, S, q + 2 * WIDTH)
         q += 3 * WIDTH
-        for c in range(b + 1, blocks):
-            j = 2 * c * WIDTH
-            u0 = load(S, m + j)
-            u1 = load(S, m + j + WIDTH)
+        for j in range(i + 2 * WIDTH, 2 * blocks * WIDTH, 2 * WIDTH):
+            u0 = load(M, m + j)
+            u1 = load(M, m + j + WIDTH)
             store(load(S, q) - x0 * u0, S, q)
             store(load(S, q + WIDTH) - x0 * u1, S, q + WIDTH)
             store(load(S, q + 2 * WIDTH) - x1 * u0, S, q + 2 * WIDTH)
@@ -297,29 +317,40 @@ def advance(parts, record, units, h, begin, steps, room, keep, kept):
 def filter_chunk(blocks, each_h, steps, room, keep, kept):
     """Filter a chunk of steps whose y, Δ, R, h, A and Q are there; ``each_h`` is 1 where each sample has its own h.
 
-    To ``keep`` is to leave the filtered moments after every step and m, 1/F, v/F.
+    What is kept: NOTHING; GAINS, which are m, 1/F, v/F of every step; or TILES, these and the filtered moments before
+    and after every step. The moments in ``room`` then stay what they were.
     """
     p = places(blocks)
-    S, C, T, A, Q = room.moments, room.chunk, room.totals, room.A, room.Q
+    C, T, A, Q = room.chunk, room.totals, room.A, room.Q
+    S = M = room.moments
+    s = 2 * blocks * WIDTH
+    # P h of one step and of the next take turns, that of the last step standing first
+    before = after = 0
+    found = p.turned if steps % 2 else p.m
+    m = p.m if steps % 2 else p.turned
+    stride = 0
+    if keep != NOTHING:
+        M = kept.product
+        found, m = 0, s
+    if keep == TILES:
+        S = kept.moments
+        copy_part(room.moments, 0, S, 0, p.m)
+        after = stride = p.m
+    for i in range(found, found + s):
+        M[i] = 0.0
     logs = load(T, 0)
     product = load(T, WIDTH)
     squares = load(T, 2 * WIDTH)
     count = load(T, 3 * WIDTH)
     last = load(T, 4 * WIDTH)
-    for i in range(2 * blocks):
-        store(splat(0.0), S, p.m + i * WIDTH)
     inverse = splat(0.0)
     gain = splat(0.0)
     for k in range(steps):
-        row = p.h + each_h * k * 2 * blocks * WIDTH
-        predict_lanes(blocks, S, p, A, Q, room.slot[k] * 4 * blocks * WIDTH, inverse, gain, C, row)
-        v = load(C, k * WIDTH)
+        signal, v = predict_lanes(
+            blocks, keep, S, before, after, M, found, m, A, Q, 2 * s * room.slot[k], inverse, gain, C,
+            p.h + each_h * k * s, load(C, k * WIDTH),
+        )  # fmt: skip
         R = load(C, p.noise + k * WIDTH)
-        signal = splat(0.0)
-        for j in range(0, 2 * blocks * WIDTH, WIDTH):
-            x = load(C, row + j)
-            signal = signal + x * load(S, p.m + j)
-            v = v - x * load(S, j)
         signal = where(signal > 0.0, signal, splat(0.0))
         F = signal + R
         seen = v == v
@@ -334,20 +365,13 @@ def filter_chunk(blocks, each_h, steps, room, keep, kept):
             logarithms(product, logs, room.scratch)
             product = load(room.scratch, 0)
             logs = load(room.scratch, WIDTH)
-        if keep:
+        if keep != NOTHING:
             store(inverse, kept.inverse, k * WIDTH)
             store(gain, kept.gain, k * WIDTH)
-        if keep or somewhere(seen & (F >= 1e4 * R)):
-            # little is left of P: what cancels must cancel at once, to the last digit
-            settle(blocks, S, p.P, p.m, inverse, gain)
-            inverse = splat(0.0)
-            gain = splat(0.0)
-        if keep:
-            for j in range(0, p.m, WIDTH):
-                store(load(S, j), kept.moments, (k + 1) * p.m + j)
-            for j in range(0, 2 * blocks * WIDTH, WIDTH):
-                store(load(S, p.m + j), kept.product, k * 2 * blocks * WIDTH + j)
-    settle(blocks, S, p.P, p.m, inverse, gain)
+            before, after, found, m = after, after + stride, m, m + s
+        else:
+            found, m = m, found
+    settle(blocks, S, before, M, found, inverse, gain)
     store(logs, T, 0)
     store(product, T, WIDTH)
     store(squares, T, 2 * WIDTH)

@@ -1,7 +1,9 @@
 """A(Δ) and Q(Δ) of a chunk of steps of eight lanes, for blocks of one or two states.
 
-Each block has four vectors, row by row; one of a single state is padded with zeros. As in ``transitions.py``, steps
-with the gaps of the step before share a slot. What is 0 or 1 for every gap is written once, by ``prepare_slots``.
+Each block has four vectors, row by row; one of a single state is padded with zeros. The third of Q, which is symmetric,
+holds what the way back wants again: Q of OU processes and Q₀₀ of Matérn ones at unit variance. As in
+``transitions.py``, steps with the gaps of the step before share a slot. What is 0 or 1 for every gap is written once,
+by ``prepare_slots``.
 """
 
 from statespace.kernels.kalman_filter.blocks import (
@@ -18,8 +20,7 @@ from statespace.kernels.kalman_filter.discretization import matern32
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.kalman_filter.vector_blocks import (
     add,
-    contract_decay,
-    contract_matern32_vectors,
+    contract_matern32_noise,
     decays,
     gammas_3,
     rotations,
@@ -91,7 +92,8 @@ def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q
             if k == MATERN32:
                 x = rate * gap
                 root, _ = decays(x)
-                a00, a01, a10, a11, q00, q01, q11 = matern32(rate, variance, gap, root, gammas_3(2.0 * x, root * root))
+                g = gammas_3(2.0 * x, root * root)
+                a00, a01, a10, a11, q00, q01, q11 = matern32(rate, variance, gap, root, g)
                 store(a00, A, p)
                 store(a01, A, p + WIDTH)
                 store(a10, A, p + 2 * WIDTH)
@@ -99,10 +101,13 @@ def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q
                 store(q00, Q, p)
                 store(q01, Q, p + WIDTH)
                 store(q11, Q, p + 3 * WIDTH)
+                store(g, Q, p + 2 * WIDTH)
             elif k == OU:
                 root, fall = decays(rate * gap)
+                unit = -fall * (1.0 + root)
                 store(root, A, p)
-                store(-variance * fall * (1.0 + root), Q, p)
+                store(variance * unit, Q, p)
+                store(unit, Q, p + 2 * WIDTH)
             elif k == RANDOM_WALK:
                 store(rate * gap, Q, p)
             elif k == TREND:
@@ -119,7 +124,9 @@ def discretize_lanes(record, units, begin, steps, at, stops, C, gaps, slot, A, Q
                     root, fall = decays(rate * gap)
                     c = c * root
                     sine = sine * root
-                    noise = -variance * fall * (1.0 + root)
+                    unit = -fall * (1.0 + root)
+                    noise = variance * unit
+                    store(unit, Q, p + 2 * WIDTH)
                 store(c, A, p)
                 store(sine, A, p + WIDTH)
                 store(-sine, A, p + 2 * WIDTH)
@@ -143,10 +150,11 @@ def look_up(record, s, step, at, stops, table, A, Q, p):
 
 
 @entry()
-def contract_lanes(record, units, begin, count, at, stops, C, gaps, slot, A, A_bar, Q_bar, V, to_blocks, out):
+def contract_lanes(record, units, begin, count, at, stops, C, gaps, slot, A, Q, A_bar, Q_bar, V, to_blocks, out):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to three vectors for each block, a table's to its rows in ``out``.
 
-    Of Q̄, which is symmetric, the third of four vectors is not there.
+    ``A_bar`` is half of G = Aᵀ Ā, and ⟨Ā, dA/dθ⟩ = ⟨G, A⁻¹ dA/dθ⟩; a table's is half of Ā. Of Q̄, which is symmetric,
+    the third of four vectors is not there.
     """
     kind, size, owner = units
     blocks = len(kind)
@@ -156,42 +164,57 @@ def contract_lanes(record, units, begin, count, at, stops, C, gaps, slot, A, A_b
         rate = record.parameters[owner[b], 0]
         variance = record.parameters[owner[b], 1]
         to = to_blocks + 3 * owner[b] * WIDTH
+        first = splat(0.0)
+        second = splat(0.0)
+        third = splat(0.0)
         for i in range(count):
             gap = load(C, gaps + slot[STEPS + i] * WIDTH)
             p = (i * blocks + b) * 4 * WIDTH
             q00 = load(Q_bar, p)
             if k == RANDOM_WALK:
-                add(gap * q00, V, to)
+                first = first + gap * q00
             elif k == OU:
-                contract_decay(rate, variance, gap, load(A_bar, p), q00, V, to)
+                root = load(A, p)
+                first = first + (2.0 * gap) * (variance * root * root * q00 - load(A_bar, p))
+                second = second + load(Q, p + 2 * WIDTH) * q00
             elif k == TABLE:
                 contract_rows(record, size[b], begin + slot[STEPS + i], at, stops, table, A_bar, Q_bar, p, out)
             else:
-                a00 = load(A_bar, p)
-                a01 = load(A_bar, p + WIDTH)
-                a10 = load(A_bar, p + 2 * WIDTH)
-                a11 = load(A_bar, p + 3 * WIDTH)
+                g00 = load(A_bar, p)
+                g01 = load(A_bar, p + WIDTH)
+                g10 = load(A_bar, p + 2 * WIDTH)
+                g11 = load(A_bar, p + 3 * WIDTH)
                 cross = 2.0 * load(Q_bar, p + WIDTH)
                 q11 = load(Q_bar, p + 3 * WIDTH)
                 if k == MATERN32:
-                    contract_matern32_vectors(rate, variance, gap, a00, a01, a10, a11, q00, cross, q11, V, to)
+                    x = rate * gap
+                    through_A = gap * (x * (g00 - g11) + gap * g01 - 2.0 * g11) - x * (2.0 + x) * g10
+                    # exp(−2x) is the determinant of A
+                    e = load(A, p) * load(A, p + 3 * WIDTH) - load(A, p + WIDTH) * load(A, p + 2 * WIDTH)
+                    by_rate, by_variance = contract_matern32_noise(
+                        rate, gap, e, load(Q, p + 2 * WIDTH), q00, cross, q11
+                    )
+                    first = first + (2.0 * through_A + variance * by_rate)
+                    second = second + by_variance
                 elif k == TREND:
-                    add(gap * q00, V, to)
-                    add(gap * (gap * (gap * (1 / 3) * q00 + 0.5 * cross) + q11), V, to + WIDTH)
+                    first = first + gap * q00
+                    second = second + gap * (gap * (gap * (1 / 3) * q00 + 0.5 * cross) + q11)
                 else:
                     # a quarter turn of A is its derivative by the angle
-                    c = load(A, p)
-                    sine = load(A, p + WIDTH)
-                    turned = gap * (c * (a01 - a10) - sine * (a00 + a11))
+                    turned = (2.0 * gap) * (g01 - g10)
                     if k == ROTATION:
-                        add(turned, V, to)
-                        add(gap * (q00 + q11), V, to + WIDTH)
+                        first = first + turned
+                        second = second + gap * (q00 + q11)
                     else:
-                        add(turned, V, to + 2 * WIDTH)
-                        radial = c * (a00 + a11) + sine * (a01 - a10)
-                        root, fall = decays(rate * gap)
-                        add(gap * (2.0 * variance * root * root * (q00 + q11) - radial), V, to)
-                        add(-fall * (1.0 + root) * (q00 + q11), V, to + WIDTH)
+                        third = third + turned
+                        c = load(A, p)
+                        sine = load(A, p + WIDTH)
+                        noise = variance * (c * c + sine * sine) * (q00 + q11)
+                        first = first + (2.0 * gap) * (noise - (g00 + g11))
+                        second = second + load(Q, p + 2 * WIDTH) * (q00 + q11)
+        add(first, V, to)
+        add(second, V, to + WIDTH)
+        add(third, V, to + 2 * WIDTH)
         if k == TABLE:
             table += size[b] * size[b]
 
@@ -202,5 +225,5 @@ def contract_rows(record, s, step, at, stops, table, A_bar, Q_bar, p, out):
         row = row_of(record.gap_index, at[l] + step, stops[l])
         if row >= 0:
             for i in range(s * s):
-                out.transition[row, table + i] += A_bar[p + i * WIDTH + l]
+                out.transition[row, table + i] += 2.0 * A_bar[p + i * WIDTH + l]
                 out.process_noise[row, table + i] += Q_bar[p + (1 if i == 2 else i) * WIDTH + l]

@@ -18,13 +18,13 @@ from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.transitions import discretize_chunk
 
 # Where the columns of a chunk begin: A and Q, y, 1/R (0 where nothing was observed), h, h²/R, ...
-A00, A01, A10, A11, Q00, Q01, Q11, Y, W, H, HH = [COLUMN * i for i in range(11)]
+A00, A01, A10, A11, Q00, Q01, Q11, Y, W, H, HH = COLUMN * np.arange(11)
 # ... A X Aᵀ as a linear function of X, det(A)², Aᵀ adj(Q) A, det Q; ...
-E0, E1, E2, E3, E4, E5, E6, E7, E8, D2, B00, B01, B11, DQ = [COLUMN * i for i in range(11, 25)]
+E0, E1, E2, E3, E4, E5, E6, E7, E8, D2, B00, B01, B11, DQ = COLUMN * np.arange(11, 25)
 # in place of the last ones the recursion leaves s before and after the update, and the predicted X.
 S, X00, X01, X11, Z = D2, B00, B01, B11, DQ
 # Of the chunk before: (I − k hᵀ) A, k y, y, Aᵀh, 1/F, and the filtered means before each sample.
-L00, L01, L10, L11, G0, G1, LY, R0, R1, LF, C0, C1 = [COLUMN * i for i in range(25, 37)]
+L00, L01, L10, L11, G0, G1, LY, R0, R1, LF, C0, C1 = COLUMN * np.arange(25, 37)
 
 LARGE = 1e30
 
@@ -69,27 +69,27 @@ def fill_transitions(record, units, begin, end, quiet, B):
             B[Q01 + i] = 0.5 * second * gap * gap
             B[Q11 + i] = second * gap
     else:
-        if kind[0] == OU:
-            for i in range(count):
-                B[A00 + i], B[Q00 + i] = ornstein_uhlenbeck(first, second, dt[begin + i])
-        else:
-            for i in range(count):
-                B[A00 + i] = 1.0
-                B[Q00 + i] = first * dt[begin + i]
+        fill_scalar(kind[0], first, second, dt, begin, count, A00, Q00, B)
         if len(kind) == 2:
             first = record.parameters[owner[1], 0]
             second = 1.0 if quiet else record.parameters[owner[1], 1]
-            if kind[1] == OU:
-                for i in range(count):
-                    B[A11 + i], B[Q11 + i] = ornstein_uhlenbeck(first, second, dt[begin + i])
-            else:
-                for i in range(count):
-                    B[A11 + i] = 1.0
-                    B[Q11 + i] = first * dt[begin + i]
+            fill_scalar(kind[1], first, second, dt, begin, count, A11, Q11, B)
             for i in range(count):
                 B[A01 + i] = 0.0
                 B[A10 + i] = 0.0
                 B[Q01 + i] = 0.0
+
+
+@helper(fastmath={"contract"})
+def fill_scalar(kind, first, second, dt, begin, count, A, Q, B):
+    """Columns A and Q of a block of one state."""
+    if kind == OU:
+        for i in range(count):
+            B[A + i], B[Q + i] = ornstein_uhlenbeck(first, second, dt[begin + i])
+    else:
+        for i in range(count):
+            B[A + i] = 1.0
+            B[Q + i] = first * dt[begin + i]
 
 
 @shared()
@@ -189,48 +189,35 @@ def fill_observations(record, begin, count, first, B):
 @helper(fastmath={"contract"})
 def fill_gains(n, count, B):
     """What the mean wants of the covariances of a chunk."""
-    if n == 1:
-        for i in range(count):
-            inverse = B[W + i] / B[Z + i]
-            r0 = B[H + i] * B[A00 + i]
-            k0 = B[X00 + i] * (B[H + i] * inverse)
-            B[L00 + i] = B[A00 + i] - k0 * r0
-            B[G0 + i] = k0 * B[Y + i]
-            B[LY + i] = B[Y + i]
-            B[R0 + i] = r0
-            B[LF + i] = inverse * B[S + i]
-    else:
-        for i in range(count):
-            inverse = B[W + i] / B[Z + i]
-            h = B[H + i] * inverse
-            r0 = B[H + i] * B[A00 + i]
+    for i in range(count):
+        inverse = B[W + i] / B[Z + i]
+        h = B[H + i] * inverse
+        r0 = B[H + i] * B[A00 + i]
+        k0 = B[X00 + i] * h
+        B[L00 + i] = B[A00 + i] - k0 * r0
+        B[G0 + i] = k0 * B[Y + i]
+        B[LY + i] = B[Y + i]
+        B[R0 + i] = r0
+        B[LF + i] = inverse * B[S + i]
+        if n == 2:
             r1 = B[H + i] * B[A01 + i]
-            k0 = B[X00 + i] * h
             k1 = B[X01 + i] * h
-            B[L00 + i] = B[A00 + i] - k0 * r0
             B[L01 + i] = B[A01 + i] - k0 * r1
             B[L10 + i] = B[A10 + i] - k1 * r0
             B[L11 + i] = B[A11 + i] - k1 * r1
-            B[G0 + i] = k0 * B[Y + i]
             B[G1 + i] = k1 * B[Y + i]
-            B[LY + i] = B[Y + i]
-            B[R0 + i] = r0
             B[R1 + i] = r1
-            B[LF + i] = inverse * B[S + i]
 
 
 @helper(fastmath={"contract", "reassoc"})
 def sum_of_squares(n, count, B):
     """Σ v²/F of a chunk."""
     total = 0.0
-    if n == 1:
-        for i in range(count):
-            v = B[LY + i] - B[R0 + i] * B[C0 + i]
-            total += v * v * B[LF + i]
-    else:
-        for i in range(count):
-            v = B[LY + i] - (B[R0 + i] * B[C0 + i] + B[R1 + i] * B[C1 + i])
-            total += v * v * B[LF + i]
+    for i in range(count):
+        v = B[LY + i] - B[R0 + i] * B[C0 + i]
+        if n == 2:
+            v -= B[R1 + i] * B[C1 + i]
+        total += v * v * B[LF + i]
     return total
 
 

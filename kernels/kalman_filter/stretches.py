@@ -9,7 +9,7 @@ stretch whose beginning is not forgotten in time, and of all after it, nothing i
 import numpy as np
 
 from statespace.kernels.intrinsics import address_of
-from statespace.kernels.kalman_filter.compiled import NO, entry, helper, shared
+from statespace.kernels.kalman_filter.compiled import entry, helper, shared
 from statespace.kernels.kalman_filter.lane_tiles import (
     NO_WAY,
     TOTALS,
@@ -25,6 +25,7 @@ from statespace.kernels.kalman_filter.lane_tiles import (
     spread_moments,
 )
 from statespace.kernels.kalman_filter.lane_transitions import KINDS, STEPS, discretize_lanes
+from statespace.kernels.kalman_filter.record import NOTHING
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
 from statespace.kernels.vectors import store, where
 
@@ -67,27 +68,27 @@ def agreement(size, p, S, C, T, marks, mark, scratch):
     inverse = load(T, 4 * WIDTH)
     slack = 2.0 * (AGREED * AGREED + (ROUNDING * ROUNDING) * inverse * offset)
     agreed = slack == slack
-    # the variances before the last sample
+    # of the variances before the last sample
     q = p.P
     for b in range(blocks):
         for i in range(2):
             m = load(S, p.m + (2 * b + i) * WIDTH)
-            store(load(S, q + 2 * i * WIDTH) + m * m * inverse, S, p.turned + (2 * b + i) * WIDTH)
+            store(1.0 / (load(S, q + 2 * i * WIDTH) + m * m * inverse), S, p.turned + (2 * b + i) * WIDTH)
         q += (3 + 4 * (blocks - b - 1)) * WIDTH
     q = p.P
     for b in range(blocks):
         for i in range(size[b]):
             j = (2 * b + i) * WIDTH
             x = load(S, j) - load(marks, mark + j)
-            agreed = agreed & ((x == 0.0) | (x * (x / load(S, p.turned + j)) <= slack))
+            agreed = agreed & ((x == 0.0) | (x * (x * load(S, p.turned + j)) <= slack))
         for c in range(b, blocks):
             for i in range(2):
                 for j in range(2):
                     if c > b or j >= i:
                         if i < size[b] and j < size[c]:
                             x = load(S, q) - load(marks, mark + q)
-                            one = x / load(S, p.turned + (2 * b + i) * WIDTH)
-                            other = x / load(S, p.turned + (2 * c + j) * WIDTH)
+                            one = x * load(S, p.turned + (2 * b + i) * WIDTH)
+                            other = x * load(S, p.turned + (2 * c + j) * WIDTH)
                             agreed = agreed & ((x == 0.0) | (one * other <= AGREED * AGREED))
                         q += WIDTH
     store(where(agreed, splat(1.0), splat(0.0)), scratch, 0)
@@ -134,7 +135,7 @@ def forgets(parts, record, units, h, first, length, last, state, p, room, kept):
     apart = first_apart = 1.0
     for chunk in range(min(PILOT, length // (2 * STEPS))):
         begin_totals(room.totals, 0)
-        advance(parts, record, units, h, chunk * STEPS, STEPS, room, NO, kept)
+        advance(parts, record, units, h, chunk * STEPS, STEPS, room, NOTHING, kept)
         apart = distance(size, p, S, room.totals, room.scratch)
         if chunk == 0:
             # after a diffuse start the moments that both began with may have been wide
@@ -166,7 +167,7 @@ def filter_stretches(parts, record, units, h, first, length, last, state, looked
         mark = begin // STEPS * p.mark
         if begin < marked * STEPS:
             copy_part(S, 0, marks, mark, p.m)
-        advance(parts, record, units, h, begin, min(STEPS, length - begin), room, NO, kept)
+        advance(parts, record, units, h, begin, min(STEPS, length - begin), room, NOTHING, kept)
         if begin < marked * STEPS:
             copy_part(T, 0, marks, mark + p.m, TOTALS * WIDTH)
             begin_totals(T, 0)
@@ -195,7 +196,7 @@ def filter_stretches(parts, record, units, h, first, length, last, state, looked
                 for i in range(l, p.m, WIDTH):
                     marks[chunk * p.mark + i] = S[i]
         begin_totals(T, 0)
-        advance(parts, record, units, h, chunk * STEPS, min(STEPS, length - chunk * STEPS), room, NO, kept)
+        advance(parts, record, units, h, chunk * STEPS, min(STEPS, length - chunk * STEPS), room, NOTHING, kept)
         for l in range(WIDTH):
             if agreed[l] < 0:
                 for i in range(l, TOTALS * WIDTH, WIDTH):
@@ -218,7 +219,7 @@ def parts_for(record, units, room):
             Parts(
                 address_of(bring_chunk, record, record.y, units[1], i, i, room),
                 address_of(discretize_lanes, record, units, i, i, room.at, room.stops, *chunk),
-                address_of(filter_chunk, i, i, i, room, False, NO_WAY),
+                address_of(filter_chunk, i, i, i, room, i, NO_WAY),
             )
         )
     return _parts[0]

@@ -8,13 +8,16 @@ those that the next stretch ends its way back with, nothing is taken.
 
 from typing import NamedTuple
 
-from statespace.kernels.intrinsics import address_of
-from statespace.kernels.kalman_filter.compiled import NO, ONE, YES, entry, helper, shared
+import numpy as np
+from numba import types
+
+from statespace.kernels.intrinsics import address_of, calling
+from statespace.kernels.kalman_filter.blocks import TABLE
+from statespace.kernels.kalman_filter.compiled import NO, ONE, entry, helper, shared
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
-from statespace.kernels.kalman_filter.lane_adjoints import back_for, back_over_chunk
+from statespace.kernels.kalman_filter.lane_adjoints import HALF, WHOLE, back_for, back_over_chunk
 from statespace.kernels.kalman_filter.lane_tiles import (
-    NO_WAY,
     advance,
     borrowed_lanes,
     bytes_of_marks,
@@ -23,7 +26,7 @@ from statespace.kernels.kalman_filter.lane_tiles import (
     run,
 )
 from statespace.kernels.kalman_filter.lane_transitions import STEPS, contract_lanes
-from statespace.kernels.kalman_filter.record import TILES, State, borrowed_room
+from statespace.kernels.kalman_filter.record import GAINS, TILES, State, borrowed_room
 from statespace.kernels.kalman_filter.stretches import LOOK, filter_stretches, parts_for, stretch_of, suits
 from statespace.kernels.kalman_filter.transposition import WIDTH, hand_out, load
 from statespace.kernels.vectors import store
@@ -37,24 +40,29 @@ MORE, AGREED = 2, 1e-10
 
 
 class Steps(NamedTuple):
-    """Addresses of ``back_over_chunk`` and ``contract_lanes``."""
+    """Addresses of ``filter_stretches``, ``back_over_chunk`` and ``contract_lanes``."""
 
+    filter: int
     back: int
     contract: int
 
 
 _steps: list[Steps] = []
 
+run_filter = calling(types.intp)
+
 
 @helper()
-def chunk_back(parts, steps_back, record, units, h, begin, steps, some, by_observation, room, way, back):
+def chunk_back(parts, steps_back, record, units, h, begin, steps, wanted, by_observation, room, way, back):
     """Filter a chunk again, from the moments in ``room``, and sweep it back."""
     blocks = len(units[1])
-    copy_part(room.moments, 0, way.moments, 0, places(blocks).m)
-    advance(parts, record, units, h, begin, steps, room, YES, way)
+    keep = TILES if by_observation else GAINS
+    for some in wanted:
+        keep = TILES if some else keep
+    advance(parts, record, units, h, begin, steps, room, keep, way)
     each_h = 1 if len(record.observation) > 1 else 0
     each_R = 1 if len(record.noise_variance) > 1 else 0
-    run(steps_back.back, (blocks, each_h, each_R, steps, some, by_observation, room, way, back))
+    run(steps_back.back, (blocks, each_h, each_R, steps, wanted, by_observation, room, way, back))
 
 
 @shared()
@@ -80,15 +88,19 @@ def agree(size, V, W, P):
 
 @entry()
 def gradient_stretches(
-    parts, steps_back, record, units, h, first, length, last, some, by_observation, room, way, back, by_R, by_h, b, out
+    parts, steps_back, record, units, h, first, length, last, state, looked, wanted, by_observation, room, way, back,
+    by_R, by_h, b, out,
 ):  # fmt: skip
-    """What ``filter_stretches`` left, backwards; False where stretches end with adjoints that were not found."""
+    """``filter_stretches``, then backwards; False where stretches end with moments or adjoints that were not found."""
     _, size, _ = units
     blocks = len(size)
     p = places(blocks)
     n = record.observation.shape[1]
     S, C, V, marks, at, stops = room.moments, room.chunk, back.adjoints, room.marks, room.at, room.stops
     chunks = (length + STEPS - 1) // STEPS
+    given = parts, record, units, h, first, length, last, state, looked, chunks, room, way
+    if run_filter(steps_back.filter, given) < last:
+        return False
     forgotten = 0
     for l in range(WIDTH):
         forgotten = max(forgotten, room.agreed[l])
@@ -97,14 +109,14 @@ def gradient_stretches(
     for i in range(len(V)):
         V[i] = 0.0
     # from further on to the end of each stretch
-    for chunk in range(min(chunks, forgotten + forgotten // 4 + MORE) - 1, -1, -1):
+    for chunk in range(min(chunks, forgotten + MORE) - 1, -1, -1):
         for i in range(0, p.m, WIDTH):
             for l in range(WIDTH - 1):
                 S[i + l] = marks[chunk * p.mark + i + l + 1]
             S[i + WIDTH - 1] = 0.0
         begin = chunk * STEPS
         chunk_back(
-            parts, steps_back, record, units, h, begin, min(STEPS, length - begin), NO, NO, room, way, back
+            parts, steps_back, record, units, h, begin, min(STEPS, length - begin), back.nothing, NO, room, way, back
         )  # fmt: skip
     copy_part(V, 0, back.begun, 0, p.m)
     for l in range(WIDTH):
@@ -116,12 +128,12 @@ def gradient_stretches(
         begin = chunk * STEPS
         steps = min(STEPS, length - begin)
         copy_part(marks, chunk * p.mark, S, 0, p.m)
-        chunk_back(parts, steps_back, record, units, h, begin, steps, some, by_observation, room, way, back)
+        chunk_back(parts, steps_back, record, units, h, begin, steps, wanted, by_observation, room, way, back)
         slots = room.slot[steps - 1] + 1
         run(
             steps_back.contract,
-            (record, units, begin, slots, at, stops, C, p.gaps, room.slot, room.A, back.A_bar, back.Q_bar, back.sums,
-             (1 + 2 * blocks) * WIDTH, out),
+            (record, units, begin, slots, at, stops, C, p.gaps, room.slot, room.A, room.Q, back.A_bar,
+             back.Q_bar, back.sums, (1 + 2 * blocks) * WIDTH, out),
         )  # fmt: skip
         if len(record.noise_variance) > 1:
             hand_out(C, p.noise, ONE, begin, steps, at, stops, by_R, room.scratch)
@@ -206,19 +218,22 @@ def _after_start(record, units, first, last, state, moving, by_observation, b, g
     """Samples first..last−1, and the transition into them."""
     length, chunks = stretch_of(last - first)
     h, parts = record.observation.reshape(-1), parts_for(record, units, room)
-    given = record, units, h, first, length, last
-    if filter_stretches(parts, *given, state, min(chunks, LOOK), chunks, room, NO_WAY) < last:
-        return False
+    looked = min(chunks, LOOK)
     way, back = back_for(len(units[1]), len(record.parameters))
     if not _steps:
         i = 0
-        chunk = room.chunk, i, room.slot, room.A, back.A_bar, back.Q_bar, back.sums, i, gradient
+        span = parts, record, units, h, i, i, i, state, i, i, room, way
+        chunk = room.chunk, i, room.slot, room.A, room.Q, back.A_bar, back.Q_bar, back.sums, i, gradient
         _steps.append(
             Steps(
-                address_of(back_over_chunk, i, i, i, i, False, False, room, way, back),
+                address_of(filter_stretches, *span),
+                address_of(back_over_chunk, i, i, i, i, back.nothing, False, room, way, back),
                 address_of(contract_lanes, record, units, i, i, room.at, room.stops, *chunk),
             )
         )
     by_R, by_h = gradient.noise_variance, gradient.observation.reshape(-1)
-    some = bool(moving.any())
-    return gradient_stretches(parts, _steps[0], *given, some, by_observation, room, way, back, by_R, by_h, b, gradient)
+    wanted = np.where(units[0] == TABLE, WHOLE, HALF) * moving
+    return gradient_stretches(
+        parts, _steps[0], record, units, h, first, length, last, state, looked, wanted, by_observation, room, way, back,
+        by_R, by_h, b, gradient,
+    )  # fmt: skip

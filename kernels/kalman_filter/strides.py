@@ -51,23 +51,30 @@ from statespace.kernels.kalman_filter.compiled import embedded, helper
 from statespace.kernels.kalman_filter.projective import LARGE, is_aligned
 from statespace.kernels.kalman_filter.record import TILES
 from statespace.kernels.kalman_filter.transposition import WIDTH, load, splat
-from statespace.kernels.vectors import somewhere, store, total
+from statespace.kernels.vectors import somewhere, store, store_rows, total
 
 
 @helper()
-def moved_single(root, q, hh, s, x):
+def moved_single(B, i, hh, s, x):
     """(s, X) after a prediction and an update; X is unchanged by the update."""
-    x = root * root * x + q * s
+    root = load(B, ROOT + i)
+    x = root * root * x + load(B, Q00 + i) * s
     return s + hh * x, x
 
 
 @helper()
-def moved(e, gap, q00, q01, q11, dq, hh, s, x00, x01, x11, d):
+def moved(B, i, hh, s, x00, x01, x11, d):
     """(s, X, D) after a prediction and an update."""
+    gap = load(B, GAP + i)
+    root = load(B, ROOT + i)
+    e = root * root
+    q00 = load(B, Q00 + i)
+    q01 = load(B, Q01 + i)
+    q11 = load(B, Q11 + i)
     across = x01 + gap * x11
     ahead = (gap * gap) * x11 + (2.0 * gap * x01 + x00)
     form = q11 * ahead + (q00 * x11 - 2.0 * q01 * across)
-    d = e * form + ((e * e) * d + dq * s)
+    d = e * form + ((e * e) * d + load(B, DQ + i) * s)
     p00 = e * ahead + q00 * s
     p01 = e * across + q01 * s
     p11 = e * x11 + q11 * s
@@ -83,23 +90,15 @@ def map_single(B):
     x1 = splat(1.0)
     for block in range(0, LONG, 4 * WIDTH):
         for i in range(block, block + 4 * WIDTH, WIDTH):
-            root = load(B, ROOT + i)
-            q = load(B, Q00 + i)
             h = load(B, H + i)
             hh = h * h * load(B, W + i)
-            s0, x0 = moved_single(root, q, hh, s0, x0)
-            s1, x1 = moved_single(root, q, hh, s1, x1)
+            s0, x0 = moved_single(B, i, hh, s0, x0)
+            s1, x1 = moved_single(B, i, hh, s1, x1)
         size = s0 + s1
         if somewhere(size > LARGE):
-            inverse = 1.0 / size
-            s0 = s0 * inverse
-            x0 = x0 * inverse
-            s1 = s1 * inverse
-            x1 = x1 * inverse
-    store(s0, B, MAPS)
-    store(x0, B, MAPS + WIDTH)
-    store(s1, B, MAPS + 2 * WIDTH)
-    store(x1, B, MAPS + 3 * WIDTH)
+            f = 1.0 / size
+            s0, x0, s1, x1 = s0 * f, x0 * f, s1 * f, x1 * f
+    store_rows((s0, x0, s1, x1), B, MAPS, WIDTH)
 
 
 @helper()
@@ -130,20 +129,13 @@ def map_pair(B):
     s4 = a4 = b4 = c4 = splat(0.0)
     for block in range(0, LONG, 4 * WIDTH):
         for i in range(block, block + 4 * WIDTH, WIDTH):
-            gap = load(B, GAP + i)
-            root = load(B, ROOT + i)
-            e = root * root
-            q00 = load(B, Q00 + i)
-            q01 = load(B, Q01 + i)
-            q11 = load(B, Q11 + i)
-            dq = load(B, DQ + i)
             h = load(B, H + i)
             hh = h * h * load(B, W + i)
-            s0, a0, b0, c0, d0 = moved(e, gap, q00, q01, q11, dq, hh, s0, a0, b0, c0, d0)
-            s1, a1, b1, c1, d1 = moved(e, gap, q00, q01, q11, dq, hh, s1, a1, b1, c1, d1)
-            s2, a2, b2, c2, d2 = moved(e, gap, q00, q01, q11, dq, hh, s2, a2, b2, c2, d2)
-            s3, a3, b3, c3, d3 = moved(e, gap, q00, q01, q11, dq, hh, s3, a3, b3, c3, d3)
-            s4, a4, b4, c4, d4 = moved(e, gap, q00, q01, q11, dq, hh, s4, a4, b4, c4, d4)
+            s0, a0, b0, c0, d0 = moved(B, i, hh, s0, a0, b0, c0, d0)
+            s1, a1, b1, c1, d1 = moved(B, i, hh, s1, a1, b1, c1, d1)
+            s2, a2, b2, c2, d2 = moved(B, i, hh, s2, a2, b2, c2, d2)
+            s3, a3, b3, c3, d3 = moved(B, i, hh, s3, a3, b3, c3, d3)
+            s4, a4, b4, c4, d4 = moved(B, i, hh, s4, a4, b4, c4, d4)
         # s₂ alone may be negative, and is smaller than s₁ + s₃
         size = (s0 + s1) + (s3 + s4)
         if somewhere(size > LARGE):
@@ -153,20 +145,11 @@ def map_pair(B):
             s2, a2, b2, c2, d2 = s2 * f, a2 * f, b2 * f, c2 * f, d2 * f
             s3, a3, b3, c3, d3 = s3 * f, a3 * f, b3 * f, c3 * f, d3 * f
             s4, a4, b4, c4, d4 = s4 * f, a4 * f, b4 * f, c4 * f, d4 * f
-    put_column(s0, a0, b0, c0, d0, B, MAPS)
-    put_column(s1, a1, b1, c1, d1, B, MAPS + 5 * WIDTH)
-    put_column(s2, a2, b2, c2, d2, B, MAPS + 10 * WIDTH)
-    put_column(s3, a3, b3, c3, d3, B, MAPS + 15 * WIDTH)
-    put_column(s4, a4, b4, c4, d4, B, MAPS + 20 * WIDTH)
-
-
-@helper()
-def put_column(s, a, b, c, d, B, to):
-    store(s, B, to)
-    store(a, B, to + WIDTH)
-    store(b, B, to + 2 * WIDTH)
-    store(c, B, to + 3 * WIDTH)
-    store(d, B, to + 4 * WIDTH)
+    store_rows((s0, a0, b0, c0, d0), B, MAPS, WIDTH)
+    store_rows((s1, a1, b1, c1, d1), B, MAPS + 5 * WIDTH, WIDTH)
+    store_rows((s2, a2, b2, c2, d2), B, MAPS + 10 * WIDTH, WIDTH)
+    store_rows((s3, a3, b3, c3, d3), B, MAPS + 15 * WIDTH, WIDTH)
+    store_rows((s4, a4, b4, c4, d4), B, MAPS + 20 * WIDTH, WIDTH)
 
 
 @helper()
@@ -203,10 +186,8 @@ def join_pair(x00, x01, x11, d, B):
 @helper()
 def filter_single(keep, B):
     """Covariances from the start of each stretch, what the means want of them, and how these depend on their start."""
-    s = splat(1.0)
+    s = before = slope = splat(1.0)
     x = load(B, STARTS)
-    before = splat(1.0)
-    slope = splat(1.0)
     shift = splat(0.0)
     store(splat(0.0), B, SCRATCH + WIDTH)
     for block in range(0, LONG, 4 * WIDTH):
@@ -215,7 +196,7 @@ def filter_single(keep, B):
             weight = load(B, W + i)
             along = load(B, H + i) * weight
             earlier = s
-            s, x = moved_single(root, load(B, Q00 + i), load(B, H + i) * along, s, x)
+            s, x = moved_single(B, i, load(B, H + i) * along, s, x)
             inverse = 1.0 / s
             ratio = earlier * inverse
             loop = root * ratio
@@ -231,11 +212,9 @@ def filter_single(keep, B):
         if somewhere(s > LARGE):
             logarithms(s, B)
             x = x * before
-            s = splat(1.0)
-            before = s
+            s = before = splat(1.0)
     logarithms(s, B)
-    store(slope, B, MAPS)
-    store(shift, B, MAPS + WIDTH)
+    store_rows((slope, shift), B, MAPS, WIDTH)
     return x * before
 
 
@@ -267,14 +246,10 @@ def filter_pair(keep, B):
     x01 = load(B, STARTS + 2 * WIDTH) * f
     x11 = load(B, STARTS + 3 * WIDTH) * f
     d = load(B, STARTS + 4 * WIDTH) * f
-    s = splat(1.0)
-    before = s
-    e00 = splat(1.0)
-    e10 = splat(0.0)
-    e01 = splat(0.0)
-    e11 = splat(1.0)
-    b0 = splat(0.0)
-    b1 = splat(0.0)
+    s = before = splat(1.0)
+    # how the mean at the end of a stretch depends on that at its start
+    e00 = e11 = splat(1.0)
+    e10 = e01 = b0 = b1 = splat(0.0)
     store(splat(0.0), B, SCRATCH + WIDTH)
     for block in range(0, LONG, 4 * WIDTH):
         for i in range(block, block + 4 * WIDTH, WIDTH):
@@ -284,10 +259,7 @@ def filter_pair(keep, B):
             h = load(B, H + i)
             along = h * weight
             earlier = s
-            s, x00, x01, x11, d = moved(
-                root * root, gap, load(B, Q00 + i), load(B, Q01 + i), load(B, Q11 + i), load(B, DQ + i), h * along,
-                s, x00, x01, x11, d,
-            )  # fmt: skip
+            s, x00, x01, x11, d = moved(B, i, h * along, s, x00, x01, x11, d)
             inverse = 1.0 / s
             ratio = earlier * inverse
             part = along * inverse
@@ -306,27 +278,17 @@ def filter_pair(keep, B):
             m = b0 + gap * b1
             b0 = loop0 * m + gain0
             b1 = root * b1 + (gain1 - loop1 * m)
-            store(loop0, B, L0 + i)
-            store(loop1, B, L1 + i)
-            store(gain0, B, G0 + i)
-            store(gain1, B, G1 + i)
+            store_rows((loop0, loop1, gain0, gain1), B, L0 + i, L1 - L0)
             store(weight * ratio, B, F + i)
             if keep:
-                store(x00 * inverse, B, P00 + i)
-                store(x01 * inverse, B, P01 + i)
-                store(x11 * inverse, B, P11 + i)
+                store_rows((x00 * inverse, x01 * inverse, x11 * inverse), B, P00 + i, P01 - P00)
             before = inverse
         if somewhere(s > LARGE):
             logarithms(s, B)
-            x00 = x00 * before
-            x01 = x01 * before
-            x11 = x11 * before
-            d = d * before
-            s = splat(1.0)
-            before = s
+            x00, x01, x11, d = x00 * before, x01 * before, x11 * before, d * before
+            s = before = splat(1.0)
     logarithms(s, B)
-    put_column(e00, e10, e01, e11, b0, B, MAPS)
-    store(b1, B, MAPS + 5 * WIDTH)
+    store_rows((e00, e10, e01, e11, b0, b1), B, MAPS, WIDTH)
     return x00 * before, x01 * before, x11 * before, d * before
 
 
@@ -368,6 +330,23 @@ def last_lane(x, B):
     return B[SCRATCH + WIDTH - 1]
 
 
+@helper()
+def finish(n, kept_too, tiles, to, observed, logs, squares, state, B):
+    """Add up what the likelihood wants of a chunk, and leave to the way back what it reads."""
+    state.counts[1] += int(observed)
+    state.totals[0] += logs
+    state.totals[2] += squares
+    if kept_too:
+        keep_column(B, C0, tiles[0], to)
+        keep_column(B, P00, tiles[2], to)
+        if n == 2:
+            keep_column(B, C1, tiles[1], to)
+            keep_column(B, P01, tiles[3], to)
+            keep_column(B, P11, tiles[4], to)
+        keep_column(B, F, tiles[5], to)
+        keep_column(B, GAIN, tiles[6], to)
+
+
 @embedded()
 def forward_single_abreast(record, units, first, last, state, keep, kept, base, work):
     """Filter samples from ``first`` on; returns where it stopped.
@@ -392,15 +371,7 @@ def forward_single_abreast(record, units, first, last, state, keep, kept, base, 
             break
         c, squares = means_single(c, kept_too, B)
         x = following
-        if kept_too:
-            to = reached - base
-            keep_column(B, C0, kept.tiles[0], to)
-            keep_column(B, P00, kept.tiles[2], to)
-            keep_column(B, F, kept.tiles[5], to)
-            keep_column(B, GAIN, kept.tiles[6], to)
-        state.counts[1] += int(observed)
-        state.totals[0] += logs
-        state.totals[2] += squares
+        finish(1, kept_too, kept.tiles, reached - base, observed, logs, squares, state, B)
         reached += count
     state.mean[0] = c
     state.covariance[0, 0] = x
@@ -439,18 +410,7 @@ def forward_pair_abreast(record, units, first, last, state, keep, kept, base, wo
             break
         c0, c1, squares = means_pair(c0, c1, kept_too, B)
         x00, x01, x11, d = z00, z01, z11, zd
-        if kept_too:
-            to = reached - base
-            keep_column(B, C0, kept.tiles[0], to)
-            keep_column(B, C1, kept.tiles[1], to)
-            keep_column(B, P00, kept.tiles[2], to)
-            keep_column(B, P01, kept.tiles[3], to)
-            keep_column(B, P11, kept.tiles[4], to)
-            keep_column(B, F, kept.tiles[5], to)
-            keep_column(B, GAIN, kept.tiles[6], to)
-        state.counts[1] += int(observed)
-        state.totals[0] += logs
-        state.totals[2] += squares
+        finish(2, kept_too, kept.tiles, reached - base, observed, logs, squares, state, B)
         reached += count
     state.mean[0] = c0
     state.mean[1] = c1 - rate * c0

@@ -6,8 +6,8 @@ matrix, whose transpose is eight vectors in the order of these numbers.
 
 import numpy as np
 
-from statespace.kernels.kalman_filter.compiled import ZERO, helper, shared
-from statespace.kernels.vectors import loading, splatting, store, turned
+from statespace.kernels.kalman_filter.compiled import ZERO, embedded, helper, shared
+from statespace.kernels.vectors import loading, splatting, store, store_rows, turned
 
 WIDTH = 8
 load, splat = loading(WIDTH), splatting(WIDTH)
@@ -41,13 +41,22 @@ def put(row, x, first, e, end, scratch):
 
 
 @helper()
+def rows_of(x, at, apart):
+    """Eight vectors whose first numbers lie ``apart`` from one another, from x[at] on."""
+    return (
+        load(x, at), load(x, at + apart), load(x, at + 2 * apart), load(x, at + 3 * apart), load(x, at + 4 * apart),
+        load(x, at + 5 * apart), load(x, at + 6 * apart), load(x, at + 7 * apart),
+    )  # fmt: skip
+
+
+@embedded()
 def bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
     """Steps begin..begin + size − 1 of every lane from ``x`` to vectors from ``to`` on, padded to whole eights."""
     # one compilation for all numbers of columns, each of which is a constant where this is called
     _bring_in(x, columns + ZERO, begin, size, at, stops, otherwise, C, to + ZERO, scratch)
 
 
-@helper()
+@embedded()
 def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
     """The way back."""
     _hand_out(C, place + ZERO, columns + ZERO, begin, size, at, stops, x, scratch)
@@ -57,7 +66,7 @@ def hand_out(C, place, columns, begin, size, at, stops, x, scratch):
 def _bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
     n = columns
     for e in range(0, size * n, WIDTH):
-        rows = turned((
+        rows = (
             taken(x, (at[0] + begin) * n, e, min(size, stops[0] - at[0] - begin) * n, otherwise, scratch),
             taken(x, (at[1] + begin) * n, e, min(size, stops[1] - at[1] - begin) * n, otherwise, scratch),
             taken(x, (at[2] + begin) * n, e, min(size, stops[2] - at[2] - begin) * n, otherwise, scratch),
@@ -66,27 +75,15 @@ def _bring_in(x, columns, begin, size, at, stops, otherwise, C, to, scratch):
             taken(x, (at[5] + begin) * n, e, min(size, stops[5] - at[5] - begin) * n, otherwise, scratch),
             taken(x, (at[6] + begin) * n, e, min(size, stops[6] - at[6] - begin) * n, otherwise, scratch),
             taken(x, (at[7] + begin) * n, e, min(size, stops[7] - at[7] - begin) * n, otherwise, scratch),
-        ))  # fmt: skip
-        place = to + e * WIDTH
-        store(rows[0], C, place)
-        store(rows[1], C, place + WIDTH)
-        store(rows[2], C, place + 2 * WIDTH)
-        store(rows[3], C, place + 3 * WIDTH)
-        store(rows[4], C, place + 4 * WIDTH)
-        store(rows[5], C, place + 5 * WIDTH)
-        store(rows[6], C, place + 6 * WIDTH)
-        store(rows[7], C, place + 7 * WIDTH)
+        )  # fmt: skip
+        store_rows(turned(rows), C, to + e * WIDTH, WIDTH)
 
 
 @shared()
 def _hand_out(C, place, columns, begin, size, at, stops, x, scratch):
     n = columns
     for e in range(0, size * n, WIDTH):
-        c = place + e * WIDTH
-        rows = turned((
-            load(C, c), load(C, c + WIDTH), load(C, c + 2 * WIDTH), load(C, c + 3 * WIDTH), load(C, c + 4 * WIDTH),
-            load(C, c + 5 * WIDTH), load(C, c + 6 * WIDTH), load(C, c + 7 * WIDTH),
-        ))  # fmt: skip
+        rows = turned(rows_of(C, place + e * WIDTH, WIDTH))
         put(rows[0], x, (at[0] + begin) * n, e, min(size, stops[0] - at[0] - begin) * n, scratch)
         put(rows[1], x, (at[1] + begin) * n, e, min(size, stops[1] - at[1] - begin) * n, scratch)
         put(rows[2], x, (at[2] + begin) * n, e, min(size, stops[2] - at[2] - begin) * n, scratch)

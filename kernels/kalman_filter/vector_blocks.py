@@ -316,17 +316,24 @@ def contract_matern32_vectors(rate, variance, gap, a00, a01, a10, a11, q00, cros
     x = rate * gap
     root, _ = decays(x)
     e = root * root
-    z = 2.0 * x
-    g = gammas_3(z, e)
-    ze = z * e
     through_A = -gap * x * a00 - gap * gap * a01 - x * (2.0 - x) * a10 - gap * (2.0 - x) * a11
-    through_Q = (
+    by_rate, by_variance = contract_matern32_noise(rate, gap, e, gammas_3(2.0 * x, e), q00, cross, q11)
+    add(root * through_A + variance * by_rate, V, to)
+    add(by_variance, V, to + WIDTH)
+
+
+@helper()
+def contract_matern32_noise(rate, gap, e, g, q00, cross, q11):
+    """⟨Q̄, dQ/dθ⟩ by the rate, for a unit variance, and by the variance; ``e``, ``g``: exp(−2x) and P_3(2x)."""
+    x = rate * gap
+    z = 2.0 * x
+    ze = z * e
+    by_rate = (
         q00 * gap * z * ze
         + cross * 0.5 * z * (3.0 - z) * ze
         + q11 * rate * (2.0 * (g + 2.0 * ze) + x * (2.0 - z) * (2.0 - z) * e)
     )
-    add(root * through_A + variance * through_Q, V, to)
-    add(q00 * g + cross * (0.5 * rate) * z * ze + q11 * (rate * rate) * (g + 2.0 * ze), V, to + WIDTH)
+    return by_rate, q00 * g + cross * (0.5 * rate) * z * ze + q11 * (rate * rate) * (g + 2.0 * ze)
 
 
 @helper()

@@ -31,6 +31,11 @@ def linear_scan(a, b, initial=None, reverse=False, *, backend=None):
     BackendError
         The backend asked for cannot serve the call.
 
+    References
+    ----------
+    G. E. Blelloch (1990). Prefix Sums and Their Applications.
+    J. T. H. Smith, A. Warrington, S. W. Linderman (2023). Simplified State Space Layers for Sequence Modeling.
+
     Examples
     --------
     >>> import numpy as np

@@ -38,6 +38,10 @@ def long_convolution(u, k, *, backend=None):
     On a GPU with CuPy a record that fits into shared memory, 32,768 samples or blocks of a longer one, is read and
     written once, transforms and product between; longer kernels take two more passes through memory.
 
+    References
+    ----------
+    A. Gu, K. Goel, C. Ré (2022). Efficiently Modeling Long Sequences with Structured State Spaces, section 2.4.
+
     Examples
     --------
     >>> import numpy as np

@@ -8,8 +8,8 @@ compiler leaves out what that rules out.
 import math
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry
 from statespace.kernels.exponential import sigmoid
 from statespace.kernels.lanes import WIDTH, load
 from statespace.kernels.vectors import nothing, store, total
@@ -17,7 +17,7 @@ from statespace.kernels.vectors import nothing, store, total
 W = WIDTH
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def forward(first, last, rows, G, V, size, eps, piece, x, row_x, z, row_z, weight, y):
     for row in range(first * piece, min(rows, last * piece)):
         for g in range(G):
@@ -35,7 +35,7 @@ def forward(first, last, rows, G, V, size, eps, piece, x, row_x, z, row_z, weigh
                 store(load(y, own + c) * scale * load(weight, g * V * W + c), y, own + c)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def backward(
     first, last, rows, G, V, size, eps, piece, x, row_x, z, row_z, weight, grad_y, row_y, grad_x, grad_z, grad_weight
 ):  # fmt: skip

@@ -62,7 +62,8 @@ def half_turns(gap, f, f_low):
 @overload(half_turns)
 def _half_turns(gap, f, f_low):
     def implementation(gap, f, f_low):
-        return half_turn(fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low)
+        t = fused(gap, f, 0.0 - nearest(gap * f)) + gap * f_low
+        return half_turn(t - nearest(t))
 
     return implementation
 

@@ -53,8 +53,8 @@ def steps(delta, bias, softplus, dt):
     """h of all samples, in the type of ``delta``."""
     h = delta if bias is None else delta + bias.unsqueeze(-1).to(delta.dtype)
     if softplus:
-        # Beyond torch's own threshold of 20 the logarithm still has 2e-9 to give.
-        h = torch.nn.functional.softplus(h, threshold=40)
+        # softplus(h). torch's own has a backward pass that the compiler takes for one with other strides.
+        h = torch.logaddexp(h, h.new_zeros(()))
     return h if dt is None else h * dt.unsqueeze(-2).to(delta.dtype)
 
 

@@ -74,9 +74,13 @@ def scatter(scratch, at, x, to, row, lane, rows, lanes):
 
 @helper()
 def gather_states(x, row, states, parts, n, lanes, scratch, to):
-    """A vector's channels of x (rows, states, parts), from this row on, as vectors (parts, n)."""
+    """A vector's channels of x (rows, states, parts), from this row on, as vectors (parts, n).
+
+    What pads the states is zero again, too: 0 times a record's NaN must not stay there for the next record.
+    """
     for p in range(parts):
         gather(x, row * states * parts + p, parts, states * parts, states, lanes, scratch, to + p * n * W)
+        scratch[to + (p * n + states) * W : to + (p + 1) * n * W] = 0.0
 
 
 @helper()

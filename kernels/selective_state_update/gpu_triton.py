@@ -74,14 +74,14 @@ def _rates(dt, bias, at, row, ours, like: tl.constexpr, SOFT: tl.constexpr):
 
 
 @triton.jit
-def step(
-    y, new, state, x, dt, A, B, C, D, bias, z, heads, channels, members, N: tl.constexpr, SOFT: tl.constexpr,
-    COMPLEX: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr,
+def _advance(
+    state, x, dt, A, B, C, bias, heads, channels, members, N: tl.constexpr, SOFT: tl.constexpr, COMPLEX: tl.constexpr,
+    CHANNELS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """Shapes: state (records, heads, channels, N, parts), A without records, B and C (records, groups, N, parts)."""
+    """A step without D and gate: where its numbers lie; its scalars; A, exp(hA), B, C, each in two parts; states; y."""
     parts: tl.constexpr = 2 if COMPLEX else 1
     ours, mask, row, at, own, there, states, shared = _place(heads, channels, members, N, CHANNELS, STATES, parts)
-    h, _ = _rates(dt, bias, at, row, ours, A.dtype.element_ty, SOFT)
+    h, raw = _rates(dt, bias, at, row, ours, A.dtype.element_ty, SOFT)
     u = wide(tl.load(x + at, mask=ours, other=0)).to(h.dtype)
     a, turns = pair(A, own, 1, mask, COMPLEX)
     _, _, p, q = decay(h[:, None], a * 1.4426950408889634, turns * 0.15915494309189535, 0.0, COMPLEX, False)
@@ -90,13 +90,31 @@ def step(
     b_re, b_im, c_re, c_im = b_re[None, :], b_im[None, :], c_re[None, :], c_im[None, :]
     s_re, s_im = pair(state, there, 1, mask, COMPLEX)
     v = (h * u)[:, None]
+    # What is left of the state, and the state behind the step.
     if COMPLEX:
-        s_re, s_im = p * s_re - q * s_im + b_re * v, p * s_im + q * s_re + b_im * v
-        out = 2 * tl.sum(c_re * s_re - c_im * s_im, 1)
+        left_re, left_im = p * s_re - q * s_im, p * s_im + q * s_re
+        new_re, new_im = left_re + b_re * v, left_im + b_im * v
+        out = 2 * tl.sum(c_re * new_re - c_im * new_im, 1)
     else:
-        s_re = p * s_re + b_re * v
-        out = tl.sum(c_re * s_re, 1)
-    put(new, there, 1, mask, s_re, s_im, COMPLEX)
+        left_re, left_im = p * s_re, s_im
+        new_re, new_im = left_re + b_re * v, s_im
+        out = tl.sum(c_re * new_re, 1)
+    return (
+        (ours, mask, row, at, there, states), (h, raw, u, v), (a, turns, p, q, b_re, b_im, c_re, c_im),
+        (left_re, left_im, new_re, new_im), out,
+    )  # fmt: skip
+
+
+@triton.jit
+def step(
+    y, new, state, x, dt, A, B, C, D, bias, z, heads, channels, members, N: tl.constexpr, SOFT: tl.constexpr,
+    COMPLEX: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr,
+):  # fmt: skip
+    """Shapes: state (records, heads, channels, N, parts), A without records, B and C (records, groups, N, parts)."""
+    (ours, mask, row, at, there, _), (h, _, u, _), _, (_, _, new_re, new_im), out = _advance(
+        state, x, dt, A, B, C, bias, heads, channels, members, N, SOFT, COMPLEX, CHANNELS, STATES
+    )
+    put(new, there, 1, mask, new_re, new_im, COMPLEX)
     if D is not None:
         out += tl.load(D + row, mask=ours, other=0) * u
     if z is not None:
@@ -112,28 +130,14 @@ def step_back(
     STATES: tl.constexpr,
 ):  # fmt: skip
     """All gradients: of_A and of_D for each record, of_B and of_C (records, heads, blocks, N, parts) each program's."""
+    where, scalars, factors, both, out = _advance(
+        state, x, dt, A, B, C, bias, heads, channels, members, N, SOFT, COMPLEX, CHANNELS, STATES
+    )
+    (ours, mask, row, at, there, states), (h, raw, u, v) = where, scalars
+    (a, turns, p, q, b_re, b_im, c_re, c_im), (left_re, left_im, new_re, new_im) = factors, both
     parts: tl.constexpr = 2 if COMPLEX else 1
-    ours, mask, row, at, own, there, states, shared = _place(heads, channels, members, N, CHANNELS, STATES, parts)
-    h, raw = _rates(dt, bias, at, row, ours, A.dtype.element_ty, SOFT)
-    u = wide(tl.load(x + at, mask=ours, other=0)).to(h.dtype)
-    a, turns = pair(A, own, 1, mask, COMPLEX)
-    _, _, p, q = decay(h[:, None], a * 1.4426950408889634, turns * 0.15915494309189535, 0.0, COMPLEX, False)
-    b_re, b_im = pair(B, shared, 1, states, COMPLEX)
-    c_re, c_im = pair(C, shared, 1, states, COMPLEX)
-    b_re, b_im, c_re, c_im = b_re[None, :], b_im[None, :], c_re[None, :], c_im[None, :]
-    s_re, s_im = pair(state, there, 1, mask, COMPLEX)
     g_re, g_im = pair(grad_new, there, 1, mask, COMPLEX)
     g = wide(tl.load(grad + at, mask=ours, other=0)).to(h.dtype)
-    v = (h * u)[:, None]
-    # What is left of the state, and the state behind the step.
-    if COMPLEX:
-        left_re, left_im = p * s_re - q * s_im, p * s_im + q * s_re
-        new_re, new_im = left_re + b_re * v, left_im + b_im * v
-        out = 2 * tl.sum(c_re * new_re - c_im * new_im, 1)
-    else:
-        left_re, left_im = p * s_re, s_re
-        new_re, new_im = left_re + b_re * v, s_re
-        out = tl.sum(c_re * new_re, 1)
     skip = tl.zeros_like(h)
     if D is not None:
         skip = tl.load(D + row, mask=ours, other=0).to(h.dtype)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from numba import njit
 
+from statespace.kernels.compiled import entry
 from statespace.kernels.dispatch import refuse_devices as unusable  # noqa: F401
 from statespace.kernels.threads import in_parallel
 
@@ -17,7 +17,7 @@ def token_shift(u, mix, register=None):
     return tuple(each.numpy() for each in x) if arrays else x
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _forward(first, last, u, mix, register, x):
     J, L, D = len(mix), u.shape[1], u.shape[2]
     for b in range(first, last):
@@ -29,7 +29,7 @@ def _forward(first, last, u, mix, register, x):
                     out[d] = before[d] + row[d] * (now[d] - before[d])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@entry(fastmath={"contract"})
 def _backward(first, last, u, mix, register, grad, grad_u, grad_mix, grad_register):
     """``grad_mix`` (B, J, D) comes as zeros, a sum for each record."""
     J, L, D = len(mix), u.shape[1], u.shape[2]

@@ -39,6 +39,10 @@ def vandermonde(c, x, L, *, log_nodes=False, real=False, backend=None):
     With l = iM + j and M about √L, x^l = (x^M)^i x^j: the (H, L) result is one matrix product of (L/M, 2N) by (2N, M)
     for each row, instead of an (H, N, L) array of powers.
 
+    References
+    ----------
+    A. Gu, A. Gupta, K. Goel, C. Ré (2022). On the Parameterization and Initialization of Diagonal State Space Models.
+
     Examples
     --------
     >>> import numpy as np

@@ -12,6 +12,7 @@ from statespace.filtering.noise import check_noise
 from statespace.filtering.panel import read_values
 from statespace.filtering.posteriors import rows_of_each
 from statespace.filtering.summary import Summary
+from statespace.kalman.criteria import InformationCriteria
 from statespace.kalman.diagnostics import heteroscedasticity, jarque_bera, ljung_box
 from statespace.kalman.disturbances import disturbances, innovations
 from statespace.kalman.posterior import Posterior, Record, of_output
@@ -23,7 +24,7 @@ METHODS = ("ahead", "leave_one_out")
 _COLUMNS = ("expected", "std", "score", "p_value", "log_density")
 
 
-class Diagnosis:
+class Diagnosis(InformationCriteria):
     """What `statespace.KalmanRegressor` says about its own fit."""
 
     # Information criteria.
@@ -51,26 +52,9 @@ class Diagnosis:
         return sum(int(np.isfinite(estimation.record.y).sum()) for estimation in self._estimations)
 
     @property
-    def aic_(self):
-        """Akaike's information criterion, −2 log L + 2k with k = ``n_estimated_``."""
-        return 2 * (self.n_estimated_ - self.log_marginal_likelihood_value_)
-
-    @property
-    def aicc_(self):
-        """AIC + 2k (k + 1) / (n − k − 1), Akaike's criterion for short series; infinite for n ≤ k + 1."""
-        n, k = self.n_observed_, self.n_estimated_
-        return self.aic_ + (2 * k * (k + 1) / (n - k - 1) if n > k + 1 else np.inf)
-
-    @property
-    def bic_(self):
-        """Schwarz' criterion, −2 log L + k log n with n = ``n_observed_``."""
-        return self.n_estimated_ * np.log(self.n_observed_) - 2 * self.log_marginal_likelihood_value_
-
-    @property
-    def hqic_(self):
-        """Hannan and Quinn's criterion, −2 log L + 2k log log n."""
-        n = max(self.n_observed_, 3)
-        return 2 * self.n_estimated_ * np.log(np.log(n)) - 2 * self.log_marginal_likelihood_value_
+    def _maximum(self):
+        check_is_fitted(self)
+        return self.log_marginal_likelihood_value_
 
     # Predictions of samples that are known.
 

@@ -15,6 +15,9 @@ from statespace.kalman.scale import measure
 # Where the search for degrees of freedom begins.
 _DF = 5.0
 
+# A gradient of the log-likelihood that is 0 but for rounding.
+_FLAT = 1e-10
+
 # Series that are handed to a worker together.
 _SERIES_AT_ONCE = 64
 
@@ -135,6 +138,17 @@ class Estimation:
         other.with_priors(priors and {name: priors[name] for name in other.names() if name in priors})
         return other, theta[keep]
 
+    def says_nothing(self, theta):
+        """Whether no parameter moves the likelihood: the samples only tell where the diffuse states begin."""
+        n_diffuse, record = self.start.initial().diffuse.shape[1], self.record
+        seen = np.isfinite(record.y).T
+        if self.tails is not None or self._priors is not None:
+            return False
+        if max(np.bincount(record.series, column).max() for column in seen) > n_diffuse:
+            return False
+        value, gradient = self.likelihood.gradient(theta - self.shift)
+        return bool(np.isfinite(value) and np.abs(gradient).max() <= _FLAT)
+
     def maximum(self, optimizer, n_restarts, random_state):
         """θ of the highest likelihood or posterior density, and why the search ended before it; empty if it did not."""
         by_shift = self.shift[:, np.newaxis]
@@ -229,7 +243,10 @@ def maximize_each(
         estimation, theta = Estimation.pose(process, record, names, noise_start, unit, backend, tails, priors)
         message = ""
         if optimizer is not None and len(theta):
-            theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))
+            if estimation.says_nothing(theta):
+                message = "there are too few samples for any parameter to matter, and all stay where they started"
+            else:
+                theta, message = estimation.maximum(optimizer, n_restarts, check_random_state(seed))
         fitted.append((estimation, theta, message))
     return fitted
 

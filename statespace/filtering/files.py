@@ -67,6 +67,7 @@ def exported(regressor):
         "labels": _described(regressor.series_),
         "origins": [estimation.scale.origin for estimation in each],
         "single": regressor._single,
+        "zoned": regressor._zoned,
         "n_features_in": regressor.n_features_in_,
         "feature_names_in": [str(name) for name in getattr(regressor, "feature_names_in_", [])],
     }
@@ -106,6 +107,8 @@ def imported(kind, state, arrays):
         params["priors"] = {name: LogNormal(*prior) for name, prior in params["priors"].items()}
     regressor = kind(**params)
     regressor.series_, regressor._single = _labels(state["labels"]), state["single"]
+    # files of earlier versions do not say
+    regressor._zoned = state.get("zoned")
     regressor.n_features_in_ = state["n_features_in"]
     if state["feature_names_in"]:
         regressor.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)

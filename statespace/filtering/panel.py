@@ -159,7 +159,7 @@ def _from_collection(X, estimator, reset):
     labels = pd.RangeIndex(len(X)) if X.labels is None else X.labels
     index = pd.MultiIndex.from_arrays([labels[series], pd.Index(times)], names=["series", "time"])
     names = tuple(range(table.shape[1])) if X.columns is None else tuple(X.columns)
-    rows = read_table(times, table, index, estimator, reset=reset)._replace(names=names)
+    rows = read_table(times, table, index, estimator, reset=reset, keeps_zone=False)._replace(names=names)
     return Panel(rows, series, labels, X.lengths)
 
 

@@ -269,7 +269,7 @@ class Prediction:
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self, name):
                 setattr(other, name, getattr(self, name))
-        other._estimations = self._estimations
+        other._estimations, other._zoned = self._estimations, self._zoned
         if noise_variance is None and self._known_each:
             raise ValueError("condition needs noise_variance: fit was given that of each known sample only.")
         _, record, known = other._read(X, y, noise_variance, reset=False)
@@ -322,6 +322,7 @@ class Prediction:
             include_noise=include_noise,
             lag=lag,
             late=late,
+            zoned=self._zoned,
         )
 
     def _place(self, label, *, new=False):

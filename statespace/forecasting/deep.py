@@ -43,6 +43,8 @@ from statespace.training.devices import answering_type
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
 # Parameters that are integers, and the least of each.
+# Of a y whose squares, millions of them together, are floats still.
+_LARGEST = 1e140
 _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 1, "batch_size": 1, "max_epochs": 0}
 
 
@@ -140,7 +142,7 @@ class DeepForecaster(TimeForecaster):
 
     def _fit(self, y, X, fh):
         self._check_parameters()
-        _check_finite(y, X)
+        _check_finite(y, X, least=1 / _LARGEST)
         self._history = y
         self._covariates = None if X is None else covariate_rows(y.index, X)
         indexes = list(self._indexes().values())
@@ -466,7 +468,15 @@ class DeepForecaster(TimeForecaster):
         self.model_.eval()
 
 
-def _check_finite(y, X):
+def _check_finite(y, X, least=0.0):
+    """Numbers that can be squared and summed up; ``least`` is asked of the largest of y, where it is not zero."""
     for name, table in (("y", y), ("X", X)):
         if table is not None and np.isinf(np.asarray(table, dtype=np.float64)).any():
             raise ValueError(f"Input {name} contains infinity. NaN marks what is missing.")
+    sizes = np.abs(np.asarray(y, dtype=np.float64))
+    largest = sizes.max(initial=0.0, where=~np.isnan(sizes))
+    if largest > _LARGEST or 0.0 < largest < least:
+        raise ValueError(
+            f"y has values of up to {largest:.3g}, whose squares no float can hold: those must lie between "
+            f"{1 / _LARGEST:g} and {_LARGEST:g}. Give y in another unit."
+        )

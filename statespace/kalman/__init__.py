@@ -38,6 +38,7 @@ sequential      vector observations as the sequence of scalar ones that the kern
 smoothing       states, lag-one covariances and disturbances given a whole record
 simulation      draws, of the model and given a record
 square_root     the filter with triangular factors
+criteria        AIC and its kin
 estimation      fit: which entries are free (free), by EM (em) or by L-BFGS (maximum_likelihood)
 results         what filters and smoothers return
 seasonal_arima  seasonal ARIMA models with exactly diffuse differencing

@@ -6,7 +6,8 @@ information, where the function gives one, or a guess; what the gradients say ab
 """
 
 import numpy as np
-from numba import njit
+
+from statespace.kernels.compiled import entry, helper
 
 # The longest first step in any parameter, and of all: parameters are logarithms.
 _FIRST_STEP, _LONGEST_STEP = 2.0, 8.0
@@ -24,10 +25,8 @@ _ROUNDING = 1e-13
 _MOST_EVALUATIONS = 1000
 _STUCK = "no step led higher"
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
 
-
-@_compiled
+@helper()
 def _newton(slope, hessian, held, step, L):
     """Fill the entries of ``step`` that are not ``held`` with the maximum given those that are."""
     k = len(slope)
@@ -59,7 +58,7 @@ def _newton(slope, hessian, held, step, L):
         step[i] /= L[i, i]
 
 
-@_compiled
+@entry()
 def within(slope, hessian, low, high):
     """The step p between ``low`` and ``high`` that maximises slope·p − ½ p·hessian p, hessian positive definite.
 
@@ -112,7 +111,7 @@ def within(slope, hessian, low, high):
     return step
 
 
-@_compiled
+@entry()
 def learned(hessian, step, change):
     """The Hessian after a step over which minus the slope changed by ``change``: BFGS, damped as Powell (1978) does."""
     k = len(step)
@@ -162,7 +161,7 @@ def definite(matrix):
     return (vectors * sizes) @ vectors.T
 
 
-@_compiled
+@entry()
 def _outlook(theta, slope, hessian, bounds, longest, vanishing, typical):
     """Which parameters are held at a bound; the step, what it promises, and the steepest slope in its own unit."""
     k = len(theta)

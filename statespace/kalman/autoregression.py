@@ -11,6 +11,8 @@ from statespace.kalman.structured import Structured, check_structure, companion,
 def vector_autoregression(order, *, trend="c", measurement_noise=False, start="stationary", form="covariance"):
     """A vector autoregression, seen with or without noise, as a `LinearGaussianModel` that ``fit(y)`` learns.
 
+        y_t = x_t + ε_t,   x_t = c + Φ₁ x_{t−1} + … + Φ_p x_{t−p} + w_t,   w_t ~ N(0, Q).
+
     Parameters
     ----------
     order : int
@@ -25,6 +27,15 @@ def vector_autoregression(order, *, trend="c", measurement_noise=False, start="s
     Returns
     -------
     VectorAutoregression
+
+    Raises
+    ------
+    ValueError
+        For orders that are none; in `fit`, for a series without any observation.
+
+    References
+    ----------
+    Lütkepohl (2005), "New Introduction to Multiple Time Series Analysis", chapters 3 and 18.
 
     Examples
     --------
@@ -53,7 +64,7 @@ class VectorAutoregression(Structured):
         c.
     covariance_ : ndarray of shape (k, k)
         Of w.
-    params_, log_likelihood_, history_, converged_
+    params_, log_likelihood_, history_, converged_, n_observed_, n_estimated_, aic_, aicc_, bic_, hqic_
         As in `LinearGaussianModel`.
 
     References

@@ -325,7 +325,7 @@ class Component:
         for name in self._positive():
             low, high = self._likely(name, scale)
             if getattr(self, name) is None:
-                setattr(clone, name, float(np.sqrt(low * high)))
+                setattr(clone, name, float(np.sqrt(low) * np.sqrt(high)))
             if getattr(self, f"{name}_bounds") is None:
                 setattr(clone, f"{name}_bounds", clone._default_bounds(name, low, high))
         return clone

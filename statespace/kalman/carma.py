@@ -196,7 +196,7 @@ class CARMA(Component):
         if self.ma is None:
             zeros = middle * zeros
         if self.sigma is None:
-            variance = np.sqrt(least * greatest)
+            variance = np.sqrt(least) * np.sqrt(greatest)
         clone = self._with(rates, zeros, variance)
         for name, values in (("rate_bounds", rates), ("zero_bounds", zeros)):
             if getattr(self, name) is None:

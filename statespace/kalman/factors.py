@@ -11,6 +11,10 @@ from statespace.kalman.structured import Structured, check_structure, companion,
 def dynamic_factor(n_factors, order=1, *, error_order=0, trend="c", start="stationary", form="covariance"):
     """Series that share a few autoregressive factors, as a `LinearGaussianModel` that ``fit(y)`` learns.
 
+        y_t = μ + Λ f_t + e_t,   f_t = Φ₁ f_{t−1} + … + η_t,   η_t ~ N(0, I),
+
+    with e_t white, or each of its entries an autoregression of its own.
+
     Parameters
     ----------
     n_factors : int
@@ -26,6 +30,16 @@ def dynamic_factor(n_factors, order=1, *, error_order=0, trend="c", start="stati
     Returns
     -------
     DynamicFactor
+
+    Raises
+    ------
+    ValueError
+        For orders that are none; in `fit`, for a series without any observation.
+
+    References
+    ----------
+    Geweke (1977), "The dynamic factor analysis of economic time series models"; Stock & Watson (1991), "A probability
+    model of the coincident economic indicators"; Durbin & Koopman (2012), section 3.7.
 
     Examples
     --------
@@ -54,7 +68,7 @@ class DynamicFactor(Structured):
     ----------
     loadings_ : ndarray of shape (p, n_factors)
         Λ.
-    params_, log_likelihood_, history_, converged_
+    params_, log_likelihood_, history_, converged_, n_observed_, n_estimated_, aic_, aicc_, bic_, hqic_
         As in `LinearGaussianModel`.
 
     References

@@ -20,7 +20,8 @@ class Intervention(ClosedForm):
     Parameters
     ----------
     times : array-like of shape (n,), or one time
-        τ, in the unit of X's times, or datetimes where they are datetimes (strings such as ``"1983-02-01"`` too).
+        τ, in the unit of X's times, or datetimes where they are datetimes (strings such as ``"1983-02-01"`` too); in
+        UTC unless they have a time zone.
     variance : float, optional
         What is known about β beforehand: N(0, ``variance``), in squared units of y (of y per unit of time for a slope).
         None leaves it diffuse, as a regression coefficient.
@@ -133,7 +134,7 @@ class LevelShift(Intervention):
     ----------
     times : array-like of shape (n,), or one time
         τ: the first times after the change; in the unit of X's times, or datetimes where they are datetimes (strings
-        such as ``"1983-02-01"`` too).
+        such as ``"1983-02-01"`` too); in UTC unless they have a time zone.
     variance : float, optional
         Of the heights, beforehand, in squared units of y. None leaves them diffuse.
 

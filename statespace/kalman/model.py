@@ -5,10 +5,11 @@ import pandas as pd
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 
-from statespace.forms import filled
+from statespace.forms import as_floats
+from statespace.kalman.criteria import InformationCriteria
 from statespace.kalman.estimation import fit
 from statespace.kalman.results import FilterResult, ForecastResult, Sample
-from statespace.kalman.sequential import Sequence
+from statespace.kalman.sequential import Sequence, applied, propagated, symmetric
 from statespace.kalman.simulation import draw, draw_given
 from statespace.kalman.smoothing import smooth
 from statespace.kalman.system import AT, BETWEEN, System, check_covariance, checked, stationary_covariance
@@ -18,7 +19,7 @@ _STARTS = ("diffuse", "stationary")
 _FORMS = ("covariance", "square_root")
 
 
-class LinearGaussianModel:
+class LinearGaussianModel(InformationCriteria):
     """A state-space model with explicit matrices, for vectors of observations with any pattern of missing ones.
 
         x_{t+1} = A_t x_t + c_t + B_t u_t + G_t w_t,   w_t ~ N(0, Q_t),
@@ -75,6 +76,10 @@ class LinearGaussianModel:
         After `fit`: the log-likelihood after each iteration.
     converged_ : bool
         After `fit`.
+    n_observed_, n_estimated_ : int
+        After `fit`: the numbers that were seen; the free entries, and the diffuse directions of each record.
+    aic_, aicc_, bic_, hqic_ : float
+        After `fit`: the information criteria of Akaike, of Akaike for short records, of Schwarz, of Hannan and Quinn.
 
     Raises
     ------
@@ -187,6 +192,15 @@ class LinearGaussianModel:
         """Take a system into use."""
         self.system_ = self._settle(system)
 
+    def __repr__(self):
+        settings = self._settings()
+        if not settings:
+            counts = (self.system_.n_states, "state"), (self.system_.n_outputs, "output")
+            shown = ", ".join(f"{n} {word}" + "s" * (n != 1) for n, word in counts)
+        else:
+            shown = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        return f"{type(self).__name__}({shown})"
+
     def __getattr__(self, name):
         if name.endswith("_") and name[:-1] in System._fields and "system_" in self.__dict__:
             array = getattr(self.system_, name[:-1])
@@ -268,9 +282,8 @@ class LinearGaussianModel:
             moments = sequence.filter()
         mean, V, ahead, spread, after, before, outputs, value = moments
         H = sequence.H
-        expected = sequence.offset + (H @ ahead[..., np.newaxis])[..., 0]
-        F = H @ spread @ np.swapaxes(H, 1, 2) + system.observation_noise
-        F = 0.5 * (F + np.swapaxes(F, 1, 2))
+        expected = sequence.offset + applied(H, ahead)
+        F = symmetric(propagated(H, spread) + system.observation_noise)
         V, spread = V[:, :n, :n].copy(), spread[:, :n, :n].copy()
         for array, unbounded in ((V, after[:, :n]), (spread, before[:, :n]), (F, outputs)):
             t, i = np.nonzero(unbounded)
@@ -425,7 +438,15 @@ class LinearGaussianModel:
         )  # fmt: skip
         self._take(self.system_._replace(**learned.arrays))
         _, self.log_likelihood_, self.history_, self.converged_, self.params_ = learned
+        self._count([record for record, _, _ in records])
         return self
+
+    def _count(self, records):
+        """What the information criteria count."""
+        seen = [int(np.isfinite(y).sum()) for y in records]
+        n_diffuse = self.system_.initial_diffuse.shape[1]
+        self.n_observed_ = sum(seen)
+        self.n_estimated_ = len(self.params_) + sum(min(n_diffuse, n) for n in seen)
 
     # In a file: see `statespace.persistence`.
 
@@ -436,7 +457,8 @@ class LinearGaussianModel:
     def _export(self):
         if "system_" not in self.__dict__:
             raise NotFittedError(f"this {type(self).__name__} has no parameters to save yet: call fit first.")
-        kept = ("form", "initial_covariance", "_inputs", "_stationary", "_centred", "log_likelihood_", "converged_")
+        kept = ("form", "initial_covariance", "_inputs", "_stationary", "_centred", "log_likelihood_", "converged_",
+                "n_observed_", "n_estimated_")  # fmt: skip
         state = {name: self.__dict__[name] for name in kept if name in self.__dict__}
         state |= {"settings": self._settings(), "varying": sorted(self._varying), "stationary": self.system_.stationary}
         arrays = {name: np.asarray(array) for name, array in self.system_._asdict().items() if array is not None}
@@ -479,7 +501,7 @@ class LinearGaussianModel:
     def _observations(self, y):
         if isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy(dtype=float, na_value=np.nan)
-        y = np.asarray(filled(y), dtype=float)
+        y = as_floats(y, "y")
         p = self.system_.n_outputs
         y = y[:, np.newaxis] if y.ndim == 1 and p == 1 else y
         if y.ndim != 2 or y.shape[1] != p or len(y) == 0:
@@ -499,7 +521,7 @@ class LinearGaussianModel:
         if u is not None:
             if not self._inputs:
                 raise ValueError("u was given, but the model has neither input_matrix nor feedthrough.")
-            u = np.asarray(u, dtype=float)
+            u = as_floats(u, "u")
             u = u[:, np.newaxis] if u.ndim == 1 and k == 1 else u
             if u.shape != (T, k):
                 raise ValueError(

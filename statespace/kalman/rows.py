@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 
-from statespace.forms import filled
-from statespace.times import as_times, check_same_clock, clock
+from statespace.forms import check_values, filled
+from statespace.times import as_times, check_same_clock, check_same_zone, clock, has_zone
 
 _TIME_INDEX = (pd.DatetimeIndex, pd.PeriodIndex, pd.TimedeltaIndex)
 
@@ -76,7 +76,7 @@ def read(X, estimator, *, reset):
     return read_table(times, table, index, estimator, reset=reset)
 
 
-def read_table(times, table, index, estimator, *, reset):
+def read_table(times, table, index, estimator, *, reset, keeps_zone=True):
     """Times, and a table of covariates beside them.
 
     Parameters
@@ -87,6 +87,8 @@ def read_table(times, table, index, estimator, *, reset):
     estimator : estimator
     reset : bool
         As in `read`.
+    keeps_zone : bool, default=True
+        Whether the times still know the time zone that they came with.
 
     Returns
     -------
@@ -103,8 +105,9 @@ def read_table(times, table, index, estimator, *, reset):
         validate_data(estimator, table, reset=reset, skip_check_array=True)
     covariates = np.zeros((len(table), 0))
     if table.shape[1]:
-        covariates = check_array(table, dtype=np.float64, input_name="X", estimator=estimator)
-    return _checked(times, covariates, tuple(table.columns), index, estimator, reset)
+        covariates = check_array(table, input_name="X", estimator=estimator).astype(np.float64, copy=False)
+    zoned = has_zone(times) if keeps_zone else None
+    return _checked(times, covariates, tuple(table.columns), index, estimator, reset, zoned)
 
 
 def read_targets(y, n):
@@ -133,7 +136,7 @@ def read_targets(y, n):
     """
     if y is None:
         raise ValueError("This estimator requires y to be passed, but the target y is None.")
-    y = check_array(filled(y), dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y")
+    y = check_values(y, name="y")
     if y.ndim > 2:
         raise ValueError(f"y must have one or two dimensions, got an array of shape {y.shape}.")
     check_consistent_length(range(n), y)
@@ -155,9 +158,10 @@ def _numeric(X, estimator, reset):
             "1 + n_covariates): a vector of times t as t[:, None]."
         ) from None
     if not reset and len(shape) == 2 and _counts_otherwise(estimator, shape[1] - 1, shape[1] - 1):
-        X = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="X", estimator=estimator)
+        X = check_array(X, ensure_all_finite=False, input_name="X", estimator=estimator)
     else:
-        X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
+        X = validate_data(estimator, X, reset=reset, ensure_all_finite=False)
+    X = X.astype(np.float64, copy=False)
     _check_finite(X)
     names = tuple(frame.columns[1:]) if isinstance(frame, pd.DataFrame) else tuple(range(X.shape[1] - 1))
     return _checked(X[:, 0], X[:, 1:], names, pd.Index(X[:, 0], name="time"), estimator, reset)
@@ -198,10 +202,13 @@ def _check_finite(X):
         )
 
 
-def _checked(times, covariates, names, index, estimator, reset):
+def _checked(times, covariates, names, index, estimator, reset, zoned=None):
     times = as_times(times)
-    if not reset:
+    if reset:
+        estimator._zoned = zoned
+    else:
         check_same_clock(times, clock(estimator._record.times))
+        check_same_zone(zoned, estimator._zoned)
     return Rows(times, covariates, names, index)
 
 

@@ -6,6 +6,11 @@ import numpy as np
 
 from statespace.times import check_same_clock, elapsed, gaps
 
+# What parameters may measure, with room for their bounds.
+_SIZES = (1e-280, 1e280)
+# Spreads of y whose squares, and these over gaps and spans, a float can hold with room to spare.
+_SPREADS = (1e-120, 1e120)
+
 
 class Scale(NamedTuple):
     """What the data say about sizes: the source of start values and bounds that are not given.
@@ -60,8 +65,14 @@ class Scale(NamedTuple):
         the span at the least and within a gap at the most; a length of time lies between gap and span.
         """
         of_value, of_time = unit
-        sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
+        with np.errstate(over="ignore", under="ignore"):
+            sizes = self.value**of_value * np.array([self.time, self.span]) ** of_time
         low, high = sorted(sizes)
+        if not _SIZES[0] <= low <= high <= _SIZES[1]:
+            raise ValueError(
+                f"y spreads by {self.value:.3g} and its times by {self.time:.3g} to {self.span:.3g}: a variance for "
+                "each unit of time cannot be computed with in float64. Give both in units that bring them nearer to 1."
+            )
         return (1e-3 * low, high) if of_value else (low, high)
 
 
@@ -81,15 +92,25 @@ def measure(record, names, process, unit):
     Returns
     -------
     Scale
+
+    Raises
+    ------
+    ValueError
+        If y is so large or so small that its variance is no number any more.
     """
     y = record.y
     means = np.zeros((record.n_series, y.shape[1]))
     if process.initial().diffuse.shape[1]:
         means = record.means()
-    value = float(np.sqrt(np.nanmean((y - means[record.series]) ** 2)))
+    value = _root_mean_square(y - means[record.series])
     # What rounding leaves of a constant series is no spread.
     if value <= 1e-13 * np.abs(means).max():
         value = float(np.abs(means).max())
+    if value and not _SPREADS[0] <= value <= _SPREADS[1]:
+        raise ValueError(
+            f"y spreads by {value:.3g}, and its variance, the square of that, cannot be computed with in float64. "
+            "Give y in a unit in which it is nearer to 1, and the variances in the square of that unit."
+        )
     first, last = (0, len(y)) if record.starts is None else (record.starts[:-1], record.starts[1:])
     between = gaps(record.times, unit=unit)
     between[first] = 0.0
@@ -101,3 +122,13 @@ def measure(record, names, process, unit):
     start = record.times.min()
     origin = int(start.astype(np.int64)) if record.times.dtype.kind in "mM" else float(start)
     return Scale(value or 1.0, time, max(span, time), tuple(names), np.where(sizes > 0, sizes, 1.0), origin, unit)
+
+
+def _root_mean_square(y):
+    """Of what was observed, whatever its size: its squares need not be numbers that a float can hold."""
+    largest = float(np.nanmax(np.abs(y)))
+    if not 0.0 < largest < np.inf:
+        return largest
+    # a power of two rounds nothing
+    unit = 2.0 ** (np.frexp(largest)[1] - 1)
+    return float(unit * np.sqrt(np.nanmean((y / unit) ** 2)))

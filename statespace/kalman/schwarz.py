@@ -16,12 +16,9 @@ A(Δ) and Q(Δ) come from a short step h, ‖F‖h ≤ 1/2, by Q ← Q + A Q A�
 integral of ψψᵀ with ψ(s) = exp(Fs) b. Nothing cancels, however long or short the gap.
 """
 
-from functools import partial
-
 import numpy as np
-from numba import njit
 
-_compiled = partial(njit, cache=True, nogil=True, error_model="numpy")
+from statespace.kernels.compiled import entry, helper
 
 # ‖F‖h ≤ 1/2: the 15th term of the exponential is below 1e-17, and so is the quadrature's error, relative to each entry.
 _TERMS, _MOST_DOUBLINGS = 19, 200
@@ -115,7 +112,7 @@ def rates_of(coefficients):
     return rates
 
 
-@_compiled
+@helper()
 def _apply(rates, x, out):
     """out = F x."""
     p = len(rates)
@@ -129,7 +126,7 @@ def _apply(rates, x, out):
     out[p - 1] -= rates[p - 1] * x[p - 1]
 
 
-@_compiled
+@helper()
 def _apply_transposed(rates, x, out):
     """out = Fᵀ x."""
     p = len(rates)
@@ -143,7 +140,7 @@ def _apply_transposed(rates, x, out):
     out[p - 1] -= rates[p - 1] * x[p - 1]
 
 
-@_compiled
+@helper()
 def _add_outer(factor, x_bar, x, rates_bar):
     """Add the derivative of factor · x̄ᵀ F x by the rates."""
     p = len(x)
@@ -152,7 +149,7 @@ def _add_outer(factor, x_bar, x, rates_bar):
     rates_bar[p - 1] -= factor * x_bar[p - 1] * x[p - 1]
 
 
-@_compiled
+@helper()
 def _series(rates, step, first, terms):
     """terms[k] = (F step)^k first / k!."""
     terms[0] = first
@@ -161,7 +158,7 @@ def _series(rates, step, first, terms):
         terms[k] *= step / k
 
 
-@_compiled
+@helper()
 def _steps(rates, gap, A, Q, columns, impulse, nodes, weights):
     """Fill A[j], Q[j] of the gaps h 2^j, j = 0 … J with h 2^J = gap; returns h and J."""
     p = len(rates)
@@ -210,7 +207,7 @@ def _steps(rates, gap, A, Q, columns, impulse, nodes, weights):
     return step, count
 
 
-@_compiled
+@helper()
 def _product(X, Y, out):
     p = len(X)
     for r in range(p):
@@ -221,7 +218,7 @@ def _product(X, Y, out):
             out[r, c] = total
 
 
-@_compiled
+@entry()
 def _fill(rates, gaps, transition, noise, nodes, weights):
     p = len(rates)
     A, Q = np.zeros((_MOST_DOUBLINGS + 1, p, p)), np.zeros((_MOST_DOUBLINGS + 1, p, p))
@@ -232,7 +229,7 @@ def _fill(rates, gaps, transition, noise, nodes, weights):
         noise[t] = Q[count]
 
 
-@_compiled
+@entry()
 def _contract(rates, gaps, transition_bar, noise_bar, rates_bar, nodes, weights):
     p = len(rates)
     A, Q = np.zeros((_MOST_DOUBLINGS + 1, p, p)), np.zeros((_MOST_DOUBLINGS + 1, p, p))

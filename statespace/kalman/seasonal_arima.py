@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from statespace.forms import filled
+from statespace.forms import as_floats
 from statespace.kalman.arima_likelihood import ArimaLikelihood, coefficients_to_partial
 from statespace.kalman.estimation import warn_not_converged
 from statespace.kalman.maximum_likelihood import climb
@@ -33,6 +33,11 @@ def _polynomial(coefficients, sign, step=1):
 def arima(order, seasonal_order=(0, 0, 0, 0), *, trend=None, differencing="exact", form="covariance"):
     """A seasonal ARIMA model, as a `LinearGaussianModel` whose parameters are learned by ``fit(y)``.
 
+        φ(L) Φ(Lˢ) (1 − L)ᵈ (1 − Lˢ)ᴰ (y_t − β'u_t) = θ(L) Θ(Lˢ) ε_t,   ε_t ~ N(0, σ²),   L y_t = y_{t−1},
+
+    with φ(L) = 1 − φ₁L − … − φ_pLᵖ and Φ of order P, θ(L) = 1 + θ₁L + … + θ_qL^q and Θ of order Q, kept stationary and
+    invertible by their partial autocorrelations.
+
     Parameters
     ----------
     order : (p, d, q)
@@ -50,6 +55,17 @@ def arima(order, seasonal_order=(0, 0, 0, 0), *, trend=None, differencing="exact
     Returns
     -------
     Arima
+
+    Raises
+    ------
+    ValueError
+        If orders are no integers ≥ 0 or the period is below 2; in `fit`, for a record that is constant or has too few
+        observations.
+
+    References
+    ----------
+    Box & Jenkins (1976), "Time Series Analysis: Forecasting and Control", chapter 9; Durbin & Koopman (2012), section
+    3.4; Monahan (1984) for the partial autocorrelations.
 
     Examples
     --------
@@ -79,8 +95,10 @@ class Arima(LinearGaussianModel):
     params_ : DataFrame
         Estimates and standard errors of β (``trend``, ``u[0]`` …), ``ar[1]`` …, ``ma[1]`` …, ``seasonal_ar[1]`` …,
         ``seasonal_ma[1]`` … and ``variance``.
-    log_likelihood_, history_, converged_
+    log_likelihood_, history_, converged_, aic_, aicc_, bic_, hqic_
         As in `LinearGaussianModel`; ``log_likelihood_`` is that of the record of `fit`.
+    n_observed_, n_estimated_ : int
+        The observations that the likelihood counts, those that resolve the diffuse state left out; the parameters.
 
     References
     ----------
@@ -252,7 +270,7 @@ class Arima(LinearGaussianModel):
         -------
         self
         """
-        y = np.asarray(filled(y), dtype=float)
+        y = as_floats(y, "y")
         y = y[:, np.newaxis] if y.ndim == 1 else y
         if y.ndim != 2 or y.shape[1] != 1 or np.isinf(y).any():
             raise ValueError(f"y must have shape (n_times,) and be finite or NaN. Got shape {y.shape}.")
@@ -283,4 +301,5 @@ class Arima(LinearGaussianModel):
             },
             index=names,
         )
+        self.n_observed_, self.n_estimated_ = likelihood.n_counted, len(names)
         return self

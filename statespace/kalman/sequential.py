@@ -55,6 +55,10 @@ def observation_noise_as_state(system):
     )  # fmt: skip
 
 
+# Entries of a matrix up to which more arithmetic in one product costs less than a product for each sample.
+_SMALL = 100
+
+
 class Sequence:
     """One record bound to a system.
 
@@ -219,9 +223,8 @@ class Sequence:
     def predict(self, mean, covariance):
         """E[x_t | the past] and its covariance, from those of the samples themselves."""
         A, Q = self.A, self.Q
-        ahead = np.concatenate([self.mean[np.newaxis], (A @ mean[:-1, :, np.newaxis])[..., 0]])
-        spread = A @ covariance[:-1] @ np.swapaxes(A, 1, 2) + Q
-        spread = np.concatenate([self.covariance[np.newaxis], 0.5 * (spread + np.swapaxes(spread, 1, 2))])
+        ahead = np.concatenate([self.mean[np.newaxis], applied(A, mean[:-1])])
+        spread = np.concatenate([self.covariance[np.newaxis], symmetric(propagated(A, covariance[:-1]) + Q)])
         return ahead, spread
 
     def unbounded(self, variances):
@@ -364,6 +367,25 @@ class Sequence:
         g["state_noise"][0, s, s] += Y
         g["state_intercept"][0, s] += z
         return g
+
+
+def applied(M, x):
+    """M x of shape (T, p), for M (1 or T, p, n) and x (T, n)."""
+    return x @ M[0].T if len(M) == 1 else (M @ x[..., np.newaxis])[..., 0]
+
+
+def propagated(M, P):
+    """M P Mᵀ of shape (T, p, p), for M (1 or T, p, n) and P (T, n, n)."""
+    p, n = M.shape[1:]
+    if len(M) == 1 and n * p <= _SMALL:
+        # (M ⊗ M) vec P, for all samples in one product of matrices
+        return (np.reshape(P, (len(P), n * n)) @ np.kron(M[0], M[0]).T).reshape(len(P), p, p)
+    return M @ P @ np.swapaxes(M, 1, 2)
+
+
+def symmetric(P):
+    """The symmetric part of matrices (T, n, n), which rounding may have left."""
+    return 0.5 * (P + np.swapaxes(P, 1, 2))
 
 
 def _spread(array, length):

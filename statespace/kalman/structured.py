@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from statespace.forms import filled
+from statespace.forms import as_floats
 from statespace.kalman.estimation import Objective
 from statespace.kalman.free import Parameters, check_free
 from statespace.kalman.maximum_likelihood import standard_errors as observed_errors
@@ -75,6 +75,7 @@ class Structured(LinearGaussianModel):
         self.params_ = pd.DataFrame(
             {"estimate": parameters.natural(parameters.start), "standard_error": deviations}, index=parameters.names
         )
+        self._count(records)
         return self
 
     def _build(self, arguments):
@@ -85,7 +86,7 @@ class Structured(LinearGaussianModel):
 def _table(y):
     if isinstance(y, pd.DataFrame | pd.Series):
         y = y.to_numpy(dtype=float, na_value=np.nan)
-    y = np.asarray(filled(y), dtype=float)
+    y = as_floats(y, "y")
     y = y[:, np.newaxis] if y.ndim == 1 else y
     if y.ndim != 2 or len(y) == 0 or np.isinf(y).any():
         raise ValueError(f"y must have shape (n_times, n_series) and be finite or NaN. Got shape {y.shape}.")

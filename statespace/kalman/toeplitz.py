@@ -13,13 +13,13 @@ Regressors with flat coefficients are projected out, as in restricted maximum li
 """
 
 import numpy as np
-from numba import njit
+
+from statespace.kernels.compiled import entry, helper
 
 _NOTHING = np.empty(0)
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
-@_compiled
+@helper()
 def _factor(g, R, columns):
     """Rows of R, band by band, from the autocovariances g (q + 1,); ``columns`` (c, T) ← R⁻ᵀ columns; log |Σ|.
 
@@ -64,7 +64,7 @@ def _factor(g, R, columns):
     return 2.0 * (logs + np.log(product))
 
 
-@_compiled
+@helper()
 def _solve_back(R, x):
     """x ← R⁻¹ x."""
     T, width = R.shape
@@ -75,7 +75,7 @@ def _solve_back(R, x):
         x[t] = total / R[t, 0]
 
 
-@_compiled
+@helper()
 def _project(columns):
     """Take the rows 1, 2, … of ``columns`` out of row 0, making them orthonormal; log |XᵀX| of what they were."""
     logs = 0.0
@@ -103,7 +103,7 @@ def _project(columns):
     return logs
 
 
-@_compiled
+@entry()
 def _minus_two_log_density(g, columns, R, by):
     """log |Σ| + log |XᵀΣ⁻¹X| and yᵀPy, y = columns[0], X the others; −½ their derivatives by g where ``by`` has room.
 
@@ -141,7 +141,7 @@ def _minus_two_log_density(g, columns, R, by):
     return logs, square
 
 
-@_compiled
+@entry()
 def _information(parts, columns, R, result):
     """½ yᵀP Γ_i P Γ_j P y, from what `_minus_two_log_density` left in ``columns`` and R."""
     k, width = parts.shape

@@ -48,7 +48,7 @@ def check_gaps(u, dt):
     Raises
     ------
     ValueError
-        Another shape than (batch, length), or a gap that is negative or NaN: the first one is named.
+        Another shape than (batch, length), or a gap that is negative, NaN or infinite: the first one is named.
     """
     if dt.shape != u.shape[:2]:
         raise ValueError(
@@ -56,10 +56,11 @@ def check_gaps(u, dt):
         )
     gaps = dt.detach()
     # A graph that is exported has no values yet.
-    if not torch.compiler.is_exporting() and not bool((gaps >= 0).all()):
-        series, index = torch.nonzero(~(gaps >= 0))[0].tolist()
+    possible = (gaps >= 0) & (gaps < torch.inf)
+    if not torch.compiler.is_exporting() and not bool(possible.all()):
+        series, index = torch.nonzero(~possible)[0].tolist()
         raise ValueError(
-            f"dt must not be negative or NaN: dt[{series}, {index}] = {gaps[series, index].item():g}. "
+            f"dt must be finite and not negative: dt[{series}, {index}] = {gaps[series, index].item():g}. "
             "Gaps are differences of times that do not decrease."
         )
 

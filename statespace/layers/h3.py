@@ -167,7 +167,8 @@ class H3(LinearMixer):
             key = (self.taps.to(k.dtype).flip(-1) * window).sum(-1)
             after = window[..., 1:]
             if dt is not None:
-                after = torch.where((dt > 0).view(-1, 1, 1), after, register)
+                real = (dt > 0).unsqueeze(-1)
+                key, after = torch.where(real, key, 0.0), torch.where(real.unsqueeze(-1), after, register)
             heads = (-1, self.heads, self.head_dim)
             product = key.view(heads).unsqueeze(-1) * v.view(heads).unsqueeze(-2)  # (B, heads, d_h, d_h)
             # The systems stand on the last axis but one of a state, the products of a head before it.

@@ -75,6 +75,10 @@ class S4(LinearMixer):
     paper's experiments. C is the read-out of the state itself and not the paper's C̃ = C (1 − Ā^L): the layer reads
     records of every length, and its steps need no conversion.
 
+    In float32 all faces agree to 2e-5 of the largest output over 4096 samples, but for a scan of ``"legsd"`` or
+    ``"foud"``, up to 3e-4: without a low-rank part fast modes live for ten thousands of steps under the bilinear rule,
+    and the rounding of their turns adds up. There ``mode="convolution"`` keeps its digits, as does float64.
+
     References
     ----------
     A. Gu, K. Goel, C. Ré (2022). Efficiently Modeling Long Sequences with Structured State Spaces.

@@ -290,7 +290,13 @@ class LTIRegressor(IdentifiedSystem):
 def _location(values, centred):
     """What is subtracted from each column, and what it is divided by: mean and standard deviation, NaN left out."""
     mean = np.nanmean(values, axis=0) if centred else np.zeros(values.shape[1])
-    scale = np.sqrt(np.nanmean((values - mean) ** 2, axis=0))
+    with np.errstate(over="ignore"):
+        scale = np.sqrt(np.nanmean((values - mean) ** 2, axis=0))
+    if not np.isfinite(scale).all():
+        raise ValueError(
+            f"values of {np.nanmax(np.abs(values)):.3g} cannot be squared in float64. Give X and y in units in which "
+            "they are nearer to 1."
+        )
     size = np.nanmax(np.abs(values), axis=0)
     scale = np.where(scale > 1e-13 * size, scale, np.where(size > 0, size, 1.0))
     return mean, scale

@@ -8,7 +8,8 @@ and the rule's error falls like the best ellipse around the piece to the power �
 """
 
 import numpy as np
-from numba import njit
+
+from statespace.kernels.compiled import entry, helper
 
 # Legendre moments of a chunk: those of exp(−A s) B fall like 2ᵐ/m! there, so that 24 have all digits.
 MOMENTS = 24
@@ -46,7 +47,7 @@ def line_class(half, n):
             yield *_rule(q), chosen
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
+@entry(fastmath={"contract", "reassoc"})
 def legendre_sums(z, w, n):
     """Σ_k w_k P_m(z_k) for m < n; in blocks of samples, so that the recurrence stays in the first cache."""
     sums = np.zeros(n)
@@ -75,7 +76,7 @@ def legendre_sums(z, w, n):
     return sums
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@helper()
 def _antiderivatives(z, values):
     """∫ P_m from −1, up to a constant: z for m = 0, else (P_{m+1} − P_{m−1})/(2m + 1)."""
     n = len(values)
@@ -89,7 +90,7 @@ def _antiderivatives(z, values):
         old = new
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@helper()
 def _applied(transposed, x, result):
     """result += E x, four columns at a time, which vectorises without reordering sums."""
     n = len(x)
@@ -104,7 +105,7 @@ def _applied(transposed, x, result):
             result[i] += row[i] * x[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@entry(fastmath={"contract"})
 def advance(u, gaps, last, line, chunk, x, moments, tau, D, E, f, g, limits, orders, nodes, weights):
     """Carry x and the chunk's moments over the gaps, in place; returns the time that the chunk has run.
 

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from sklearn.utils.validation import check_consistent_length, validate_data
 
-from statespace.forms import filled, is_default
+from statespace.forms import check_values, filled, is_default
 from statespace.series import SeriesCollection
 from statespace.times import check_length, check_same_clock, check_times, clock, elapsed
 from statespace.validation import check_collection
@@ -78,7 +78,8 @@ def read(X, times, estimator, *, reset):
         index = _index(X)
         if index is not None and times is not None:
             raise ValueError("X has its times in its index; give times= or the index, not both.")
-        u = validate_data(estimator, filled(X), reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+        u = validate_data(estimator, filled(X), reset=reset, ensure_all_finite="allow-nan")
+        u = u.astype(np.float64, copy=False)
         _check_known(u, None)
         times = index if times is None else times
         if times is not None:
@@ -120,8 +121,7 @@ def read_outputs(y, records):
     checked = []
     for i, part in enumerate(parts):
         name = f"y of record {i}" if records.many else "y"
-        part = filled(part)
-        part = check_array(part, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name=name)
+        part = check_values(part, name=name)
         if part.ndim > 2:
             raise ValueError(f"{name} must have shape (n_times,) or (n_times, n_outputs), got {part.shape}.")
         if len(part) != len(records.u[i]):

@@ -8,8 +8,8 @@ gaps, tables of exp(A Δ) over long and over repeated ones.
 """
 
 import numpy as np
-from numba import njit
 
+from statespace.kernels.compiled import entry, helper
 from statespace.lti.discretization import input_weights
 
 # Weights of gaps met before are kept in this many places, chosen by the bits of the gap.
@@ -19,7 +19,7 @@ _LONG = 16.0
 CHUNK = 16_384
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@helper(fastmath={"contract"})
 def _weights(a, w, h, doublings, foh):
     """exp(z) − 1, z = (a + iw)Δ, and the weights Δφ₁(z) and 0 (held), or Δ(φ₁(z) − φ₂(z)) and Δφ₂(z) (a line).
 
@@ -62,7 +62,7 @@ def _weights(a, w, h, doublings, foh):
     return fr, fi, gr, gi, 0.0, 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def _modal(u, gaps, bits, rate, b, c, d, foh, z, y, states):
     n_times, n_inputs = u.shape
     n = len(rate)
@@ -177,7 +177,7 @@ def _pairs(array):
     return array.view(np.float64).reshape(*array.shape, 2)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry()
 def _dense(A, norm, inputs, gaps, places, E, N, M, foh, x, states):
     """``inputs`` is B u; places[k] is the row of the tables for gap k, or −1 for the series."""
     n = len(x)
@@ -210,7 +210,7 @@ def _dense(A, norm, inputs, gaps, places, E, N, M, foh, x, states):
             states[k, i] = x[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@helper()
 def _taylor(A, h, x, start, slope, term, following):
     """x(h) of x' = A x + start + slope s/h, by x⁽¹⁾ = A x + start, x⁽²⁾ = A x⁽¹⁾ + slope/h, then x⁽ᵏ⁺¹⁾ = A x⁽ᵏ⁾."""
     n = len(x)

@@ -181,7 +181,9 @@ class DeepRegressor(UncertainRegressor, RegressorMixin, DeepEstimator):
             known = ~np.isnan(column)
             if known.any():
                 own = None if weights is None else weights[known]
-                scores.append(r2_score(column[known], answer[known], sample_weight=own))
+                # R² has no unit, and squares of numbers like 1e200 are none.
+                unit = np.frexp(np.abs(column[known]).max())[1]
+                scores.append(r2_score(*(np.ldexp(x[known], -unit) for x in (column, answer)), sample_weight=own))
         return float(np.mean(scores))
 
     def _check_parameters(self):

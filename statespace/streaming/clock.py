@@ -5,7 +5,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from statespace.times import as_times, check_same_clock, clock, elapsed, gaps
+from statespace.times import as_times, check_same_clock, check_same_zone, clock, elapsed, gaps, has_zone
 
 # Gaps this near to a multiple of the median gap, in proportion, are that multiple but for rounding.
 _ROUNDED = 1e-9
@@ -26,6 +26,8 @@ class StreamClock:
         The median gap, in which gaps are answered.
     now : float, int or None
         The time of the last sample; None before the first.
+    zoned : bool, optional
+        Whether the fitted datetimes had a time zone; None where that is not known.
 
     Examples
     --------
@@ -37,8 +39,8 @@ class StreamClock:
     (5.0, 12.5)
     """
 
-    def __init__(self, kind, unit, scale, now=None):
-        self.kind, self.unit, self.scale, self.now = kind, unit, scale, now
+    def __init__(self, kind, unit, scale, now=None, zoned=None):
+        self.kind, self.unit, self.scale, self.now, self.zoned = kind, unit, scale, now, zoned
         # Whether times are those of the world, rather than counted from the first sample.
         self.absolute = now is not None
         self._tick = 1.0 if kind == "numbers" else _nanoseconds(unit)
@@ -49,10 +51,10 @@ class StreamClock:
         return self.scale * self._tick
 
     @classmethod
-    def of(cls, times, unit, scale, *, fresh):
+    def of(cls, times, unit, scale, *, fresh, zoned=None):
         """The clock at the end of fitted times, or before the first sample of another series."""
         kind = clock(times)
-        return cls(kind, unit, scale, None if fresh else ticks(times[-1:]).item())
+        return cls(kind, unit, scale, None if fresh else ticks(times[-1:]).item(), zoned)
 
     def length(self, span):
         """A span of time, a number or a timedelta, as a number in ``unit``."""
@@ -106,6 +108,8 @@ class StreamClock:
         stamp = kind(time)
         if stamp is pd.NaT:
             raise ValueError("time must be finite. Got NaT.")
+        if self.kind == "datetimes":
+            check_same_zone(stamp.tzinfo is not None, self.zoned)
         return stamp.as_unit("ns").value
 
     def read_all(self, times):
@@ -113,6 +117,7 @@ class StreamClock:
         times = pd.Index(times)
         checked = as_times(times)
         check_same_clock(checked, self.kind)
+        check_same_zone(has_zone(times), self.zoned)
         between = gaps(checked, unit=self.unit) / self.scale
         between[0] = self.at(times[0])[0]
         if (between < 0).any():

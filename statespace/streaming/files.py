@@ -48,6 +48,7 @@ def exported(stream):
         "n_covariates": stream._n_covariates,
         "n_steps": stream.n_steps,
         "clock": [clock.kind, clock.now, clock.absolute],
+        "zoned": clock.zoned,
         "window": None,
     }
     arrays = {"covariate_scale": scale.covariates, "row": filters.row}
@@ -88,7 +89,7 @@ def imported(kind, state, arrays):
     stream._settings, stream.n_steps, stream._window = state["settings"], state["n_steps"], None
     stream._n_covariates = state["n_covariates"]
     name, now, absolute = state["clock"]
-    stream._clock = clock = StreamClock(name, unit, scale.time, now)
+    stream._clock = clock = StreamClock(name, unit, scale.time, now, state.get("zoned"))
     clock.absolute = absolute
     start = _moment("start", arrays)
     family = family_of(state["settings"]["family"])

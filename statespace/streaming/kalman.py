@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from statespace.forms import as_floats
 from statespace.kalman.binding import State
 from statespace.streaming.clock import StreamClock, rounded, ticks
 from statespace.streaming.files import exported, imported
@@ -40,6 +41,8 @@ class KalmanStream:
         How late a sample may come, behind the latest.
     late : {"raise", "ignore"}, default="raise"
         What to do with a sample that is later than that.
+    zoned : bool, optional
+        Whether the datetimes of `fit` had a time zone, as those of the samples must then have.
 
     Attributes
     ----------
@@ -59,12 +62,14 @@ class KalmanStream:
     (True, True)
     """
 
-    def __init__(self, posterior, noise, *, single, from_prior, include_noise, family=None, lag=None, late="raise"):
+    def __init__(
+        self, posterior, noise, *, single, from_prior, include_noise, family=None, lag=None, late="raise", zoned=None
+    ):
         if late not in ("raise", "ignore"):
             raise ValueError(f"late must be 'raise' or 'ignore'. Got {late!r}.")
         record, scale = posterior.record, posterior.scale
         fresh = from_prior or len(record.times) == 0
-        clock = StreamClock.of(record.times, posterior.unit, scale.time, fresh=fresh)
+        clock = StreamClock.of(record.times, posterior.unit, scale.time, fresh=fresh, zoned=zoned)
         self._model = posterior.process, scale, posterior.unit, posterior.backend
         self._settings = {
             "noise": None if noise is None else noise / scale.value**2,
@@ -217,7 +222,7 @@ class KalmanStream:
             As in `step`. The stream then stands where it stood.
         """
         filters, clock, settings = self._filters, self._clock, self._settings
-        y = np.asarray(y, dtype=float)
+        y = as_floats(y, "y")
         expected = (len(y),) if settings["single"] else (len(y), len(filters))
         if y.shape != expected or np.isinf(y).any():
             raise ValueError(f"y must be finite or NaN, of shape {expected}. Got an array of shape {y.shape}.")

@@ -78,6 +78,14 @@ def statsmodels_contender(given):
     return model.loglike
 
 
+def variances(blocks):
+    """The parameters that leave A as it is: what is free in a structural model with known periods."""
+    free = np.zeros_like(blocks.parameters, dtype=bool)
+    free[:, 1] = True
+    free[blocks.kind == TREND, 0] = True
+    return free
+
+
 def likelihood_rows(n_samples):
     """Every number of states: the likelihood, the same with its gradient, and the peers, in one race each."""
     rng = np.random.default_rng(0)
@@ -85,9 +93,13 @@ def likelihood_rows(n_samples):
     y = np.sin(times / 5) + 0.3 * rng.standard_normal(n_samples)
     for n in STATES:
         given = kernel_arguments(n, times, y)
+        free = variances(given[2])
         contenders = {
             "statespace": lambda given=given: kalman_log_likelihood(*given),
             "statespace, with gradient": lambda given=given: kalman_gradient(*given, by_observation=False),
+            "statespace, by the variances only": lambda given=given, free=free: kalman_gradient(
+                *given, by_observation=False, free_parameters=free
+            ),
             "statsmodels, time-varying": statsmodels_contender(given),
         }
         values = [contenders["statespace"](), contenders["statsmodels, time-varying"]()]

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.signal
 from harness import machine, race, table
 
-from statespace.lti import LinearSystem, LTIFilter
+from statespace.lti import LinearSystem, LTIFilter, era
 
 TESTS = ["tests/lti"]
 CUTOFF = 0.5
@@ -77,6 +77,8 @@ def main():
         for order in (4, 8):
             filtering(clock, order, rng)
     simulation(rng)
+    realization(rng)
+    discretization(rng)
 
 
 def filtering(clock, order, rng, n=1_000_000):
@@ -128,6 +130,45 @@ def simulation(rng, n=100_000):
     }
     table(f"simulation on irregular times, 6 states, {n} samples (no peer)", race(contenders, rounds=3), "modes",
           per=n, unit="ns")  # fmt: skip
+
+
+def plant(rng, n=6):
+    A = rng.normal(size=(n, n))
+    return LinearSystem(A - (np.linalg.eigvals(A).real.max() + 0.2) * np.eye(n), rng.normal(size=(n, 2)), np.eye(n)[:2])
+
+
+def realization(rng, n=400):
+    """The system of order 6 behind 400 samples of an impulse response of 2 inputs and 2 outputs."""
+    true = plant(rng).discretize(0.1)
+    response, peer = true.impulse_response(0.1 * np.arange(n)).output, control()
+    few = {"n_rows": 12, "n_columns": 12}
+    found = {
+        "era": lambda: np.abs(era(response, order=6).poles),
+        "era, 12 rows and columns": lambda: np.abs(era(response, order=6, **few).poles),
+    }
+    if peer is None:
+        print("  python-control is not installed: not compared")
+    else:
+        given = np.moveaxis(response, 0, -1)
+        # twelve rows and columns, which it takes by itself
+        found["control.eigensys_realization"] = lambda: np.abs(peer.eigensys_realization(given, 6)[0].poles())
+    sought = np.sort(np.abs(true.poles))
+    errors = {name: np.abs(np.sort(run()) / sought - 1).max() for name, run in found.items()}
+    print("\nerror of the poles: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
+    title = f"realization of order 6 from {n} samples of an impulse response"
+    table(title, race(found, rounds=5), "era, 12 rows and columns", unit="ms")
+
+
+def discretization(rng, n=1_000):
+    """A system over as many different gaps, as an irregular record has."""
+    system, gaps = plant(rng), rng.exponential(0.1, size=n)
+    given = (system.A, system.B, system.C, system.D)
+    contenders = {
+        "LinearSystem.discretize": lambda: system.discretize(gaps),
+        "scipy.signal.cont2discrete": lambda: [scipy.signal.cont2discrete(given, gap) for gap in gaps],
+    }
+    seconds = race(contenders, rounds=3)
+    table(f"zero-order hold over {n} gaps, 6 states", seconds, "LinearSystem.discretize", per=n, unit="us")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from harness import machine, race, table
 
-from statespace.kalman import LinearGaussianModel, arima, dynamic_factor
+from statespace.kalman import LinearGaussianModel, arima, dynamic_factor, vector_autoregression
 
 TESTS = ["tests/kalman/test_model.py", "tests/kalman/test_model_fit.py", "tests/kalman/test_arima.py"]
 
@@ -157,6 +157,26 @@ def factor_contenders(n_samples):
     return {"statespace": quietly(ours), "statsmodels": quietly(peer)}, fits
 
 
+def autoregression_contenders(n_samples):
+    """A vector autoregression of order 1 in three series, a tenth missing; both count all observations."""
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(0)
+    A = [[[0.5, 0.2, 0.0], [0.0, 0.4, 0.1], [0.1, 0.0, 0.6]]]
+    y = vector_autoregression(1, trend=None).with_params(A, np.eye(3)).sample(n_samples, random_state=rng)
+    y = y.observation[0]
+    y[rng.random(y.shape) < 0.1] = np.nan
+    fits = {}
+
+    def ours():
+        fits["statespace"] = vector_autoregression(1).fit(y)
+
+    def peer():
+        fits["statsmodels"] = sm.tsa.VARMAX(y, order=(1, 0)).fit(disp=False, maxiter=500)
+
+    return {"statespace": quietly(ours), "statsmodels": quietly(peer)}, fits
+
+
 def show(fits):
     for name, fit in fits.items():
         if name == "statespace":
@@ -183,6 +203,9 @@ def main():
           "statespace", unit="ms")  # fmt: skip
     contenders, fits = factor_contenders(300)
     table("one factor of six series, 300 samples, fit", race(contenders, rounds=3), "statespace", unit="ms")
+    show(fits)
+    contenders, fits = autoregression_contenders(300)
+    table("vector autoregression of three series, 300 samples", race(contenders, rounds=3), "statespace", unit="ms")
     show(fits)
 
 

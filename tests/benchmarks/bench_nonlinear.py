@@ -100,6 +100,24 @@ def peers(model, noise, y):
     return extended, unscented
 
 
+def ensemble_peer(model, noise, y, members=100):
+    """filterpy's ensemble filter with as many members; both draw, and their means differ by sampling errors."""
+    from filterpy.kalman import EnsembleKalmanFilter as EnsemblePeer
+
+    peer = EnsemblePeer(
+        model.initial_mean.copy(), model.initial_covariance.copy(), 2, 1.0, members, observation,
+        lambda x, dt: transition(x),
+    )
+    peer.R, peer.Q = np.diag([1.0, 1e-4]), noise
+    means = []
+    for k, y_t in enumerate(y):
+        if k:
+            peer.predict()
+        peer.update(y_t)
+        means.append(peer.x)
+    return np.array(means)
+
+
 def streamed(method, y):
     state = None
     for y_t in y:
@@ -129,6 +147,18 @@ def main():
             error = np.abs(contenders["filterpy"]() - contenders["statespace"]()).max()
             print(f"{title}: largest difference of the means from filterpy's {error:.1e}")
         table(f"{title} Kalman filter, 5 states, 2 outputs", race(contenders), "statespace", per=SAMPLES, unit="us")
+    members = {
+        "statespace": lambda: EnsembleKalmanFilter(model, n_members=100, random_state=0).filter(y).mean,
+        "statespace, deterministic": lambda: EnsembleKalmanFilter(
+            model, n_members=100, method="deterministic", random_state=0
+        ).filter(y).mean,
+    }
+    if "filterpy" in unscented:
+        members["filterpy"] = lambda: ensemble_peer(model, noise, y)
+    distances = {name: np.abs(run() - unscented["statespace"]())[:, :2].max() for name, run in members.items()}
+    found = ", ".join(f"{name} {distance:.2f}" for name, distance in distances.items())
+    print(f"\nensembles of 100, largest distance of the position from the unscented filter's: {found}")
+    table("ensemble Kalman filter, 100 members", race(members, rounds=3), "statespace", per=SAMPLES, unit="us")
     others = {
         "unscented": lambda: ukf.log_likelihood(y),
         "cubature": lambda: UnscentedKalmanFilter(model, points="cubature").log_likelihood(y),

@@ -17,6 +17,7 @@ import torch
 from harness import machine, race, table
 
 from statespace.layers import S4
+from statespace.lti import hippo
 
 TESTS = ["tests/layers/test_s4.py", "tests/kernels/test_dplr_scan.py", "tests/kernels/test_cauchy.py"]
 BATCH, WIDTH, STATE = 4, 64, 64
@@ -127,6 +128,17 @@ def main():
         table(title, seconds, "S4, regular", per=batch * length, unit="ns")
         kept = {name: values for name, values in seconds.items() if name in ("S4, irregular", "torch LSTM")}
         table(f"{title}: irregular", kept, "S4, irregular", per=batch * length, unit="ns")
+    measures()
+
+
+def measures():
+    """Every HiPPO measure as the initialisation, on irregular gaps: only the rank of P tells their times apart."""
+    u, gaps = torch.randn(BATCH, 2048, WIDTH), torch.rand(BATCH, 2048) * 1.9 + 0.1
+    layers = {measure: S4(WIDTH, STATE, measure=measure) for measure in hippo.MEASURES}
+    contenders = {f"{name}, rank {layer.rank}": training_step(layer, u, gaps) for name, layer in layers.items()}
+    contenders["torch LSTM"] = training_step(torch.nn.LSTM(WIDTH, WIDTH, batch_first=True), u)
+    title = f"each measure, forward + backward, irregular, B {BATCH}, L 2048, D {WIDTH}, N {STATE}"
+    table(title, race(contenders, rounds=5), "legs, rank 1", per=BATCH * 2048, unit="ns")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from statespace import KalmanRegressor
+import statespace
+from statespace import KalmanRegressor, SeriesCollection
 from statespace.kalman import (
     Component,
     Initial,
@@ -255,7 +256,7 @@ def test_a_shift_of_all_times_changes_nothing():
 
 
 @pytest.mark.parametrize("time", [1e-9, 1 / 12, 86400.0])
-@pytest.mark.parametrize("value", [1e-8, 1.0, 3e7])
+@pytest.mark.parametrize("value", [1e-100, 1e-8, 1.0, 3e7, 1e100])
 def test_fits_are_equivariant_to_units(time, value):
     t = times(50)
     y = np.sin(t) + 0.5 * RNG.normal(size=50)
@@ -405,6 +406,40 @@ def test_datetimes_equal_floats(zone):
         with_column.predict(np.column_stack([days, x]))
 
 
+def test_datetimes_have_a_time_zone_as_in_fit(tmp_path):
+    naive = pd.date_range("2024-03-30", periods=30, freq="h")
+    zoned, y = naive.tz_localize("Europe/Berlin", nonexistent="shift_forward"), np.sin(np.arange(30.0))
+    table = pd.MultiIndex.from_product([["a"], zoned])
+    known = {"process": LocalLevel(0.1), "noise_variance": 0.1, "optimizer": None}
+    gp, panel = KalmanRegressor(**known).fit(zoned, y), KalmanRegressor(**known).fit(table, y)
+    gp.save(tmp_path / "model")
+    again, other = statespace.load(tmp_path / "model"), gp.condition(zoned, y)
+    np.testing.assert_array_equal(gp.predict(zoned.tz_convert("Asia/Tokyo")), gp.predict(zoned))
+    for model in (gp, again, other):
+        for times in (naive, naive.to_numpy(), pd.DataFrame(index=naive), list(naive.to_pydatetime())):
+            with pytest.raises(ValueError, match="`times` must have a time zone, as in fit"):
+                model.predict(times)
+    for call in (
+        lambda: panel.predict(pd.MultiIndex.from_product([["a"], naive])),
+        lambda: gp.stream().step(1.0, time=naive[-1]),
+        lambda: again.stream().extend([1.0, 2.0], times=naive[-2:]),
+        lambda: gp.condition(naive, y),
+    ):
+        with pytest.raises(ValueError, match="`times` must have a time zone, as in fit"):
+            call()
+    with pytest.raises(ValueError, match="`times` must have no time zone, as in fit"):
+        KalmanRegressor(**known).fit(naive, y).predict(zoned)
+    # a collection has its times in UTC, whatever they were
+    collection, process = SeriesCollection([y], times=[zoned]), LocalLevel(0.1) + Regression()
+    drift = KalmanRegressor(process, noise_variance=0.1, optimizer=None)
+    given = drift.fit([pd.DataFrame({0: y}, index=zoned)], [y])
+    np.testing.assert_array_equal(given.predict(collection)[0], drift.fit(collection, [y]).predict(collection)[0])
+    stream = gp.stream(lag=3.0)
+    stream.save(tmp_path / "stream")
+    with pytest.raises(ValueError, match="must have a time zone"):
+        statespace.load(tmp_path / "stream").step(1.0, time=naive[-1])
+
+
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
@@ -417,7 +452,13 @@ def test_datetimes_equal_floats(zone):
         (np.zeros((0, 1)), [], "0 sample"),
         (pd.DatetimeIndex([]), [], "0 sample"),
         ([0.0, 1.0], [1.0, 2.0], "Expected 2D array, got 1D array"),
-        ([["a"], ["b"]], [1.0, 2.0], "could not convert string to float"),
+        ([["a"], ["b"]], [1.0, 2.0], "Convert your data to numeric values explicitly"),
+        ([["1.5"], ["2.5"]], [1.0, 2.0], "Convert your data to numeric values explicitly"),
+        ([[0.0], [1.0]], ["1.5", "2.5"], "Convert your data to numeric values explicitly"),
+        ([[0.0], [1.0]], np.array(["2024", "2025"], dtype="datetime64[ns]"), "y must hold numbers"),
+        ([[0.0], [1.0]], [1e150, -1e150], "y spreads by 1e[+]150"),
+        ([[0.0], [1.0]], [1e-200, 0.0], "y spreads by"),
+        ([[0.0], [1e-300]], [1.0, 2.0], "its times by 1e-300 to 1e-300"),
         (pd.DatetimeIndex(["2024-01-01", pd.NaT]), [1.0, 2.0], "must be finite"),
     ],
 )
@@ -476,6 +517,24 @@ def test_little_data_works(process, y):
     if not isinstance(process, Matern):
         assert mean[0] == pytest.approx(y[0], abs=1e-3) or len(set(y)) > 1
     assert np.isfinite(gp.log_marginal_likelihood_value_)
+
+
+@pytest.mark.parametrize(("process", "y"), [(LocalLevel(), [3.0]), (LocalTrend(), [3.0, np.nan, 4.0])])
+def test_samples_that_say_nothing_about_the_parameters_are_not_made_to(process, y):
+    """Any variance is as likely as any other: none at all, as a search may end, would be sure of everything."""
+    X = np.arange(float(len(y)))[:, None]
+    with pytest.warns(ConvergenceWarning, match="too few samples for any parameter to matter"):
+        gp = KalmanRegressor(process).fit(X, y)
+    given = KalmanRegressor(process, optimizer=None).fit(X, y)
+    np.testing.assert_array_equal(gp.theta_, given.theta_)
+    mean, std = gp.predict([[0.0], [9.0]], return_std=True)
+    assert mean[0] == pytest.approx(3.0)
+    assert (std > 0.1).all()
+    # two samples of one moment tell the noise
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = KalmanRegressor(LocalTrend()).fit([[0.0], [0.0]], [1.0, 2.0])
+    assert both.noise_variance_ == pytest.approx(0.5, rel=1e-4)
 
 
 def test_a_line_is_found_without_noise():

@@ -217,6 +217,9 @@ def test_bad_parameters(options, words):
 def test_bad_data():
     with pytest.raises(ValueError, match="nothing to learn from"):
         S4DForecaster(**TINY).fit(pd.Series([np.nan, np.nan, np.nan]))
+    for unit in (1e-200, 1e200):
+        with pytest.raises(ValueError, match="Give y in another unit"):
+            S4DForecaster(**TINY).fit(series("grid") * unit)
     y, X = series("grid"), pd.DataFrame({"x": np.arange(60.0)})
     model = S4DForecaster(**TINY).fit(y, X)
     with pytest.raises(ValueError, match="a row for every time"):

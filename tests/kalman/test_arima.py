@@ -30,6 +30,11 @@ def test_airline_has_the_published_estimates(airline):
     # R's standard errors, from the observed information
     np.testing.assert_allclose(model.params_["standard_error"].iloc[:2], [0.0896, 0.0731], atol=1e-4)
     assert model.converged_
+    # R's arima reports AIC −483.4; the package forecast for the same fit AICc −483.21 and BIC −474.77
+    assert (model.n_observed_, model.n_estimated_) == (131, 3)
+    assert model.aic_ == pytest.approx(-483.39, abs=0.005)
+    assert model.aicc_ == pytest.approx(-483.21, abs=0.01)
+    assert model.bic_ == pytest.approx(-474.77, abs=0.005)
 
 
 SPECIFICATIONS = [

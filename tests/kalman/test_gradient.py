@@ -11,6 +11,7 @@ from statespace.kalman import (
     Component,
     Cycle,
     DampedOscillator,
+    DummySeasonal,
     Initial,
     LevelShift,
     LocalLevel,
@@ -179,6 +180,9 @@ CASES = {
     "carma(2,1)": (CARMA((1.0, 0.4), (1.0, 0.5), 0.9), lambda *v: carma(*v, p=2)),
     "carma(3,0)": (CARMA((1.0, 3.0, 3.0), (1.0,), 0.9), lambda *v: carma(*v, p=3)),
     "carma(5,2)": (CARMA((0.8, 3.0, 3.3, 5.1, 2.0), (1.0, 0.7, 0.2), 0.9), lambda *v: carma(*v, p=5)),
+    "carma(6,3)": (
+        CARMA((0.5, 2.9, 6.1, 8.2, 5.4, 3.1), (1.0, 0.9, 0.6, 0.1), 0.9), lambda *v: carma(*v, p=6),
+    ),
     "quasi-periodic": (Seasonal(7.0, 3) * Matern(1.5, 9.0, 1.2), quasi),
     "quasi-periodic, period": (
         Seasonal(7.0, 3, period_bounds=(5.0, 9.0)) * Matern(2.5, 9.0, 1.2),
@@ -218,6 +222,32 @@ def test_equals_complex_steps(case):
     truth = gradient(model, theta, Y, GAPS)
     # A component of one's own has the derivatives of its small matrices by differences.
     assert_allclose(ours, truth, rtol=1e-8, atol=(1e-7 if case == "one's own" else 1e-9) * np.abs(truth).max())
+
+
+def test_dummies_on_a_grid_equal_complex_steps():
+    """Each sum of a year is noise: a companion matrix for every step of the grid, several over a gap."""
+    n, steps = 4, np.append(0.0, RNG.choice([0.0, 1.0, 1.0, 2.0, 7.0], size=24))
+    gp = KalmanRegressor(
+        LocalLevel(0.7) + DummySeasonal(n, 0.4), optimizer=lambda objective, theta, bounds: (theta, 0.0)
+    )
+    gp.fit(np.cumsum(steps)[:, None], Y)
+    companion = np.vstack([-np.ones(n - 1), np.eye(n - 1)[:-1]])
+
+    def model(theta):
+        v, w, noise = np.exp(theta)
+
+        def over(gap):
+            A, Q = np.eye(n), np.zeros((n, n))
+            once, own = block_diag([[1.0]], companion), np.diag([v, w, *np.zeros(n - 2)])
+            for _ in range(int(gap)):
+                A, Q = once @ A, once @ Q @ once.T + own
+            return A, Q
+
+        return over, None, unit(n) + unit(n, 1), noise, np.zeros((n, n)), np.eye(n)
+
+    value, ours = gp.log_marginal_likelihood(gp.theta_, eval_gradient=True)
+    assert_allclose(value, log_likelihood(Y, steps, *model(gp.theta_)).real, rtol=1e-9)
+    assert_allclose(ours, gradient(model, gp.theta_, Y, steps), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from statespace.kalman import LinearGaussianModel
+from statespace import KalmanRegressor
+from statespace.kalman import LinearGaussianModel, LocalLevel, arima, dynamic_factor
 from statespace.kalman.estimation import Objective
 from statespace.kalman.free import Parameters, check_free
 from statespace.kalman.sequential import Sequence
+from statespace.persistence import load, save
 
 
 def case(seed=0, n=2, p=2, T=12, **options):
@@ -258,3 +260,27 @@ def test_an_impossible_start_is_refused(method):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="log-likelihood is not finite at the start values"):
             model.fit([[0.0, 1.0], [1.0, 2.0]], method=method, free=["process_noise"])
+
+
+def test_models_say_what_they_are():
+    assert repr(LinearGaussianModel(np.eye(2), [[1.0, 0.0]], np.eye(2), [[1.0]])) == (
+        "LinearGaussianModel(2 states, 1 output)"
+    )
+    assert repr(arima((0, 1, 1))).startswith("Arima(order=(0, 1, 1), seasonal_order=(0, 0, 0, 0)")
+    assert repr(dynamic_factor(1)).startswith("DynamicFactor(n_factors=1, order=1")
+
+
+def test_criteria_are_those_of_the_regressor_and_outlive_a_file(tmp_path):
+    y = np.cumsum(np.random.default_rng(0).normal(size=60)) + np.random.default_rng(1).normal(size=60)
+    y[[3, 20]] = np.nan
+    model = LinearGaussianModel([[1.0]], [[1.0]], [[1.0]], [[1.0]]).fit(y)
+    gp = KalmanRegressor(LocalLevel()).fit(np.arange(60.0)[:, None], y)
+    assert (model.n_observed_, model.n_estimated_) == (gp.n_observed_, gp.n_estimated_) == (58, 3)
+    save(model, tmp_path / "model")
+    for one in (model, load(tmp_path / "model")):
+        for name in ("aic_", "aicc_", "bic_", "hqic_"):
+            assert getattr(one, name) == pytest.approx(getattr(gp, name), abs=1e-5)
+    twice = LinearGaussianModel([[1.0]], [[1.0]], [[1.0]], [[1.0]]).fit([y, y[:30]])
+    assert (twice.n_observed_, twice.n_estimated_) == (58 + 28, 4)
+    factors = dynamic_factor(1).fit(np.random.default_rng(2).normal(size=(40, 3)))
+    assert factors.aic_ == pytest.approx(2 * len(factors.params_) - 2 * factors.log_likelihood_)

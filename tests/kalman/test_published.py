@@ -10,7 +10,15 @@ import pytest
 from sklearn.gaussian_process import kernels
 
 from statespace import KalmanRegressor
-from statespace.kalman import CARMA, DampedOscillator, DummySeasonal, LocalLevel, LocalTrend, Seasonal
+from statespace.kalman import (
+    CARMA,
+    DampedOscillator,
+    DummySeasonal,
+    LinearGaussianModel,
+    LocalLevel,
+    LocalTrend,
+    Seasonal,
+)
 
 
 def column(data_path, file, name):
@@ -89,6 +97,27 @@ def test_dummies_are_those_of_statsmodels(data_path):
     assert without.log_marginal_likelihood_value_ == pytest.approx(with_gaps.log_marginal_likelihood_value_, rel=1e-10)
     with pytest.raises(ValueError, match="on a grid of its step"):
         gp.predict([[3.5]])
+
+
+@pytest.mark.parametrize("form", ["covariance", "square_root"])
+def test_a_series_that_shrinks_to_1e_109(form):
+    """The numerical test of KFAS (Helske 2017), with a series drawn here: y_t = α_t y_{t−1}, α_t ~ N(0, q), unobserved.
+
+    KFAS reports 14530.62 for its own series at q = 0.03556689, where the formula below gives 14530.63.
+    """
+    q, rng = 0.0356, np.random.default_rng(4)
+    y = np.cumprod(np.append(9.5, np.sqrt(q) * rng.choice([-1.0, 1.0], 118) * rng.uniform(0.1, 1.2, 118)))
+    y, before = y[1:], y[:-1]
+    assert np.abs(y[-1]) < 1e-105
+    H = np.stack([before, np.zeros(118)], axis=-1)[:, np.newaxis]
+    start = {"initial_mean": [0.0, 1.0], "initial_covariance": np.diag([q, 0.0])}
+    model = LinearGaussianModel(np.diag([0.0, 1.0]), H, np.diag([q, 0.0]), [[0.0]], **start, form=form)
+    result = model.filter(y)
+    assert (result.innovation_covariance > 0.0).all()
+    np.testing.assert_allclose(result.innovation_covariance.ravel(), q * before**2, rtol=1e-12)
+    expected = -0.5 * (np.log(2 * np.pi * q) + (y / before) ** 2 / q).sum() - np.log(np.abs(before)).sum()
+    assert result.log_likelihood == pytest.approx(expected, rel=1e-13)
+    assert model.log_likelihood(y) == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["carma", "oscillator"])

@@ -24,7 +24,7 @@ SHAPES = [
     dict(L=1), dict(L=2, nodes=1), dict(L=31), dict(L=64, nodes=8), dict(L=67, nodes=32), dict(L=97, nodes=33),
     dict(B=1, H=1, L=257, nodes=70), dict(B=3, H=16, L=40), dict(B=1, H=48, L=33, nodes=3), dict(B=7, H=5, L=2),
     dict(gaps=1.0), dict(gaps=0.0), dict(gaps=1e-6), dict(gaps=1e6),
-    dict(gaps=np.repeat([0.5, 0.0, 1e3, 1e-4, 0.5, 0.5, 2.0], 10)[:71 - 1], L=70),
+    dict(gaps=1e12), dict(gaps=np.repeat([0.5, 0.0, 1e3, 1e-4, 0.5, 0.5, 2.0], 10)[:71 - 1], L=70),
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def problem(B=2, L=71, states=5, dtype=np.float64, gaps=None):
 SHAPES = [
     dict(L=1), dict(L=2, states=1), dict(B=1, L=64, states=8), dict(L=67, states=32), dict(B=3, L=31, states=33),
     dict(B=1, L=257, states=70), dict(gaps=1.0), dict(gaps=0.0), dict(gaps=1e-6), dict(gaps=1e6),
-    dict(gaps=np.repeat([0.5, 0.0, 1e3, 1e-4, 0.5, 0.5, 2.0], 10), L=70),
+    dict(gaps=1e12), dict(gaps=np.repeat([0.5, 0.0, 1e3, 1e-4, 0.5, 0.5, 2.0], 10), L=70),
 ]  # fmt: skip
 
 

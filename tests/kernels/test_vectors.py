@@ -7,7 +7,7 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from statespace.kernels import lanes, vectors
-from statespace.kernels.vectors import loading, odd, power_of_two, somewhere, splatting, store, turned, where
+from statespace.kernels.vectors import loading, odd, power_of_two, somewhere, splatting, store, store_rows, turned, where
 
 WIDTHS = [4, 8, 16]
 KINDS = pytest.mark.parametrize(("dtype", "width"), [(dtype, w) for dtype in (np.float32, np.float64) for w in WIDTHS])
@@ -127,20 +127,19 @@ def test_splat_and_somewhere(width):
 
 
 @njit
-def transpose4(x, out):
-    a, b, c, d = turned((load4(x, 0), load4(x, 4), load4(x, 8), load4(x, 12)))
-    store(a, out, 0)
-    store(b, out, 4)
-    store(c, out, 8)
-    store(d, out, 12)
+def transpose4(x, out, apart):
+    store_rows(turned((load4(x, 0), load4(x, 4), load4(x, 8), load4(x, 12))), out, 1, apart)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_turned(dtype):
     x = np.arange(16, dtype=dtype)
-    out = np.empty(16, dtype)
-    transpose4(x, out)
-    np.testing.assert_array_equal(out.reshape(4, 4), x.reshape(4, 4).T)
+    for apart in (4, 7):
+        # rows from the second number on, and nothing between them
+        out, expected = np.full((2, 30), np.nan, dtype)
+        expected[1 + np.arange(4)[:, None] * apart + np.arange(4)] = x.reshape(4, 4).T
+        transpose4(x, out, apart)
+        np.testing.assert_array_equal(out, expected)
 
 
 @njit

@@ -34,7 +34,7 @@ def test_a_layer_on_compiled_loops_may_stand_in_a_compiled_program(name):
     assert_compiled(layer_of(name), (u, dt) if name == "mamba" else (u,), backend="eager")
 
 
-@pytest.mark.parametrize("name", ["channel_mixing", "s5"])
+@pytest.mark.parametrize("name", ["channel_mixing", "mamba", "s5"])
 def test_by_torchs_operations_a_regular_record_is_one_piece(name):
     """As are those of Triton's kernels in `test_triton.py`."""
     assert_compiled(layer_of(name, "pytorch"), record("cpu")[:1], fullgraph=True, backend="aot_eager")

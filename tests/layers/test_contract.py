@@ -3,6 +3,7 @@
 import copy
 import pickle
 from functools import partial
+from operator import attrgetter
 
 import pytest
 import torch
@@ -260,6 +261,32 @@ def test_bursts_and_long_gaps_stay_exact(make, gap):
     assert all(torch.isfinite(x).all() for x in tensors(whole))
 
 
+@torch.no_grad()
+def test_steps_of_gap_zero_are_alike_on_both_faces(make_linear):
+    """Whatever comes with them: they move no state, and read out the one that is there."""
+    layer = make_linear()
+    u, dt = record(24)
+    dt[:, 9], dt[0, 0] = 0, 0
+    assert_same(layer(u, dt), fold(layer, u, dt, None))
+
+
+@torch.no_grad()
+def test_nothing_hides_a_nan(make_in_mode):
+    """A loss that is NaN stops a training: no loop may take one for a state that has died away."""
+    layer = make_in_mode()
+    u, dt = record(70)
+    for name in layer.slow_parameters.keys() & dict(layer.named_parameters()).keys():
+        broken = copy.deepcopy(layer)
+        weight = attrgetter(name)(broken)
+        weight[(0,) * weight.ndim] = torch.nan
+        assert broken(u, dt)[0][0, -1].isnan().any(), name
+    u[0, 5] = torch.nan
+    y, _ = layer(u, dt)
+    assert y[0, 5].isnan().any()
+    assert y[0, -1].isnan().any() or isinstance(layer, ChannelMixing)
+    assert y[1].isfinite().all()
+
+
 @pytest.mark.parametrize("gaps", ["irregular", "regular"])
 def test_gradients(make, gaps):
     layer = make(d_model=2, d_state=4)
@@ -443,9 +470,9 @@ def test_bad_states(make):
             call()
 
 
-@pytest.mark.parametrize("value", [-0.5, float("nan")])
+@pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf")])
 def test_bad_gaps_are_named(make, value):
     u, dt = record(5)
     dt[1, 3] = value
-    with pytest.raises(ValueError, match=r"dt must not be negative or NaN: dt\[1, 3\] = "):
+    with pytest.raises(ValueError, match=r"dt must be finite and not negative: dt\[1, 3\] = "):
         make()(u, dt)

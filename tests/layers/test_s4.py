@@ -47,7 +47,7 @@ def test_equals_the_papers_formulas(measure, mode):
     np.testing.assert_allclose(y.detach().numpy(), recurrence(layer, u.numpy(), dt.numpy()), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize(("measure", "rank"), [("legs", 1), ("legt", 2), ("lagt", 1), ("fourier", 1), ("legsd", 1)])
+@pytest.mark.parametrize(("measure", "rank"), [(measure, 2 if measure == "legt" else 1) for measure in MEASURES])
 def test_starts_as_the_measures_system(measure, rank):
     """Seen from outside, in a basis of its own: Λ, P and B give the transfer function of HiPPO's matrices."""
     layer = S4(1, 16, measure=measure, dt_min=1.0, dt_max=1.0)
@@ -102,9 +102,13 @@ def test_gradients_of_the_kernel(backend, rank):
     assert torch.autograd.gradcheck(lambda *s: impulse_response(*s, 6, backend=backend), system, fast_mode=True)
 
 
-@pytest.mark.parametrize("measure", ["legs", "legt", "lagt", "fourier"])
+@pytest.mark.parametrize("measure", MEASURES)
 def test_faces_agree_over_a_long_record(measure):
-    """The reference code's convolution and step differ by 2.4e-4 at 4096 with LegS, by 1.6e-3 with Fourier."""
+    """The reference code's convolution and step differ by 2.4e-4 at 4096 with LegS, by 1.6e-3 with Fourier.
+
+    Without their low-rank part LegS' and Fourier's fast modes live for ten thousands of steps under the bilinear rule,
+    turning by almost half a turn in each, and a scan in float32 adds up the rounding of that turn.
+    """
     torch.manual_seed(0)
     layer = S4(4, 64, measure=measure)
     u = torch.randn(1, 4096, 4)
@@ -116,10 +120,21 @@ def test_faces_agree_over_a_long_record(measure):
         torch.testing.assert_close(y, exact, rtol=0, atol=1e-10)
         torch.testing.assert_close(state, exact_state, rtol=0, atol=1e-10)
         layer.float()
-        scale = exact.abs().max().item()
+        outputs = {}
         for mode in ("scan", "convolution"):
             layer.mode = mode
-            torch.testing.assert_close(layer(u)[0].double(), exact, rtol=0, atol=2e-5 * scale)
+            outputs[mode] = layer(u)[0]
+        if measure in ("legs", "legt"):
+            outputs["step"], state = [], layer.freeze().initial_state(1)
+            for u_t in u.unbind(1):
+                y_t, state = layer.step(u_t, state)
+                outputs["step"].append(y_t)
+            outputs["step"] = torch.stack(outputs["step"], dim=1)
+    scale = exact.abs().max().item()
+    for mode, y in outputs.items():
+        tolerance = 3e-4 if measure in ("legsd", "foud") and mode == "scan" else 2e-5
+        error = (y.double() - exact).abs().max().item() / scale
+        assert error < tolerance, f"{mode}: {error:.1e}"
 
 
 def test_auto_convolves_for_gradients_alone_where_the_scan_is_no_compiled_loop(monkeypatch):

@@ -378,6 +378,8 @@ def test_wrong_data():
         model.fit(u[:1], y[:1])
     with pytest.raises(ValueError, match="infinity"):
         model.fit(u, np.where(y == y[3, 0], np.inf, y))
+    with pytest.raises(ValueError, match="cannot be squared in float64"):
+        model.fit(u, 1e200 * y)
     with pytest.raises(ValueError, match="X holds 2 records"):
         model.fit([u, u], y[:, 0])
     with pytest.raises(ValueError, match="k must be"):

@@ -25,12 +25,15 @@ def discretize(F, G, gap):
 
 
 def log_likelihood(y, gaps, F, G, h, R, P, D):
-    """Durbin & Koopman (2012), section 5.2, with P∞ as a matrix; h may have a row for each sample."""
-    n = len(F)
+    """Durbin & Koopman (2012), section 5.2, with P∞ as a matrix; h may have a row for each sample.
+
+    In the place of F a function of the gap may give A and Q.
+    """
+    n = len(P)
     a, P, P_inf = np.zeros(n, dtype=complex), np.asarray(P, dtype=complex), (D @ D.T).astype(complex)
     left, total = D.shape[1], 0.0
     for t in range(len(y)):
-        A, Q = discretize(F, G, gaps[t])
+        A, Q = F(gaps[t]) if callable(F) else discretize(F, G, gaps[t])
         a, P, P_inf = A @ a, A @ P @ A.T + Q, A @ P_inf @ A.T
         row = h if np.ndim(h) == 1 else h[t]
         if np.isnan(y[t]):

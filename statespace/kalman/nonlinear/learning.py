@@ -94,8 +94,11 @@ def fit(build, y, parameters, *, times=None, u=None, bounds=None, max_iterations
     >>> bool(abs(result.parameters["rate"] - 0.3) < 0.05), result.converged
     (True, True)
     """
-    if not parameters:
-        raise ValueError("parameters must hold at least one start value.")
+    if not isinstance(parameters, dict) or not parameters:
+        raise ValueError(
+            "parameters must be a dict with the start value of each argument of build, as in {'rate': 0.1}. "
+            f"Got {type(parameters).__name__}."
+        )
     records = list(zip(*_parallel(y, times, u), strict=True)) if _are_records(y) else [(y, times, u)]
     start = {name: _start(name, given) for name, given in parameters.items()}
     transforms = [_Transform(name, value, kind, (bounds or {}).get(name)) for name, (value, kind) in start.items()]

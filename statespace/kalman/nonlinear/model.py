@@ -183,6 +183,10 @@ class NonlinearModel:
         self._checked = False
         self._steps = {}
 
+    def __repr__(self):
+        states = f"{self.n_states} state" + "s" * (self.n_states != 1)
+        return f"NonlinearModel({states}, in {'continuous' if self.continuous else 'discrete'} time)"
+
     def _function(self, given, name, allowed, size, kind):
         if callable(given):
             return StateFunction(given, name, allowed, None if size is None else (size,), **kind)

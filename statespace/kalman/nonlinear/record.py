@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from statespace.forms import filled
+from statespace.forms import as_floats
 from statespace.times import check_length, check_same_clock, check_times, clock, elapsed, gaps
 
 
@@ -87,7 +87,7 @@ class Record(NamedTuple):
 
 def _floats(values, name):
     try:
-        return np.asarray(filled(values), dtype=float)
+        return as_floats(values, name)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be numbers, with NaN where one is missing. Got {_kind(values)}.") from None
 

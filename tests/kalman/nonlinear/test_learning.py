@@ -76,7 +76,8 @@ def test_parameters_of_functions_in_continuous_time():
 @pytest.mark.parametrize(
     ("parameters", "bounds", "message"),
     [
-        ({}, None, "at least one"),
+        ({}, None, "must be a dict with the start value"),
+        ([1.0, 1.0], None, "must be a dict .* Got list"),
         ({"variance": (-1.0, "positive"), "noise": 1.0}, None, "finite positive number"),
         ({"variance": (1.0, "whole"), "noise": 1.0}, None, "must be one of positive, real, probability"),
         ({"variance": 1.0, "noise": 1.0}, {"noise": (2.0, None)}, "outside its bounds"),
