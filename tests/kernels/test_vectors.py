@@ -45,7 +45,8 @@ def functions(load, width):
         store(vectors.nearest(a), out, width)
         store(vectors.at_least(a, 0.25), out, 2 * width)
         store(vectors.without_tiny(a, 0.25), out, 3 * width)
-        store(vectors.nothing(a), out, 4 * width)
+        vectors.prefetch(x, 1 << 40)  # no address of ours, and no matter
+        store(vectors.nothing(a) + vectors.reciprocal(a), out, 4 * width)
         store(where((a > 0.25) & ~(b < 0.0) | (a == b), a, b), out, 5 * width)
 
     return loop
@@ -87,7 +88,7 @@ def test_arithmetic(dtype, width):
 def test_functions(dtype, width):
     x, y, out = call(functions, dtype, width)
     chosen = np.where((x > 0.25) & ~(y < 0) | (x == y), x, y)
-    expected = [x * y + x, np.rint(x), np.maximum(x, 0.25), np.where(abs(x) > 0.25, x, 0), 0 * x, chosen]
+    expected = [x * y + x, np.rint(x), np.maximum(x, 0.25), np.where(abs(x) > 0.25, x, 0), 1 / x, chosen]
     np.testing.assert_allclose(out, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
 
 
