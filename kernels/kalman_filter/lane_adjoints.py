@@ -12,8 +12,8 @@ from statespace.kernels.kalman_filter.transposition import WIDTH, aligned, load,
 from statespace.kernels.kalman_filter.vector_blocks import add
 from statespace.kernels.vectors import store, where
 
-# What is wanted of a block's A: half of Aᵀ Ā, half of Ā itself. Nothing is 0.
-HALF, WHOLE = np.int64(1), np.int64(2)
+# What is wanted of a block's A: half of G = Aᵀ Ā, half of Ā, or half of G₀₁ − G₁₀ in the place of G₀₁. 0 is nothing.
+HALF, WHOLE, TURN = np.int64(1), np.int64(2), np.int64(3)
 
 
 class Back(NamedTuple):
@@ -79,9 +79,9 @@ def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar,
     """P̄ ← P̄ + ½ (x hᵀ + h xᵀ), then over the transition from the filtered moments in ``F`` from ``f`` on, ``w`` = P̄ k.
 
     What P̄ ← Aᵀ P̄ A, ā ← Aᵀ ā leave gives Aᵀ Ā = 2 P̄ P + ā aᵀ in its diagonal blocks, of which half is added to
-    ``A_bar`` where the block is ``wanted``: dA/dθ is A times something simple. Of a table it is half of Ā itself.
-    ``k``: where in ``M`` the gain of the sample before stands. Returns āᵀ k and kᵀ P̄ k. To be ``fresh`` is to be the
-    first to write to Q̄.
+    ``A_bar`` where the block is ``wanted``: dA/dθ is A times something simple, and of a rotation all but a difference
+    falls away. Of a table it is half of Ā itself. ``k``: where in ``M`` the gain of the sample before stands. Returns
+    āᵀ k and kᵀ P̄ k. To be ``fresh`` is to be the first to write to Q̄.
     """
     along = splat(0.0)
     spread = splat(0.0)
@@ -150,10 +150,13 @@ def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar,
             f11 = load(F, f + q + 2 * WIDTH)
             f0 = 0.5 * load(F, f + i)
             f1 = 0.5 * load(F, f + i + WIDTH)
-            t00 = y0 * f0 + (u00 * f00 + (u01 * f01 + load(A_bar, at)))
             t01 = y0 * f1 + (u00 * f01 + (u01 * f11 + load(A_bar, at + WIDTH)))
-            t10 = y1 * f0 + (u10 * f00 + (u11 * f01 + load(A_bar, at + 2 * WIDTH)))
-            t11 = y1 * f1 + (u10 * f01 + (u11 * f11 + load(A_bar, at + 3 * WIDTH)))
+            if wanted[b] == TURN:
+                t01 = t01 - (y1 * f0 + (u10 * f00 + u11 * f01))
+            else:
+                t00 = y0 * f0 + (u00 * f00 + (u01 * f01 + load(A_bar, at)))
+                t10 = y1 * f0 + (u10 * f00 + (u11 * f01 + load(A_bar, at + 2 * WIDTH)))
+                t11 = y1 * f1 + (u10 * f01 + (u11 * f11 + load(A_bar, at + 3 * WIDTH)))
         q += 3 * WIDTH
         for c in range(b + 1, blocks):
             j = 2 * c * WIDTH
@@ -210,7 +213,12 @@ def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar,
                 store(s00 * f01 + (s10 * f11 + load(A_bar, to + WIDTH)), A_bar, to + WIDTH)
                 store(s01 * f00 + (s11 * f10 + load(A_bar, to + 2 * WIDTH)), A_bar, to + 2 * WIDTH)
                 store(s01 * f01 + (s11 * f11 + load(A_bar, to + 3 * WIDTH)), A_bar, to + 3 * WIDTH)
-            if wanted[b]:
+            elif wanted[c] == TURN:
+                y0 = s00 * f01 + (s10 * f11 + load(A_bar, to + WIDTH))
+                store(y0 - (s01 * f00 + s11 * f10), A_bar, to + WIDTH)
+            if wanted[b] == TURN:
+                t01 = (s00 * f10 + (s01 * f11 + t01)) - (s10 * f00 + s11 * f01)
+            elif wanted[b]:
                 if wanted[b] == HALF:
                     u00 = s00
                     u01 = s01
@@ -225,8 +233,9 @@ def retreat_lanes(blocks, wanted, fresh, V, x, w, k, M, C, h, A, a, F, f, A_bar,
         store(w1, w, i + WIDTH)
         spread = k0 * w0 + (k1 * w1 + spread)
         if wanted[b]:
-            store(t00, A_bar, at)
             store(t01, A_bar, at + WIDTH)
+        if wanted[b] == HALF or wanted[b] == WHOLE:
+            store(t00, A_bar, at)
             store(t10, A_bar, at + 2 * WIDTH)
             store(t11, A_bar, at + 3 * WIDTH)
     return along, spread

@@ -153,8 +153,8 @@ def look_up(record, s, step, at, stops, table, A, Q, p):
 def contract_lanes(record, units, begin, count, at, stops, C, gaps, slot, A, Q, A_bar, Q_bar, V, to_blocks, out):
     """Add ⟨Ā, dA/dθ⟩ + ⟨Q̄, dQ/dθ⟩ of every slot to three vectors for each block, a table's to its rows in ``out``.
 
-    ``A_bar`` is half of G = Aᵀ Ā, and ⟨Ā, dA/dθ⟩ = ⟨G, A⁻¹ dA/dθ⟩; a table's is half of Ā. Of Q̄, which is symmetric,
-    the third of four vectors is not there.
+    ``A_bar`` is half of G = Aᵀ Ā, and ⟨Ā, dA/dθ⟩ = ⟨G, A⁻¹ dA/dθ⟩; a rotation's may hold G₀₁ − G₁₀ in place of both, a
+    table's is half of Ā. Of Q̄, which is symmetric, the third of four vectors is not there.
     """
     kind, size, owner = units
     blocks = len(kind)

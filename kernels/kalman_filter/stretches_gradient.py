@@ -12,11 +12,11 @@ import numpy as np
 from numba import types
 
 from statespace.kernels.intrinsics import address_of, calling
-from statespace.kernels.kalman_filter.blocks import TABLE
+from statespace.kernels.kalman_filter.blocks import ROTATION, TABLE
 from statespace.kernels.kalman_filter.compiled import NO, ONE, entry, helper, shared
 from statespace.kernels.kalman_filter.forward import forward_start
 from statespace.kernels.kalman_filter.gradient import gradient_start
-from statespace.kernels.kalman_filter.lane_adjoints import HALF, WHOLE, back_for, back_over_chunk
+from statespace.kernels.kalman_filter.lane_adjoints import HALF, TURN, WHOLE, back_for, back_over_chunk
 from statespace.kernels.kalman_filter.lane_tiles import (
     advance,
     borrowed_lanes,
@@ -232,7 +232,8 @@ def _after_start(record, units, first, last, state, moving, by_observation, b, g
             )
         )
     by_R, by_h = gradient.noise_variance, gradient.observation.reshape(-1)
-    wanted = np.where(units[0] == TABLE, WHOLE, HALF) * moving
+    kind = units[0]
+    wanted = np.where(kind == TABLE, WHOLE, np.where(kind == ROTATION, TURN, HALF)) * moving
     return gradient_stretches(
         parts, _steps[0], record, units, h, first, length, last, state, looked, wanted, by_observation, room, way, back,
         by_R, by_h, b, gradient,
