@@ -42,9 +42,9 @@ from statespace.training.devices import answering_type
 
 # Sines and cosines of every known period: a year's first three harmonics draw any smooth season.
 _HARMONICS = 3
-# Parameters that are integers, and the least of each.
 # Of a y whose squares, millions of them together, are floats still.
 _LARGEST = 1e140
+# Parameters that are integers, and the least of each.
 _INTEGERS = {"context_length": 1, "windows_per_epoch": 1, "queries_per_window": 1, "batch_size": 1, "max_epochs": 0}
 
 
