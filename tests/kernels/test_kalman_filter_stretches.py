@@ -48,15 +48,16 @@ def gappy():
     return y
 
 
-def tables():
+def tables(first=True):
     """Rotations and shrinkages, another at every sample; every third sample is a second entry of a vector."""
     angle, radius = RNG.uniform(0.0, 3.0, 7), RNG.uniform(0.5, 0.95, 7)
     c, s = radius * np.cos(angle), radius * np.sin(angle)
     Q = np.tile([1.0, 0.3, 0.3, 0.5], (7, 1))
     row = RNG.integers(0, 7, T)
     row[::3] = -1
+    order = [0, 1] if first else [1, 0]
     blocks = Blocks(
-        np.array([TABLE, MATERN32]), np.array([2, 2]), np.array([[0.0, 0.0, 0.0], [0.5, 1.0, 0.0]]),
+        np.array([TABLE, MATERN32])[order], np.array([2, 2]), np.array([[0.0, 0.0, 0.0], [0.5, 1.0, 0.0]])[order],
         np.column_stack([c, s, -s, c]), Q, row,
     )  # fmt: skip
     gaps = np.where(row < 0, 0.0, GAPS)
@@ -81,6 +82,7 @@ CASES = {
     "turned": model([(ROTATED_OU, 2, 0.05, 1.0, 1.0), (ROTATED_OU, 2, 0.1, 1.0, 2.0)]),
     "scaled": model([(MATERN32, 2, 0.7, 1e-100), (MATERN32, 2, 0.35, 1e-100)], y=Y * 1e-50, noise=1e-101, start=1e-100),
     "tables": tables(),
+    "tables behind": tables(first=False),
 }
 
 
